@@ -1,0 +1,25 @@
+"""The errors that a user can cause and cure.
+
+Every message says what is wrong, where, and what to do. The command line prints them without a traceback;
+anything else that escapes is a bug and keeps its traceback.
+"""
+
+
+class AlphafuseError(Exception):
+    """Base of all errors whose cause lies in the input, the configuration or the environment."""
+
+
+class ConfigError(AlphafuseError):
+    """The configuration has an unknown key, an ill-typed value or values that contradict each other."""
+
+
+class DataError(AlphafuseError):
+    """A catalog, interaction log or embedding file cannot be used as it is."""
+
+
+class WorkspaceError(AlphafuseError):
+    """The workspace lacks an artefact, or holds one that was made from other inputs."""
+
+
+class ResourceError(AlphafuseError):
+    """The machine or the cluster cannot give what the configuration asks for."""

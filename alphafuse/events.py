@@ -1,0 +1,36 @@
+"""What a running stage reports: plain events handed to a listener.
+
+The library knows nothing of consoles, files or metric systems; `jobs` connects these events to them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+Value = int | float | str | bool | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened in a stage.
+
+    Attributes:
+        stage: name of the stage ("prepare", "embed", …).
+        kind: "started", "progress", "metrics", "warning" or "finished".
+        values: what is reported; for "progress" `done`, `total` (None where unknown) and `unit`.
+        time: seconds since the epoch.
+    """
+
+    stage: str
+    kind: str
+    values: Mapping[str, Value]
+    time: float = field(default_factory=time.time)
+
+
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The listener of those who want to hear nothing."""

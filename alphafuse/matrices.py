@@ -1,0 +1,96 @@
+"""Matrices in artefacts: one row per item, stored as a fixed-size list column of Parquet shards.
+
+Owns the conversion between numpy and Arrow and the reading of row ranges in blocks, so that no process ever
+holds more rows than it asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alphafuse.errors import WorkspaceError
+from alphafuse.workspace import Artifact, FileRecord
+
+
+def to_column(matrix: np.ndarray, missing: np.ndarray | None = None) -> pa.FixedSizeListArray:
+    """Arrow column of a matrix.
+
+    Args:
+        matrix: [rows, dim], float16 or float32.
+        missing: [rows] of bool, rows to store as null; None where every row is there.
+    """
+    values = pa.array(np.ascontiguousarray(matrix).reshape(-1))
+    mask = None if missing is None else pa.array(missing)
+    return pa.FixedSizeListArray.from_arrays(values, matrix.shape[1], mask=mask)
+
+
+def from_column(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Matrix [rows, dim] of an Arrow column and which of its rows are there ([rows] of bool); null rows are zeros."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    dim = column.type.list_size
+    # `values` ignores a slice's offset and keeps the places of null rows, whose content is undefined.
+    values = column.values.slice(column.offset * dim, len(column) * dim)
+    matrix = values.to_numpy(zero_copy_only=False).reshape(len(column), dim)
+    present = column.is_valid().to_numpy(zero_copy_only=False)
+    if not present.all():
+        matrix = np.where(present[:, None], matrix, matrix.dtype.type(0))
+    return matrix, present
+
+
+def iterate_rows(
+    artifact: Artifact, column: str, start: int, stop: int, block_rows: int = 8192
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield (first row, matrix [rows, dim], present [rows]) over the rows [start, stop), in order.
+
+    Only the row groups that hold the range are read, a block at a time.
+
+    Raises:
+        WorkspaceError: a shard is missing, damaged or not a matrix.
+    """
+    for file in artifact.require().files:
+        if file.first_row < stop and file.first_row + file.rows > start:
+            yield from _iterate_file(artifact, file, column, start, stop, block_rows)
+
+
+def read_rows(artifact: Artifact, column: str, start: int, stop: int) -> np.ndarray:
+    """The rows [start, stop) as float32 [stop − start, dim]; rows without a value are zeros."""
+    result: np.ndarray | None = None
+    for first, block, _ in iterate_rows(artifact, column, start, stop):
+        if result is None:
+            result = np.zeros((stop - start, block.shape[1]), np.float32)
+        result[first - start : first - start + len(block)] = block
+    if result is None:
+        raise WorkspaceError(f"{artifact.folder.uri} holds no rows in [{start}, {stop})")
+    return result
+
+
+def _iterate_file(
+    artifact: Artifact, file: FileRecord, column: str, start: int, stop: int, block_rows: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    filesystem, path = artifact.folder.open()
+    try:
+        with filesystem.open_input_file(f"{path}/{file.name}") as stream:
+            parquet = pq.ParquetFile(stream)
+            if not pa.types.is_fixed_size_list(parquet.schema_arrow.field(column).type):
+                raise artifact.damaged(file.name, f"column {column!r} is not a fixed-size list")
+            group_first, groups, first = file.first_row, [], None
+            for group in range(parquet.num_row_groups):
+                rows = parquet.metadata.row_group(group).num_rows
+                if group_first < stop and group_first + rows > start:
+                    groups.append(group)
+                    first = group_first if first is None else first
+                group_first += rows
+            if first is None:
+                return
+            for batch in parquet.iter_batches(block_rows, row_groups=groups, columns=[column]):
+                low, high = max(start - first, 0), min(stop - first, batch.num_rows)
+                if low < high:
+                    yield first + low, *from_column(batch.column(0).slice(low, high - low))
+                first += batch.num_rows
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        raise artifact.damaged(file.name, error) from error

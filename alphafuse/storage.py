@@ -1,0 +1,115 @@
+"""Opens any storage that pyarrow or fsspec knows, and writes files so that a reader never sees half of one.
+
+Owns paths and atomic replacement; knows nothing of what the files mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import uuid
+from dataclasses import dataclass
+
+import fsspec
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from alphafuse.errors import DataError
+
+
+def resolve(path: str, folder: str = ".") -> str:
+    """Return `path` as a URI or an absolute local path.
+
+    `package://NAME/FILE` names a file that ships inside an installed Python package; a relative path is
+    taken relative to `folder`, which may itself be a URI.
+
+    Raises:
+        DataError: the package is not installed.
+    """
+    if path.startswith("package://"):
+        package, _, inner = path.removeprefix("package://").partition("/")
+        try:
+            # Located without importing: a package may be installed for its data alone, without its dependencies.
+            spec = importlib.util.find_spec(package)
+        except ModuleNotFoundError:
+            spec = None
+        if spec is None or not spec.submodule_search_locations:
+            raise DataError(
+                f"{path}: the package {package!r} is not installed; install it, or give another path"
+            )
+        return os.path.join(spec.submodule_search_locations[0], inner)
+    if "://" in path:
+        return path
+    if "://" in folder:
+        return folder.rstrip("/") + "/" + path
+    return os.path.abspath(os.path.expanduser(os.path.join(os.path.expanduser(folder), path)))
+
+
+def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
+    """Return the file system of `uri` and the path inside it (local paths, s3://, gs://, any fsspec scheme)."""
+    if "://" not in uri:
+        return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
+    try:
+        return pafs.FileSystem.from_uri(uri)
+    except pa.ArrowInvalid:
+        filesystem, path = fsspec.core.url_to_fs(uri)
+        return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder on some file system; picklable, so that workers on other machines open it themselves."""
+
+    uri: str
+
+    def __truediv__(self, name: str) -> Folder:
+        return Folder(self.uri.rstrip("/") + "/" + name)
+
+    def open(self) -> tuple[pafs.FileSystem, str]:
+        """The file system and this folder's path in it."""
+        return open_filesystem(self.uri)
+
+    def exists(self, name: str = "") -> bool:
+        filesystem, path = self.open()
+        return filesystem.get_file_info(_join(path, name)).type != pafs.FileType.NotFound
+
+    def names(self) -> list[str]:
+        """Names of the files and folders directly inside, sorted; empty where the folder does not exist."""
+        filesystem, path = self.open()
+        selector = pafs.FileSelector(path, allow_not_found=True)
+        return sorted(info.base_name for info in filesystem.get_file_info(selector))
+
+    def read_bytes(self, name: str) -> bytes:
+        filesystem, path = self.open()
+        with filesystem.open_input_stream(_join(path, name)) as stream:
+            return stream.read()
+
+    def write_bytes(self, name: str, content: bytes | pa.Buffer) -> str:
+        """Write a file whole or not at all; return the SHA-256 of its content.
+
+        The content goes to a temporary name beside the target and is renamed when complete. Object stores
+        show an object only once it is complete, so there the rename costs a copy and loses nothing.
+        """
+        filesystem, path = self.open()
+        filesystem.create_dir(path, recursive=True)
+        temporary = _join(path, f".{name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with filesystem.open_output_stream(temporary) as stream:
+                stream.write(content)
+            filesystem.move(temporary, _join(path, name))
+        except BaseException:
+            if filesystem.get_file_info(temporary).type != pafs.FileType.NotFound:
+                filesystem.delete_file(temporary)
+            raise
+        return hashlib.sha256(content).hexdigest()
+
+    def delete(self) -> None:
+        """Remove the folder and all that is in it; nothing happens where it does not exist."""
+        filesystem, path = self.open()
+        if self.exists():
+            filesystem.delete_dir(path)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}/{name}" if name else path
