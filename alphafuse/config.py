@@ -167,13 +167,9 @@ class DecomposeConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> DecomposeConfig:
-        given = [
-            name for name in ("null_dim", "null_threshold", "row_energy") if getattr(self, name) is not None
-        ]
+        given = [name for name in ("null_dim", "null_threshold", "row_energy") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(
-                f"exactly one of null_dim, null_threshold, row_energy must be set (set: {given})"
-            )
+            raise ValueError(f"exactly one of null_dim, null_threshold, row_energy must be set (set: {given})")
         return self
 
 
@@ -392,9 +388,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     for position, key in enumerate(keys[:-1]):
         node = node.setdefault(key, {})
         if not isinstance(node, dict):
-            raise ConfigError(
-                f"--set {override!r}: {'.'.join(keys[: position + 1])} is a value, not a section"
-            )
+            raise ConfigError(f"--set {override!r}: {'.'.join(keys[: position + 1])} is a value, not a section")
     try:
         node[keys[-1]] = yaml.safe_load(value)
     except yaml.YAMLError as error:
@@ -430,9 +424,7 @@ def _walk(location: list[str]) -> tuple[str, type[Section] | None]:
             for candidate in (annotation, *typing.get_args(annotation)):
                 if isinstance(candidate, type) and issubclass(candidate, Section):
                     section = candidate
-            options = [
-                c for c in typing.get_args(annotation) if isinstance(c, type) and issubclass(c, Section)
-            ]
+            options = [c for c in typing.get_args(annotation) if isinstance(c, type) and issubclass(c, Section)]
             if len(options) > 1:
                 tags = {str(option.model_fields["name"].default): option for option in options}
                 section = next((tags[tag] for tag in location if tag in tags), section)

@@ -35,9 +35,7 @@ def resolve(path: str, folder: str = ".") -> str:
         except ModuleNotFoundError:
             spec = None
         if spec is None or not spec.submodule_search_locations:
-            raise DataError(
-                f"{path}: the package {package!r} is not installed; install it, or give another path"
-            )
+            raise DataError(f"{path}: the package {package!r} is not installed; install it, or give another path")
         return os.path.join(spec.submodule_search_locations[0], inner)
     if "://" in path:
         return path

@@ -132,9 +132,7 @@ class Artifact:
         """Write `table` as the Parquet file `name`, atomically, with its record (see `write_file`)."""
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd", row_group_size=row_group_size)
-        return self.write_file(
-            name, sink.getvalue(), wanted, rows=table.num_rows, first_row=first_row, details=details
-        )
+        return self.write_file(name, sink.getvalue(), wanted, rows=table.num_rows, first_row=first_row, details=details)
 
     def write_file(
         self,

@@ -1,0 +1,78 @@
+"""The collectives that the sharded parts use, over torch.distributed or over a single process.
+
+Owns rank, world size and the shapes that travel; every rank must call the same methods in the same order.
+Model code never sees this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+
+
+class Communicator:
+    """All ranks of the default process group, or the one rank of a process without a group."""
+
+    def __init__(self) -> None:
+        grouped = dist.is_available() and dist.is_initialized()
+        self.rank = dist.get_rank() if grouped else 0
+        self.world_size = dist.get_world_size() if grouped else 1
+
+    def all_reduce(self, tensor: torch.Tensor, op: Literal["sum", "max"] = "sum") -> torch.Tensor:
+        """Reduce `tensor` (same shape on every rank) in place and return it."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor, op=dist.ReduceOp.SUM if op == "sum" else dist.ReduceOp.MAX)
+        return tensor
+
+    def all_gather_rows(self, tensor: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+        """Concatenate [rows of this rank, …] over the ranks; returns it with the number of rows of each rank."""
+        if self.world_size == 1:
+            return tensor, [len(tensor)]
+        counts = self._all_counts([len(tensor)])[:, 0].tolist()
+        padded = tensor.new_zeros((max(counts), *tensor.shape[1:]))
+        padded[: len(tensor)] = tensor
+        gathered = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(gathered, padded)
+        return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)]), counts
+
+    def exchange_counts(self, counts: Sequence[int]) -> list[int]:
+        """Tell rank r that counts[r] rows will come from here; returns how many come from each rank."""
+        if self.world_size == 1:
+            return list(counts)
+        return self._all_counts(counts)[:, self.rank].tolist()
+
+    def exchange(self, rows: torch.Tensor, send: Sequence[int], receive: Sequence[int]) -> torch.Tensor:
+        """All-to-all of rows: the first send[0] rows go to rank 0, the next send[1] to rank 1, and so on.
+
+        Returns:
+            [sum(receive), …], the rows from rank 0 first.
+        """
+        if self.world_size == 1:
+            return rows
+        received = rows.new_empty((sum(receive), *rows.shape[1:]))
+        dist.all_to_all_single(received, rows.contiguous(), list(receive), list(send))
+        return received
+
+    def gather_objects(self, value: object) -> list[object]:
+        """The value of every rank, on every rank. For small things: counters, names, errors."""
+        if self.world_size == 1:
+            return [value]
+        values: list[object] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def _all_counts(self, counts: Sequence[int]) -> torch.Tensor:
+        """[world_size, len(counts)]: the counts of every rank, on the CPU."""
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        mine = torch.tensor(counts, dtype=torch.int64, device=device)
+        everyone = mine.new_empty((self.world_size, len(counts)))
+        dist.all_gather_into_tensor(everyone, mine)
+        return everyone.cpu()

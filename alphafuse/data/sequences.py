@@ -1,0 +1,83 @@
+"""The users' item sequences in memory: flat arrays, and which positions train, validate and test.
+
+Reads the artefact that `prepare` writes (docs/workspace.md); knows nothing of batches or models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from alphafuse.workspace import Workspace
+
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """All users, in the order of the shards.
+
+    Attributes:
+        items: [interactions], item indices, user after user, in time order.
+        starts: [users + 1], where each user's items begin in `items`.
+        train_end, validation_end: [users], see docs/workspace.md.
+        user_ids: [users], as given by the log.
+    """
+
+    items: np.ndarray
+    starts: np.ndarray
+    train_end: np.ndarray
+    validation_end: np.ndarray
+    user_ids: pa.ChunkedArray
+
+    @property
+    def num_users(self) -> int:
+        return len(self.starts) - 1
+
+    def of(self, user: int) -> np.ndarray:
+        """The items of one user, in time order."""
+        return self.items[self.starts[user] : self.starts[user + 1]]
+
+    def targets(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        """Users and positions of all targets of a split, user after user: position t has the history items[:t]."""
+        lengths = np.diff(self.starts)
+        first, last = {
+            "train": (np.ones_like(lengths), self.train_end),
+            "validation": (self.train_end, self.validation_end),
+            "test": (self.validation_end, lengths),
+        }[split]
+        first = np.maximum(first, 1)
+        counts = np.maximum(last - first, 0)
+        users = np.repeat(np.arange(self.num_users), counts)
+        before = np.repeat(np.cumsum(counts) - counts, counts)
+        return users, np.arange(len(users)) - before + np.repeat(first, counts)
+
+    def histories(self, users: np.ndarray, positions: np.ndarray, length: int) -> np.ndarray:
+        """The latest `length` items before each position: [targets, length], oldest first, padded with −1 at the end."""
+        kept = np.minimum(positions, length)
+        offsets = np.arange(length)
+        index = (self.starts[users] + positions - kept)[:, None] + offsets
+        valid = offsets < kept[:, None]
+        return np.where(valid, self.items[np.where(valid, index, 0)], -1)
+
+
+def load_sequences(workspace: Workspace) -> Sequences:
+    """Read the sequences of a workspace.
+
+    Raises:
+        WorkspaceError: `prepare` has not finished, or a shard is damaged.
+    """
+    artifact = workspace.artifact("sequences")
+    table = pa.concat_tables([artifact.read_table(file.name) for file in artifact.require().files])
+    items = table["items"].combine_chunks()
+    lengths = np.asarray(items.value_lengths(), dtype=np.int64)
+    return Sequences(
+        items=items.flatten().to_numpy(),
+        starts=np.concatenate([[0], np.cumsum(lengths)]),
+        train_end=table["train_end"].to_numpy().astype(np.int64),
+        validation_end=table["validation_end"].to_numpy().astype(np.int64),
+        user_ids=table["user_id"],
+    )

@@ -1,0 +1,39 @@
+"""Connects a job to Ray: an existing cluster, or one embedded in this process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from alphafuse.config import RayConfig
+from alphafuse.errors import ResourceError
+
+
+@contextmanager
+def connected(config: RayConfig) -> Iterator[None]:
+    """Ray for the time of the block. Inside of a connection that exists already, that one is used and kept.
+
+    Raises:
+        ResourceError: the cluster at `config.address` does not answer.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        ray.init(
+            address=config.address,
+            num_cpus=config.num_cpus if config.address is None else None,
+            include_dashboard=False if config.address is None else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=False,
+        )
+    except (ConnectionError, TimeoutError) as error:
+        raise ResourceError(f"ray.address {config.address!r} does not answer: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
