@@ -1,0 +1,38 @@
+"""AlphaFuse: frozen text features, with ID embeddings learnt in the null space alone (AlphaFuse §3.2)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch.nn import functional
+
+from alphafuse.items.encoders.base import ItemEncoder
+
+
+class AlphaFuseEncoder(ItemEncoder):
+    """h = x + [0; z] (`add`) or h = [x of the row space; z] (`replace`).
+
+    The features x are ordered by descending eigenvalue, so the null space is their last `null_dim` columns.
+    The map has no weights of its own.
+    """
+
+    def __init__(
+        self,
+        hidden_dim: int,
+        null_dim: int,
+        fusion: Literal["add", "replace"],
+        initialization: Literal["zeros", "normal"],
+    ) -> None:
+        super().__init__()
+        self.trainable_dim = null_dim
+        self.initialization = initialization
+        self._fusion = fusion
+        self._row_dim = hidden_dim - null_dim
+        # `replace` never reads the null-space features, so they are neither stored nor sent.
+        self.feature_columns = slice(0, hidden_dim if fusion == "add" else self._row_dim)
+
+    def forward(self, features: torch.Tensor, trainable: torch.Tensor) -> torch.Tensor:
+        if self._fusion == "replace":
+            return torch.cat([features, trainable], dim=1)
+        return features + functional.pad(trainable, (self._row_dim, 0))

@@ -1,0 +1,29 @@
+"""Which rank owns which rows of the item table: one contiguous range each.
+
+Item indices follow a hash of the item id (see `alphafuse.data.catalog`), so equal ranges carry equal load and a
+change of world size only moves the cuts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class RowPartition:
+    """`num_rows` rows over `world_size` ranks; ranges differ by one row at most, and may be empty."""
+
+    num_rows: int
+    world_size: int
+
+    def range(self, rank: int) -> tuple[int, int]:
+        """First row and end of the rows that `rank` owns."""
+        return rank * self.num_rows // self.world_size, (rank + 1) * self.num_rows // self.world_size
+
+    def counts(self, sorted_rows: torch.Tensor) -> list[int]:
+        """How many of the ascending row numbers [rows] each rank owns."""
+        cuts = torch.tensor([self.range(rank)[0] for rank in range(1, self.world_size)], dtype=sorted_rows.dtype)
+        edges = torch.searchsorted(sorted_rows, cuts.to(sorted_rows.device)).tolist()
+        return [end - start for start, end in zip([0, *edges], [*edges, len(sorted_rows)], strict=True)]

@@ -1,0 +1,138 @@
+"""The item table: frozen features and trainable rows of all items, partitioned by rows across the ranks.
+
+A lookup gathers whatever rows a step needs in one exchange, and the update sends their gradients back to the
+owners, so traffic and memory of a step depend on the batch and not on the catalog. The table knows nothing of
+what the rows mean: that is the encoder's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from alphafuse.collectives import Communicator
+from alphafuse.items.optimizer import RowAdam
+from alphafuse.items.partition import RowPartition
+
+PADDING = -1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The distinct rows that one lookup gathered.
+
+    Attributes:
+        features: [distinct, feature_dim], frozen.
+        trainable: [distinct, trainable_dim], a leaf that collects the gradient.
+        inverse: shape of the requested ids; position of each in the distinct rows. Padding points behind the end.
+        requested: row numbers that this rank must answer for, within its own range, in the order they were sent.
+        sent, received: how many rows this rank asked of, and owes to, each rank.
+    """
+
+    features: torch.Tensor
+    trainable: torch.Tensor
+    inverse: torch.Tensor
+    requested: torch.Tensor
+    sent: list[int]
+    received: list[int]
+
+    def expand(self, encoded: torch.Tensor) -> torch.Tensor:
+        """Encoded distinct rows [distinct, dim] → [*shape of the requested ids, dim]; padding becomes zeros."""
+        padded = torch.cat([encoded, encoded.new_zeros(1, encoded.shape[1])])
+        return padded[self.inverse]
+
+
+class ItemTable:
+    """This rank's rows [first_row, first_row + rows) and the exchange with the other ranks.
+
+    Args:
+        num_items: rows over all ranks.
+        features: [rows of this rank, feature_dim], frozen (feature_dim may be 0).
+        trainable: [rows of this rank, trainable_dim] (trainable_dim may be 0).
+        optimizer: updates the trainable rows.
+        communicator: the ranks.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        features: torch.Tensor,
+        trainable: torch.Tensor,
+        optimizer: RowAdam,
+        communicator: Communicator,
+    ) -> None:
+        self.num_items = num_items
+        self.partition = RowPartition(num_items, communicator.world_size)
+        self.first_row, end = self.partition.range(communicator.rank)
+        if len(features) != end - self.first_row or len(trainable) != end - self.first_row:
+            raise ValueError(
+                f"rank {communicator.rank} owns the rows [{self.first_row}, {end}) but was given "
+                f"{len(features)} features and {len(trainable)} trainable rows"
+            )
+        self.features = features
+        self.trainable = trainable
+        self.optimizer = optimizer
+        self._communicator = communicator
+        self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def lookup(self, items: torch.Tensor) -> Rows:
+        """Gather the rows of `items` (int64, any shape, −1 pads). A collective: every rank must call it.
+
+        Each rank sends the distinct item indices to their owners (all-to-all) and receives features and
+        trainable rows in one tensor (all-to-all).
+        """
+        distinct, inverse = torch.unique(items, return_inverse=True)
+        if len(distinct) and distinct[0] == PADDING:
+            distinct = distinct[1:]
+            inverse = torch.where(inverse == 0, len(distinct), inverse - 1)
+        sent = self.partition.counts(distinct)
+        received = self._communicator.exchange_counts(sent)
+        requested = self._communicator.exchange(distinct, sent, received) - self.first_row
+        answer = torch.cat([self.features[requested], self.trainable[requested]], dim=1)
+        gathered = self._communicator.exchange(answer, received, sent)  # [distinct, feature_dim + trainable_dim]
+        feature_dim = self.features.shape[1]
+        return Rows(
+            features=gathered[:, :feature_dim],
+            trainable=gathered[:, feature_dim:].detach().clone().requires_grad_(),
+            inverse=inverse,
+            requested=requested,
+            sent=sent,
+            received=received,
+        )
+
+    def local_rows(self) -> Rows:
+        """All rows of this rank, without an exchange: for losses and rankings over the whole catalog."""
+        rows = torch.arange(len(self.trainable), device=self.trainable.device)
+        return Rows(self.features, self.trainable.detach().clone().requires_grad_(), rows, rows, [], [])
+
+    def collect_gradient(self, rows: Rows) -> None:
+        """Send the gradients of looked-up rows to their owners, who keep them until `update`. A collective."""
+        gradient = rows.trainable.grad
+        if gradient is None:
+            gradient = torch.zeros_like(rows.trainable)
+        if rows.sent:
+            gradient = self._communicator.exchange(gradient, rows.sent, rows.received)
+        self._pending.append((rows.requested, gradient))
+
+    def update(self, learning_rate: float, max_grad_norm: float | None = None) -> float:
+        """Average the collected gradients over the ranks and take one optimizer step on the rows they touch.
+
+        The gradients of all ranks and micro-batches are summed per row and divided by the world size, as the
+        engine does with the dense weights. A collective if `max_grad_norm` is given.
+
+        Returns:
+            The norm of the table's gradient before clipping: of all ranks if `max_grad_norm` is given, else of
+            this rank's rows.
+        """
+        rows, position = torch.unique(torch.cat([rows for rows, _ in self._pending]), return_inverse=True)
+        gradient = self.trainable.new_zeros(len(rows), self.trainable.shape[1])
+        gradient.index_add_(0, position, torch.cat([gradient for _, gradient in self._pending]))
+        gradient /= self._communicator.world_size
+        self._pending.clear()
+        square = gradient.square().sum()
+        if max_grad_norm is not None:
+            self._communicator.all_reduce(square)
+            gradient *= torch.clamp(max_grad_norm / (square.sqrt() + 1e-6), max=1.0)
+        self.optimizer.step(self.trainable, rows, gradient, learning_rate)
+        return float(square.sqrt())

@@ -1,0 +1,64 @@
+"""SASRec: a causal transformer over the item vectors of a history (Kang & McAuley 2018).
+
+Plain torch: item vectors in, one hidden state per position out.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class SASRec(nn.Module):
+    """Histories are padded at the end, so a causal mask keeps padding out of every valid position.
+
+    Args:
+        hidden_dim: width of item vectors and hidden states.
+        history_length: longest history.
+    """
+
+    def __init__(self, hidden_dim: int, history_length: int, num_layers: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(history_length, hidden_dim) * 0.02)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(SASRecBlock(hidden_dim, num_heads, dropout) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(hidden_dim)
+
+    def forward(self, item_vectors: torch.Tensor) -> torch.Tensor:
+        """Map [batch, length, hidden_dim] to hidden states of the same shape.
+
+        The state at position t has seen the items up to and including t.
+        """
+        hidden = self.dropout(item_vectors + self.positions[: item_vectors.shape[1]])
+        for block in self.blocks:
+            hidden = block(hidden)
+        return self.norm(hidden)
+
+
+class SASRecBlock(nn.Module):
+    """Self-attention, then a position-wise feed-forward network, each with a residual and a norm before it."""
+
+    def __init__(self, hidden_dim: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(hidden_dim)
+        self.query_key_value = nn.Linear(hidden_dim, 3 * hidden_dim)
+        self.output = nn.Linear(hidden_dim, hidden_dim)
+        self.feed_forward_norm = nn.LayerNorm(hidden_dim)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(hidden_dim, hidden_dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden_dim, hidden_dim)
+        )
+        self.dropout = nn.Dropout(dropout)
+        self._num_heads = num_heads
+        self._attention_dropout = dropout
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[batch, length, hidden_dim] → the same shape."""
+        batch, length, width = hidden.shape
+        projected = self.query_key_value(self.attention_norm(hidden))
+        query, key, value = projected.view(batch, length, 3, self._num_heads, -1).permute(2, 0, 3, 1, 4)
+        attended = functional.scaled_dot_product_attention(
+            query, key, value, is_causal=True, dropout_p=self._attention_dropout if self.training else 0.0
+        )  # [batch, heads, length, width / heads]
+        hidden = hidden + self.dropout(self.output(attended.transpose(1, 2).reshape(batch, length, width)))
+        return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
