@@ -1,0 +1,44 @@
+"""Negative items, drawn by position in the global batch: any rank can draw its part alone.
+
+A counter-based generator (Philox; Salmon et al. 2011) jumps straight to a position, so what is drawn for a target
+depends on seed, step and position, and not on how many ranks share the batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_DRAWS_PER_COUNTER = 4
+
+
+def shared_negatives(seed: int, step: int, count: int, num_items: int) -> np.ndarray:
+    """`count` items, uniform with replacement, for the whole batch of a step: int64 [count]."""
+    return _draw(seed, step, 0, count, num_items)
+
+
+def uniform_negatives(
+    seed: int, step: int, first_target: int, positives: np.ndarray, count: int, num_items: int
+) -> np.ndarray:
+    """`count` items for each positive, uniform over all items but the positive.
+
+    Args:
+        first_target: position of the first of these targets in the global batch.
+        positives: int64 [targets]; −1 where there is no target (what is drawn there is of no use).
+        num_items: at least 2.
+
+    Returns:
+        int64 [targets, count].
+    """
+    # Whole counters for each target, so that every target begins at a position a rank can jump to.
+    width = -(-count // _DRAWS_PER_COUNTER) * _DRAWS_PER_COUNTER
+    drawn = _draw(seed, step, first_target * width, len(positives) * width, num_items - 1)
+    negatives = drawn.reshape(len(positives), width)[:, :count]
+    return negatives + (negatives >= positives[:, None])
+
+
+def _draw(seed: int, step: int, first: int, count: int, bound: int) -> np.ndarray:
+    """`count` numbers in [0, bound) from position `first` (a multiple of 4) of the stream of (seed, step)."""
+    generator = np.random.Philox(key=[seed, step])
+    generator.advance(first // _DRAWS_PER_COUNTER)
+    # The bias of the remainder is below bound / 2^64.
+    return (generator.random_raw(count) % np.uint64(bound)).astype(np.int64)

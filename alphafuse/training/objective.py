@@ -1,0 +1,91 @@
+"""What one training step computes from the rows it looked up: encode, run the backbone, score, sum the losses.
+
+Plain torch but for the full softmax, whose collectives sit in `alphafuse.losses.softmax`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from alphafuse.collectives import Communicator
+from alphafuse.config import LossConfig
+from alphafuse.items.encoders.base import ItemEncoder
+from alphafuse.items.table import PADDING, Rows
+from alphafuse.losses.sampled import binary_cross_entropy, infonce
+from alphafuse.losses.softmax import sharded_softmax
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """Item indices of one micro-batch of one rank.
+
+    Attributes:
+        histories, targets: int64 [samples, length], −1 where there is none.
+        negatives: int64 [count] (shared) or [samples, length, count] (uniform); empty for the full softmax.
+    """
+
+    histories: torch.Tensor
+    targets: torch.Tensor
+    negatives: torch.Tensor
+
+    def items(self) -> torch.Tensor:
+        """All item indices that the step needs, flat: the argument of the one lookup."""
+        return torch.cat([self.histories.flatten(), self.targets.flatten(), self.negatives.flatten()])
+
+
+class Objective(nn.Module):
+    """The dense weights (encoder and backbone) and the loss on them."""
+
+    def __init__(self, encoder: ItemEncoder, backbone: nn.Module, loss: LossConfig, communicator: Communicator) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.backbone = backbone
+        self._loss = loss
+        self._communicator = communicator
+
+    def forward(self, rows: Rows, step: StepInput, catalog: Rows | None) -> torch.Tensor:
+        """Sum of the losses over this rank's targets, a scalar.
+
+        Args:
+            rows: what `step.items()` looked up.
+            catalog: all rows of this rank, for the full softmax.
+        """
+        encoded = self.encoder(rows.features, rows.trainable)  # [distinct, hidden_dim]
+        samples, length = step.histories.shape
+        in_histories, in_targets, in_negatives = rows.inverse.split(
+            [step.histories.numel(), step.targets.numel(), step.negatives.numel()]
+        )
+        padded = functional.pad(encoded, (0, 0, 0, 1))  # padding points behind the last distinct row
+        hidden = self.backbone(padded[in_histories].view(samples, length, -1))  # [samples, length, hidden_dim]
+
+        predicted = step.targets != PADDING  # [samples, length]
+        hidden = self._space(hidden[predicted])  # [targets, hidden_dim]
+        vectors = self._space(encoded)
+        targets = in_targets[predicted.flatten()]
+        positive = (hidden * vectors[targets]).sum(dim=1) / self._loss.temperature  # [targets]
+        if catalog is not None:
+            everything = self._space(self.encoder(catalog.features, catalog.trainable))
+            return sharded_softmax(hidden, positive, everything, self._loss.temperature, self._communicator)
+        if self._loss.negatives == "shared":
+            negative = hidden @ vectors[in_negatives].T  # [targets, count]
+            negative = negative.masked_fill(in_negatives == targets[:, None], -torch.inf)
+        else:
+            chosen = in_negatives.view(samples, length, -1)[predicted]  # [targets, count]
+            negative = torch.einsum("th,tnh->tn", hidden, vectors[chosen])
+        compute = infonce if self._loss.name == "infonce" else binary_cross_entropy
+        return compute(positive, negative / self._loss.temperature)
+
+    def hidden_states(self, rows: Rows, histories: torch.Tensor) -> torch.Tensor:
+        """State behind the last item of each history [queries, length] → [queries, hidden_dim], in scoring space."""
+        encoded = self.encoder(rows.features, rows.trainable)
+        hidden = self.backbone(rows.expand(encoded))  # [queries, length, hidden_dim]
+        last = (histories != PADDING).sum(dim=1).clamp(min=1) - 1
+        return hidden[torch.arange(len(last)), last]
+
+    def _space(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Vectors as the similarity wants them: of unit length for the cosine."""
+        return functional.normalize(vectors, dim=-1) if self._loss.similarity == "cosine" else vectors
