@@ -80,7 +80,7 @@ class Objective(nn.Module):
         return compute(positive, negative / self._loss.temperature)
 
     def hidden_states(self, rows: Rows, histories: torch.Tensor) -> torch.Tensor:
-        """State behind the last item of each history [queries, length] → [queries, hidden_dim], in scoring space."""
+        """State behind the last item of each history [queries, length] → [queries, hidden_dim]."""
         encoded = self.encoder(rows.features, rows.trainable)
         hidden = self.backbone(rows.expand(encoded))  # [queries, length, hidden_dim]
         last = (histories != PADDING).sum(dim=1).clamp(min=1) - 1

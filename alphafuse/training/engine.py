@@ -1,0 +1,135 @@
+"""The DeepSpeed engine of the dense weights: gradient averaging over ranks, accumulation, clipping, Adam.
+
+Also takes the dense state out and puts it back, whole and per parameter, so that it fits any number of ranks and
+any ZeRO stage. Knows nothing of items.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed.utils import (
+    lazy_init_hp_params_optimizer_state,
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+)
+from torch import nn
+
+from alphafuse.config import TrainConfig
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class DenseEngine:
+    """Trains the parameters of `module`; needs an initialised process group (of one rank at least).
+
+    Args:
+        module: on the device it is to train on. Forward passes go through `self.module`.
+    """
+
+    def __init__(self, module: nn.Module, config: TrainConfig, world_size: int) -> None:
+        self._zero_stage = config.deepspeed.zero_stage
+        settings: dict[str, Any] = {
+            "train_batch_size": world_size * config.accumulation,  # counts parts; sample counts are ours to weigh
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": config.accumulation,
+            "zero_optimization": {"stage": self._zero_stage, "overlap_comm": False},
+            "bf16": {"enabled": config.deepspeed.bf16},
+            "gradient_clipping": config.max_grad_norm or 0.0,
+        }
+        self._names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+        optimizer = torch.optim.Adam(
+            [parameter for parameter in module.parameters() if parameter.requires_grad],
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+        )
+        self._engine, self._optimizer, _, _ = deepspeed.initialize(
+            model=module, optimizer=optimizer, config=settings, dist_init_required=False
+        )
+        self._adam = optimizer
+        self.module: nn.Module = self._engine
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Accumulate the gradients of one micro-batch; at the last one of a step they are averaged over ranks."""
+        self._engine.backward(loss)
+
+    def step(self, learning_rate: float) -> float:
+        """Count one micro-batch; at the last one of a step, clip and update.
+
+        Returns:
+            Norm of the dense gradient before clipping, NaN where the engine does not compute it.
+        """
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._engine.step()
+        norm = self._engine.get_global_grad_norm()
+        return float("nan") if norm is None else float(norm)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Weights and Adam moments of every parameter in float32, and the step count. A collective with ZeRO.
+
+        Keys: `NAME`, `NAME.exp_avg`, `NAME.exp_avg_sq` and `adam_steps`.
+        """
+        state = {}
+        for name, parameter in self._parameters():
+            state[name] = self._get(parameter, None)
+            for moment in MOMENTS:
+                state[f"{name}.{moment}"] = self._get(parameter, moment)
+        state["adam_steps"] = torch.tensor(self._steps())
+        return {name: value.detach().clone().contiguous().cpu() for name, value in state.items()}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Put back what `state` gave, on any number of ranks."""
+        self._prepare_optimizer_state(float(state["adam_steps"]))
+        for name, parameter in self._parameters():
+            self._set(parameter, state[name], None)
+            for moment in MOMENTS:
+                self._set(parameter, state[f"{name}.{moment}"], moment)
+
+    def _parameters(self) -> list[tuple[str, nn.Parameter]]:
+        parameters = dict(self._engine.module.named_parameters())
+        return [(name, parameters[name]) for name in self._names]
+
+    def _updated(self) -> list[torch.Tensor]:
+        """What Adam updates: the parameters, or with ZeRO this rank's flat partitions of them."""
+        return [parameter for group in self._adam.param_groups for parameter in group["params"]]
+
+    def _steps(self) -> float:
+        states = [self._adam.state[parameter] for parameter in self._updated() if parameter in self._adam.state]
+        return max((float(state["step"]) for state in states if "step" in state), default=0.0)
+
+    def _prepare_optimizer_state(self, steps: float) -> None:
+        """Give Adam its state before the first step, which is when it makes it by itself."""
+        for parameter in self._updated():
+            state = self._adam.state[parameter]
+            state["step"] = torch.tensor(steps)
+            for moment in MOMENTS:
+                state.setdefault(moment, torch.zeros_like(parameter))
+        if self._zero_stage:
+            for group, flat in zip(
+                self._optimizer.bit16_groups, self._optimizer.single_partition_of_fp32_groups, strict=True
+            ):
+                lazy_init_hp_params_optimizer_state(group, flat, self._adam.state)
+
+    def _get(self, parameter: nn.Parameter, moment: str | None) -> torch.Tensor:
+        if self._zero_stage:
+            if moment is None:
+                return safe_get_full_fp32_param(parameter)
+            return safe_get_full_optimizer_state(parameter, moment)
+        return parameter if moment is None else self._adam.state[parameter][moment]
+
+    def _set(self, parameter: nn.Parameter, value: torch.Tensor, moment: str | None) -> None:
+        if self._zero_stage:
+            value = value.to(parameter.device)
+            if moment is None:
+                safe_set_full_fp32_param(parameter, value)
+                parameter.data.copy_(value)
+            else:
+                safe_set_full_optimizer_state(parameter, value, moment)
+        else:
+            target = parameter.data if moment is None else self._adam.state[parameter][moment]
+            target.copy_(value)
