@@ -247,7 +247,15 @@ class DeepSpeedConfig(Section):
     """The engine of the dense weights (backbone and encoder)."""
 
     zero_stage: Literal[0, 1, 2] = 0
+    """What DeepSpeed partitions over the ranks: nothing, optimizer states, and gradients too."""
     bf16: bool = False
+    """Compute the dense weights in bfloat16 with float32 master weights; needs zero_stage 1 or 2."""
+
+    @model_validator(mode="after")
+    def _check(self) -> DeepSpeedConfig:
+        if self.bf16 and self.zero_stage == 0:
+            raise ValueError("`bf16` needs zero_stage 1 or 2, which keep the float32 master weights")
+        return self
 
 
 class TrainConfig(Section):
@@ -255,6 +263,8 @@ class TrainConfig(Section):
 
     workers: Count = 1
     """Data-parallel ranks; each owns a range of the item table's rows."""
+    max_restarts: Annotated[int, Field(ge=0)] = 3
+    """How often the workers are started again, from the latest checkpoint, after one of them died."""
     cpus_per_worker: Positive = 1
     gpus_per_worker: NonNegative = 0
     positions: Literal["all", "last"] = "all"
@@ -282,8 +292,10 @@ class TrainConfig(Section):
     """Validation metric of early stopping and of the choice of the best weights."""
     patience: Count = 10
     """Validations without improvement before training stops."""
-    checkpoint_every: Count = 1
-    """Epochs between checkpoints."""
+    checkpoint_steps: Count | None = None
+    """Steps between checkpoints inside of an epoch; null: only after validations."""
+    log_steps: Count = 20
+    """Steps between reports of the loss."""
 
 
 class EvaluateConfig(Section):
@@ -342,8 +354,9 @@ class Config(Section):
         null_dim, hidden_dim = self.decompose.null_dim, self.model.hidden_dim
         if self.model.encoder.name == "alphafuse" and null_dim is not None and null_dim > hidden_dim:
             raise ValueError(f"decompose.null_dim ({null_dim}) exceeds model.hidden_dim ({hidden_dim})")
-        if self.train.batch_size % self.train.accumulation:
-            raise ValueError("train.batch_size must be a multiple of train.accumulation")
+        valid = [f"{name}@{k}" for name in ("hr", "ndcg", "mrr") for k in self.evaluate.cutoffs]
+        if self.train.monitor not in valid:
+            raise ValueError(f"train.monitor {self.train.monitor!r} is not measured; valid: {', '.join(valid)}")
         return self
 
 

@@ -25,7 +25,8 @@ class StepInput:
 
     Attributes:
         histories, targets: int64 [samples, length], −1 where there is none.
-        negatives: int64 [count] (shared) or [samples, length, count] (uniform); empty for the full softmax.
+        negatives: int64 [count] (shared) or [targets, count] (uniform, for the positions that have a target); empty
+            for the full softmax.
     """
 
     histories: torch.Tensor
@@ -60,7 +61,7 @@ class Objective(nn.Module):
             [step.histories.numel(), step.targets.numel(), step.negatives.numel()]
         )
         padded = functional.pad(encoded, (0, 0, 0, 1))  # padding points behind the last distinct row
-        hidden = self.backbone(padded[in_histories].view(samples, length, -1))  # [samples, length, hidden_dim]
+        hidden = self._run_backbone(padded[in_histories].view(samples, length, -1))  # [samples, length, hidden_dim]
 
         predicted = step.targets != PADDING  # [samples, length]
         hidden = self._space(hidden[predicted])  # [targets, hidden_dim]
@@ -74,7 +75,7 @@ class Objective(nn.Module):
             negative = hidden @ vectors[in_negatives].T  # [targets, count]
             negative = negative.masked_fill(in_negatives == targets[:, None], -torch.inf)
         else:
-            chosen = in_negatives.view(samples, length, -1)[predicted]  # [targets, count]
+            chosen = in_negatives.view(step.negatives.shape)  # [targets, count]
             negative = torch.einsum("th,tnh->tn", hidden, vectors[chosen])
         compute = infonce if self._loss.name == "infonce" else binary_cross_entropy
         return compute(positive, negative / self._loss.temperature)
@@ -82,9 +83,13 @@ class Objective(nn.Module):
     def hidden_states(self, rows: Rows, histories: torch.Tensor) -> torch.Tensor:
         """State behind the last item of each history [queries, length] → [queries, hidden_dim]."""
         encoded = self.encoder(rows.features, rows.trainable)
-        hidden = self.backbone(rows.expand(encoded))  # [queries, length, hidden_dim]
+        hidden = self._run_backbone(rows.expand(encoded))  # [queries, length, hidden_dim]
         last = (histories != PADDING).sum(dim=1).clamp(min=1) - 1
         return hidden[torch.arange(len(last)), last]
+
+    def _run_backbone(self, item_vectors: torch.Tensor) -> torch.Tensor:
+        """The backbone in the precision of its weights; scores and losses are computed in float32."""
+        return self.backbone(item_vectors.to(next(self.backbone.parameters()).dtype)).float()
 
     def _space(self, vectors: torch.Tensor) -> torch.Tensor:
         """Vectors as the similarity wants them: of unit length for the cosine."""

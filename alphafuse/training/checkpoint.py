@@ -1,0 +1,115 @@
+"""Checkpoints of an unfinished training: every rank's table rows and moments, the dense state, the position.
+
+A checkpoint is an artefact of its own (`checkpoints/step-NNNNNNNNN`), committed by its manifest once every rank has
+written its part, and loads onto any number of ranks. safetensors and JSON only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from alphafuse.collectives import Communicator
+from alphafuse.items.table import ItemTable
+from alphafuse.storage import Folder
+from alphafuse.training.engine import DenseEngine
+from alphafuse.workspace import Artifact, Manifest, Workspace, fingerprint
+
+DENSE_FILE = "dense.safetensors"
+
+
+class Checkpoints:
+    """The checkpoints of one training, made from `inputs`."""
+
+    def __init__(self, workspace: Workspace, inputs: dict[str, Any], communicator: Communicator) -> None:
+        self._folder: Folder = workspace.folder / "checkpoints"
+        self._inputs = inputs
+        self._fingerprint = fingerprint(inputs)
+        self._communicator = communicator
+
+    def at(self, step: int) -> Artifact:
+        return Artifact(self._folder / f"step-{step:09d}", "checkpoint", "train")
+
+    def latest(self) -> Manifest | None:
+        """Manifest of the newest committed checkpoint; its `details` are what `save` was given.
+
+        Raises:
+            WorkspaceError: it was made from other inputs.
+        """
+        for step in reversed(self._steps()):
+            if self.at(step).is_committed(self._inputs):
+                return self.at(step).require()
+        return None
+
+    def save(self, step: int, table: ItemTable, engine: DenseEngine, progress: dict[str, Any]) -> None:
+        """Write the checkpoint of `step`. A collective: every rank writes its rows, rank 0 the rest."""
+        artifact = self.at(step)
+        if self._communicator.rank == 0:
+            artifact.clear()  # what an interrupted attempt left, perhaps of another world size
+        self._communicator.barrier()
+        tensors = {
+            "rows": table.trainable,
+            "first_moment": table.optimizer.first_moment,
+            "second_moment": table.optimizer.second_moment,
+        }
+        write_table_rows(artifact, self._fingerprint, table.first_row, tensors)
+        dense = engine.state()
+        if self._communicator.rank == 0:
+            artifact.write_file(DENSE_FILE, safetensors.torch.save(dense), self._fingerprint)
+        self._communicator.barrier()
+        if self._communicator.rank == 0:
+            artifact.commit(self._inputs, {**progress, "table_steps": table.optimizer.steps})
+        self._communicator.barrier()
+
+    def load(self, step: int, table: ItemTable, engine: DenseEngine) -> None:
+        """Put the state of `step` into this rank's table and engine."""
+        artifact = self.at(step)
+        table.trainable.copy_(read_table_rows(artifact, "rows", table))
+        table.optimizer.first_moment.copy_(read_table_rows(artifact, "first_moment", table))
+        table.optimizer.second_moment.copy_(read_table_rows(artifact, "second_moment", table))
+        table.optimizer.steps = artifact.require().details["table_steps"]
+        engine.load_state(safetensors.torch.load(artifact.folder.read_bytes(DENSE_FILE)))
+
+    def keep_only(self, steps: set[int]) -> None:
+        """Delete all other checkpoints. Rank 0 does it; the others need not wait."""
+        if self._communicator.rank == 0:
+            for step in self._steps():
+                if step not in steps:
+                    self.at(step).clear()
+
+    def _steps(self) -> list[int]:
+        return [int(name.removeprefix("step-")) for name in self._folder.names() if name.startswith("step-")]
+
+
+def write_table_rows(artifact: Artifact, wanted: str, first_row: int, tensors: dict[str, torch.Tensor]) -> None:
+    """Write this rank's rows as one file named after the first of them; ranks without rows write nothing."""
+    rows = len(next(iter(tensors.values())))
+    if rows:
+        content = safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
+        name = f"table-{first_row:012d}.safetensors"
+        artifact.write_file(name, content, wanted, rows=rows, first_row=first_row)
+
+
+def read_table_rows(artifact: Artifact, name: str, table: ItemTable) -> torch.Tensor:
+    """This rank's rows [rows of this rank, dim] of the tensor `name`, from whatever ranges they were written in.
+
+    Raises:
+        WorkspaceError: rows are missing, or a file is damaged.
+    """
+    result = torch.zeros_like(table.trainable, device="cpu")
+    first, stop = table.first_row, table.first_row + len(result)
+    found = 0
+    for file in artifact.require().files:
+        low, high = max(first, file.first_row), min(stop, file.first_row + file.rows)
+        if low < high:
+            try:
+                rows = safetensors.torch.load(artifact.folder.read_bytes(file.name))[name]
+            except (OSError, safetensors.SafetensorError, KeyError) as error:
+                raise artifact.damaged(file.name, error) from error
+            result[low - first : high - first] = rows[low - file.first_row : high - file.first_row]
+            found += high - low
+    if found != len(result):
+        raise artifact.damaged("manifest.json", f"it names {found} of the {len(result)} rows [{first}, {stop})")
+    return result

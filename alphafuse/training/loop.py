@@ -1,0 +1,272 @@
+"""The training loop: step, validate, keep the best, stop early, resume.
+
+One instance runs on every rank; all ranks take the same branches, since what they branch on (steps, reduced
+losses, metrics) is equal on all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from alphafuse.collectives import Communicator
+from alphafuse.config import Config
+from alphafuse.data.batches import PADDING, Batch, BatchOrder, training_samples
+from alphafuse.data.negatives import shared_negatives, uniform_negatives
+from alphafuse.data.sequences import Sequences
+from alphafuse.errors import DataError
+from alphafuse.evaluation.evaluator import validation_metrics
+from alphafuse.events import Event, Listener
+from alphafuse.training.checkpoint import DENSE_FILE, Checkpoints, write_table_rows
+from alphafuse.training.engine import MOMENTS, DenseEngine
+from alphafuse.training.model import ScoringModel, build_objective, build_table
+from alphafuse.training.objective import StepInput
+from alphafuse.training.schedule import rate_factor
+from alphafuse.workspace import Workspace, fingerprint
+
+
+@dataclass
+class Progress:
+    """Where a training stands; saved with every checkpoint.
+
+    Attributes:
+        step: optimizer steps taken.
+        epoch, step_in_epoch: the next step's place in the data.
+        loss_sum, loss_steps: of the epoch so far, for its mean loss.
+        seconds: of the epoch so far.
+        history: one entry per finished epoch.
+        best: value, epoch and step of the best validation, or None before the first.
+        stale: validations since the best.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    step_in_epoch: int = 0
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+    stale: int = 0
+
+
+class Trainer:
+    """Trains one model on this rank's part of every batch.
+
+    Args:
+        inputs: what the training is made from; names its checkpoints' fingerprint.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        workspace: Workspace,
+        sequences: Sequences,
+        inputs: dict[str, Any],
+        communicator: Communicator,
+        device: torch.device,
+        listen: Listener,
+    ) -> None:
+        self.progress = Progress()
+        self._config = config
+        self._workspace = workspace
+        self._sequences = sequences
+        self._inputs = inputs
+        self._communicator = communicator
+        self._device = device
+        self._listen = listen
+        samples = training_samples(sequences, config.model.history_length, config.train.positions)
+        if not len(samples):
+            raise DataError("there is nothing to train on: no user has two training interactions; check data.split")
+        self.order = BatchOrder(samples, config.train.batch_size, config.train.accumulation, config.seed)
+        self._objective = build_objective(config, workspace, communicator).to(device)
+        self.table = build_table(config, workspace, self._objective.encoder, communicator, device)
+        self.engine = DenseEngine(self._objective, config.train, communicator.world_size)
+        self._checkpoints = Checkpoints(workspace, inputs, communicator)
+        self._epoch_loss = torch.zeros((), dtype=torch.float64, device=device)
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end, from the latest checkpoint if there is one, and write the best weights as `model`.
+
+        Returns:
+            The details of the `model` artefact: history, best, and why training stopped.
+        """
+        self._resume()
+        train = self._config.train
+        while (stopped := self._stopped()) is None:
+            progress, started = self.progress, time.monotonic()
+            steps = self.order.epoch(
+                progress.epoch, progress.step_in_epoch, self._communicator.rank, self._communicator.world_size
+            )
+            for batches in steps:
+                self._epoch_loss += self.training_step(batches)
+                progress.step += 1
+                progress.step_in_epoch += 1
+                self._report()
+                if progress.step == train.max_steps:
+                    break
+                if train.checkpoint_steps and progress.step % train.checkpoint_steps == 0:
+                    progress.seconds += time.monotonic() - started
+                    started = time.monotonic()
+                    self._reduce_loss()
+                    self._save()
+            progress.seconds += time.monotonic() - started
+            self._end_epoch()
+        details = {
+            "history": self.progress.history,
+            "best": self.progress.best,
+            "stopped": stopped,
+            "steps": self.progress.step,
+            "num_items": self.table.num_items,
+            "world_size": self._communicator.world_size,
+        }
+        self._write_model(details)
+        return details
+
+    def training_step(self, batches: list[Batch]) -> torch.Tensor:
+        """One optimizer step over its micro-batches; returns this rank's share of the mean loss over all targets."""
+        train, step = self._config.train, self.progress.step
+        factor = rate_factor(train.schedule, step, train.max_epochs * self.order.steps_per_epoch)
+        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        for micro, batch in enumerate(batches):
+            self._seed_dropout(step, micro)
+            given = self._step_input(batch, step)
+            rows = self.table.lookup(given.items())
+            catalog = self.table.local_rows() if train.loss.name == "softmax" else None
+            loss = self.engine.module(rows, given, catalog) / batch.targets_per_part
+            self.engine.backward(loss)
+            for gathered in (rows, catalog):
+                if gathered is not None:
+                    self.table.collect_gradient(gathered)
+            self.engine.step(train.learning_rate * factor)
+            total += loss.detach()
+        self.table.update((train.table_learning_rate or train.learning_rate) * factor, train.max_grad_norm)
+        return total / (self._communicator.world_size * len(batches))
+
+    def _step_input(self, batch: Batch, step: int) -> StepInput:
+        loss, seed, num_items = self._config.train.loss, self._config.seed, self.table.num_items
+        if loss.name == "softmax":
+            negatives = np.zeros(0, np.int64)
+        elif loss.negatives == "shared":
+            negatives = shared_negatives(seed, step, loss.num_negatives, num_items)
+        else:
+            # Drawn for every slot that could hold a target, so that a slot's draws have a fixed place.
+            slots = batch.targets if self._config.train.positions == "all" else batch.targets.max(axis=1, keepdims=True)
+            first = batch.first_sample * slots.shape[1]
+            negatives = uniform_negatives(seed, step, first, slots.ravel(), loss.num_negatives, num_items)
+            negatives = negatives[slots.ravel() != PADDING]  # [targets, count]
+        return StepInput(*(torch.from_numpy(a).to(self._device) for a in (batch.histories, batch.targets, negatives)))
+
+    def _seed_dropout(self, step: int, micro: int) -> None:
+        """Dropout depends on (seed, step, part) alone, so that a resumed training repeats it."""
+        entropy = [self._config.seed, step, micro, self._communicator.rank]
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
+
+    def _end_epoch(self) -> None:
+        """Validate if it is due, note the epoch in the history, keep the best weights, save."""
+        progress, train = self.progress, self._config.train
+        self._reduce_loss()
+        epoch = progress.epoch + 1
+        last = epoch == train.max_epochs or progress.step == train.max_steps
+        metrics = self._validate() if last or epoch % train.validate_every == 0 else None
+        progress.history.append(
+            {
+                "epoch": epoch,
+                "step": progress.step,
+                "loss": progress.loss_sum / max(1, progress.loss_steps),
+                "learning_rate": train.learning_rate
+                * rate_factor(train.schedule, progress.step - 1, train.max_epochs * self.order.steps_per_epoch),
+                "seconds": progress.seconds,
+                "validation": metrics,
+            }
+        )
+        self._emit("metrics", {"epoch": epoch, "loss": progress.history[-1]["loss"], **(metrics or {})})
+        progress.epoch, progress.step_in_epoch = epoch, 0
+        progress.loss_sum, progress.loss_steps, progress.seconds = 0.0, 0, 0.0
+        if metrics is not None:
+            value = metrics[train.monitor]
+            if progress.best is None or value > progress.best["value"]:
+                progress.best = {"value": value, "epoch": epoch, "step": progress.step}
+                progress.stale = 0
+            else:
+                progress.stale += 1
+            self._save()
+
+    def _validate(self) -> dict[str, float]:
+        loss = self._config.train.loss
+        similarity = self._config.evaluate.similarity
+        return validation_metrics(
+            ScoringModel(self._objective, self.table),
+            self._sequences,
+            "validation",
+            self._config.evaluate,
+            self._communicator,
+            loss.similarity if similarity == "trained" else similarity,
+        )
+
+    def _stopped(self) -> str | None:
+        """Why training is over, or None."""
+        progress, train = self.progress, self._config.train
+        if progress.stale >= train.patience:
+            return f"{train.monitor} did not improve in {train.patience} validations"
+        if train.max_steps is not None and progress.step >= train.max_steps:
+            return f"max_steps ({train.max_steps}) reached"
+        return f"max_epochs ({train.max_epochs}) reached" if progress.epoch >= train.max_epochs else None
+
+    def _reduce_loss(self) -> None:
+        """Add the loss of the steps since the last call to the epoch's, summed over the ranks."""
+        progress = self.progress
+        progress.loss_sum += float(self._communicator.all_reduce(self._epoch_loss))
+        progress.loss_steps = progress.step_in_epoch
+        self._epoch_loss.zero_()
+
+    def _report(self) -> None:
+        progress, every = self.progress, self._config.train.log_steps
+        if progress.step % every == 0:
+            self._reduce_loss()
+            total = self._config.train.max_epochs * self.order.steps_per_epoch
+            done = {"done": progress.step, "total": self._config.train.max_steps or total, "unit": "steps"}
+            self._emit("progress", {**done, "loss": progress.loss_sum / progress.loss_steps})
+
+    def _emit(self, kind: str, values: dict[str, Any]) -> None:
+        if self._communicator.rank == 0:
+            self._listen(Event("train", kind, values))
+
+    def _save(self) -> None:
+        progress = self.progress
+        self._checkpoints.save(progress.step, self.table, self.engine, dataclasses.asdict(progress))
+        self._checkpoints.keep_only({progress.step, progress.best["step"] if progress.best else progress.step})
+
+    def _resume(self) -> None:
+        checkpoint = self._checkpoints.latest()
+        if checkpoint is not None:
+            names = [entry.name for entry in dataclasses.fields(Progress)]
+            self.progress = Progress(**{name: checkpoint.details[name] for name in names})
+            self._checkpoints.load(self.progress.step, self.table, self.engine)
+
+    def _write_model(self, details: dict[str, Any]) -> None:
+        """Write the best weights: every rank its rows, rank 0 the dense weights and the manifest."""
+        assert self.progress.best is not None  # the last epoch is always validated
+        self._checkpoints.load(self.progress.best["step"], self.table, self.engine)
+        artifact, wanted = self._workspace.artifact("model"), fingerprint(self._inputs)
+        if self._communicator.rank == 0:
+            artifact.clear()
+        self._communicator.barrier()
+        write_table_rows(artifact, wanted, self.table.first_row, {"rows": self.table.trainable})
+        dense = {
+            name: value
+            for name, value in self.engine.state().items()
+            if name != "adam_steps" and not name.endswith(tuple(f".{moment}" for moment in MOMENTS))
+        }
+        if self._communicator.rank == 0:
+            artifact.write_file(DENSE_FILE, safetensors.torch.save(dense), wanted)
+        self._communicator.barrier()
+        if self._communicator.rank == 0:
+            artifact.commit(self._inputs, details)
+        self._communicator.barrier()

@@ -1,0 +1,120 @@
+"""Puts a model together from the configuration and the workspace, and gives a trained one back for scoring."""
+
+from __future__ import annotations
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from alphafuse.collectives import Communicator
+from alphafuse.config import Config
+from alphafuse.items.encoders.alphafuse import AlphaFuseEncoder
+from alphafuse.items.encoders.base import ItemEncoder
+from alphafuse.items.encoders.id import IdEncoder
+from alphafuse.items.optimizer import RowAdam
+from alphafuse.items.partition import RowPartition
+from alphafuse.items.table import ItemTable
+from alphafuse.matrices import read_rows
+from alphafuse.recommenders.sasrec import SASRec
+from alphafuse.training.checkpoint import DENSE_FILE, read_table_rows
+from alphafuse.training.objective import Objective
+from alphafuse.workspace import Workspace
+
+ENCODE_BLOCK_ROWS = 65_536
+
+
+def build_encoder(config: Config, workspace: Workspace) -> ItemEncoder:
+    """The encoder that `model.encoder` names; the cut between row and null space is the workspace's."""
+    encoder = config.model.encoder
+    if encoder.name == "id":
+        return IdEncoder(config.model.hidden_dim, encoder.initialization)
+    null_dim = workspace.artifact("nullspace").require().details["null_dim"]
+    return AlphaFuseEncoder(config.model.hidden_dim, null_dim, encoder.fusion, encoder.initialization)
+
+
+def build_backbone(config: Config) -> nn.Module:
+    """The backbone that `model.backbone` names."""
+    model, backbone = config.model, config.model.backbone
+    return SASRec(model.hidden_dim, model.history_length, backbone.num_layers, backbone.num_heads, backbone.dropout)
+
+
+def build_objective(config: Config, workspace: Workspace, communicator: Communicator) -> Objective:
+    """Encoder, backbone and loss, with weights initialised from the seed, equal on every rank."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        encoder = build_encoder(config, workspace)
+        return Objective(encoder, build_backbone(config), config.train.loss, communicator)
+
+
+def build_table(
+    config: Config, workspace: Workspace, encoder: ItemEncoder, communicator: Communicator, device: torch.device
+) -> ItemTable:
+    """This rank's part of the item table: its features from the workspace, its trainable rows at their start."""
+    num_items = workspace.artifact("catalog").require().rows
+    start, stop = RowPartition(num_items, communicator.world_size).range(communicator.rank)
+    if encoder.feature_columns is None or start == stop:
+        features = torch.zeros(stop - start, 0)
+    else:
+        columns = read_rows(workspace.artifact("features"), "features", start, stop)[:, encoder.feature_columns]
+        features = torch.from_numpy(columns).contiguous()
+    trainable = encoder.initial_rows(start, stop, config.seed)
+    optimizer = RowAdam(trainable.shape, weight_decay=config.train.weight_decay, device=device)
+    return ItemTable(num_items, features.to(device), trainable.to(device), optimizer, communicator)
+
+
+class ScoringModel:
+    """A model as evaluation and recommendation see it: item vectors of this rank, hidden states of histories.
+
+    Attributes:
+        num_items: of the catalog.
+        first_row: item index of the first of this rank's item vectors.
+    """
+
+    def __init__(self, objective: Objective, table: ItemTable) -> None:
+        self.num_items = table.num_items
+        self.first_row = table.first_row
+        self._objective = objective
+        self._table = table
+
+    @torch.no_grad()
+    def item_vectors(self) -> torch.Tensor:
+        """Encoded items of this rank: [rows of this rank, hidden_dim]."""
+        table, encoder = self._table, self._objective.encoder
+        blocks = [
+            encoder(features, trainable)
+            for features, trainable in zip(
+                table.features.split(ENCODE_BLOCK_ROWS), table.trainable.split(ENCODE_BLOCK_ROWS), strict=True
+            )
+        ]
+        return torch.cat(blocks)
+
+    @torch.no_grad()
+    def hidden_states(self, histories: torch.Tensor) -> torch.Tensor:
+        """States behind the histories, int64 [queries, length] padded with −1 at the end: [queries, hidden_dim].
+
+        A collective: every rank must call it equally often, if need be with no queries.
+        """
+        histories = histories.to(self._table.trainable.device)
+        training = self._objective.training
+        self._objective.eval()
+        states = self._objective.hidden_states(self._table.lookup(histories), histories)
+        self._objective.train(training)
+        return states
+
+
+def load_trained(
+    config: Config, workspace: Workspace, communicator: Communicator, device: torch.device | None = None
+) -> ScoringModel:
+    """The best weights of a finished training.
+
+    Raises:
+        WorkspaceError: training has not finished, or a file is damaged.
+    """
+    device = device or torch.device("cpu")
+    artifact = workspace.artifact("model")
+    artifact.require()
+    objective = build_objective(config, workspace, communicator)
+    objective.load_state_dict(safetensors.torch.load(artifact.folder.read_bytes(DENSE_FILE)))
+    table = build_table(config, workspace, objective.encoder, communicator, device)
+    table.trainable.copy_(read_table_rows(artifact, "rows", table))
+    return ScoringModel(objective.to(device), table)

@@ -1,0 +1,57 @@
+"""The train stage: data-parallel training on Ray Train workers, each with its rows of the item table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from alphafuse.collectives import Communicator
+from alphafuse.config import Config
+from alphafuse.data.sequences import load_sequences
+from alphafuse.events import Event, Listener
+from alphafuse.training.loop import Trainer
+from alphafuse.workspace import Workspace
+from jobs.worker_group import run_workers
+
+# What changes where and how fast the training runs, but not what is trained.
+RESOURCE_KEYS = {"workers", "max_restarts", "cpus_per_worker", "gpus_per_worker", "log_steps", "checkpoint_steps"}
+
+
+def training_inputs(config: Config, workspace: Workspace) -> dict[str, Any]:
+    """What the trained model is made from."""
+    inputs: dict[str, Any] = {
+        "seed": config.seed,
+        "model": config.model.model_dump(mode="json"),
+        "train": config.train.model_dump(mode="json", exclude=RESOURCE_KEYS),
+        "validation": config.evaluate.model_dump(mode="json", include={"cutoffs", "similarity", "exclude_seen"}),
+        "sequences": workspace.artifact("sequences").require().fingerprint,
+    }
+    if config.model.encoder.name != "id":
+        inputs["features"] = workspace.artifact("features").require().fingerprint
+    return inputs
+
+
+def run(config: Config, workspace: Workspace, listen: Listener) -> None:
+    """Train, or continue training, and write the best weights as the artefact `model`."""
+    inputs = training_inputs(config, workspace)
+    if workspace.artifact("model").is_committed(inputs):
+        return
+    arguments = {"config": config, "workspace": workspace, "inputs": inputs}
+    details = run_workers(_train, config.train, arguments, listen)
+    best = details["best"]
+    summary = {"epochs": len(details["history"]), "steps": details["steps"], "stopped": details["stopped"]}
+    listen(Event("train", "finished", {**summary, f"best {config.train.monitor}": best["value"]}))
+
+
+def _train(
+    *,
+    config: Config,
+    workspace: Workspace,
+    inputs: dict[str, Any],
+    communicator: Communicator,
+    device: torch.device,
+    listen: Listener,
+) -> dict[str, Any]:
+    sequences = load_sequences(workspace)
+    return Trainer(config, workspace, sequences, inputs, communicator, device, listen).run()

@@ -1,0 +1,101 @@
+"""Runs a function on a group of Ray Train workers: process group, threads, restarts, events back to the driver."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import ray
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.util.queue import Queue
+
+from alphafuse.collectives import Communicator
+from alphafuse.config import TrainConfig
+from alphafuse.errors import AlphafuseError, ResourceError
+from alphafuse.events import Listener
+
+WorkerFunction = Callable[..., Any]
+
+
+def run_workers(function: WorkerFunction, config: TrainConfig, arguments: dict[str, Any], listen: Listener) -> Any:
+    """Call `function(communicator=…, device=…, listen=…, **arguments)` on `config.workers` ranks.
+
+    Workers that die are started again up to `config.max_restarts` times: the function must continue from what the
+    workspace holds.
+
+    Returns:
+        What the function returned on rank 0 (small: it travels through the driver).
+
+    Raises:
+        ResourceError: the cluster is smaller than the workers ask for.
+        AlphafuseError: as raised by the function.
+    """
+    _check_resources(config)
+    events: Queue = Queue(actor_options={"num_cpus": 0})
+    relay = threading.Thread(target=_relay, args=(events, listen), daemon=True)
+    relay.start()
+    per_worker = {"CPU": config.cpus_per_worker}
+    if config.gpus_per_worker:
+        per_worker["GPU"] = config.gpus_per_worker
+    environment = {"OMP_NUM_THREADS": str(max(1, int(config.cpus_per_worker)))}
+    if not config.gpus_per_worker:
+        environment["DS_ACCELERATOR"] = "cpu"
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = TorchTrainer(
+            _worker_main,
+            train_loop_config={"function": function, "arguments": arguments, "events": events},
+            torch_config=TorchConfig(backend="nccl" if config.gpus_per_worker else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=config.workers, use_gpu=config.gpus_per_worker > 0, resources_per_worker=per_worker
+            ),
+            run_config=RunConfig(
+                storage_path=folder,
+                failure_config=FailureConfig(max_failures=config.max_restarts),
+                worker_runtime_env={"env_vars": environment},
+            ),
+        )
+        outcome = trainer.fit().return_value
+    events.put(None)
+    relay.join()
+    events.shutdown()
+    if isinstance(outcome, AlphafuseError):
+        raise outcome
+    return outcome
+
+
+def _worker_main(settings: dict[str, Any]) -> Any:
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    communicator = Communicator()
+    try:
+        return settings["function"](
+            communicator=communicator,
+            device=get_device(),
+            listen=settings["events"].put,
+            **settings["arguments"],
+        )
+    except AlphafuseError as error:
+        # The cause lies in the input: another start would end the same way, so it is returned and not raised.
+        return error
+
+
+def _relay(events: Queue, listen: Listener) -> None:
+    while (event := events.get()) is not None:
+        listen(event)
+
+
+def _check_resources(config: TrainConfig) -> None:
+    have = ray.cluster_resources()
+    for name, each in (("CPU", config.cpus_per_worker), ("GPU", config.gpus_per_worker)):
+        wanted = each * config.workers
+        if wanted > have.get(name, 0):
+            raise ResourceError(
+                f"train.workers: {config.workers} workers with {each:g} {name} each need {wanted:g} {name}, but the "
+                f"cluster has {have.get(name, 0):g}; lower train.workers or train.{name.lower()}s_per_worker"
+            )
