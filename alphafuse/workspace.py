@@ -110,14 +110,17 @@ class Artifact:
         Raises:
             WorkspaceError: files of another fingerprint lie in the folder.
         """
-        records = {}
-        for name in self.folder.names():
-            if name.endswith(RECORD_SUFFIX):
-                record = FileRecord(**json.loads(self.folder.read_bytes(name)))
-                if record.fingerprint != wanted:
-                    raise self._mismatch([f"file {record.name} was made by an earlier, different run"])
-                records[record.name] = record
+        records = self.records()
+        for record in records.values():
+            if record.fingerprint != wanted:
+                raise self._mismatch([f"file {record.name} was made by an earlier, different run"])
         return records
+
+    def records(self) -> dict[str, FileRecord]:
+        """Records by file name of all files written, whatever they were made from."""
+        names = [name for name in self.folder.names() if name.endswith(RECORD_SUFFIX)]
+        records = [FileRecord(**json.loads(self.folder.read_bytes(name))) for name in names]
+        return {record.name: record for record in records}
 
     def write_table(
         self,
