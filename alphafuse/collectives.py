@@ -73,6 +73,6 @@ class Communicator:
         """[world_size, len(counts)]: the counts of every rank, on the CPU."""
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
         mine = torch.tensor(counts, dtype=torch.int64, device=device)
-        everyone = mine.new_empty((self.world_size, len(counts)))
-        dist.all_gather_into_tensor(everyone, mine)
-        return everyone.cpu()
+        everyone = [torch.empty_like(mine) for _ in range(self.world_size)]
+        dist.all_gather(everyone, mine)
+        return torch.stack(everyone).cpu()

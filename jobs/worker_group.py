@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.queue import Queue
 
@@ -47,6 +47,7 @@ def run_workers(function: WorkerFunction, config: TrainConfig, arguments: dict[s
     if not config.gpus_per_worker:
         environment["DS_ACCELERATOR"] = "cpu"
     with tempfile.TemporaryDirectory() as folder:
+        # mypy sees the older of Ray Train's two interfaces, which ray.train exports only on request.
         trainer = TorchTrainer(
             _worker_main,
             train_loop_config={"function": function, "arguments": arguments, "events": events},
@@ -54,35 +55,38 @@ def run_workers(function: WorkerFunction, config: TrainConfig, arguments: dict[s
             scaling_config=ScalingConfig(
                 num_workers=config.workers, use_gpu=config.gpus_per_worker > 0, resources_per_worker=per_worker
             ),
-            run_config=RunConfig(
+            run_config=RunConfig(  # type: ignore[call-arg]
                 storage_path=folder,
                 failure_config=FailureConfig(max_failures=config.max_restarts),
                 worker_runtime_env={"env_vars": environment},
             ),
         )
-        outcome = trainer.fit().return_value
-    events.put(None)
-    relay.join()
-    events.shutdown()
-    if isinstance(outcome, AlphafuseError):
-        raise outcome
-    return outcome
+        try:
+            return trainer.fit().return_value  # type: ignore[attr-defined]
+        except WorkerGroupError as failure:
+            for error in failure.worker_failures.values():
+                if isinstance(cause := _cause(error), AlphafuseError):
+                    raise cause from None
+            raise
+        finally:
+            events.put(None)
+            relay.join()
+            events.shutdown()
 
 
 def _worker_main(settings: dict[str, Any]) -> Any:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    communicator = Communicator()
-    try:
-        return settings["function"](
-            communicator=communicator,
-            device=get_device(),
-            listen=settings["events"].put,
-            **settings["arguments"],
-        )
-    except AlphafuseError as error:
-        # The cause lies in the input: another start would end the same way, so it is returned and not raised.
-        return error
+    return settings["function"](
+        communicator=Communicator(), device=get_device(), listen=settings["events"].put, **settings["arguments"]
+    )
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The exception that the worker function raised, out of what Ray wraps around it."""
+    while (inner := getattr(error, "cause", None) or error.__cause__) is not None:
+        error = inner
+    return error
 
 
 def _relay(events: Queue, listen: Listener) -> None:
