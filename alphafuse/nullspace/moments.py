@@ -1,0 +1,156 @@
+"""Mean and covariance of embedding rows that arrive in blocks, in any partition.
+
+Owns the accumulation and the merging of partial results; knows nothing of files, workers or of what the
+covariance is used for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from alphafuse.errors import DataError
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What a set of rows says about mean and covariance; sets merge exactly (up to float64 rounding).
+
+    With rows e_i, weights w_i (1 where none are given), W = Σ w_i, the mean is μ = Σ w_i e_i / W and the scatter
+    S = Σ w_i (e_i − μ)(e_i − μ)ᵀ. The covariance is
+
+    * uniform:  C = S / (n − 1), as `numpy.cov`;
+    * weighted: C = S / W = Σ p_i (e_i − μ)(e_i − μ)ᵀ with the popularities p_i = w_i / W, so that equal
+      popularities give the uniform covariance up to the factor (n − 1) / n, whatever n is.
+
+    The scatter may be kept as its product S Ω with a narrow matrix Ω (the `probe`), which is all that a randomized
+    decomposition needs. The blockwise update is the one of Chan, Golub & LeVeque (1983), eq. 2.1, in float64:
+    for two sets with δ = μ_b − μ_a it adds the outer product δ (Ωᵀδ)ᵀ · W_a W_b / W to the sum of the scatters.
+
+    Attributes:
+        count: rows that are there and have a positive weight.
+        weight: W.
+        mean: [dim], μ.
+        probed_mean: [columns], Ωᵀμ (μ itself without a probe).
+        scatter: [dim, columns], S Ω (S itself without a probe).
+        squares: trace of S.
+        weighted: which of the two covariances is meant.
+    """
+
+    count: int
+    weight: float
+    mean: np.ndarray
+    probed_mean: np.ndarray
+    scatter: np.ndarray
+    squares: float
+    weighted: bool
+
+    @classmethod
+    def empty(cls, dim: int, *, weighted: bool = False, probe: np.ndarray | None = None) -> Moments:
+        """Of no rows: the neutral element of `merge`."""
+        columns = dim if probe is None else probe.shape[1]
+        return cls(0, 0.0, np.zeros(dim), np.zeros(columns), np.zeros((dim, columns)), 0.0, weighted)
+
+    @classmethod
+    def of(
+        cls,
+        block: np.ndarray,
+        present: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+        *,
+        probe: np.ndarray | None = None,
+        first_row: int = 0,
+    ) -> Moments:
+        """Moments of one block.
+
+        Args:
+            block: [rows, dim], any float type.
+            present: [rows] of bool; rows that are not there do not count.
+            weights: [rows], not negative; rows of weight 0 do not count.
+            probe: [dim, columns], Ω.
+            first_row: item index of the first row, for messages.
+
+        Raises:
+            DataError: a row that is there holds NaN or infinity.
+        """
+        present = np.ones(len(block), bool) if present is None else present
+        _require_finite(block, present, first_row)
+        kept = present if weights is None else present & (weights > 0)
+        if not kept.any():
+            return cls.empty(block.shape[1], weighted=weights is not None, probe=probe)
+        rows = block[kept].astype(np.float64)  # [kept rows, dim]
+        if weights is None:
+            weight = float(len(rows))
+            mean = rows.mean(axis=0)
+            rows -= mean
+        else:
+            shares = weights[kept].astype(np.float64)
+            weight = float(shares.sum())
+            mean = shares @ rows / weight
+            rows -= mean
+            rows *= np.sqrt(shares)[:, None]
+        return cls(
+            count=len(rows),
+            weight=weight,
+            mean=mean,
+            probed_mean=mean if probe is None else mean @ probe,
+            scatter=rows.T @ (rows if probe is None else rows @ probe),
+            squares=float(np.einsum("ij,ij->", rows, rows)),
+            weighted=weights is not None,
+        )
+
+    def merge(self, other: Moments) -> Moments:
+        """Moments of both sets together; both must have been made with the same probe."""
+        if self.weighted != other.weighted:
+            raise ValueError("weighted and uniform moments cannot be merged")
+        if self.count == 0 or other.count == 0:
+            return other if self.count == 0 else self
+        weight = self.weight + other.weight
+        shift, probed_shift = other.mean - self.mean, other.probed_mean - self.probed_mean
+        factor = self.weight * other.weight / weight
+        return Moments(
+            count=self.count + other.count,
+            weight=weight,
+            mean=self.mean + shift * (other.weight / weight),
+            probed_mean=self.probed_mean + probed_shift * (other.weight / weight),
+            scatter=self.scatter + other.scatter + np.outer(shift * factor, probed_shift),
+            squares=self.squares + other.squares + factor * float(shift @ shift),
+            weighted=self.weighted,
+        )
+
+    def covariance(self) -> np.ndarray:
+        """[dim, columns]: C Ω, or C itself without a probe.
+
+        Raises:
+            DataError: fewer than two rows.
+        """
+        return self.scatter / self._divisor()
+
+    def total_variance(self) -> float:
+        """The trace of C: the variance summed over all directions.
+
+        Raises:
+            DataError: fewer than two rows.
+        """
+        return self.squares / self._divisor()
+
+    def _divisor(self) -> float:
+        if self.count < 2:
+            kind = "with an embedding and training interactions" if self.weighted else "with an embedding"
+            raise DataError(
+                f"the catalog has {self.count} item(s) {kind}; the decomposition needs at least two. "
+                "Check the catalog's text column and the report of `embed`"
+            )
+        return self.weight if self.weighted else self.count - 1.0
+
+
+def _require_finite(block: np.ndarray, present: np.ndarray, first_row: int) -> None:
+    finite = np.isfinite(block).all(axis=1) | ~present
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        shown = ", ".join(str(first_row + row) for row in bad[:5]) + (", …" if len(bad) > 5 else "")
+        raise DataError(
+            f"{len(bad)} embedding(s) hold NaN or infinity (item_index {shown}). "
+            "Repair the embeddings, or make them again with `alphafuse run CONFIG --redo embed`"
+        )

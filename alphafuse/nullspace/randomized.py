@@ -1,0 +1,72 @@
+"""Leading eigenvectors of a covariance that is only ever multiplied with a few vectors at a time.
+
+Owns the range finder; knows nothing of where the covariance comes from: each application of the operator may be a
+pass over data on many machines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+Operator = Callable[[np.ndarray], np.ndarray]
+"""Maps [dim, columns] to the symmetric, positive semi-definite C times it, [dim, columns]."""
+
+
+def num_passes(power_passes: int) -> int:
+    """Most applications of the operator in `randomized_eigen`: the range, the powers, and the projection of C."""
+    return power_passes + 2
+
+
+def randomized_eigen(
+    operator: Operator, dim: int, num_directions: int, *, oversampling: int, power_passes: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Leading eigenpairs by a randomized range finder and Rayleigh–Ritz.
+
+    The range is sought as in Halko, Martinsson & Tropp (2011), alg. 4.4, with orthonormalisation between the passes.
+    Rayleigh–Ritz then runs on the span of *all* iterates Ω, CΩ, …, C^{q+1}Ω rather than of the last alone, as in
+    Halko, Martinsson, Shkolnisky & Tygert (2011): it costs no further pass, contains the span of the last, and keeps
+    its accuracy on slowly decaying spectra (Musco & Musco 2015). Whoever applies the operator sees
+    [dim, num_directions + oversampling] at most; [dim, (power_passes + 2) · (num_directions + oversampling)] is
+    held here alone.
+
+    Args:
+        operator: the covariance; applied `num_passes(power_passes)` times, fewer where the iterates span an
+            invariant space before that (the result is then exact).
+        dim: of the space.
+        num_directions: how many eigenpairs are wanted, at most `dim`.
+        oversampling: further random directions.
+        power_passes: q.
+        seed: of the random start.
+
+    Returns:
+        eigenvalues, descending, [min(num_directions + oversampling, dim)], and eigenvectors [dim, the same];
+        the first `num_directions` are the accurate ones.
+    """
+    width = min(num_directions + oversampling, dim)
+    start = np.random.default_rng(seed).standard_normal((dim, width))
+    block = np.linalg.qr(start)[0]  # [dim, width]
+    basis, image = np.empty((dim, 0)), np.empty((dim, 0))
+    noise = 0.0
+    for application in range(num_passes(power_passes)):
+        product = operator(block)
+        basis, image = np.hstack([basis, block]), np.hstack([image, product])
+        if application == 0:
+            noise = dim * float(np.finfo(np.float64).eps * np.linalg.norm(product, 2))
+        block = _complement(product, basis, noise)
+        if block.shape[1] == 0:
+            break
+    projected = basis.T @ image  # [columns, columns]: C in the basis
+    values, vectors = np.linalg.eigh((projected + projected.T) / 2)
+    return values[::-1][:width], basis @ vectors[:, ::-1][:, :width]
+
+
+def _complement(product: np.ndarray, basis: np.ndarray, noise: float) -> np.ndarray:
+    """Orthonormal directions of `product` outside of `basis` that are longer than `noise`, [dim, 0 … columns]."""
+    residual = product - basis @ (basis.T @ product)
+    vectors, lengths, _ = np.linalg.svd(residual, full_matrices=False)
+    kept = vectors[:, lengths > noise][:, : len(basis) - basis.shape[1]]
+    # Where the residual is short against the product, rounding leaves a part inside of the basis: once more.
+    kept = kept - basis @ (basis.T @ kept)
+    return np.linalg.qr(kept)[0]

@@ -1,0 +1,311 @@
+"""The stage `decompose`: null space and features from the embeddings, by Ray tasks that stream over shards.
+
+Reads `embeddings` (and `popularity` where items are weighted), writes `nullspace` and `features`. The numbers of the
+result do not depend on how many workers there are: partial results follow the shards and are merged in their order.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from threadpoolctl import threadpool_limits
+
+from alphafuse.config import Config
+from alphafuse.errors import DataError
+from alphafuse.events import Event, Listener
+from alphafuse.matrices import iterate_rows, to_column
+from alphafuse.nullspace.cost import Problem, cheaper_method
+from alphafuse.nullspace.decomposition import (
+    RELATIVE_FLOOR,
+    NullSpace,
+    build_nullspace,
+    load_nullspace,
+    require_feasible,
+    save_nullspace,
+)
+from alphafuse.nullspace.moments import Moments
+from alphafuse.nullspace.randomized import num_passes, randomized_eigen
+from alphafuse.workspace import FileRecord, Workspace, fingerprint
+from jobs.tasks import in_order, require_cpus, result
+
+STAGE = "decompose"
+BLOCK_BYTES = 64 * 2**20
+"""Size of a block of embeddings in float64, the unit in which a task holds them."""
+MAX_PARTIALS = 256
+"""Most partial results of one pass: beyond as many shards, neighbouring shards share one."""
+
+
+def run(config: Config, workspace: Workspace, listen: Listener) -> None:
+    """Make the artefacts `nullspace` and `features`; what is committed already is kept.
+
+    Raises:
+        WorkspaceError: `embed` has not finished, a shard is damaged, or the artefacts are of another configuration.
+        DataError: the embeddings cannot be decomposed.
+        ConfigError: the embeddings have fewer dimensions than `model.hidden_dim`, or the cut leaves an empty space.
+        ResourceError: the cluster is smaller than `decompose.workers` ask for.
+    """
+    embeddings = workspace.artifact("embeddings").require()
+    shards = [file for file in embeddings.files if file.name.startswith("part-")]
+    num_rows = sum(shard.rows for shard in shards)
+    if num_rows == 0:
+        raise DataError(f"{workspace.artifact('embeddings').folder.uri} holds no items; check `data.catalog`")
+    dim = _embedding_dim(workspace)
+    method = _method(config, workspace, num_rows, dim, len(shards))
+    inputs = _inputs(config, workspace, method)
+    nullspace_artifact, features_artifact = workspace.artifact("nullspace"), workspace.artifact("features")
+    nullspace_done = nullspace_artifact.is_committed(inputs)
+    feature_inputs = {"embeddings": embeddings.fingerprint, "nullspace": fingerprint(inputs)}
+    if features_artifact.is_committed(feature_inputs) and nullspace_done:
+        return
+
+    require_cpus(STAGE, config.decompose.workers, config.decompose.cpus_per_worker)
+    passes = 0 if nullspace_done else 1 if method == "gram" else num_passes(config.decompose.power_passes)
+    progress = _Progress(listen, num_rows * (passes + 1))
+    if not nullspace_done:
+        require_feasible(num_rows, dim, config.model.hidden_dim)
+        covariance = _Covariance(config, workspace, shards, dim, progress)
+        nullspace = _decompose(config, covariance, dim, method)
+        moments = covariance.moments
+        details = {"num_items": moments.count, "num_rows": num_rows, "popularity_weighted": moments.weighted}
+        save_nullspace(nullspace, nullspace_artifact, inputs, details)
+    nullspace = load_nullspace(workspace)
+    if nullspace.clamped:
+        message = (
+            f"{nullspace.clamped} of {nullspace.hidden_dim} directions have an eigenvalue below "
+            f"{nullspace.eigenvalue_floor:.3g} ({RELATIVE_FLOOR:g} of the largest) and are whitened by that value "
+            "instead of their own"
+        )
+        listen(Event(STAGE, "warning", {"message": message}))
+    _write_features(config, workspace, shards, nullspace, feature_inputs, progress)
+    listen(Event(STAGE, "finished", {**nullspace_artifact.require().details}))
+
+
+class _Progress:
+    """Counts embedding rows read, over all passes."""
+
+    def __init__(self, listen: Listener, total: int) -> None:
+        self.listen, self.total, self.done = listen, total, 0
+
+    def add(self, rows: int) -> None:
+        self.done += rows
+        self.listen(Event(STAGE, "progress", {"done": self.done, "total": self.total, "unit": "rows"}))
+
+
+class _Covariance:
+    """The covariance of the stored embeddings: called with Ω [dim, columns] it returns C Ω, with None C itself.
+
+    Each call is one pass over the shards.
+    """
+
+    def __init__(
+        self, config: Config, workspace: Workspace, shards: Sequence[FileRecord], dim: int, progress: _Progress
+    ) -> None:
+        self.config, self.workspace, self.dim, self.progress = config, workspace, dim, progress
+        count = min(len(shards), MAX_PARTIALS)
+        cuts = [index * len(shards) // count for index in range(count + 1)]
+        self.groups = [shards[start:end] for start, end in itertools.pairwise(cuts)]
+        self.moments = Moments.empty(dim)
+
+    def __call__(self, probe: np.ndarray | None) -> np.ndarray:
+        weighted = self.config.decompose.popularity_weighted
+        probe_reference = ray.put(probe)
+        task = _task(_moments_task, self.config)
+
+        def submit(group: Sequence[FileRecord]) -> ray.ObjectRef:
+            return task(self.workspace, group, self.dim, weighted, probe_reference, _threads(self.config))
+
+        merged = Moments.empty(self.dim, weighted=weighted, probe=probe)
+        partials = in_order(submit, self.groups, self.config.decompose.workers)
+        for group, partial in zip(self.groups, partials, strict=True):
+            merged = merged.merge(partial)
+            self.progress.add(sum(shard.rows for shard in group))
+        self.moments = merged
+        covariance = merged.covariance()
+        require_feasible(merged.count, self.dim, self.config.model.hidden_dim)
+        return covariance
+
+
+def _decompose(config: Config, covariance: _Covariance, dim: int, method: str) -> NullSpace:
+    hidden_dim = config.model.hidden_dim
+    if method == "gram":
+        reference = _task(_eigen_task, config)(covariance(None), _threads(config))
+        values, vectors = result(reference)
+    else:
+        with threadpool_limits(_threads(config)):
+            values, vectors = randomized_eigen(
+                covariance,
+                dim,
+                hidden_dim,
+                oversampling=config.decompose.oversampling,
+                power_passes=config.decompose.power_passes,
+                seed=config.seed,
+            )
+    moments = covariance.moments
+    return build_nullspace(
+        moments.mean,
+        values,
+        vectors,
+        moments.total_variance(),
+        hidden_dim=hidden_dim,
+        config=config.decompose,
+        method=method,
+    )
+
+
+def _write_features(
+    config: Config,
+    workspace: Workspace,
+    shards: Sequence[FileRecord],
+    nullspace: NullSpace,
+    inputs: dict[str, Any],
+    progress: _Progress,
+) -> None:
+    artifact = workspace.artifact("features")
+    wanted = fingerprint(inputs)
+    done = artifact.committed_files(wanted).keys() & set(artifact.folder.names())
+    progress.add(sum(shard.rows for shard in shards if shard.name in done))
+    left = [shard for shard in shards if shard.name not in done]
+    nullspace_reference = ray.put(nullspace)
+    task = _task(_features_task, config)
+
+    def submit(shard: FileRecord) -> ray.ObjectRef:
+        return task(workspace, shard, nullspace_reference, wanted, _threads(config))
+
+    for shard, _ in zip(left, in_order(submit, left, config.decompose.workers), strict=True):
+        progress.add(shard.rows)
+    artifact.commit(inputs, {"hidden_dim": nullspace.hidden_dim, "null_dim": nullspace.null_dim})
+
+
+@ray.remote
+def _moments_task(
+    workspace: Workspace,
+    shards: Sequence[FileRecord],
+    dim: int,
+    weighted: bool,
+    probe: np.ndarray | None,
+    threads: int,
+) -> Moments:
+    """Moments of the embeddings of some shards, read block by block."""
+    moments = Moments.empty(dim, weighted=weighted, probe=probe)
+    with threadpool_limits(threads):
+        for shard in shards:
+            weights = _popularity(workspace, shard) if weighted else None
+            for first, block, present in _blocks(workspace, shard, dim):
+                part = slice(first - shard.first_row, first - shard.first_row + len(block))
+                block_weights = None if weights is None else weights[part]
+                moments = moments.merge(Moments.of(block, present, block_weights, probe=probe, first_row=first))
+    return moments
+
+
+@ray.remote
+def _eigen_task(covariance: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    """All eigenvalues, descending, and eigenvectors."""
+    with threadpool_limits(threads):
+        values, vectors = np.linalg.eigh(covariance)
+    return values[::-1], vectors[:, ::-1]
+
+
+@ray.remote
+def _features_task(workspace: Workspace, shard: FileRecord, nullspace: NullSpace, wanted: str, threads: int) -> None:
+    """Project one shard and write it under the same name."""
+    batches = []
+    with threadpool_limits(threads):
+        for first, block, present in _blocks(workspace, shard, len(nullspace.mean)):
+            features = np.where(present[:, None], nullspace.project(block), np.float32(0))  # [rows, hidden_dim]
+            item_index = pa.array(np.arange(first, first + len(block), dtype=np.int64))
+            batches.append(pa.record_batch([item_index, to_column(features)], names=["item_index", "features"]))
+    schema = pa.schema([("item_index", pa.int64()), ("features", pa.list_(pa.float32(), nullspace.hidden_dim))])
+    table = pa.Table.from_batches(batches, schema)
+    workspace.artifact("features").write_table(shard.name, table, wanted, first_row=shard.first_row)
+
+
+def _blocks(workspace: Workspace, shard: FileRecord, dim: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """(first row, embeddings [rows, dim], present [rows]) of one shard, in blocks of bounded size.
+
+    Raises:
+        DataError: the shard's embeddings have another dimension.
+    """
+    block_rows = min(max(BLOCK_BYTES // (8 * dim), 64), 8192)
+    artifact = workspace.artifact("embeddings")
+    for first, block, present in iterate_rows(
+        artifact, "embedding", shard.first_row, shard.first_row + shard.rows, block_rows
+    ):
+        if block.shape[1] != dim:
+            raise DataError(
+                f"{artifact.folder.uri}/{shard.name} holds embeddings of {block.shape[1]} dimensions, the first shard "
+                f"of {dim}; make them with one model: `alphafuse run CONFIG --redo embed`"
+            )
+        yield first, block, present
+
+
+def _popularity(workspace: Workspace, shard: FileRecord) -> np.ndarray:
+    """[rows of the shard], training interactions of its items; 0 for items that are not listed."""
+    artifact = workspace.artifact("popularity")
+    filesystem, path = artifact.folder.open()
+    rows = [("item_index", ">=", shard.first_row), ("item_index", "<", shard.first_row + shard.rows)]
+    counts = np.zeros(shard.rows)
+    for file in artifact.require().files:
+        try:
+            table = pq.read_table(f"{path}/{file.name}", ["item_index", "count"], filesystem=filesystem, filters=rows)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise artifact.damaged(file.name, error) from error
+        counts[table["item_index"].to_numpy() - shard.first_row] = table["count"].to_numpy()
+    return counts
+
+
+def _embedding_dim(workspace: Workspace) -> int:
+    _, block, _ = next(iterate_rows(workspace.artifact("embeddings"), "embedding", 0, 1))
+    return block.shape[1]
+
+
+def _method(config: Config, workspace: Workspace, num_rows: int, dim: int, num_shards: int) -> str:
+    """The configured method; for `auto` that of the committed null space, or else the cheaper one."""
+    if config.decompose.method != "auto":
+        return config.decompose.method
+    manifest = workspace.artifact("nullspace").manifest()
+    if manifest is not None:
+        return manifest.inputs["method"]
+    problem = Problem(
+        num_items=num_rows,
+        dim=dim,
+        num_directions=config.model.hidden_dim,
+        oversampling=config.decompose.oversampling,
+        power_passes=config.decompose.power_passes,
+        partials=min(num_shards, MAX_PARTIALS),
+        workers=config.decompose.workers,
+        cpus=config.decompose.cpus_per_worker,
+    )
+    return cheaper_method(problem)
+
+
+def _inputs(config: Config, workspace: Workspace, method: str) -> dict[str, Any]:
+    """What the null space is made from. The settings of the randomized method count only where it is used."""
+    unused = {"workers", "cpus_per_worker", "method"}
+    if method == "gram":
+        unused |= {"power_passes", "oversampling"}
+    inputs: dict[str, Any] = {
+        "decompose": config.decompose.model_dump(mode="json", exclude=unused),
+        "hidden_dim": config.model.hidden_dim,
+        "method": method,
+        "embeddings": workspace.artifact("embeddings").require().fingerprint,
+    }
+    if method == "randomized":
+        inputs["seed"] = config.seed
+    if config.decompose.popularity_weighted:
+        inputs["popularity"] = workspace.artifact("popularity").require().fingerprint
+    return inputs
+
+
+def _task(function: Any, config: Config) -> Callable[..., ray.ObjectRef]:
+    return function.options(num_cpus=config.decompose.cpus_per_worker).remote
+
+
+def _threads(config: Config) -> int:
+    return max(1, math.floor(config.decompose.cpus_per_worker))

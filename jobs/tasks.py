@@ -1,0 +1,76 @@
+"""Runs Ray tasks side by side: a bounded number at a time, results in the order of submission.
+
+Owns the check that the cluster can run them and the way errors come back; knows nothing of what the tasks do.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError
+
+from alphafuse.errors import AlphafuseError, ResourceError
+
+
+def require_cpus(section: str, workers: int, cpus_per_worker: float) -> None:
+    """Check that `workers` tasks of `cpus_per_worker` CPUs fit the cluster, which would otherwise never start them.
+
+    Raises:
+        ResourceError: they do not; the message names the keys of the configuration's `section`.
+    """
+    have = ray.cluster_resources().get("CPU", 0)
+    largest = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
+    if cpus_per_worker > largest:
+        raise ResourceError(
+            f"{section}.cpus_per_worker is {cpus_per_worker:g}, but the largest machine of the cluster has "
+            f"{largest:g} CPUs; lower it"
+        )
+    if workers * cpus_per_worker > have:
+        raise ResourceError(
+            f"{section}.workers: {workers} workers with {cpus_per_worker:g} CPUs each need "
+            f"{workers * cpus_per_worker:g} CPUs, but the cluster has {have:g}; "
+            f"lower {section}.workers or {section}.cpus_per_worker"
+        )
+
+
+def in_order(submit: Callable[[Any], ray.ObjectRef], arguments: Iterable[Any], limit: int) -> Iterator[Any]:
+    """Yield the results of `submit(argument)` in the order of `arguments`, with at most `limit` tasks unfinished.
+
+    Results that finish early wait in Ray's object store. A task whose machine is lost is run again by Ray.
+
+    Raises:
+        AlphafuseError: as raised in a task, without Ray's traceback around it.
+    """
+    results: deque[ray.ObjectRef] = deque()
+    unfinished: list[ray.ObjectRef] = []
+    try:
+        for argument in arguments:
+            while len(unfinished) >= limit:
+                _, unfinished = ray.wait(unfinished, num_returns=1)
+                while results and results[0] not in unfinished:
+                    yield result(results.popleft())
+            reference = submit(argument)
+            results.append(reference)
+            unfinished.append(reference)
+        while results:
+            yield result(results.popleft())
+    finally:
+        for reference in results:
+            ray.cancel(reference)
+
+
+def result(reference: ray.ObjectRef) -> Any:
+    """The value of one task.
+
+    Raises:
+        AlphafuseError: as raised in the task, without Ray's traceback around it.
+    """
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        if isinstance(error.cause, AlphafuseError):
+            raise error.cause from None
+        raise
