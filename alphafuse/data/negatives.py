@@ -39,6 +39,6 @@ def uniform_negatives(
 def _draw(seed: int, step: int, first: int, count: int, bound: int) -> np.ndarray:
     """`count` numbers in [0, bound) from position `first` (a multiple of 4) of the stream of (seed, step)."""
     generator = np.random.Philox(key=[seed, step])
-    generator.advance(first // _DRAWS_PER_COUNTER)
+    generator.advance(int(first) // _DRAWS_PER_COUNTER)  # numpy integers overflow in there
     # The bias of the remainder is below bound / 2^64.
     return (generator.random_raw(count) % np.uint64(bound)).astype(np.int64)

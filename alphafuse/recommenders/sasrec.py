@@ -42,7 +42,8 @@ class SASRecBlock(nn.Module):
     def __init__(self, hidden_dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(hidden_dim)
-        self.query_key_value = nn.Linear(hidden_dim, 3 * hidden_dim)
+        # Without bias: that of the keys would have no gradient but rounding noise, which Adam blows up to steps.
+        self.query_key_value = nn.Linear(hidden_dim, 3 * hidden_dim, bias=False)
         self.output = nn.Linear(hidden_dim, hidden_dim)
         self.feed_forward_norm = nn.LayerNorm(hidden_dim)
         self.feed_forward = nn.Sequential(

@@ -1,0 +1,93 @@
+"""A hand-made workspace, small enough to train on in a test: catalog, sequences, null space and features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from alphafuse.config import Config, parse_config
+from alphafuse.matrices import to_column
+from alphafuse.workspace import Workspace, fingerprint
+
+NUM_ITEMS = 30
+HIDDEN_DIM = 8
+NULL_DIM = 3
+NUM_USERS = 24
+
+
+def tiny_config(folder: Path, **train: Any) -> Config:
+    """A configuration that fits `tiny_workspace`; without dropout, so that ranks can be compared."""
+    return parse_config(
+        {
+            "workspace": str(folder),
+            "seed": 7,
+            "data": {"catalog": {"path": "items.parquet"}, "interactions": {"path": "log.parquet"}},
+            "decompose": {"null_dim": NULL_DIM},
+            "model": {
+                "hidden_dim": HIDDEN_DIM,
+                "history_length": 4,
+                "encoder": {"name": "alphafuse", "initialization": "normal"},
+                "backbone": {"dropout": 0.0},
+            },
+            "train": {
+                "batch_size": 10,
+                "max_epochs": 2,
+                "learning_rate": 1e-2,
+                "log_steps": 1,
+                "loss": {"num_negatives": 6},
+                **train,
+            },
+        }
+    )
+
+
+def tiny_features() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((NUM_ITEMS, HIDDEN_DIM)).astype(np.float32)
+
+
+def tiny_sequences() -> list[list[int]]:
+    generator = np.random.default_rng(1)
+    return [generator.integers(NUM_ITEMS, size=generator.integers(3, 9)).tolist() for _ in range(NUM_USERS)]
+
+
+def tiny_workspace(folder: Path) -> Workspace:
+    """Write the artefacts that training reads. The first 18 users train, three each validate and test."""
+    workspace = Workspace(str(folder))
+    inputs = {"made by": "hand"}
+    wanted = fingerprint(inputs)
+    index = pa.array(range(NUM_ITEMS), pa.int64())
+    names = [f"item {number}" for number in range(NUM_ITEMS)]
+    items = tiny_sequences()
+    users = pa.table(
+        {
+            "user_id": [f"user {number}" for number in range(NUM_USERS)],
+            "items": pa.array(items, pa.list_(pa.int64())),
+            "train_end": pa.array([len(s) if u < 18 else 0 for u, s in enumerate(items)], pa.int32()),
+            "validation_end": pa.array([len(s) if u < 21 else 0 for u, s in enumerate(items)], pa.int32()),
+        }
+    )
+    counts = np.bincount(np.concatenate(items[:18]), minlength=NUM_ITEMS)
+    catalog = pa.table({"item_index": index, "item_id": names, "text": names, "title": names})
+    features = tiny_features()
+    tables = {
+        "catalog": [catalog.slice(0, 20), catalog.slice(20)],
+        "sequences": [users],
+        "features": [
+            pa.table({"item_index": index.slice(a, b - a), "features": to_column(features[a:b])})
+            for a, b in ((0, 20), (20, NUM_ITEMS))
+        ],
+    }
+    for name, shards in tables.items():
+        artifact, first = workspace.artifact(name), 0
+        for number, shard in enumerate(shards):
+            artifact.write_table(f"part-{number:05d}.parquet", shard, wanted, first_row=first)
+            first += shard.num_rows
+        artifact.commit(inputs)
+    popularity = workspace.artifact("popularity")
+    popularity.write_table("popularity.parquet", pa.table({"item_index": index, "count": counts}), wanted)
+    popularity.commit(inputs)
+    workspace.artifact("nullspace").commit(inputs, {"null_dim": NULL_DIM, "row_dim": HIDDEN_DIM - NULL_DIM})
+    return workspace
