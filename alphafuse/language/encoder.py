@@ -1,0 +1,129 @@
+"""What a text encoder is, and how a batch of texts becomes vectors that may be stored.
+
+Owns the protocol of the engines and the rules on single texts: which are empty, which an engine refuses, which
+vectors are usable. Knows nothing of shards, jobs or where engines run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+EMPTY = "empty text"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Vectors of a batch, and why some texts have none.
+
+    Attributes:
+        vectors: [texts, dim]; zeros for the texts in `failures`.
+        failures: position of a text → reason, "category: details" (`EMPTY` for texts without content).
+    """
+
+    vectors: np.ndarray
+    failures: dict[int, str] = field(default_factory=dict)
+
+
+class TextEncoder(Protocol):
+    """A language model that embeds texts. Cheap to make and picklable until it is started where it shall run."""
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides on the vectors, as plain JSON values: model and checksums of its files, engine and
+        version, dtype, pooling, truncation, max_length. Needs no started engine.
+
+        Raises:
+            ConfigError: there is no such model.
+        """
+        ...
+
+    def start(self) -> None:
+        """Load the model.
+
+        Raises:
+            ResourceError: the engine does not start on this machine.
+        """
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors, once started."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Embed texts as float32 [texts, dim], pooled but not normalised.
+
+        Raises:
+            ValueError: the engine refuses the batch because of at least one of its texts.
+        """
+        ...
+
+
+def encode_texts(encoder: TextEncoder, texts: Sequence[str | None], normalize: bool, dtype: str) -> Encoded:
+    """Embed any texts: one bad text costs a reason in `failures`, never its batch.
+
+    Args:
+        texts: may be empty strings or None.
+        normalize: scale each vector to unit length, in float32.
+        dtype: what the vectors are stored in, "float16" or "float32".
+    """
+    content = [position for position, text in enumerate(texts) if text is not None and text.strip()]
+    encoded = _encode_halving(encoder, [str(texts[position]) for position in content])
+    usable = usable_vectors(encoded.vectors, normalize, dtype)
+    vectors = np.zeros((len(texts), encoder.dim), dtype)
+    vectors[content] = usable.vectors
+    failures = dict.fromkeys(sorted(set(range(len(texts))) - set(content)), EMPTY)
+    for found in (usable.failures, encoded.failures):  # an engine's reason explains more than the vector it left
+        failures.update({content[position]: reason for position, reason in found.items()})
+    vectors[list(failures)] = 0
+    return Encoded(vectors, failures)
+
+
+def usable_vectors(vectors: np.ndarray, normalize: bool, dtype: str) -> Encoded:
+    """Vectors in the form in which they are stored; those that are not finite there are failures.
+
+    Args:
+        vectors: [rows, dim], any float dtype.
+    """
+    result = vectors.astype(np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        norms = np.linalg.norm(result, axis=1, keepdims=True)
+        if normalize:
+            result = result / np.where(norms == 0, 1, norms)
+        result = result.astype(dtype)
+    failures = {}
+    for row in np.flatnonzero(~np.isfinite(result).all(axis=1)):
+        failures[int(row)] = f"not finite: the vector has NaN or infinite values in {dtype}"
+    if normalize:
+        for row in np.flatnonzero(norms[:, 0] == 0):
+            failures[int(row)] = "zero vector: it cannot be scaled to unit length"
+    result[list(failures)] = 0
+    return Encoded(result, failures)
+
+
+def failures_by_category(failures: Mapping[int, str]) -> dict[str, int]:
+    """How many texts failed for which category of reasons; empty texts are no failure."""
+    counts: dict[str, int] = {}
+    for reason in failures.values():
+        if reason != EMPTY:
+            category = reason.partition(":")[0]
+            counts[category] = counts.get(category, 0) + 1
+    return counts
+
+
+def _encode_halving(encoder: TextEncoder, texts: Sequence[str]) -> Encoded:
+    """Encode a batch; one that the engine refuses is halved until the bad texts stand alone."""
+    if not texts:
+        return Encoded(np.zeros((0, encoder.dim), np.float32))
+    try:
+        return encoder.encode(texts)
+    except ValueError as error:
+        if len(texts) == 1:
+            return Encoded(np.zeros((1, encoder.dim), np.float32), {0: f"refused: {str(error)[:200]}"})
+    middle = len(texts) // 2
+    head, tail = _encode_halving(encoder, texts[:middle]), _encode_halving(encoder, texts[middle:])
+    failures = head.failures | {middle + position: reason for position, reason in tail.failures.items()}
+    return Encoded(np.concatenate([head.vectors, tail.vectors]), failures)

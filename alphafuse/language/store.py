@@ -1,0 +1,164 @@
+"""The embeddings artefact on storage: its shards, and the text vectors they are assembled from.
+
+While a job works, `embeddings/vectors/` holds vectors by content hash of their text. What lies there depends on the
+encoder alone: it outlives a killed job and a changed catalog, and goes when the shards are committed.
+Knows nothing of engines or of who calls it; everything here may run in any process of a cluster.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alphafuse.language.encoder import EMPTY, Encoded, failures_by_category
+from alphafuse.language.plan import hash_array
+from alphafuse.matrices import from_column, to_column
+from alphafuse.workspace import MANIFEST, RECORD_SUFFIX, Artifact, FileRecord, fingerprint
+
+
+class EmbeddingStore:
+    """Shards of embeddings made by one encoder from one catalog. Picklable.
+
+    Args:
+        artifact: the artefact `embeddings`.
+        inputs: what it is made from: `encoder`, its identity, and everything else.
+    """
+
+    def __init__(self, artifact: Artifact, inputs: Mapping[str, Any]) -> None:
+        self.artifact = artifact
+        self.vectors = Artifact(artifact.folder / "vectors", artifact.name, artifact.stage)
+        self.encoder = fingerprint(inputs["encoder"])
+        self.wanted = fingerprint(inputs)
+
+    def adopt_stale_shards(self) -> None:
+        """Turn shards that the same encoder made from another catalog into vectors of texts.
+
+        Each step can be repeated: a job that is killed in here is continued by the next one.
+        """
+        stale = [
+            record
+            for record in self.artifact.records().values()
+            if record.fingerprint != self.wanted and record.details.get("encoder") == self.encoder
+        ]
+        if not stale:
+            return
+        filesystem, path = self.artifact.folder.open()
+        if self.artifact.folder.exists(MANIFEST):
+            filesystem.delete_file(f"{path}/{MANIFEST}")
+        _, target = self.vectors.folder.open()
+        filesystem.create_dir(target, recursive=True)
+        for record in stale:
+            left = self.artifact.folder.exists(record.name)
+            if record.rows:
+                adopted = dataclasses.replace(record, name=f"{record.sha256[:32]}.parquet", fingerprint=self.encoder)
+                if left:
+                    filesystem.move(f"{path}/{record.name}", f"{target}/{adopted.name}")
+                content = json.dumps(dataclasses.asdict(adopted)).encode()
+                self.vectors.folder.write_bytes(adopted.name + RECORD_SUFFIX, content)
+            elif left:  # a quarantine: its rows are among the shard's
+                filesystem.delete_file(f"{path}/{record.name}")
+            filesystem.delete_file(f"{path}/{record.name}{RECORD_SUFFIX}")
+
+    def known_vectors(self) -> dict[str, FileRecord]:
+        """The files with vectors of texts.
+
+        Raises:
+            WorkspaceError: an unfinished run with another encoder left them.
+        """
+        return self.vectors.committed_files(self.encoder)
+
+    def known_hashes(self) -> list[tuple[str, np.ndarray]]:
+        """Name and text hashes ([rows, 2] uint64) of each file with vectors."""
+        return [
+            (name, hash_array(self.vectors.read_table(name, ["text_hash"])["text_hash"]))
+            for name in self.known_vectors()
+        ]
+
+    def write_vectors(self, name: str, hashes: pa.Array, encoded: Encoded) -> FileRecord:
+        """Write the vectors of a batch of texts."""
+        table = pa.table({"text_hash": hashes, **_columns(encoded)})
+        return self.vectors.write_table(name, table, self.encoder, details={"dim": encoded.vectors.shape[1]})
+
+    def gather(self, files: Sequence[str], file: np.ndarray, row: np.ndarray, dim: int, dtype: str) -> Encoded:
+        """Vectors from their places: of item i, row `row[i]` of `files[file[i]]`. Reads only the row groups needed.
+
+        Args:
+            file, row: [items].
+        """
+        vectors = np.zeros((len(file), dim), dtype)
+        failures: dict[int, str] = {}
+        order = np.argsort(file, kind="stable")
+        used, starts = np.unique(file[order], return_index=True)
+        for index, items in zip(used, np.split(order, starts[1:]), strict=True):
+            table = take_rows(self.vectors, files[index], row[items], ["embedding", "reason"])
+            vectors[items] = from_column(table["embedding"])[0]
+            reasons = table["reason"].to_pylist()
+            failures |= {int(item): reason for item, reason in zip(items, reasons, strict=True) if reason}
+        return Encoded(vectors, failures)
+
+    def write_shard(self, name: str, items: pa.Table, first_row: int, encoded: Encoded) -> FileRecord:
+        """Write a shard and, if any, its quarantine.
+
+        Args:
+            name: of the catalog's shard, which this one is aligned with.
+            items: item_index, item_id, text_hash.
+        """
+        quarantined = sorted(position for position, reason in encoded.failures.items() if reason != EMPTY)
+        details = {"encoder": self.encoder, "dim": encoded.vectors.shape[1]}
+        if quarantined:
+            reasons = pa.array([encoded.failures[position] for position in quarantined])
+            table = items.select(["item_index", "item_id"]).take(quarantined).append_column("reason", reasons)
+            sink = pa.BufferOutputStream()
+            pq.write_table(table, sink)
+            # No rows of the artefact: they are rows of the shard already.
+            self.artifact.write_file(name.replace("part", "quarantine"), sink.getvalue(), self.wanted, details=details)
+        details |= {
+            "empty": len(encoded.failures) - len(quarantined),
+            "quarantined": failures_by_category(encoded.failures),
+        }
+        table = pa.table(
+            {"item_index": items["item_index"], "text_hash": items["text_hash"], **_columns(encoded)},
+        )
+        return self.artifact.write_table(name, table, self.wanted, first_row=first_row, details=details)
+
+    def discard_vectors(self) -> None:
+        """Delete the vectors that committed shards were assembled from."""
+        self.vectors.clear()
+
+
+def take_rows(artifact: Artifact, name: str, rows: np.ndarray, columns: Sequence[str]) -> pa.Table:
+    """Some rows of a Parquet file of an artefact, in the order asked for; reads only the row groups that hold them.
+
+    Raises:
+        WorkspaceError: the file is missing or damaged.
+    """
+    filesystem, path = artifact.folder.open()
+    try:
+        with filesystem.open_input_file(f"{path}/{name}") as stream:
+            parquet = pq.ParquetFile(stream)
+            sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+            starts = np.cumsum([0, *sizes])
+            groups = np.searchsorted(starts, rows, side="right") - 1
+            needed, index = np.unique(groups, return_inverse=True)
+            table = parquet.read_row_groups(needed.tolist(), columns=list(columns))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise artifact.damaged(name, error) from error
+    before = np.cumsum([0, *np.diff(starts)[needed]])[index]  # rows read before those of the row's group
+    return table.take(pa.array(before + rows - starts[groups]))
+
+
+def _columns(encoded: Encoded) -> dict[str, pa.Array]:
+    """The columns that shards and files of vectors share."""
+    missing = np.zeros(len(encoded.vectors), bool)
+    missing[list(encoded.failures)] = True
+    reasons = [encoded.failures.get(position) for position in range(len(missing))] if encoded.failures else None
+    return {
+        "embedding": to_column(encoded.vectors, missing),
+        "reason": pa.array(reasons, pa.string()) if reasons else pa.nulls(len(missing), pa.string()),
+    }

@@ -1,0 +1,276 @@
+"""The stage `embed`: the texts of the catalog become language embeddings, shard by shard.
+
+Three steps, each of which continues where a killed job stopped. Plan: by content hash, every different text that has
+no vector yet goes into one batch. Embed: Ray Data feeds the batches to a pool of engines, which write the vectors
+themselves. Assemble: tasks gather each shard's vectors, wherever they are, and commit it whole. No process ever holds
+more than a shard of vectors. Embeddings made elsewhere skip the first two steps.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+
+from alphafuse.config import Config, EmbedConfig
+from alphafuse.errors import AlphafuseError, DataError, ResourceError
+from alphafuse.events import Event, Listener, Value
+from alphafuse.language.encoder import TextEncoder, encode_texts, failures_by_category
+from alphafuse.language.engines import make_encoder
+from alphafuse.language.plan import Batch, Plan, hash_array, make_plan
+from alphafuse.language.precomputed import NO_VECTOR, PrecomputedVectors
+from alphafuse.language.store import EmbeddingStore, take_rows
+from alphafuse.workspace import Artifact, FileRecord, Workspace
+
+_ITEM_COLUMNS = ["item_index", "item_id", "text_hash"]
+
+
+def run(config: Config, workspace: Workspace, listen: Listener) -> None:
+    """Embed the catalog of a workspace with the engine of the configuration, or bring in its precomputed vectors.
+
+    Raises:
+        ConfigError: there is no such model.
+        DataError: more items than `embed.max_quarantined` allows have no embedding, or precomputed files are bad.
+        ResourceError: the cluster cannot hold the engines, or an engine does not start.
+        WorkspaceError: there is no catalog, or the embeddings there were made by another encoder.
+    """
+    if config.embed.engine == "precomputed":
+        with PrecomputedVectors(config.embed, config.data.folder) as vectors:
+            bring_in(vectors, config.embed, workspace, listen)
+    else:
+        embed(make_encoder(config.embed), config.embed, workspace, listen)
+
+
+def embed(encoder: TextEncoder, config: EmbedConfig, workspace: Workspace, listen: Listener) -> None:
+    """Embed the catalog with `encoder`, a copy of which is started in each of `config.workers` actors."""
+    started = time.monotonic()
+    catalog = workspace.artifact("catalog")
+    inputs = _inputs(encoder.identity(), config, catalog)
+    store = EmbeddingStore(workspace.artifact("embeddings"), inputs)
+    store.adopt_stale_shards()
+    if store.artifact.is_committed(inputs):
+        store.discard_vectors()
+        return
+    shards = catalog.require().files
+    hashes = [hash_array(catalog.read_table(shard.name, ["text_hash"])["text_hash"]) for shard in shards]
+    plan = make_plan(store.known_hashes(), hashes, config.batch_size)
+    del hashes
+    busy = 0.0
+    if plan.batches:
+        _check_placement(config)
+        busy = _embed_batches(encoder, config, catalog, store, plan, listen)
+    _assemble(config, catalog, store, plan)
+    details = {
+        "distinct_texts": plan.distinct,
+        "embedded": plan.to_embed,
+        "reused": plan.distinct - plan.to_embed,
+        "seconds": round(time.monotonic() - started, 3),
+        "texts_per_second": round(plan.to_embed * _engines(config, plan) / busy, 1) if plan.batches else None,
+    }
+    _finish(store, inputs, config, details, listen)
+
+
+def bring_in(vectors: PrecomputedVectors, config: EmbedConfig, workspace: Workspace, listen: Listener) -> None:
+    """Match vectors made elsewhere to the items of the catalog by id, one shard at a time."""
+    started = time.monotonic()
+    catalog = workspace.artifact("catalog")
+    inputs = _inputs(vectors.identity(), config, catalog)
+    store = EmbeddingStore(workspace.artifact("embeddings"), inputs)
+    store.adopt_stale_shards()
+    if store.artifact.is_committed(inputs):
+        store.discard_vectors()
+        return
+    committed = store.artifact.committed_files(store.wanted)
+    manifest = catalog.require()
+    for shard in manifest.files:
+        if shard.name not in committed:
+            items = catalog.read_table(shard.name, _ITEM_COLUMNS)
+            store.write_shard(shard.name, items, shard.first_row, vectors.lookup(items["item_id"]))
+        values: dict[str, Value] = {"done": shard.first_row + shard.rows, "total": manifest.rows, "unit": "items"}
+        listen(Event("embed", "progress", values))
+    details = {"precomputed": len(vectors), "seconds": round(time.monotonic() - started, 3)}
+    _finish(store, inputs, config, details, listen)
+
+
+def _inputs(identity: Mapping[str, Any], config: EmbedConfig, catalog: Artifact) -> dict[str, Any]:
+    encoder = {**identity, "normalize": config.normalize, "storage_dtype": config.storage_dtype}
+    return {"encoder": encoder, "catalog": catalog.require().fingerprint}
+
+
+def _engines(config: EmbedConfig, plan: Plan) -> int:
+    return min(config.workers, len(plan.batches))
+
+
+def _check_placement(config: EmbedConfig) -> None:
+    """Refuse engines that no machine of the cluster could ever hold: Ray would wait for them without end."""
+    wanted = {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker}
+    places = 0
+    for node in ray.nodes():
+        if node["Alive"]:
+            fits = [node["Resources"].get(name, 0) // amount for name, amount in wanted.items() if amount]
+            places += int(min(fits, default=config.workers))
+    if places < config.workers:
+        there = ray.cluster_resources()
+        raise ResourceError(
+            f"embed asks for {config.workers} engines, each with {config.cpus_per_worker:g} CPUs and "
+            f"{config.gpus_per_worker:g} GPUs, but the cluster has room for {places}: "
+            f"it has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs on {len(ray.nodes())} machines. "
+            "Lower embed.workers, embed.cpus_per_worker or embed.gpus_per_worker, "
+            "or use a larger cluster (ray.address, ray.num_cpus)"
+        )
+
+
+def _embed_batches(
+    encoder: TextEncoder, config: EmbedConfig, catalog: Artifact, store: EmbeddingStore, plan: Plan, listen: Listener
+) -> float:
+    """Embed and write every batch of the plan; returns the time the engines were busy, in seconds.
+
+    An engine that is killed is started again by Ray and its batch repeated, which gives the same file.
+    """
+    shards = catalog.require().files
+    batches = [_as_row(batch, shards) for batch in plan.batches]
+    results = (
+        ray.data.from_items(batches, override_num_blocks=len(batches))
+        .map(functools.partial(_read_texts, catalog=catalog), num_cpus=0)
+        .map(
+            _Engine,  # type: ignore[arg-type]  # the annotation leaves out callable classes
+            fn_constructor_args=(encoder, store, config.normalize, config.storage_dtype),
+            compute=ray.data.ActorPoolStrategy(size=_engines(config, plan)),
+            num_cpus=config.cpus_per_worker,
+            num_gpus=config.gpus_per_worker,
+        )
+    )
+    done, failed, seconds = plan.distinct - plan.to_embed, Counter[str](), 0.0
+    for result in _rows(results):
+        done += result["texts"]
+        seconds += result["seconds"]
+        failed.update(category for category in result["failed"])
+        listen(Event("embed", "progress", {"done": done, "total": plan.distinct, "unit": "texts"}))
+        # Every text stands for at least one item: no need to embed the rest of a catalog that fails.
+        _check_quarantined(failed, len(plan.row), config, store)
+    return seconds
+
+
+def _as_row(batch: Batch, shards: list[FileRecord]) -> dict[str, Any]:
+    return {"file": batch.file, "shard": shards[batch.shard].name, "rows": batch.rows.tobytes()}
+
+
+def _read_texts(row: dict[str, Any], catalog: Artifact) -> dict[str, Any]:
+    """The texts of a batch and their hashes."""
+    table = take_rows(catalog, row["shard"], np.frombuffer(row["rows"], np.int32), ["text", "text_hash"])
+    return {"file": row["file"], "texts": table["text"].to_pylist(), "hashes": table["text_hash"].to_pylist()}
+
+
+class _Engine:
+    """An actor of the pool: a started encoder that writes what it embeds."""
+
+    def __init__(self, encoder: TextEncoder, store: EmbeddingStore, normalize: bool, dtype: str) -> None:
+        self.encoder = encoder
+        self.store = store
+        self.normalize = normalize
+        self.dtype = dtype
+        encoder.start()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        started = time.monotonic()
+        encoded = encode_texts(self.encoder, list(row["texts"]), self.normalize, self.dtype)
+        self.store.write_vectors(row["file"], pa.array(list(row["hashes"]), pa.binary(16)), encoded)
+        failed = Counter(failures_by_category(encoded.failures))
+        return {
+            "texts": len(row["texts"]),
+            "seconds": time.monotonic() - started,
+            "failed": list(failed.elements()),
+        }
+
+
+def _rows(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+    """The rows of a data set; an error of ours in a worker is raised as itself."""
+    try:
+        yield from dataset.iter_rows()
+    except ray.exceptions.RayError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, AlphafuseError):
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        if cause is None:
+            raise
+        raise cause from error
+
+
+def _assemble(config: EmbedConfig, catalog: Artifact, store: EmbeddingStore, plan: Plan) -> None:
+    """Write every shard that is not there yet, as many at a time as the cluster has CPUs."""
+    committed = store.artifact.committed_files(store.wanted)
+    dim = next(iter(store.known_vectors().values())).details["dim"]
+    dtype = config.storage_dtype
+    slots = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    running: list[ray.ObjectRef] = []
+    start = 0
+    for shard in catalog.require().files:
+        items = slice(start, start + shard.rows)
+        start += shard.rows
+        if shard.name in committed:
+            continue
+        if len(running) == slots:
+            done, running = ray.wait(running)
+            ray.get(done)
+        used, file = np.unique(plan.file[items], return_inverse=True)
+        files = [plan.files[index] for index in used]
+        running.append(_assemble_shard.remote(catalog, store, shard, files, file, plan.row[items], dim, dtype))
+    ray.get(running)
+
+
+@ray.remote
+def _assemble_shard(
+    catalog: Artifact,
+    store: EmbeddingStore,
+    shard: FileRecord,
+    files: list[str],
+    file: np.ndarray,
+    row: np.ndarray,
+    dim: int,
+    dtype: str,
+) -> None:
+    encoded = store.gather(files, file, row, dim, dtype)
+    store.write_shard(shard.name, catalog.read_table(shard.name, _ITEM_COLUMNS), shard.first_row, encoded)
+
+
+def _check_quarantined(failed: Mapping[str, int], items: int, config: EmbedConfig, store: EmbeddingStore) -> None:
+    total = sum(failed.values())
+    if total > config.max_quarantined * items:
+        reasons = ", ".join(f"{category}: {count}" for category, count in sorted(failed.items()))
+        raise DataError(
+            f"at least {total} of {items} items cannot be embedded ({reasons}), more than embed.max_quarantined "
+            f"{config.max_quarantined:g} allows. Correct their texts or vectors, or raise the limit: what is embedded "
+            f"is kept. Items and reasons of finished shards: {store.artifact.folder.uri}/quarantine-*.parquet"
+        )
+
+
+def _finish(
+    store: EmbeddingStore, inputs: Mapping[str, Any], config: EmbedConfig, details: Mapping[str, Any], listen: Listener
+) -> None:
+    """Count what is in the shards, judge it, commit."""
+    shards = [record for record in store.artifact.committed_files(store.wanted).values() if record.rows]
+    items = sum(shard.rows for shard in shards)
+    empty = sum(shard.details["empty"] for shard in shards)
+    reasons: Counter[str] = sum((Counter(shard.details["quarantined"]) for shard in shards), Counter())
+    _check_quarantined(reasons, items, config, store)
+    quarantined = sum(reasons.values())
+    if empty + quarantined == items:
+        raise DataError(f"none of the {items} items has an embedding ({empty} texts are empty)")
+    counts = {"items": items, "empty": empty, "quarantined": quarantined}
+    if "precomputed" in details:
+        counts["unknown_ids"] = details["precomputed"] - (items - reasons[NO_VECTOR])
+    if quarantined:
+        message = f"{quarantined} items have no embedding: {', '.join(f'{k}: {v}' for k, v in sorted(reasons.items()))}"
+        listen(Event("embed", "warning", {"message": message}))
+    summary = {**counts, **details, "dim": shards[0].details["dim"]}
+    identity = {"encoder": inputs["encoder"], "quarantined_by_reason": dict(reasons)}
+    store.artifact.commit(inputs, {**summary, **identity})
+    store.discard_vectors()
+    listen(Event("embed", "finished", summary))
