@@ -72,6 +72,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
         require_feasible(num_rows, dim, config.model.hidden_dim)
         covariance = _Covariance(config, workspace, shards, dim, progress)
         nullspace = _decompose(config, covariance, dim, method)
+        progress.reach(num_rows * passes)  # the range finder may have needed fewer passes
         moments = covariance.moments
         details = {"num_items": moments.count, "num_rows": num_rows, "popularity_weighted": moments.weighted}
         save_nullspace(nullspace, nullspace_artifact, inputs, details)
@@ -94,7 +95,10 @@ class _Progress:
         self.listen, self.total, self.done = listen, total, 0
 
     def add(self, rows: int) -> None:
-        self.done += rows
+        self.reach(self.done + rows)
+
+    def reach(self, done: int) -> None:
+        self.done = done
         self.listen(Event(STAGE, "progress", {"done": self.done, "total": self.total, "unit": "rows"}))
 
 
@@ -250,10 +254,10 @@ def _popularity(workspace: Workspace, shard: FileRecord) -> np.ndarray:
     artifact = workspace.artifact("popularity")
     filesystem, path = artifact.folder.open()
     rows = [("item_index", ">=", shard.first_row), ("item_index", "<", shard.first_row + shard.rows)]
-    counts = np.zeros(shard.rows)
+    columns, counts = ["item_index", "count"], np.zeros(shard.rows)
     for file in artifact.require().files:
         try:
-            table = pq.read_table(f"{path}/{file.name}", ["item_index", "count"], filesystem=filesystem, filters=rows)
+            table = pq.read_table(f"{path}/{file.name}", columns=columns, filesystem=filesystem, filters=rows)
         except (OSError, pa.ArrowInvalid) as error:
             raise artifact.damaged(file.name, error) from error
         counts[table["item_index"].to_numpy() - shard.first_row] = table["count"].to_numpy()

@@ -9,6 +9,7 @@ more than a shard of vectors. Embeddings made elsewhere skip the first two steps
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,8 @@ from alphafuse.language.precomputed import NO_VECTOR, PrecomputedVectors
 from alphafuse.language.store import EmbeddingStore, take_rows
 from alphafuse.workspace import Artifact, FileRecord, Workspace
 
+# A batch that takes its engine down this often and once more ends the job.
+_BATCH_RETRIES = 3
 _ITEM_COLUMNS = ["item_index", "item_id", "text_hash"]
 
 
@@ -134,6 +137,7 @@ def _embed_batches(
 
     An engine that is killed is started again by Ray and its batch repeated, which gives the same file.
     """
+    _configure_ray_data()
     shards = catalog.require().files
     batches = [_as_row(batch, shards) for batch in plan.batches]
     results = (
@@ -145,6 +149,7 @@ def _embed_batches(
             compute=ray.data.ActorPoolStrategy(size=_engines(config, plan)),
             num_cpus=config.cpus_per_worker,
             num_gpus=config.gpus_per_worker,
+            max_task_retries=_BATCH_RETRIES,
         )
     )
     done, failed, seconds = plan.distinct - plan.to_embed, Counter[str](), 0.0
@@ -169,38 +174,58 @@ def _read_texts(row: dict[str, Any], catalog: Artifact) -> dict[str, Any]:
 
 
 class _Engine:
-    """An actor of the pool: a started encoder that writes what it embeds."""
+    """An actor of the pool: an encoder that writes what it embeds.
+
+    It is started with the first batch and not before: of an actor that fails while it is made, Ray tells no cause.
+    """
 
     def __init__(self, encoder: TextEncoder, store: EmbeddingStore, normalize: bool, dtype: str) -> None:
         self.encoder = encoder
         self.store = store
         self.normalize = normalize
         self.dtype = dtype
-        encoder.start()
+        self.started = False
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        started = time.monotonic()
+        if not self.started:
+            self.encoder.start()
+            self.started = True
+        begin = time.monotonic()
         encoded = encode_texts(self.encoder, list(row["texts"]), self.normalize, self.dtype)
         self.store.write_vectors(row["file"], pa.array(list(row["hashes"]), pa.binary(16)), encoded)
         failed = Counter(failures_by_category(encoded.failures))
         return {
             "texts": len(row["texts"]),
-            "seconds": time.monotonic() - started,
+            "seconds": time.monotonic() - begin,
             "failed": list(failed.elements()),
         }
+
+
+def _configure_ray_data() -> None:
+    """Errors as they were raised; nothing on the console, where the progress goes out as events."""
+    context = ray.data.DataContext.get_current()
+    context.raise_original_map_exception = True
+    context.enable_progress_bars = False
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL + 1)  # the log file of Ray Data still gets everything
 
 
 def _rows(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
     """The rows of a data set; an error of ours in a worker is raised as itself."""
     try:
         yield from dataset.iter_rows()
+    except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as error:
+        raise ResourceError(
+            f"an embedding engine died {_BATCH_RETRIES + 1} times in the same batch; most often its machine is out of "
+            "memory: lower embed.workers, embed.batch_size or embed.max_length. What is embedded is kept. "
+            "The engine's last messages are in the worker logs of Ray"
+        ) from error
     except ray.exceptions.RayError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, AlphafuseError):
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is None:
-            raise
-        raise cause from error
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, AlphafuseError):
+            raise cause from error
+        raise
 
 
 def _assemble(config: EmbedConfig, catalog: Artifact, store: EmbeddingStore, plan: Plan) -> None:

@@ -57,7 +57,9 @@ class SASRecBlock(nn.Module):
         """[batch, length, hidden_dim] → the same shape."""
         batch, length, width = hidden.shape
         projected = self.query_key_value(self.attention_norm(hidden))
-        query, key, value = projected.view(batch, length, 3, self._num_heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = projected.view(batch, length, 3, self._num_heads, width // self._num_heads).permute(
+            2, 0, 3, 1, 4
+        )
         attended = functional.scaled_dot_product_attention(
             query, key, value, is_causal=True, dropout_p=self._attention_dropout if self.training else 0.0
         )  # [batch, heads, length, width / heads]

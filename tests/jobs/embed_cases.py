@@ -58,7 +58,8 @@ def vector(text: str) -> np.ndarray:
 class HashEncoder:
     """Vectors from hashes; writes to `folder` how often it was started and which texts it embedded.
 
-    Texts with "refused", "too long" and "not finite" in them meet that fate; one with "deadly" kills its process once.
+    Texts with "refused", "too long" and "not finite" in them meet that fate; one with "deadly" kills its process once,
+    one with "lethal" always.
     """
 
     def __init__(self, folder: Path, name: str = "hash", seconds_per_batch: float = 0, starts: bool = True) -> None:
@@ -85,6 +86,8 @@ class HashEncoder:
             raise ValueError("this text is refused")
         if any("deadly" in text for text in texts) and not (self.folder / "died").exists():
             (self.folder / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if any("lethal" in text for text in texts):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self.seconds_per_batch)
         with open(self.folder / "texts", "a") as stream:

@@ -201,6 +201,13 @@ def test_an_engine_killed_in_a_batch_is_started_again(workspace: Workspace, enco
     assert (details["items"], details["embedded"]) == (61, 41)
 
 
+def test_a_batch_that_always_kills_its_engine_ends_the_job(workspace: Workspace, encoder: HashEncoder) -> None:
+    write_catalog(workspace, [*texts_of(10), "lethal"], shard_rows=10)
+    with pytest.raises(ResourceError, match=r"died 4 times.*What is embedded is kept"):
+        embed(encoder, CONFIG, workspace, ignore)
+    assert len(encoder.embedded()) == 10
+
+
 def test_a_killed_job_continues_with_what_is_unfinished(workspace: Workspace, encoder: HashEncoder) -> None:
     texts = texts_of(200)
     write_catalog(workspace, texts, shard_rows=50)
