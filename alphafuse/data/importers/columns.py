@@ -1,0 +1,130 @@
+"""What columns of any source must look like, and how they become ids, times and texts.
+
+Each conversion states what it takes and refuses the rest with the file, the column and what to do; nothing here
+knows how files are read.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from alphafuse.errors import DataError
+
+TimeKind = Literal["numbers", "dates"]
+
+
+def require_columns(where: str, available: Sequence[str], wanted: Iterable[str]) -> None:
+    """Check that a source has the columns that are asked for.
+
+    Raises:
+        DataError: naming the first that is missing, the nearest there is, and all there are.
+    """
+    for column in wanted:
+        if column not in available:
+            near = difflib.get_close_matches(column, available, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise DataError(f"{where} has no column {column!r}{hint} Its columns: {', '.join(available)}")
+
+
+def as_ids(column: pa.ChunkedArray, where: str, name: str) -> pa.Array:
+    """Ids as strings, null where there is none (null, NaN or an empty string).
+
+    Strings stay as they are, integers and whole floats (which is what integers become beside missing values) are
+    written as decimal integers.
+
+    Raises:
+        DataError: the column holds something else.
+    """
+    values = _plain(column)
+    kind = values.type
+    if pa.types.is_floating(kind):
+        values = pc.if_else(pc.is_nan(values), pa.scalar(None, kind), values)
+        try:
+            values = values.cast(pa.int64())
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{where}: column {name!r} holds ids that are not whole numbers: {error}") from error
+    elif not (_is_string(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
+        raise DataError(f"{where}: column {name!r} must hold ids (strings or integers), found {kind}")
+    values = values.cast(pa.string())
+    return pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
+
+
+def as_times(column: pa.ChunkedArray, where: str, name: str) -> tuple[np.ndarray, TimeKind | None]:
+    """Times as float64 [rows], NaN where there is none, and whether they are numbers or dates (None: all missing).
+
+    Numbers stay as they are, dates become microseconds since 1970. Strings hold either numbers or ISO 8601 dates.
+
+    Raises:
+        DataError: the column holds something else.
+    """
+    values = _plain(column)
+    if values.null_count == len(values):
+        return np.full(len(values), np.nan), None
+    if _is_string(values.type):
+        values = _parse_times(values.cast(pa.string()), where, name)
+    kind: TimeKind = "numbers"
+    if pa.types.is_date(values.type) or pa.types.is_timestamp(values.type):
+        kind = "dates"
+        zone = values.type.tz if pa.types.is_timestamp(values.type) else None
+        values = values.cast(pa.timestamp("us", zone), safe=False).cast(pa.int64())
+    elif not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+        raise DataError(f"{where}: column {name!r} must hold timestamps (numbers or dates), found {values.type}")
+    times = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return np.where(np.isfinite(times), times, np.nan), kind
+
+
+def as_text(column: pa.ChunkedArray, where: str, name: str) -> pa.Array:
+    """Values as text, empty where there is none; the values of a list are joined by commas.
+
+    Raises:
+        DataError: the column holds nested records or bytes.
+    """
+    values = _plain(column)
+    kind = values.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        try:
+            values = pc.binary_join(pc.cast(values, pa.list_(pa.string())), ", ")
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DataError(f"{where}: column {name!r} cannot be used as text: it holds {kind}") from error
+    elif pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        raise DataError(f"{where}: column {name!r} cannot be used as text: it holds {kind}")
+    return values.cast(pa.string()).fill_null("")
+
+
+def _plain(column: pa.ChunkedArray) -> pa.Array:
+    """One array, dictionaries (categories) decoded."""
+    values = column.combine_chunks()
+    if isinstance(values, pa.ChunkedArray):  # a column without any chunk
+        values = pa.array([], column.type)
+    return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _parse_times(values: pa.Array, where: str, name: str) -> pa.Array:
+    values = pc.utf8_trim_whitespace(values)
+    values = pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
+    for kind in (pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC")):
+        try:
+            return values.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+    raise DataError(
+        f"{where}: column {name!r} must hold timestamps, numbers or ISO 8601 dates, all of one kind; "
+        f"found the string {_first_that_is_no_number(values)!r}. Give another column as data.interactions.timestamp, "
+        f"or null to keep the order of the rows"
+    )
+
+
+def _first_that_is_no_number(values: pa.Array) -> str:
+    number = pc.match_substring_regex(values, r"^[-+]?[0-9.]+([eE][-+]?[0-9]+)?$")
+    strange = values.filter(pc.invert(number))
+    return (strange if len(strange) else values.drop_null())[0].as_py()

@@ -1,0 +1,36 @@
+"""Reads Parquet files, a few thousand rows at a time and only the columns that are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alphafuse.data.importers.damage import readable
+from alphafuse.storage import open_filesystem
+
+_BATCH_ROWS = 32_768
+
+
+def column_names(uri: str, split: str | None) -> list[str]:
+    """Names of the columns of a file.
+
+    Raises:
+        DataError: the file is damaged, or no Parquet.
+    """
+    filesystem, path = open_filesystem(uri)
+    with readable(uri, "Parquet"), filesystem.open_input_file(path) as stream:
+        return pq.read_schema(stream).names
+
+
+def read(uri: str, columns: Sequence[str], split: str | None) -> Iterator[pa.Table]:
+    """Yield the rows of a file in order.
+
+    Raises:
+        DataError: the file is damaged, or no Parquet.
+    """
+    filesystem, path = open_filesystem(uri)
+    with readable(uri, "Parquet"), filesystem.open_input_file(path) as stream:
+        for batch in pq.ParquetFile(stream).iter_batches(_BATCH_ROWS, columns=list(columns)):
+            yield pa.Table.from_batches([batch])

@@ -1,0 +1,170 @@
+"""Finds the files that a path of the configuration means, and reads them whatever their format.
+
+A path is a file, a folder, a glob or a data set; what comes out is a list of sources in a fixed order, each read as
+a stream of tables. Knows nothing of what the columns mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+from fsspec.utils import glob_translate
+
+from alphafuse.data.importers import csv, huggingface, parquet, recbole
+from alphafuse.data.importers.columns import require_columns
+from alphafuse.errors import DataError
+from alphafuse.storage import open_filesystem, resolve
+
+Format = Literal["auto", "parquet", "csv", "recbole", "huggingface"]
+
+_READERS = {"parquet": parquet, "csv": csv, "recbole": recbole, "huggingface": huggingface}
+_SUFFIXES = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".item": "recbole",
+    ".inter": "recbole",
+}
+_COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4")
+
+HASHED_BYTES = 64 * 2**20
+"""Files up to this size are identified by their content, larger ones by size and time of modification."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file or data set.
+
+    Attributes:
+        uri: what to open.
+        format: how to read it.
+        split: of a Hugging Face data set with several.
+        identity: what tells its content apart: name, format, size, and SHA-256 (up to `HASHED_BYTES`; so the same
+            data on another machine is the same) or time of modification.
+        bytes: its size.
+    """
+
+    uri: str
+    format: str
+    split: str | None
+    identity: dict[str, Any]
+    bytes: int
+
+    def read(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield the rows in order, with these columns.
+
+        Raises:
+            DataError: a column is missing, or the content is damaged.
+        """
+        self.require(columns)
+        yield from _READERS[self.format].read(self.uri, list(dict.fromkeys(columns)), self.split)
+
+    def require(self, columns: Sequence[str]) -> None:
+        """Check that the columns are there.
+
+        Raises:
+            DataError: a column is missing, or the content is damaged.
+        """
+        require_columns(self.uri, _READERS[self.format].column_names(self.uri, self.split), columns)
+
+
+def find_sources(key: str, path: str, folder: str, format: Format = "auto", split: str | None = None) -> list[Source]:
+    """The sources of a configured path, in the order of their names.
+
+    Args:
+        key: where the path stands in the configuration, for messages ("data.catalog").
+        path: file, folder, glob, `package://…` or `hf://…`.
+        folder: what relative paths start from.
+
+    Raises:
+        DataError: nothing is there, or its format cannot be told.
+    """
+    if format == "huggingface" or path.startswith(huggingface.PREFIX):
+        uri = path if path.startswith(huggingface.PREFIX) else resolve(path, folder)
+        return [_data_set(uri, split)]
+    uri = resolve(path, folder)
+    filesystem, inner = open_filesystem(uri)
+    info = filesystem.get_file_info(inner)
+    if info.is_file:
+        return [_file(uri, info, filesystem, _format(key, uri, format), uri.rsplit("/", 1)[-1])]
+    if info.type == pafs.FileType.Directory:
+        if format == "auto" and huggingface.is_saved(uri):
+            return [_data_set(uri, split)]
+        return _inside(key, uri, "**", format)
+    base, wildcard, pattern = _cut_glob(uri)
+    if not wildcard:
+        raise DataError(f"{key}.path: there is no file or folder {uri}")
+    return _inside(key, base, pattern, format)
+
+
+def _inside(key: str, base: str, pattern: str, format: Format) -> list[Source]:
+    """Files in the folder `base` whose path relative to it matches a glob; hidden ones are left out."""
+    filesystem, root = open_filesystem(base)
+    matches = re.compile(glob_translate(pattern)).match
+    found: dict[str, pafs.FileInfo] = {}
+    for info in filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True, recursive=True)):
+        name = info.path.removeprefix(root).lstrip("/")
+        hidden = any(part.startswith((".", "_")) for part in name.split("/"))
+        if info.is_file and not hidden and matches(name):
+            found[name] = info
+    if pattern == "**" and format == "auto":
+        found = {name: info for name, info in found.items() if _suffix_format(name)}
+    if not found:
+        raise DataError(f"{key}.path: no files match {base}/{pattern}")
+    formats = {_format(key, name, format) for name in found}
+    if len(formats) > 1:
+        raise DataError(
+            f"{key}.path: {base}/{pattern} has files of several formats ({', '.join(sorted(formats))}); "
+            f"name the files by a glob such as *.parquet"
+        )
+    return [_file(f"{base}/{name}", found[name], filesystem, next(iter(formats)), name) for name in sorted(found)]
+
+
+def _file(uri: str, info: pafs.FileInfo, filesystem: pafs.FileSystem, format: str, name: str) -> Source:
+    return Source(uri, format, None, {"name": name, "format": format, **_content(filesystem, info)}, info.size)
+
+
+def _data_set(uri: str, split: str | None) -> Source:
+    local = pafs.LocalFileSystem()
+    infos = local.get_file_info(huggingface.data_files(uri, split))
+    files = [_content(local, info) for info in infos]
+    return Source(
+        uri, "huggingface", split, {"format": "huggingface", "files": files}, sum(info.size for info in infos)
+    )
+
+
+def _content(filesystem: pafs.FileSystem, info: pafs.FileInfo) -> dict[str, Any]:
+    if info.size > HASHED_BYTES:
+        return {"bytes": info.size, "modified": info.mtime.isoformat() if info.mtime else None}
+    # Without `compression`, the stream would be unpacked by its suffix.
+    with filesystem.open_input_stream(info.path, compression=None) as stream:
+        return {"bytes": info.size, "sha256": hashlib.sha256(stream.read()).hexdigest()}
+
+
+def _format(key: str, name: str, format: Format) -> str:
+    found = _suffix_format(name) if format == "auto" else format
+    if found is None:
+        raise DataError(
+            f"{key}.path: cannot tell the format of {name} by its name ({', '.join(_SUFFIXES)}); set {key}.format"
+        )
+    return found
+
+
+def _suffix_format(name: str) -> str | None:
+    for compression in _COMPRESSIONS:
+        name = name.removesuffix(compression)
+    return next((format for suffix, format in _SUFFIXES.items() if name.endswith(suffix)), None)
+
+
+def _cut_glob(uri: str) -> tuple[str, bool, str]:
+    """The folder before the first part with a wildcard, whether there is one, and the pattern below that folder."""
+    parts = uri.split("/")
+    first = next((number for number, part in enumerate(parts) if re.search(r"[*?\[]", part)), len(parts))
+    return "/".join(parts[:first]), first < len(parts), "/".join(parts[first:])

@@ -1,0 +1,151 @@
+"""Which interactions train, validate and test: one function per protocol.
+
+Each gives `train_end` and `validation_end` per user (docs/workspace.md), from the user's own data and cuts that hold
+for all users. Knows nothing of files or jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from alphafuse.data.hashing import hash_ids
+from alphafuse.data.importers.columns import as_ids, as_text
+from alphafuse.data.importers.source import Source
+from alphafuse.errors import DataError
+
+NAMES = ("train", "validation", "test")
+Ends = tuple[np.ndarray, np.ndarray]
+Cuts = tuple[float | None, float | None]
+
+
+def cuts_by_ratios(values: np.ndarray, ratios: tuple[float, float, float]) -> Cuts:
+    """The values at which the second and the third part begin; None: that part is empty.
+
+    The first round(n · share) of the n sorted values come before the first cut, and so on. Equal values are never
+    divided: they all come after the cut.
+    """
+    shares = np.cumsum(ratios)[:2] / sum(ratios)
+    first, second = (int(np.floor(len(values) * share + 0.5)) for share in shares)
+    wanted = [rank for rank in (first, second) if rank < len(values)]
+    found = np.partition(values, wanted) if wanted else values
+    return (
+        found[first].item() if first < len(values) else None,
+        found[second].item() if second < len(values) else None,
+    )
+
+
+def split_users(keys: np.ndarray, lengths: np.ndarray, cuts: Cuts) -> Ends:
+    """Whole users (the cold-start protocol): the part is that of the user's key, a hash of seed and user id.
+
+    Args:
+        keys: uint64 [users].
+        lengths: [users], interactions of each.
+        cuts: of the keys of all users.
+    """
+    train, not_test = _before(keys, cuts[0]), _before(keys, cuts[1])
+    return np.where(train, lengths, 0), np.where(not_test, lengths, 0)
+
+
+def split_leave_one_out(lengths: np.ndarray) -> Ends:
+    """The last item tests, the one before validates; users with fewer than 3 interactions train only."""
+    long_enough = lengths >= 3
+    return np.where(long_enough, lengths - 2, lengths), np.where(long_enough, lengths - 1, lengths)
+
+
+def split_temporal(times: np.ndarray, lengths: np.ndarray, cuts: Cuts) -> Ends:
+    """Global time cuts: what happened before the first trains, before the second validates, later tests.
+
+    Args:
+        times: [interactions], user after user, ascending for each; NaN for users without timestamps, who train.
+        lengths: [users].
+        cuts: of the times of all interactions.
+    """
+    users = np.repeat(np.arange(len(lengths)), lengths)
+    train_end, validation_end = (
+        np.bincount(users[_before(times, cut) | np.isnan(times)], minlength=len(lengths)) for cut in cuts
+    )
+    return train_end, validation_end
+
+
+def split_by_file(parts: np.ndarray, lengths: np.ndarray) -> Ends:
+    """Whole users as a file says.
+
+    Args:
+        parts: [users], 0: train, 1: validation, 2: test.
+    """
+    return np.where(parts == 0, lengths, 0), np.where(parts <= 1, lengths, 0)
+
+
+@dataclass(frozen=True)
+class UserParts:
+    """What a file says of each user: 9 bytes per user.
+
+    Attributes:
+        hashes: uint64 [users], of the user ids, ascending.
+        parts: int8 [users], 0: train, 1: validation, 2: test.
+        null_ids: rows without a user id, which were left out.
+    """
+
+    hashes: np.ndarray
+    parts: np.ndarray
+    null_ids: int
+
+    def contain(self, user_ids: pa.Array) -> np.ndarray:
+        """Which users the file names: bool [users]."""
+        return self.lookup(user_ids) >= 0
+
+    def lookup(self, user_ids: pa.Array) -> np.ndarray:
+        """The part of each user, −1 for users the file does not name: int8 [users]."""
+        hashes = hash_ids(user_ids)
+        position = np.searchsorted(self.hashes, hashes)
+        position[position == len(self.hashes)] = 0
+        return np.where(self.hashes[position] == hashes, self.parts[position], -1).astype(np.int8)
+
+
+def read_user_parts(sources: Iterable[Source]) -> UserParts:
+    """Read the columns user_id and split.
+
+    Raises:
+        DataError: a column is missing, a split has another name, a user is in two splits, or there are no users.
+    """
+    hashes, parts, null_ids = [], [], 0
+    for source in sources:
+        for table in source.read(["user_id", "split"]):
+            ids = as_ids(table["user_id"], source.uri, "user_id")
+            names = as_text(table["split"], source.uri, "split")
+            part = pc.index_in(names, pa.array(NAMES))
+            if part.null_count:
+                wrong = names.filter(part.is_null())[0].as_py()
+                raise DataError(
+                    f"{source.uri}: the column 'split' holds {wrong!r}; it must be one of {', '.join(NAMES)}"
+                )
+            null_ids += ids.null_count
+            hashes.append(hash_ids(ids.drop_null()))
+            parts.append(part.filter(ids.is_valid()).to_numpy().astype(np.int8))
+    keys, values = np.concatenate([np.zeros(0, np.uint64), *hashes]), np.concatenate([np.zeros(0, np.int8), *parts])
+    if not len(keys):
+        raise DataError("the file of data.split.path names no users")
+    order = np.argsort(keys, kind="stable")
+    keys, values = keys[order], values[order]
+    same = keys[1:] == keys[:-1]
+    contradictions = int((same & (values[1:] != values[:-1])).sum())
+    if contradictions:
+        raise DataError(f"the file of data.split.path puts {contradictions} users into two splits; name each once")
+    kept = np.concatenate([[True], ~same])
+    return UserParts(keys[kept], values[kept], null_ids)
+
+
+def num_targets(lengths: np.ndarray, train_end: np.ndarray, validation_end: np.ndarray) -> dict[str, np.ndarray]:
+    """Targets of each user in each split, [users] each: positions from 1 on, see docs/workspace.md."""
+    bounds = [np.ones_like(lengths), train_end, validation_end, lengths]
+    starts = [np.maximum(bound, 1) for bound in bounds]
+    return {name: np.maximum(stop - start, 0) for name, start, stop in zip(NAMES, starts[:3], bounds[1:], strict=True)}
+
+
+def _before(values: np.ndarray, cut: float | None) -> np.ndarray:
+    return np.ones(len(values), bool) if cut is None else values < cut

@@ -1,0 +1,359 @@
+"""The stage `prepare`: catalog and log of any source become the artefacts `catalog`, `sequences` and `popularity`.
+
+The work is done by Ray tasks that meet in a folder `scratch/` of the workspace, so that no disk has to be shared and
+no process holds more than a bucket (and 8 bytes per item). What a task has finished is not done again by a later run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+
+from alphafuse.config import CatalogConfig, Config, DataConfig, InteractionsConfig, SplitConfig
+from alphafuse.data.catalog import (
+    catalog_columns,
+    load_item_hashes,
+    partition_catalog,
+    sort_catalog_bucket,
+    write_catalog_shard,
+)
+from alphafuse.data.importers.source import Source, find_sources
+from alphafuse.data.interactions import (
+    group_users,
+    interaction_columns,
+    partition_interactions,
+    require_one_time_kind,
+)
+from alphafuse.data.rules import catalog_warnings, interaction_warnings, nothing_left
+from alphafuse.data.scratch import once
+from alphafuse.data.sequence_shards import find_cuts, write_popularity, write_sequences_shard
+from alphafuse.data.splits import NAMES, UserParts, read_user_parts
+from alphafuse.errors import ConfigError, DataError
+from alphafuse.events import Event, Listener, Value
+from alphafuse.storage import Folder, resolve
+from alphafuse.workspace import Workspace, fingerprint
+from jobs.tasks import in_order, result
+
+STAGE = "prepare"
+BUCKET_BYTES = 32 * 2**20
+"""Bytes of the sources for each bucket, the unit that a task sorts in memory."""
+
+
+def run(config: Config, workspace: Workspace, listen: Listener) -> None:
+    """Make the artefacts `catalog`, `sequences` and `popularity`; what is committed already is kept.
+
+    Raises:
+        ConfigError: the text template is malformed, or the temporal split has no timestamps to cut by.
+        DataError: a source is missing, damaged or lacks columns; the catalog is smaller than `model.hidden_dim`; no
+            interactions, or none to train on, are left.
+        WorkspaceError: the artefacts there were made from other inputs.
+    """
+    if config.data.split.kind == "temporal" and config.data.interactions.timestamp is None:
+        raise ConfigError("data.split.kind: temporal needs data.interactions.timestamp, the column to cut by")
+    # A worker may have another current folder.
+    data = config.data.model_copy(update={"folder": resolve(config.data.folder)})
+    sources = result(_find_all.remote(data))
+    stage = _Stage(data, config.seed, workspace, listen)
+    catalog = _make_catalog(stage, sources.catalog)
+    if catalog["items"] < config.model.hidden_dim:
+        raise DataError(
+            f"the catalog has {catalog['items']} items, fewer than model.hidden_dim ({config.model.hidden_dim}): "
+            f"so many directions cannot be told from so few texts. Lower model.hidden_dim (and decompose.null_dim), "
+            f"or give a larger catalog"
+        )
+    sequences = _make_sequences(stage, sources)
+    _make_popularity(stage, catalog["items"])
+    stage.scratch.delete()
+    if stage.worked:
+        listen(Event(STAGE, "finished", {**_flat("catalog", catalog), **_flat("sequences", sequences)}))
+
+
+@dataclass(frozen=True)
+class _Sources:
+    catalog: list[Source]
+    interactions: list[Source]
+    split: list[Source]
+
+
+@dataclass
+class _Stage:
+    """What all steps need."""
+
+    data: DataConfig
+    seed: int
+    workspace: Workspace
+    listen: Listener
+    worked: bool = False
+
+    @property
+    def scratch(self) -> Folder:
+        return self.workspace.folder / "scratch"
+
+    def do(self, unit: str, submit: Callable[[Any], ray.ObjectRef], arguments: Sequence[Any]) -> list[Any]:
+        """The results of one task per argument, in their order, with a progress event after each."""
+        self.worked = True
+        limit = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        results = []
+        for value in in_order(submit, arguments, limit):
+            results.append(value)
+            self.listen(Event(STAGE, "progress", {"done": len(results), "total": len(arguments), "unit": unit}))
+        return results
+
+    def warn(self, messages: Iterable[str]) -> None:
+        for message in messages:
+            self.listen(Event(STAGE, "warning", {"message": message}))
+
+
+def _make_catalog(stage: _Stage, sources: list[Source]) -> dict[str, Any]:
+    """The artefact `catalog`; returns the counts in its manifest."""
+    artifact, config, shard_rows = stage.workspace.artifact("catalog"), stage.data.catalog, stage.data.shard_rows
+    inputs = {
+        "catalog": config.model_dump(mode="json", exclude={"path", "format"}),
+        "shard_rows": shard_rows,
+        "files": [source.identity for source in sources],
+    }
+    if artifact.is_committed(inputs):
+        return artifact.require().details
+    wanted, num_buckets = fingerprint(inputs), _num_buckets(sources)
+    scratch = stage.scratch / f"catalog-{wanted[:16]}-{num_buckets}"
+    partitions = stage.do(
+        "catalog files",
+        lambda number: _partition_catalog.remote(config, sources[number], scratch, number, num_buckets),
+        range(len(sources)),
+    )
+    read = _sum(partitions)
+    if read["rows_read"] == read["null_ids_dropped"]:
+        raise DataError(
+            f"the catalog of data.catalog.path ({config.path}) has no items: {read['rows_read']} rows were read, "
+            f"{read['null_ids_dropped']} of them without {config.item_id!r}"
+        )
+    runs = [name for partition in partitions for name in partition["runs"]]
+    buckets = stage.do(
+        "catalog buckets", lambda number: _sort_catalog_bucket.remote(scratch, runs, number), range(num_buckets)
+    )
+    num_items = sum(bucket["rows"] for bucket in buckets)
+    parts = [(_bucket_name(number), bucket["rows"]) for number, bucket in enumerate(buckets)]
+    committed = artifact.committed_files(wanted)
+    starts = {_shard_name(number): start for number, start in enumerate(range(0, num_items, shard_rows))}
+    stage.do(
+        "catalog shards",
+        lambda name: _write_catalog_shard.remote(
+            artifact, name, wanted, scratch, parts, starts[name], min(starts[name] + shard_rows, num_items)
+        ),
+        [name for name in starts if name not in committed],
+    )
+    counts = {"items": num_items, **read, **_sum(buckets)}
+    artifact.commit(inputs, counts)
+    scratch.delete()
+    stage.warn(catalog_warnings(counts))
+    return counts
+
+
+def _make_sequences(stage: _Stage, sources: _Sources) -> dict[str, Any]:
+    """The artefact `sequences`; returns the counts in its manifest."""
+    artifact, catalog = stage.workspace.artifact("sequences"), stage.workspace.artifact("catalog")
+    config, split = stage.data.interactions, stage.data.split
+    inputs = {
+        "interactions": config.model_dump(mode="json", exclude={"path", "format"}),
+        "files": [source.identity for source in sources.interactions],
+        "min_user_interactions": stage.data.min_user_interactions,
+        "split": _split_inputs(split, stage.seed, sources.split),
+        "catalog": catalog.require().fingerprint,
+    }
+    if artifact.is_committed(inputs):
+        return artifact.require().details
+    wanted, num_buckets = fingerprint(inputs), _num_buckets(sources.interactions)
+    scratch = stage.scratch / f"sequences-{wanted[:16]}-{num_buckets}"
+    parts: Any = _read_user_parts.remote(sources.split) if split.kind == "file" else None
+    counts, users = _group(stage, sources.interactions, parts, scratch, num_buckets)
+
+    cuts = _find_cuts.remote(scratch, [_bucket_name(number) for number in range(num_buckets)], split, stage.seed)
+    first_rows = np.cumsum([0, *users]).tolist()
+    targets = stage.do(
+        "user shards",
+        lambda bucket: _write_sequences_shard.remote(
+            artifact,
+            _shard_name(bucket),
+            wanted,
+            first_rows[bucket],
+            scratch,
+            _bucket_name(bucket),
+            split,
+            stage.seed,
+            cuts,
+            parts,
+        ),
+        np.flatnonzero(users).tolist(),
+    )
+    counts["targets"] = {name: sum(shard[name] for shard in targets) for name in NAMES}
+    if not counts["targets"]["train"]:
+        artifact.clear()  # so that a run with another split may follow
+        raise DataError(
+            f"the split ({split.kind}) leaves no training targets among {counts['users']} users with "
+            f"{counts['interactions']} interactions; a training user needs at least two. Check data.split"
+        )
+    artifact.commit(inputs, counts)
+    scratch.delete()
+    stage.warn(interaction_warnings(counts, split.kind))
+    return counts
+
+
+def _group(
+    stage: _Stage, sources: list[Source], parts: ray.ObjectRef | None, scratch: Folder, num_buckets: int
+) -> tuple[dict[str, Any], list[int]]:
+    """Group the log by user into the buckets; returns what was counted and the users of each bucket."""
+    config = stage.data.interactions
+    item_hashes = _load_item_hashes.remote(stage.workspace.artifact("catalog"))
+    partitions = stage.do(
+        "log files",
+        lambda number: _partition_interactions.remote(
+            config, sources[number], item_hashes, scratch, number, num_buckets
+        ),
+        range(len(sources)),
+    )
+    require_one_time_kind({kind for partition in partitions for kind in partition["time_kinds"]}, config.timestamp)
+    counts: dict[str, Any] = {"users": 0, **_sum(partitions)}
+    examples = [item for partition in partitions for item in partition["unknown_items"]]
+    counts["unknown_item_examples"] = list(dict.fromkeys(examples))[:5]
+    runs = [name for partition in partitions for name in partition["runs"]]
+    users = []
+    if runs:
+        listed = {} if parts is None else result(_count_users.remote(parts))
+        buckets = stage.do(
+            "user buckets",
+            lambda bucket: _group_users.remote(scratch, runs, bucket, stage.data.min_user_interactions, parts),
+            range(num_buckets),
+        )
+        users = [bucket["rows"] for bucket in buckets]
+        counts |= {**_sum(buckets), "users": sum(users)}
+        if listed:
+            counts["split_rows_without_user_id"] = listed["null_ids"]
+            counts["split_users_unknown"] = listed["users"] - sum(users)
+    if not sum(users):
+        raise DataError(nothing_left(counts, stage.data))
+    return counts, users
+
+
+def _make_popularity(stage: _Stage, num_items: int) -> None:
+    """The artefact `popularity`."""
+    artifact, sequences = stage.workspace.artifact("popularity"), stage.workspace.artifact("sequences")
+    inputs = {"sequences": sequences.require().fingerprint}
+    if not artifact.is_committed(inputs):
+        wanted = fingerprint(inputs)
+        stage.do("popularity", lambda _: _write_popularity.remote(artifact, wanted, sequences, num_items), [None])
+        artifact.commit(inputs)
+
+
+def _split_inputs(split: SplitConfig, seed: int, sources: Sequence[Source]) -> dict[str, Any]:
+    """What a protocol depends on, and nothing else."""
+    inputs: dict[str, Any] = {"kind": split.kind}
+    if split.kind in ("users", "temporal"):
+        inputs["ratios"] = list(split.ratios)
+    if split.kind == "users":
+        inputs["seed"] = seed
+    if split.kind == "file":
+        inputs["files"] = [source.identity for source in sources]
+    return inputs
+
+
+def _num_buckets(sources: Sequence[Source]) -> int:
+    return max(1, -(-sum(source.bytes for source in sources) // BUCKET_BYTES))
+
+
+def _bucket_name(number: int) -> str:
+    return f"bucket-{number:05d}.arrow"
+
+
+def _shard_name(number: int) -> str:
+    return f"part-{number:05d}.parquet"
+
+
+def _sum(results: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for value in results:
+        total.update(value["counts"])
+    return dict(total)
+
+
+def _flat(name: str, counts: Mapping[str, Any]) -> dict[str, Value]:
+    """Counts as the values of an event."""
+    flat: dict[str, Value] = {}
+    for key, value in counts.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(f"{name}.{key}", value)
+        elif not isinstance(value, list):
+            flat[f"{name}.{key}"] = value
+    return flat
+
+
+_write_catalog_shard = ray.remote(write_catalog_shard)
+_load_item_hashes = ray.remote(load_item_hashes)
+_read_user_parts = ray.remote(read_user_parts)
+_find_cuts = ray.remote(find_cuts)
+_write_sequences_shard = ray.remote(write_sequences_shard)
+_write_popularity = ray.remote(write_popularity)
+
+
+@ray.remote
+def _find_all(data: DataConfig) -> _Sources:
+    """Find the sources and check the columns of the first file of each before any work begins."""
+    catalog = find_sources("data.catalog", data.catalog.path, data.folder, data.catalog.format, data.catalog.split)
+    catalog[0].require(catalog_columns(data.catalog))
+    log = data.interactions
+    interactions = find_sources("data.interactions", log.path, data.folder, log.format, log.split)
+    interactions[0].require(interaction_columns(log))
+    split = []
+    if data.split.path is not None:
+        split = find_sources("data.split", data.split.path, data.folder)
+        split[0].require(["user_id", "split"])
+    return _Sources(catalog, interactions, split)
+
+
+@ray.remote
+def _partition_catalog(
+    config: CatalogConfig, source: Source, scratch: Folder, number: int, num_buckets: int
+) -> dict[str, Any]:
+    prefix = f"source-{number:05d}"
+    return once(scratch, f"{prefix}.json", lambda: partition_catalog(config, source, scratch, prefix, num_buckets))
+
+
+@ray.remote
+def _sort_catalog_bucket(scratch: Folder, runs: list[str], number: int) -> dict[str, Any]:
+    name = _bucket_name(number)
+    return once(scratch, f"{name}.json", lambda: sort_catalog_bucket(scratch, runs, number, name))
+
+
+@ray.remote
+def _partition_interactions(
+    config: InteractionsConfig,
+    source: Source,
+    item_hashes: np.ndarray,
+    scratch: Folder,
+    number: int,
+    num_buckets: int,
+) -> dict[str, Any]:
+    prefix = f"source-{number:05d}"
+    return once(
+        scratch,
+        f"{prefix}.json",
+        lambda: partition_interactions(config, source, item_hashes, scratch, prefix, num_buckets),
+    )
+
+
+@ray.remote
+def _count_users(parts: UserParts) -> dict[str, int]:
+    return {"users": len(parts.hashes), "null_ids": parts.null_ids}
+
+
+@ray.remote
+def _group_users(
+    scratch: Folder, runs: list[str], number: int, min_interactions: int, parts: UserParts | None
+) -> dict[str, Any]:
+    name = _bucket_name(number)
+    belongs = None if parts is None else parts.contain
+    return once(scratch, f"{name}.json", lambda: group_users(scratch, runs, number, name, min_interactions, belongs))
