@@ -38,13 +38,13 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     if workspace.artifact("model").is_committed(inputs):
         return
     arguments = {"config": config, "workspace": workspace, "inputs": inputs}
-    details = run_workers(_train, config.train, arguments, listen)
+    details = run_workers(train_on_worker, config.train, arguments, listen)
     best = details["best"]
     summary = {"epochs": len(details["history"]), "steps": details["steps"], "stopped": details["stopped"]}
     listen(Event("train", "finished", {**summary, f"best {config.train.monitor}": best["value"]}))
 
 
-def _train(
+def train_on_worker(
     *,
     config: Config,
     workspace: Workspace,
@@ -53,5 +53,6 @@ def _train(
     device: torch.device,
     listen: Listener,
 ) -> dict[str, Any]:
+    """What one rank of the training runs; continues from the latest checkpoint of the workspace."""
     sequences = load_sequences(workspace)
     return Trainer(config, workspace, sequences, inputs, communicator, device, listen).run()

@@ -1,0 +1,102 @@
+"""The train stage on real Ray Train workers: the same model on 1 and 2 workers, and after a worker was killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_workspace import NUM_ITEMS, tiny_config, tiny_features, tiny_workspace
+
+from alphafuse.collectives import Communicator
+from alphafuse.config import Config
+from alphafuse.errors import DataError, ResourceError, WorkspaceError
+from alphafuse.events import Event
+from alphafuse.matrices import read_rows
+from alphafuse.training.model import load_trained
+from alphafuse.workspace import Workspace
+from jobs import train
+from jobs.worker_group import run_workers
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("ray_cluster")]
+
+
+def _train(folder: Path, **settings: Any) -> tuple[Workspace, list[Event]]:
+    workspace = tiny_workspace(folder)
+    events: list[Event] = []
+    train.run(tiny_config(folder, **settings), workspace, events.append)
+    return workspace, events
+
+
+def _vectors(workspace: Workspace) -> torch.Tensor:
+    config = tiny_config(Path(workspace.folder.uri))
+    return load_trained(config, workspace, Communicator()).item_vectors()
+
+
+def test_two_workers_train_the_model_of_one(tmp_path: Path) -> None:
+    one, events = _train(tmp_path / "one")
+    two, _ = _train(tmp_path / "two", workers=2)
+    torch.testing.assert_close(_vectors(one), _vectors(two), rtol=0, atol=1e-5)
+    history, other = (w.artifact("model").require().details["history"] for w in (one, two))
+    assert [entry["epoch"] for entry in history] == [1, 2]
+    assert [e["loss"] for e in history] == pytest.approx([e["loss"] for e in other], abs=1e-5)
+    assert history[1]["loss"] < history[0]["loss"]
+    kinds = {event.kind for event in events}
+    assert {"progress", "metrics", "finished"} <= kinds
+
+    before = tiny_features()
+    assert read_rows(one.artifact("features"), "features", 0, NUM_ITEMS).tobytes() == before.tobytes()
+    row_space = _vectors(one)[:, :5].numpy()
+    assert np.array_equal(row_space, before[:, :5])
+    assert not np.array_equal(_vectors(one)[:, 5:].numpy(), before[:, 5:])
+
+    files = {file.name: file.sha256 for file in one.artifact("model").require().files}
+    train.run(tiny_config(tmp_path / "one"), one, events.append)
+    assert {file.name: file.sha256 for file in one.artifact("model").require().files} == files
+    with pytest.raises(WorkspaceError, match=r"train\.learning_rate: 0\.01 → 0\.5"):
+        train.run(tiny_config(tmp_path / "one", learning_rate=0.5), one, events.append)
+
+
+def _dies_once(*, marker: str, communicator: Communicator, **rest: Any) -> Any:
+    from alphafuse.training.loop import Trainer
+
+    step = Trainer.training_step
+
+    def dying_step(self: Trainer, batches: Any) -> Any:
+        if self.progress.step == 5 and communicator.rank == 1 and not os.path.exists(marker):
+            Path(marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, batches)
+
+    Trainer.training_step = dying_step  # type: ignore[method-assign]
+    return train.train_on_worker(communicator=communicator, **rest)
+
+
+def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
+    settings = {"workers": 2, "checkpoint_steps": 2}
+    whole, _ = _train(tmp_path / "whole", **settings)
+    broken = tiny_workspace(tmp_path / "broken")
+    config = tiny_config(tmp_path / "broken", **settings)
+    arguments = {"config": config, "workspace": broken, "inputs": train.training_inputs(config, broken)}
+    run_workers(_dies_once, config.train, {**arguments, "marker": str(tmp_path / "killed")}, lambda event: None)
+    assert (tmp_path / "killed").exists()
+    assert torch.equal(_vectors(whole), _vectors(broken))
+
+
+def test_more_workers_than_the_cluster_has_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match=r"50 workers with 1 CPU each need 50 CPU, but the cluster has"):
+        _train(tmp_path, workers=50)
+
+
+def _raises(**_: Any) -> None:
+    raise DataError("the cause")
+
+
+def test_errors_of_workers_come_out_as_they_were_raised() -> None:
+    config: Config = tiny_config(Path("unused"), max_restarts=0)
+    with pytest.raises(DataError, match="the cause"):
+        run_workers(_raises, config.train, {}, lambda event: None)
