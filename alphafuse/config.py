@@ -359,6 +359,12 @@ class Config(Section):
             raise ValueError(f"train.monitor {self.train.monitor!r} is not measured; valid: {', '.join(valid)}")
         return self
 
+    @property
+    def similarity(self) -> Literal["cosine", "dot"]:
+        """What items are ranked by."""
+        wanted = self.evaluate.similarity
+        return self.train.loss.similarity if wanted == "trained" else wanted
+
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file and apply `key.path=value` overrides (values are YAML).

@@ -199,15 +199,13 @@ class Trainer:
             self._save()
 
     def _validate(self) -> dict[str, float]:
-        loss = self._config.train.loss
-        similarity = self._config.evaluate.similarity
         return validation_metrics(
-            ScoringModel(self._objective, self.table),
+            ScoringModel(self._objective, self.table, self._config.model.history_length),
             self._sequences,
             "validation",
             self._config.evaluate,
             self._communicator,
-            loss.similarity if similarity == "trained" else similarity,
+            self._config.similarity,
         )
 
     def _stopped(self) -> str | None:

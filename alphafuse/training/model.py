@@ -68,9 +68,11 @@ class ScoringModel:
     Attributes:
         num_items: of the catalog.
         first_row: item index of the first of this rank's item vectors.
+        history_length: longest history that the model takes.
     """
 
-    def __init__(self, objective: Objective, table: ItemTable) -> None:
+    def __init__(self, objective: Objective, table: ItemTable, history_length: int) -> None:
+        self.history_length = history_length
         self.num_items = table.num_items
         self.first_row = table.first_row
         self._objective = objective
@@ -117,4 +119,4 @@ def load_trained(
     objective.load_state_dict(safetensors.torch.load(artifact.folder.read_bytes(DENSE_FILE)))
     table = build_table(config, workspace, objective.encoder, communicator, device)
     table.trainable.copy_(read_table_rows(artifact, "rows", table))
-    return ScoringModel(objective.to(device), table)
+    return ScoringModel(objective.to(device), table, config.model.history_length)

@@ -1,0 +1,160 @@
+"""Evaluates a model on the targets of a split: ranks over the full catalog, metrics, slices.
+
+Queries go through in batches; every rank computes the hidden states of its part of a batch and gets those of the
+others, so all ranks end with the same ranks and the same metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from alphafuse.collectives import Communicator
+from alphafuse.config import EvaluateConfig
+from alphafuse.data.sequences import Sequences, Split
+from alphafuse.errors import DataError
+from alphafuse.evaluation.metrics import CatalogUse, ranking_metrics, tail_items
+from alphafuse.evaluation.ranking import CatalogRanking, Queries
+from alphafuse.items.partition import RowPartition
+from alphafuse.training.model import ScoringModel
+
+Similarity = Literal["cosine", "dot"]
+Progress = Callable[[int, int], None]
+
+
+def validation_metrics(
+    model: ScoringModel,
+    sequences: Sequences,
+    split: Split,
+    config: EvaluateConfig,
+    communicator: Communicator,
+    similarity: Similarity,
+) -> dict[str, float]:
+    """HR, NDCG and MRR at all cutoffs over the targets of a split. A collective.
+
+    Raises:
+        DataError: the split has no targets.
+    """
+    ranks = [ranks for ranks, _ in _rank_targets(model, sequences, split, config, communicator, similarity, 0)]
+    return ranking_metrics(np.concatenate(ranks), config.cutoffs)
+
+
+def evaluate(
+    model: ScoringModel,
+    sequences: Sequences,
+    popularity: np.ndarray,
+    config: EvaluateConfig,
+    communicator: Communicator,
+    similarity: Similarity,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Everything that `evaluation/metrics.json` says about the test targets. A collective.
+
+    Args:
+        popularity: [items], training interactions.
+        progress: called with (queries done, queries in all) after each batch.
+
+    Returns:
+        `overall` metrics; `slices` by target item (`head`, `tail`: the less popular `tail_share` of the catalog,
+        `cold`: without training interactions, part of the tail) and by history (`short`, `long`);
+        `catalog`: coverage and popularity of the top lists.
+
+    Raises:
+        DataError: there are no test targets.
+    """
+    tail = tail_items(popularity, config.tail_share)
+    use = CatalogUse(popularity, tail, config.cutoffs)
+    users, positions = sequences.targets("test")
+    targets = sequences.items[sequences.starts[users] + positions]
+    ranks = np.zeros(len(users), np.int64)
+    done = 0
+    top_k = max(config.cutoffs)
+    for batch_ranks, items in _rank_targets(model, sequences, "test", config, communicator, similarity, top_k):
+        ranks[done : done + len(batch_ranks)] = batch_ranks
+        use.add(items)
+        done += len(batch_ranks)
+        progress(done, len(users))
+    slices = {
+        "items": {"head": ~tail[targets], "tail": tail[targets], "cold": popularity[targets] == 0},
+        "histories": {"short": positions <= config.short_history, "long": positions > config.short_history},
+    }
+    return {
+        "split": "test",
+        "similarity": similarity,
+        "exclude_seen": config.exclude_seen,
+        "queries": len(ranks),
+        "num_items": len(popularity),
+        "overall": ranking_metrics(ranks, config.cutoffs),
+        "slices": {
+            kind: {
+                name: {"queries": int(chosen.sum()), **_or_null(ranking_metrics(ranks[chosen], config.cutoffs))}
+                for name, chosen in members.items()
+            }
+            for kind, members in slices.items()
+        },
+        "catalog": {
+            **use.result(),
+            "target_average_popularity": float(popularity[targets].mean()),
+            "target_tail_share": float(tail[targets].mean()),
+        },
+    }
+
+
+def _rank_targets(
+    model: ScoringModel,
+    sequences: Sequences,
+    split: Split,
+    config: EvaluateConfig,
+    communicator: Communicator,
+    similarity: Similarity,
+    top_k: int,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Ranks [queries] and top lists [queries, top_k] of batch after batch of a split's targets, in their order."""
+    users, positions = sequences.targets(split)
+    if not len(users):
+        raise DataError(f"the split has no {split} targets; check data.split")
+    ranking = catalog_ranking(model, config, communicator, similarity)
+    for start in range(0, len(users), config.query_batch):
+        batch = slice(start, start + config.query_batch)
+        hidden = gather_hidden_states(model, sequences, users[batch], positions[batch], communicator)
+        targets = torch.from_numpy(sequences.items[sequences.starts[users[batch]] + positions[batch]])
+        excluded = seen_items(sequences, users[batch], positions[batch]) if config.exclude_seen else _NOTHING
+        ranked = ranking.rank(Queries(hidden, excluded.to(hidden.device), targets.to(hidden.device)), top_k)
+        yield ranked.ranks.cpu().numpy(), ranked.items.cpu().numpy()
+
+
+def catalog_ranking(
+    model: ScoringModel, config: EvaluateConfig, communicator: Communicator, similarity: Similarity
+) -> CatalogRanking:
+    """The ranking over all items of a model."""
+    return CatalogRanking(model.item_vectors(), model.first_row, similarity, communicator, config.memory_mib << 20)
+
+
+def gather_hidden_states(
+    model: ScoringModel, sequences: Sequences, users: np.ndarray, positions: np.ndarray, communicator: Communicator
+) -> torch.Tensor:
+    """States behind the histories `items[:position]` of users: [queries, hidden_dim], equal on every rank.
+
+    Each rank computes those of its share of the queries. A collective.
+    """
+    start, stop = RowPartition(len(users), communicator.world_size).range(communicator.rank)
+    histories = sequences.histories(users[start:stop], positions[start:stop], model.history_length)
+    return communicator.all_gather_rows(model.hidden_states(torch.from_numpy(histories)))[0]
+
+
+def seen_items(sequences: Sequences, users: np.ndarray, positions: np.ndarray) -> torch.Tensor:
+    """All items before each position, as `Queries.excluded`: int64 [2, sum of positions]."""
+    query = np.repeat(np.arange(len(users)), positions)
+    within = np.arange(len(query)) - np.repeat(np.cumsum(positions) - positions, positions)
+    return torch.from_numpy(np.stack([query, sequences.items[sequences.starts[users][query] + within]]))
+
+
+_NOTHING = torch.zeros(2, 0, dtype=torch.int64)
+
+
+def _or_null(metrics: dict[str, float]) -> dict[str, float | None]:
+    """JSON knows no NaN: metrics of an empty slice are null."""
+    return {name: None if np.isnan(value) else value for name, value in metrics.items()}

@@ -1,0 +1,81 @@
+"""Ranking metrics from the ranks of the targets, and what the top lists say about the catalog. Plain numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def ranking_metrics(ranks: np.ndarray, cutoffs: Sequence[int]) -> dict[str, float]:
+    """HR@K, NDCG@K and MRR@K, means over the queries, each with one relevant item.
+
+    Args:
+        ranks: [queries], rank of the target, best is 1.
+
+    Returns:
+        `hr@K`: share of queries with rank ≤ K; `ndcg@K`: mean of 1 / log2(1 + rank) (the ideal DCG is 1) and
+        `mrr@K`: mean of 1 / rank, both 0 beyond K. Without queries all are NaN.
+    """
+    ranks = ranks.astype(np.float64)
+    result = {}
+    for name, gain in (("hr", np.ones_like(ranks)), ("ndcg", 1 / np.log2(1 + ranks)), ("mrr", 1 / ranks)):
+        for cutoff in cutoffs:
+            result[f"{name}@{cutoff}"] = float(np.mean(np.where(ranks <= cutoff, gain, 0))) if len(ranks) else np.nan
+    return result
+
+
+def tail_items(popularity: np.ndarray, tail_share: float) -> np.ndarray:
+    """Which items are the tail: the `tail_share` of all items with the fewest interactions (ties: higher index).
+
+    Args:
+        popularity: [items], training interactions.
+
+    Returns:
+        [items] of bool.
+    """
+    order = np.argsort(-popularity, kind="stable")
+    tail = np.ones(len(popularity), bool)
+    tail[order[: len(popularity) - round(tail_share * len(popularity))]] = False
+    return tail
+
+
+class CatalogUse:
+    """Coverage and popularity bias of top lists, gathered batch by batch.
+
+    Args:
+        popularity: [items], training interactions.
+        tail: [items] of bool.
+    """
+
+    def __init__(self, popularity: np.ndarray, tail: np.ndarray, cutoffs: Sequence[int]) -> None:
+        self._popularity = popularity
+        self._tail = tail
+        self._cutoffs = cutoffs
+        self._first_place = np.full(len(popularity), np.iinfo(np.int64).max)  # best place of each item in any list
+        self._listed = dict.fromkeys(cutoffs, 0)
+        self._popularity_sum = dict.fromkeys(cutoffs, 0.0)
+        self._tail_sum = dict.fromkeys(cutoffs, 0)
+
+    def add(self, items: np.ndarray) -> None:
+        """Count top lists [queries, top_k] of item indices, best first, −1 where a list is shorter."""
+        for place in range(items.shape[1]):
+            listed = items[:, place][items[:, place] >= 0]
+            self._first_place[listed] = np.minimum(self._first_place[listed], place)
+            for cutoff in self._cutoffs:
+                if place < cutoff:
+                    self._listed[cutoff] += len(listed)
+                    self._popularity_sum[cutoff] += float(self._popularity[listed].sum())
+                    self._tail_sum[cutoff] += int(self._tail[listed].sum())
+
+    def result(self) -> dict[str, float]:
+        """For each cutoff K: `coverage@K`, the share of the catalog that some top-K list holds;
+        `average_popularity@K`, mean training interactions of the listed items; `tail_share@K`, the share of the
+        listed items that are tail items."""
+        result = {}
+        for cutoff in self._cutoffs:
+            result[f"coverage@{cutoff}"] = float(np.mean(self._first_place < cutoff))
+            listed = max(1, self._listed[cutoff])
+            result[f"average_popularity@{cutoff}"] = self._popularity_sum[cutoff] / listed
+            result[f"tail_share@{cutoff}"] = self._tail_sum[cutoff] / listed
+        return result
