@@ -276,7 +276,7 @@ class TrainConfig(Section):
     max_epochs: Count = 100
     max_steps: Count | None = None
     """Stops earlier than `max_epochs`."""
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 3e-3
     table_learning_rate: Positive | None = None
     """Of the ID embeddings; null: as `learning_rate`."""
     weight_decay: NonNegative = 1e-6

@@ -44,8 +44,9 @@ class Ranked:
 
     Attributes:
         ranks: int64 [queries], of the targets, best is 1; empty where there were none.
-        items: int64 [queries, top_k], best first; `NO_ITEM` where fewer items are left.
-        scores: [queries, top_k].
+        items: int64 [queries, top_k], best first; `NO_ITEM` where fewer items are left (narrower where the catalog is
+            smaller than `top_k`).
+        scores: as `items`.
     """
 
     ranks: torch.Tensor

@@ -61,22 +61,22 @@ class Objective(nn.Module):
             [step.histories.numel(), step.targets.numel(), step.negatives.numel()]
         )
         padded = functional.pad(encoded, (0, 0, 0, 1))  # padding points behind the last distinct row
-        hidden = self._run_backbone(padded[in_histories].view(samples, length, -1))  # [samples, length, hidden_dim]
+        hidden = self._run_backbone(functional.embedding(in_histories.view(samples, length), padded))  # [samples, length, hidden_dim]
 
         predicted = step.targets != PADDING  # [samples, length]
         hidden = self._space(hidden[predicted])  # [targets, hidden_dim]
         vectors = self._space(encoded)
         targets = in_targets[predicted.flatten()]
-        positive = (hidden * vectors[targets]).sum(dim=1) / self._loss.temperature  # [targets]
+        positive = (hidden * functional.embedding(targets, vectors)).sum(dim=1) / self._loss.temperature  # [targets]
         if catalog is not None:
             everything = self._space(self.encoder(catalog.features, catalog.trainable))
             return sharded_softmax(hidden, positive, everything, self._loss.temperature, self._communicator)
         if self._loss.negatives == "shared":
-            negative = hidden @ vectors[in_negatives].T  # [targets, count]
+            negative = hidden @ functional.embedding(in_negatives, vectors).T  # [targets, count]
             negative = negative.masked_fill(in_negatives == targets[:, None], -torch.inf)
         else:
             chosen = in_negatives.view(step.negatives.shape)  # [targets, count]
-            negative = torch.einsum("th,tnh->tn", hidden, vectors[chosen])
+            negative = (functional.embedding(chosen, vectors) @ hidden[:, :, None]).squeeze(2)
         compute = infonce if self._loss.name == "infonce" else binary_cross_entropy
         return compute(positive, negative / self._loss.temperature)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import ray
 import torch
 from tiny_workspace import NUM_ITEMS, tiny_config, tiny_features, tiny_workspace
 
@@ -21,6 +23,9 @@ from alphafuse.training.model import load_trained
 from alphafuse.workspace import Workspace
 from jobs import train
 from jobs.worker_group import run_workers
+
+# Workers cannot import a test module: its functions travel with their code.
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("ray_cluster")]
 

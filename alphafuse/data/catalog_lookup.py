@@ -1,0 +1,123 @@
+"""From item indices to ids and titles, and from what people write to item indices.
+
+Reads the catalog's shards as a stream or by row groups; the names of the whole catalog are never in memory.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from alphafuse.errors import DataError
+from alphafuse.workspace import Artifact
+
+_SUGGESTIONS = 3
+
+
+def item_names(catalog: Artifact, items: np.ndarray) -> pa.Table:
+    """The rows `item_index`, `item_id`, `title` of some items, by ascending index, each once.
+
+    Only the row groups that hold one of them are read.
+
+    Args:
+        items: any shape, item indices; negative ones are left out.
+    """
+    wanted = np.unique(items[items >= 0])
+    columns = ["item_index", "item_id", "title"]
+    tables = []
+    for file in catalog.require().files:
+        rows = wanted[(wanted >= file.first_row) & (wanted < file.first_row + file.rows)] - file.first_row
+        if len(rows):
+            filesystem, path = catalog.folder.open()
+            try:
+                with filesystem.open_input_file(f"{path}/{file.name}") as stream:
+                    tables.append(_take(pq.ParquetFile(stream), rows, columns))
+            except (OSError, pa.ArrowInvalid, KeyError) as error:
+                raise catalog.damaged(file.name, error) from error
+    schema = pa.schema([("item_index", pa.int64()), ("item_id", pa.string()), ("title", pa.string())])
+    return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+def find_ids(catalog: Artifact, item_ids: pa.Array) -> dict[str, int]:
+    """Item index of each of the given ids that the catalog knows."""
+    wanted = pc.unique(item_ids)
+    found: dict[str, int] = {}
+    for file in catalog.require().files:
+        table = catalog.read_table(file.name, ["item_index", "item_id"])
+        table = table.filter(pc.is_in(table["item_id"], wanted))
+        found.update(zip(table["item_id"].to_pylist(), table["item_index"].to_pylist(), strict=True))
+    return found
+
+
+def find_items(catalog: Artifact, pieces: Sequence[str]) -> list[int]:
+    """Item indices of a hand-written list of titles or ids that was cut at its commas.
+
+    Titles may hold commas themselves ("Usual Suspects, The"): the longest run of pieces that is a title counts.
+    Case does not matter; of several items with one title, the lowest index is taken.
+
+    Raises:
+        DataError: a piece is neither title nor id; names those that look like it.
+    """
+    pieces = [piece.strip() for piece in pieces if piece.strip()]
+    runs = {", ".join(pieces[i:j]).lower() for i in range(len(pieces)) for j in range(i + 1, len(pieces) + 1)}
+    index = _by_name(catalog, runs)
+    items, start = [], 0
+    while start < len(pieces):
+        ends = range(len(pieces), start, -1)
+        end = next((end for end in ends if ", ".join(pieces[start:end]).lower() in index), None)
+        if end is None:
+            near = _similar(catalog, pieces[start])
+            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise DataError(f"the catalog has no item with the title or id {pieces[start]!r}{hint}")
+        items.append(index[", ".join(pieces[start:end]).lower()])
+        start = end
+    return items
+
+
+def _take(parquet: pq.ParquetFile, rows: np.ndarray, columns: list[str]) -> pa.Table:
+    """Rows (ascending row numbers) of a Parquet file."""
+    sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+    ends = np.cumsum(sizes)
+    group_of = np.searchsorted(ends, rows, side="right")
+    groups = np.unique(group_of)
+    # Where the rows of each group that is read begin among the rows read.
+    first = np.zeros(len(sizes), np.int64)
+    first[groups] = np.cumsum(np.array(sizes)[groups]) - np.array(sizes)[groups]
+    table = parquet.read_row_groups(groups.tolist(), columns)
+    return table.take(first[group_of] + rows - (ends[group_of] - np.array(sizes)[group_of]))
+
+
+def _names(catalog: Artifact) -> Iterable[tuple[np.ndarray, list[str], list[str]]]:
+    """Item indices, ids and titles of one shard after the other."""
+    for file in catalog.require().files:
+        table = catalog.read_table(file.name, ["item_index", "item_id", "title"])
+        yield table["item_index"].to_numpy(), table["item_id"].to_pylist(), table["title"].to_pylist()
+
+
+def _by_name(catalog: Artifact, wanted: set[str]) -> dict[str, int]:
+    """Item index of each wanted (lower-case) title or id that exists; titles go before ids."""
+    titles: dict[str, int] = {}
+    ids: dict[str, int] = {}
+    for indices, item_ids, names in _names(catalog):
+        for index, item_id, title in zip(indices.tolist(), item_ids, names, strict=True):
+            for key, known in ((title, titles), (item_id, ids)):
+                if key and key.lower() in wanted:
+                    known.setdefault(key.lower(), index)
+    return ids | titles
+
+
+def _similar(catalog: Artifact, piece: str) -> list[str]:
+    """A few titles like the piece: those that hold it, else those closest to it."""
+    holding: list[str] = []
+    close: list[str] = []
+    for _, _, titles in _names(catalog):
+        holding += [title for title in titles if title and piece.lower() in title.lower()][:_SUGGESTIONS]
+        if len(holding) >= _SUGGESTIONS:
+            break
+        close = difflib.get_close_matches(piece, [*close, *filter(None, titles)], _SUGGESTIONS)
+    return holding[:_SUGGESTIONS] or close
