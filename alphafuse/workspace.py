@@ -188,7 +188,7 @@ class Artifact:
         return manifest
 
     def clear(self) -> None:
-        """Delete the artefact. The manifest goes first, so that an interrupted deletion leaves nothing that looks whole."""
+        """Delete the artefact, its manifest first: an interrupted deletion leaves nothing that looks whole."""
         filesystem, path = self.folder.open()
         if self.folder.exists(MANIFEST):
             filesystem.delete_file(f"{path}/{MANIFEST}")

@@ -56,7 +56,7 @@ class Sequences:
         return users, np.arange(len(users)) - before + np.repeat(first, counts)
 
     def histories(self, users: np.ndarray, positions: np.ndarray, length: int) -> np.ndarray:
-        """The latest `length` items before each position: [targets, length], oldest first, padded with −1 at the end."""
+        """The latest items before each position, oldest first, padded with −1 at the end: [targets, length]."""
         kept = np.minimum(positions, length)
         offsets = np.arange(length)
         index = (self.starts[users] + positions - kept)[:, None] + offsets

@@ -121,8 +121,8 @@ def _rank_targets(
         batch = slice(start, start + config.query_batch)
         hidden = gather_hidden_states(model, sequences, users[batch], positions[batch], communicator)
         targets = torch.from_numpy(sequences.items[sequences.starts[users[batch]] + positions[batch]])
-        excluded = seen_items(sequences, users[batch], positions[batch]) if config.exclude_seen else _NOTHING
-        ranked = ranking.rank(Queries(hidden, excluded.to(hidden.device), targets.to(hidden.device)), top_k)
+        seen = seen_items(sequences, users[batch], positions[batch]).to(hidden.device) if config.exclude_seen else None
+        ranked = ranking.rank(Queries(hidden, targets.to(hidden.device), seen), top_k)
         yield ranked.ranks.cpu().numpy(), ranked.items.cpu().numpy()
 
 
@@ -150,9 +150,6 @@ def seen_items(sequences: Sequences, users: np.ndarray, positions: np.ndarray) -
     query = np.repeat(np.arange(len(users)), positions)
     within = np.arange(len(query)) - np.repeat(np.cumsum(positions) - positions, positions)
     return torch.from_numpy(np.stack([query, sequences.items[sequences.starts[users][query] + within]]))
-
-
-_NOTHING = torch.zeros(2, 0, dtype=torch.int64)
 
 
 def _or_null(metrics: dict[str, float]) -> dict[str, float | None]:

@@ -27,15 +27,14 @@ class Queries:
 
     Attributes:
         hidden: [queries, hidden_dim].
+        targets: int64 [queries], the item whose rank is asked for; None where only top lists are wanted.
         excluded: int64 [2, exclusions]; item excluded[1, j] is left out of the ranking of query excluded[0, j],
-            in ascending order of the query.
-        targets: int64 [queries], the item whose rank is asked for; never left out. None where only top lists are
-            wanted.
+            in ascending order of the query. A query's own target stays in. None: nothing is left out.
     """
 
     hidden: torch.Tensor
-    excluded: torch.Tensor
     targets: torch.Tensor | None = None
+    excluded: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +104,8 @@ class CatalogRanking:
 
     def _exclude(self, scores: torch.Tensor, queries: Queries, start: int) -> None:
         """Set the scores of this rank's excluded items of the block's queries, from query `start` on, to −inf."""
+        if queries.excluded is None:
+            return
         ends = torch.tensor([start, start + len(scores)], device=scores.device)
         low, high = torch.searchsorted(queries.excluded[0].contiguous(), ends).tolist()
         query, item = queries.excluded[:, low:high]

@@ -61,7 +61,9 @@ class Objective(nn.Module):
             [step.histories.numel(), step.targets.numel(), step.negatives.numel()]
         )
         padded = functional.pad(encoded, (0, 0, 0, 1))  # padding points behind the last distinct row
-        hidden = self._run_backbone(functional.embedding(in_histories.view(samples, length), padded))  # [samples, length, hidden_dim]
+        hidden = self._run_backbone(
+            functional.embedding(in_histories.view(samples, length), padded)
+        )  # [samples, length, hidden_dim]
 
         predicted = step.targets != PADDING  # [samples, length]
         hidden = self._space(hidden[predicted])  # [targets, hidden_dim]

@@ -36,7 +36,8 @@ def _reference(vectors: torch.Tensor, queries: Queries, similarity: str, top_k: 
     scores = hidden @ items.T
     ranks, tops = [], []
     for query, target in enumerate(queries.targets.tolist()):  # type: ignore[union-attr]
-        left_out = {item for q, item in queries.excluded.T.tolist() if q == query and item != target}
+        pairs = [] if queries.excluded is None else queries.excluded.T.tolist()
+        left_out = {item for q, item in pairs if q == query and item != target}
         order = sorted(set(range(len(items))) - left_out, key=lambda item: (-scores[query, item], item))
         ranks.append(order.index(target) + 1)
         tops.append((order + [NO_ITEM] * top_k)[:top_k])
@@ -48,8 +49,8 @@ def _queries(seed: int, count: int = 7, dim: int = 5) -> tuple[torch.Tensor, Que
     excluded = [(q, i) for q in range(count) for i in generator.choice(NUM_ITEMS, generator.integers(0, 9))]
     return torch.from_numpy(generator.standard_normal((NUM_ITEMS, dim))), Queries(
         torch.from_numpy(generator.standard_normal((count, dim))),
-        torch.tensor(excluded, dtype=torch.int64).T,
         torch.from_numpy(generator.integers(0, NUM_ITEMS, count)),
+        torch.tensor(excluded, dtype=torch.int64).T,
     )
 
 
@@ -68,14 +69,14 @@ def test_of_equal_scores_the_lower_index_comes_first(world_size: int) -> None:
     generator = np.random.default_rng(5)
     vectors = torch.from_numpy(generator.integers(-1, 2, (NUM_ITEMS, 2)).astype(np.float64))  # many equal scores
     hidden = torch.from_numpy(generator.integers(-1, 2, (9, 2)).astype(np.float64))  # some queries score all alike
-    queries = Queries(hidden, torch.zeros(2, 0, dtype=torch.int64), torch.arange(9) * 3)
+    queries = Queries(hidden, torch.arange(9) * 3)
     expected = _reference(vectors, queries, "dot", 10)
     assert run_ranks(world_size, _rank, vectors, queries, "dot", 10) == [expected] * world_size
 
 
 @pytest.mark.distributed
 def test_more_ranks_than_items() -> None:
-    queries = Queries(torch.ones(2, 1), torch.tensor([[1], [1]]), torch.tensor([1, 1]))
+    queries = Queries(torch.ones(2, 1), torch.tensor([1, 1]), torch.tensor([[1], [1]]))
     expected = [[1, 1], [[1, 0], [1, 0]]]  # both items; nothing is left out, as item 1 is the target of query 1
     assert run_ranks(3, _rank, torch.tensor([[1.0], [2.0]]), queries, "dot", 3)[2] == expected
 
@@ -83,20 +84,20 @@ def test_more_ranks_than_items() -> None:
 def test_lists_end_where_nothing_is_left() -> None:
     excluded = torch.tensor([[0, 0, 1, 1, 1], [0, 2, 0, 1, 2]])
     ranking = CatalogRanking(torch.tensor([[3.0], [2.0], [1.0]]), 0, "dot", Communicator(), 1 << 20)
-    ranked = ranking.rank(Queries(torch.ones(2, 1), excluded), 3)
+    ranked = ranking.rank(Queries(torch.ones(2, 1), excluded=excluded), 3)
     assert ranked.items.tolist() == [[1, NO_ITEM, NO_ITEM], [NO_ITEM] * 3]
     assert ranked.ranks.tolist() == []
 
 
 def test_a_target_is_never_left_out() -> None:
     ranking = CatalogRanking(torch.tensor([[3.0], [2.0], [1.0]]), 0, "dot", Communicator(), 1 << 20)
-    queries = Queries(torch.ones(1, 1), torch.tensor([[0, 0], [0, 1]]), torch.tensor([1]))
+    queries = Queries(torch.ones(1, 1), torch.tensor([1]), torch.tensor([[0, 0], [0, 1]]))
     assert ranking.rank(queries).ranks.tolist() == [1]
 
 
 def test_no_queries() -> None:
     ranking = CatalogRanking(torch.ones(3, 1), 0, "dot", Communicator(), 1 << 20)
-    ranked = ranking.rank(Queries(torch.zeros(0, 1), torch.zeros(2, 0, dtype=torch.int64), torch.zeros(0).long()), 2)
+    ranked = ranking.rank(Queries(torch.zeros(0, 1), torch.zeros(0).long()), 2)
     assert ranked.ranks.shape == (0,)
     assert ranked.items.shape[0] == 0
 
@@ -105,6 +106,6 @@ def test_a_diverged_model_is_refused_instead_of_ranked_first() -> None:
     with pytest.raises(AlphafuseError, match=r"1 item vectors .* not finite: the training has diverged"):
         CatalogRanking(torch.tensor([[1.0], [torch.nan]]), 0, "dot", Communicator(), 1 << 20)
     ranking = CatalogRanking(torch.ones(3, 1), 0, "dot", Communicator(), 1 << 20)
-    queries = Queries(torch.tensor([[torch.inf]]), torch.zeros(2, 0, dtype=torch.int64), torch.tensor([1]))
+    queries = Queries(torch.tensor([[torch.inf]]), torch.tensor([1]))
     with pytest.raises(AlphafuseError, match="1 hidden states"):
         ranking.rank(queries)
