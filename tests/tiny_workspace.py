@@ -7,9 +7,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import safetensors.torch
+import torch
 
+from alphafuse.collectives import Communicator
 from alphafuse.config import Config, parse_config
 from alphafuse.matrices import to_column
+from alphafuse.training.checkpoint import DENSE_FILE, write_table_rows
+from alphafuse.training.model import build_objective, build_table
 from alphafuse.workspace import Workspace, fingerprint
 
 NUM_ITEMS = 30
@@ -91,3 +96,14 @@ def tiny_workspace(folder: Path) -> Workspace:
     popularity.commit(inputs)
     workspace.artifact("nullspace").commit(inputs, {"null_dim": NULL_DIM, "row_dim": HIDDEN_DIM - NULL_DIM})
     return workspace
+
+
+def tiny_model(workspace: Workspace, config: Config) -> None:
+    """Write a `model` artefact whose rows are random: what is done with scores does not depend on training."""
+    communicator, artifact, inputs = Communicator(), workspace.artifact("model"), {"made by": "hand"}
+    objective = build_objective(config, workspace, communicator)
+    table = build_table(config, workspace, objective.encoder, communicator, torch.device("cpu"))
+    for first, stop in ((0, 13), (13, NUM_ITEMS)):  # as two ranks would have written it
+        write_table_rows(artifact, fingerprint(inputs), first, {"rows": table.trainable[first:stop]})
+    artifact.write_file(DENSE_FILE, safetensors.torch.save(objective.state_dict()), fingerprint(inputs))
+    artifact.commit(inputs, {"best": {"epoch": 1}})
