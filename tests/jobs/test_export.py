@@ -32,8 +32,6 @@ def test_vectors_and_weights_rebuild_the_model(tmp_path: Path, monkeypatch: pyte
     files = [file for file in artifact.require().files if file.name.startswith("items-")]
     tables = [artifact.read_table(file.name) for file in files]
     assert [item for table in tables for item in table["item_index"].to_pylist()] == list(range(NUM_ITEMS))
-        range(NUM_ITEMS)
-    )
     item_ids = [item_id for table in tables for item_id in table["item_id"].to_pylist()]
     assert item_ids == [f"item {number}" for number in range(NUM_ITEMS)]
     vectors = torch.from_numpy(np.concatenate([from_column(table["vector"])[0] for table in tables]))
