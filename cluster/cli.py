@@ -1,0 +1,218 @@
+"""The command `alphafuse`: parses and calls, nothing more.
+
+What is heavy to import is imported inside of the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+if TYPE_CHECKING:
+    from alphafuse.config import Config
+    from alphafuse.workspace import Workspace
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Sequential recommenders whose item embeddings keep what a language model knows.",
+)
+config_app = typer.Typer(no_args_is_help=True, help="Look at a configuration without running it.")
+app.add_typer(config_app, name="config")
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: train.learning_rate=1e-3.")
+]
+
+STAGE_HELP = {
+    "prepare": "Read catalog and interactions, split the users, write shards.",
+    "embed": "Embed the catalog's texts with a language model.",
+    "decompose": "Split the embedding space into row space and null space.",
+    "train": "Train the recommender, or continue a training.",
+    "evaluate": "Rank the full catalog for every test target.",
+    "export": "Write item vectors and weights for an index or a serving system.",
+    "report": "Write the HTML page of the run.",
+}
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+@app.command()
+def run(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    redo: Annotated[str | None, typer.Option(metavar="STAGE", help="Make this stage and all later ones again.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+) -> None:
+    """Run all stages; what is done already is skipped."""
+    with _settings(config, overrides) as (settings, workspace):
+        from jobs import pipeline
+
+        stages = pipeline.needed_stages(settings, until)
+        if redo is not None:
+            pipeline.redo(workspace, redo)
+        _run_stages(settings, workspace, stages)
+        _print_results(config, settings, workspace)
+
+
+def _stage_command(stage: str) -> Callable[..., None]:
+    def command(config: ConfigFile, overrides: Overrides = None) -> None:
+        with _settings(config, overrides) as (settings, workspace):
+            _run_stages(settings, workspace, [stage])
+
+    return command
+
+
+for _stage, _help in STAGE_HELP.items():
+    app.command(_stage, help=_help)(_stage_command(_stage))
+
+
+@app.command()
+def recommend(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    history: Annotated[
+        str | None, typer.Option(metavar="TITLES", help='Titles or ids, oldest first: "Toy Story,Heat".')
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="How many; default: recommend.top_k.")] = None,
+) -> None:
+    """Write the top items of many users, or show those of one history."""
+    with _settings(config, overrides) as (settings, workspace):
+        if history is None:
+            if top_k is not None:
+                section = settings.recommend.model_copy(update={"top_k": top_k})
+                settings = settings.model_copy(update={"recommend": section})
+            _run_stages(settings, workspace, ["recommend"])
+            return
+        from rich.console import Console
+        from rich.table import Table
+
+        from jobs.recommend import recommend_for_history
+        from jobs.runtime import connected
+
+        with _quiet(workspace) as output:
+            with connected(settings.ray):
+                items = recommend_for_history(settings, workspace, history.split(","), top_k)
+            table = Table("", "title", "item", "score", title=f"After {history}", title_justify="left", box=None)
+            for place, item in enumerate(items, start=1):
+                table.add_row(str(place), item.title, item.item_id, f"{item.score:.3f}")
+            Console(file=output).print(table, markup=False)
+
+
+@config_app.command("show")
+def config_show(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Print the whole configuration, defaults included."""
+    import yaml
+
+    with _settings(config, overrides) as (settings, _):
+        typer.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True), nl=False)
+
+
+@config_app.command("validate")
+def config_validate(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Check a configuration."""
+    with _settings(config, overrides):
+        typer.echo(f"{config} is valid")
+
+
+@contextmanager
+def _settings(path: Path, overrides: Sequence[str] | None) -> Iterator[tuple[Config, Workspace]]:
+    """Configuration and workspace; errors that a user can cure end the command with their message alone."""
+    from alphafuse.config import load_config
+    from alphafuse.errors import AlphafuseError
+    from alphafuse.workspace import Workspace
+
+    try:
+        settings = load_config(path, overrides or ())
+        yield settings, Workspace(settings.workspace)
+    except AlphafuseError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.secho("interrupted; the same command continues where it stopped", fg="yellow", err=True)
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def _quiet(workspace: Workspace) -> Iterator[TextIO]:
+    """Standard output for our own words, while what dependencies print goes to a file."""
+    import tempfile
+
+    from alphafuse.errors import AlphafuseError
+    from monitoring.quiet import chatter_to_file
+
+    remote = "://" in workspace.folder.uri
+    folder = Path(tempfile.mkdtemp(prefix="alphafuse-")) if remote else Path(workspace.folder.uri) / "logs"
+    log = folder / "run.log"
+    with chatter_to_file(log) as (output, errors):
+        try:
+            yield output
+        except (AlphafuseError, KeyboardInterrupt):
+            raise
+        except Exception:
+            traceback.print_exc(file=errors)
+            errors.write(f"this should not happen; what came before it stands in {log}\n")
+            raise typer.Exit(2) from None
+
+
+def _run_stages(settings: Config, workspace: Workspace, stages: Sequence[str]) -> None:
+    from jobs.pipeline import run_stages
+    from monitoring.console import RunConsole
+    from monitoring.event_log import EventLog
+
+    with _quiet(workspace) as output, RunConsole(output, settings.train.monitor) as console:
+        log = EventLog(workspace)
+
+        def listen(event: Any) -> None:
+            log(event)
+            console(event)
+
+        run_stages(settings, workspace, stages, listen)
+
+
+def _print_results(path: Path, settings: Config, workspace: Workspace) -> None:
+    """The metrics table, where the report is, and what to try next."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=sys.stdout, highlight=False)
+    evaluation = workspace.artifact("evaluation")
+    if evaluation.manifest() is None:
+        return
+    result = json.loads(evaluation.folder.read_bytes("metrics.json"))
+    title = (
+        f"{result['split']} · {result['queries']:,} targets · {result['num_items']:,} items · {result['similarity']}"
+    )
+    table = Table(title=title, title_justify="left", box=None)
+    table.add_column("")
+    for cutoff in settings.evaluate.cutoffs:
+        table.add_column(f"@{cutoff}", justify="right")
+    for name in ("hr", "ndcg", "mrr"):
+        table.add_row(name.upper(), *(f"{result['overall'][f'{name}@{k}']:.4f}" for k in settings.evaluate.cutoffs))
+    console.print()
+    console.print(table)
+    if workspace.artifact("report").manifest() is not None:
+        console.print(f"\nreport  {workspace.folder.uri}/report/index.html", soft_wrap=True)
+    console.print(
+        "try     " + f'alphafuse recommend {path} --history "{_example(workspace)}"', markup=False, soft_wrap=True
+    )
+    console.print(f"        alphafuse run {path} --redo train --set train.learning_rate=1e-3", soft_wrap=True)
+
+
+def _example(workspace: Workspace) -> str:
+    """Titles of a real history, to try by hand."""
+    manifest = workspace.artifact("recommendations").manifest()
+    examples = manifest.details["examples"] if manifest is not None else []
+    return ",".join(examples[0]["history"][-2:]) if examples else "TITLE,TITLE"

@@ -1,0 +1,73 @@
+"""Runs stages in their order on one connection to Ray, and makes them again when asked."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+import yaml
+
+from alphafuse.config import Config
+from alphafuse.errors import ConfigError
+from alphafuse.events import Event, Listener
+from alphafuse.workspace import ARTIFACT_STAGES, Workspace
+from jobs.runtime import connected
+
+STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
+"""All stages, in their order; each is the module `jobs.STAGE` with a function `run`."""
+
+
+def needed_stages(config: Config, until: str | None = None) -> list[str]:
+    """The stages of a whole run, up to and including `until`. IDs alone need no embeddings.
+
+    Raises:
+        ConfigError: there is no stage `until`.
+    """
+    last = STAGES[-1] if until is None else until
+    needless = {"embed", "decompose"} if config.model.encoder.name == "id" else set()
+    return [stage for stage in STAGES[: _position(last) + 1] if stage not in needless]
+
+
+def redo(workspace: Workspace, stage: str) -> None:
+    """Delete what a stage and all later ones have made.
+
+    Embeddings go only when `embed` itself is to be redone: by the content of the texts, that stage tells which
+    of them still hold.
+
+    Raises:
+        ConfigError: there is no such stage.
+    """
+    first = _position(stage)
+    for name, maker in ARTIFACT_STAGES.items():
+        if STAGES.index(maker) >= first and (name != "embeddings" or stage == "embed"):
+            workspace.artifact(name).clear()
+    if first <= STAGES.index("train"):
+        (workspace.folder / "checkpoints").delete()
+
+
+def run_stages(config: Config, workspace: Workspace, stages: Sequence[str], listen: Listener) -> None:
+    """Run the stages one after the other; what is committed already is skipped.
+
+    Emits "started" for each stage, and "skipped" where there was nothing to do; the stages emit the rest.
+    """
+    content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    workspace.folder.write_bytes("config.yaml", content.encode())
+    with connected(config.ray):
+        for stage in stages:
+            finished = False
+
+            def hear(event: Event) -> None:
+                nonlocal finished
+                finished = finished or event.kind == "finished"
+                listen(event)
+
+            listen(Event(stage, "started", {}))
+            importlib.import_module(f"jobs.{stage}").run(config, workspace, hear)
+            if not finished:
+                listen(Event(stage, "skipped", {}))
+
+
+def _position(stage: str) -> int:
+    if stage not in STAGES:
+        raise ConfigError(f"there is no stage {stage!r}; stages: {', '.join(STAGES)}")
+    return STAGES.index(stage)

@@ -1,0 +1,128 @@
+"""Shows a run to the person who started it: one line per stage with rate and time left, warnings, results.
+
+On a terminal the line of the running stage moves; elsewhere (files, CI) there is a plain line now and then.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from alphafuse.events import Event, Value
+
+PLAIN_SECONDS = 15.0
+
+
+class RunConsole:
+    """A listener and a context: `with RunConsole(stream, "ndcg@20") as listen`.
+
+    Args:
+        stream: where to write.
+        monitor: the validation metric that is shown with each epoch.
+    """
+
+    def __init__(self, stream: TextIO, monitor: str) -> None:
+        self.console = Console(file=stream, highlight=False)
+        self._monitor = monitor
+        self._progress = Progress(
+            TextColumn("  {task.description:<10}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[count]}"),
+            _RateColumn(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._unit: Value = None
+        self._started = 0.0
+        self._plain_at = 0.0
+
+    def __enter__(self) -> RunConsole:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._remove_task()
+        self._progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        show = {
+            "started": self._on_started,
+            "progress": self._on_progress,
+            "metrics": self._on_metrics,
+            "warning": self._on_warning,
+            "finished": self._on_finished,
+            "skipped": self._on_skipped,
+        }[event.kind]
+        show(event)
+
+    def _on_started(self, event: Event) -> None:
+        self._remove_task()
+        self._started, self._plain_at = event.time, event.time
+        self._task = self._progress.add_task(event.stage, total=None, count="", unit="")
+
+    def _on_progress(self, event: Event) -> None:
+        done, total, unit = (event.values.get(key) for key in ("done", "total", "unit"))
+        count = f"{_number(done)}" + (f" / {_number(total)}" if total is not None else "") + f" {unit}"
+        if self._task is not None:
+            if unit != self._unit:  # another part of the stage: the rate starts again
+                self._progress.reset(self._task)
+            self._progress.update(self._task, completed=_float(done), total=_float(total), count=count, unit=unit)
+        self._unit = unit
+        if not self.console.is_terminal and event.time - self._plain_at >= PLAIN_SECONDS:
+            self._plain_at = event.time
+            self.console.print(f"  {event.stage:<10} {count}, {event.time - self._started:.0f} s", soft_wrap=True)
+
+    def _on_metrics(self, event: Event) -> None:
+        shown = {name: event.values[name] for name in ("epoch", "loss", self._monitor) if name in event.values}
+        text = "  ".join(f"{name} {_number(value)}" for name, value in shown.items())
+        self.console.print(f"  [dim]{event.stage:<10} {text}[/dim]", soft_wrap=True)
+
+    def _on_warning(self, event: Event) -> None:
+        self.console.print(f"[yellow]! {event.stage:<10} {escape(str(event.values['message']))}[/]", soft_wrap=True)
+
+    def _on_finished(self, event: Event) -> None:
+        self._remove_task()
+        facts = [
+            f"{name} {_number(value)}" for name, value in event.values.items() if value not in (0, None, "", False)
+        ]
+        seconds = f"{event.time - self._started:.1f} s"
+        self.console.print(
+            f"[green]✓[/] {event.stage:<10} {seconds:>8}  [dim]{escape(' · '.join(facts))}[/]", soft_wrap=True
+        )
+
+    def _on_skipped(self, event: Event) -> None:
+        self._remove_task()
+        self.console.print(f"[green]✓[/] {event.stage:<10} {'—':>8}  [dim]done before[/]", soft_wrap=True)
+
+    def _remove_task(self) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
+
+
+class _RateColumn(ProgressColumn):
+    """Units per second of the running task."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{_number(round(task.speed, 1))}/s", style="dim")
+
+
+def _number(value: Value) -> str:
+    """Integers with thousands separators, other numbers with four digits that count."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+def _float(value: Value) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None
