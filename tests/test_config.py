@@ -1,0 +1,104 @@
+"""Configuration: defaults, overrides, and errors that name the path and the nearest valid key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alphafuse.config import Config, load_config, parse_config
+from alphafuse.errors import ConfigError
+
+MINIMAL = "workspace: runs/x\ndata:\n  catalog: {path: items.parquet}\n  interactions: {path: log.parquet}\n"
+
+
+def _load(tmp_path: Path, text: str, *overrides: str) -> Config:
+    (tmp_path / "config.yaml").write_text(text)
+    return load_config(tmp_path / "config.yaml", overrides)
+
+
+def _tree(**sections: Any) -> dict[str, Any]:
+    data = {"catalog": {"path": "items.parquet"}, "interactions": {"path": "log.parquet"}}
+    return {"workspace": "runs/x", "data": data, **sections}
+
+
+def test_defaults_and_overrides(tmp_path: Path) -> None:
+    config = _load(tmp_path, MINIMAL, "train.learning_rate=1e-2", "model.encoder.name=id", "evaluate.cutoffs=[5,20]")
+    assert config.train.learning_rate == 0.01
+    assert config.model.encoder.name == "id"
+    assert config.evaluate.cutoffs == (5, 20)
+    assert config.data.catalog.path == "items.parquet"
+    assert config.train.batch_size == Config.model_validate(_tree()).train.batch_size
+
+
+def test_ranking_goes_by_what_was_trained_unless_told() -> None:
+    assert parse_config(_tree()).similarity == "cosine"
+    assert parse_config(_tree(train={"loss": {"similarity": "dot"}})).similarity == "dot"
+    assert parse_config(_tree(evaluate={"similarity": "dot"})).similarity == "dot"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tran={}", "tran: unknown key; did you mean 'train'?"),
+        ("train.lr=1", "train.lr: unknown key; did you mean 'train.learning_rate'?"),
+        ("train.loss.temprature=1", "train.loss.temprature: unknown key; did you mean 'train.loss.temperature'?"),
+        ("model.encoder.fusionn=add", "model.encoder.fusionn: unknown key; did you mean 'model.encoder.fusion'?"),
+        ("model.encoder={name: id, fusion: add}", "model.encoder.fusion: unknown key; valid keys here: name, init"),
+        ("embed.null_dim=3", "embed.null_dim: unknown key; did you mean 'decompose.null_dim'?"),
+        ("ray.zzz=3", "ray.zzz: unknown key; valid keys here: address, num_cpus"),
+        ("model.encoder.name=alphafuze", "model.encoder.name: must be one of 'alphafuse', 'id' (found 'alphafuze')"),
+        ("model.encoder.fusion=sum", "model.encoder.fusion: input should be 'add' or 'replace' (found 'sum')"),
+        ("train.batch_size=many", "train.batch_size: input should be a valid integer"),
+        ("train.batch_size=0", "train.batch_size: input should be greater than or equal to 1 (found 0)"),
+        ("train=3", "train: input should be"),
+        ("decompose.row_energy=0.9", "decompose: exactly one of null_dim, null_threshold, row_energy must be set"),
+        ("decompose.null_dim=200", "configuration: decompose.null_dim (200) exceeds model.hidden_dim (128)"),
+        ("train.monitor=ndcg@7", "configuration: train.monitor 'ndcg@7' is not measured; valid: hr@1"),
+        ("train.deepspeed.bf16=true", "train.deepspeed: `bf16` needs zero_stage 1 or 2"),
+    ],
+)
+def test_errors_name_the_path_and_the_remedy(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        _load(tmp_path, MINIMAL, override)
+    assert str(error.value).startswith(message)
+
+
+def test_all_errors_are_named_at_once() -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_config({"workspace": "x", "data": {"catalog": {}, "interactions": {"path": 3}}, "seed": -1})
+    assert [line.split(":")[0] for line in str(error.value).splitlines()] == [
+        "seed",
+        "data.catalog.path",
+        "data.interactions.path",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train", "expected key.path=value"),
+        (".x=1", "expected key.path=value"),
+        ("workspace.x=1", "workspace is a value, not a section"),
+        ("train.loss={", "is not a YAML value"),
+        ("train.lr=1", "did you mean 'train.learning_rate'"),
+    ],
+)
+def test_bad_overrides_are_refused(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _load(tmp_path, MINIMAL, override)
+
+
+def test_unreadable_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read the configuration .*nothing\.yaml: No such file"):
+        load_config(tmp_path / "nothing.yaml")
+    with pytest.raises(ConfigError, match="is not valid YAML"):
+        _load(tmp_path, "a: [")
+    with pytest.raises(ConfigError, match="expected keys and values at the top level, found list"):
+        _load(tmp_path, "- a")
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda p: p.name)
+def test_ready_made_configurations_are_valid(path: Path) -> None:
+    assert load_config(path).workspace.startswith("runs/")
