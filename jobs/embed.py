@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
+from ray.util.annotations import RayDeprecationWarning
 
 from alphafuse.config import Config, EmbedConfig
 from alphafuse.errors import AlphafuseError, DataError, ResourceError
@@ -140,10 +142,16 @@ def _embed_batches(
     _configure_ray_data()
     shards = catalog.require().files
     batches = [_as_row(batch, shards) for batch in plan.batches]
-    results = (
-        ray.data.from_items(batches, override_num_blocks=len(batches))
-        .map(functools.partial(_read_texts, catalog=catalog), num_cpus=0)
-        .map(
+    # Reading asks for no CPU: the engines may have taken all of them.
+    texts = ray.data.from_items(batches, override_num_blocks=len(batches)).map(
+        functools.partial(_read_texts, catalog=catalog),
+        compute=ray.data.TaskPoolStrategy(size=_engines(config, plan)),
+        num_cpus=0,
+    )
+    with warnings.catch_warnings():
+        # max_task_retries has no other way in; Ray announces to close this one in 2.64.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        results = texts.map(
             _Engine,  # type: ignore[arg-type]  # the annotation leaves out callable classes
             fn_constructor_args=(encoder, store, config.normalize, config.storage_dtype),
             compute=ray.data.ActorPoolStrategy(size=_engines(config, plan)),
@@ -151,7 +159,6 @@ def _embed_batches(
             num_gpus=config.gpus_per_worker,
             max_task_retries=_BATCH_RETRIES,
         )
-    )
     done, failed, seconds = plan.distinct - plan.to_embed, Counter[str](), 0.0
     for result in _rows(results):
         done += result["texts"]

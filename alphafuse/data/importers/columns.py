@@ -28,7 +28,7 @@ def require_columns(where: str, available: Sequence[str], wanted: Iterable[str])
     for column in wanted:
         if column not in available:
             near = difflib.get_close_matches(column, available, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f"; did you mean {near[0]!r}?" if near else "."
             raise DataError(f"{where} has no column {column!r}{hint} Its columns: {', '.join(available)}")
 
 
