@@ -106,6 +106,7 @@ class RunConsole:
 
     def _remove_task(self) -> None:
         if self._task is not None:
+            self._progress.refresh()
             self._progress.remove_task(self._task)
             self._task = None
 

@@ -5,7 +5,6 @@ Ray, vLLM and DeepSpeed write through loggers, `print` and C++; all of it passes
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -28,7 +27,6 @@ def chatter_to_file(path: Path) -> Iterator[tuple[TextIO, TextIO]]:
     with open(path, "a", encoding="utf-8") as log, open(kept[0], "w") as output, open(kept[1], "w") as errors:
         for descriptor in (1, 2):
             os.dup2(log.fileno(), descriptor)
-        logging.captureWarnings(True)
         try:
             yield output, errors
         finally:
@@ -36,4 +34,3 @@ def chatter_to_file(path: Path) -> Iterator[tuple[TextIO, TextIO]]:
             sys.stderr.flush()
             for descriptor, real in zip((1, 2), kept, strict=True):
                 os.dup2(real, descriptor)
-            logging.captureWarnings(False)

@@ -1,0 +1,74 @@
+"""The command line as a user meets it: help, errors without tracebacks, exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_workspace import tiny_config, tiny_workspace
+from typer.testing import CliRunner
+
+from cluster.cli import app
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(tiny_config(tmp_path / "run").model_dump(mode="json")))
+    return path
+
+
+def test_help_names_every_stage_and_imports_nothing_heavy() -> None:
+    result = runner.invoke(app, ["--help"])
+    assert result.exit_code == 0
+    for stage in ("run", "prepare", "embed", "decompose", "train", "evaluate", "recommend", "export", "report"):
+        assert f" {stage} " in result.output
+    code = "import sys, cluster.cli; print({'torch', 'ray', 'pydantic', 'pyarrow'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_config_show_and_validate(config: Path) -> None:
+    assert runner.invoke(app, ["config", "validate", str(config)]).output == f"{config} is valid\n"
+    shown = runner.invoke(app, ["config", "show", str(config), "--set", "train.batch_size=12"])
+    assert yaml.safe_load(shown.output)["train"]["batch_size"] == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["config", "validate", "CONFIG", "--set", "train.lr=1"], "did you mean 'train.learning_rate'?"),
+        (["run", "missing.yaml"], "cannot read the configuration missing.yaml"),
+        (["run", "CONFIG", "--redo", "tran"], "there is no stage 'tran'"),
+        (["run", "CONFIG", "--until", "tran"], "there is no stage 'tran'"),
+    ],
+)
+def test_what_a_user_can_cure_is_told_without_a_traceback(config: Path, arguments: list[str], message: str) -> None:
+    result = runner.invoke(app, [str(config) if argument == "CONFIG" else argument for argument in arguments])
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.engine
+def test_a_stage_that_lacks_its_input_says_which_stage_to_run(config: Path) -> None:
+    """In a process of its own, as the quiet log redirects its descriptors."""
+    command = [sys.executable, "-c", "from cluster.cli import main; main()", "evaluate", str(config)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert "holds no finished 'model'; run the stage 'train' first" in result.stderr
+    assert len(result.stderr.splitlines()) <= 2
+
+
+def test_recommend_by_hand_needs_a_model(config: Path, tmp_path: Path) -> None:
+    tiny_workspace(tmp_path / "run")
+    command = [sys.executable, "-c", "from cluster.cli import main; main()"]
+    command += ["recommend", str(config), "--history", "item 1"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "run the stage 'train' first" in result.stderr

@@ -1,0 +1,107 @@
+"""The order of the stages, skipping, redoing. What the stages do is tested with each."""
+
+from __future__ import annotations
+
+import contextlib
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny_workspace import tiny_config, tiny_workspace
+
+from alphafuse.config import Config, IdConfig, parse_config
+from alphafuse.errors import ConfigError
+from alphafuse.events import Event
+from alphafuse.workspace import Workspace
+from jobs import pipeline
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the stages that were called; each commits its artefacts unless they are there."""
+    called: list[str] = []
+
+    @contextlib.contextmanager
+    def no_ray(config: Any) -> Iterator[None]:
+        yield
+
+    def load(name: str) -> types.SimpleNamespace:
+        stage = name.removeprefix("jobs.")
+
+        def run(config: Config, workspace: Workspace, listen: Any) -> None:
+            called.append(stage)
+            names = [name for name, maker in pipeline.ARTIFACT_STAGES.items() if maker == stage]
+            if workspace.artifact(names[0]).manifest() is None:
+                for name in names:
+                    workspace.artifact(name).commit({})
+                listen(Event(stage, "finished", {}))
+
+        return types.SimpleNamespace(run=run)
+
+    monkeypatch.setattr(pipeline, "connected", no_ray)
+    monkeypatch.setattr(pipeline.importlib, "import_module", load)
+    return called
+
+
+def _committed(workspace: Workspace) -> list[str]:
+    return [name for name in pipeline.ARTIFACT_STAGES if workspace.artifact(name).manifest() is not None]
+
+
+def test_stages_run_in_order_and_tell_what_they_did(tmp_path: Path, ran: list[str]) -> None:
+    config, workspace = tiny_config(tmp_path), Workspace(str(tmp_path))
+    events: list[Event] = []
+    pipeline.run_stages(config, workspace, pipeline.needed_stages(config, "train"), events.append)
+    assert ran == ["prepare", "embed", "decompose", "train"]
+    assert [event.kind for event in events] == ["started", "finished"] * 4
+    events.clear()
+    pipeline.run_stages(config, workspace, ["train", "evaluate"], events.append)
+    assert [(event.stage, event.kind) for event in events] == [
+        ("train", "started"),
+        ("train", "skipped"),
+        ("evaluate", "started"),
+        ("evaluate", "finished"),
+    ]
+    assert parse_config(yaml.safe_load((tmp_path / "config.yaml").read_text())) == config
+
+
+def test_ids_alone_need_no_embeddings(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    model = config.model.model_copy(update={"encoder": IdConfig()})
+    stages = pipeline.needed_stages(config.model_copy(update={"model": model}))
+    assert stages == ["prepare", "train", "evaluate", "recommend", "export", "report"]
+    assert pipeline.needed_stages(config) == list(pipeline.STAGES)
+
+
+def test_redo_deletes_a_stage_and_what_follows(tmp_path: Path, ran: list[str]) -> None:
+    config, workspace = tiny_config(tmp_path), Workspace(str(tmp_path))
+    pipeline.run_stages(config, workspace, pipeline.STAGES, lambda event: None)
+    checkpoint = tmp_path / "checkpoints" / "step-1" / "file"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    pipeline.redo(workspace, "evaluate")
+    assert _committed(workspace) == [
+        "catalog",
+        "sequences",
+        "popularity",
+        "embeddings",
+        "nullspace",
+        "features",
+        "model",
+    ]
+    assert checkpoint.exists()
+    pipeline.redo(workspace, "train")
+    assert _committed(workspace)[-1] == "features"
+    assert not checkpoint.exists()
+    pipeline.redo(workspace, "prepare")
+    assert _committed(workspace) == ["embeddings"]  # it tells by the texts itself what still holds
+    pipeline.redo(workspace, "embed")
+    assert _committed(workspace) == []
+
+
+def test_unknown_stages_are_refused(tmp_path: Path) -> None:
+    for call in (pipeline.redo, lambda w, s: pipeline.needed_stages(tiny_config(tmp_path), s)):
+        with pytest.raises(ConfigError, match="there is no stage 'tran'; stages: prepare, embed"):
+            call(tiny_workspace(tmp_path), "tran")
