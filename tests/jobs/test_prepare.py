@@ -252,7 +252,7 @@ def test_without_timestamps_the_order_of_the_log_counts(tmp_path: Path) -> None:
     rows = stored_sequences(prepared(configuration(tmp_path, interactions=log, split={"kind": "leave_one_out"})))
     assert rows["u"]["items"] == items
     temporal = configuration(tmp_path, interactions=log, split={"kind": "temporal"})
-    with pytest.raises(ConfigError, match="temporal needs data.interactions.timestamp"):
+    with pytest.raises(ConfigError, match=r"temporal needs data\.interactions\.timestamp"):
         prepared(temporal)
 
 

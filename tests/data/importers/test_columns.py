@@ -1,0 +1,97 @@
+"""What becomes of ids, times and texts of every column type."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from alphafuse.data.importers.columns import as_ids, as_text, as_times
+from alphafuse.errors import DataError
+
+UTC = datetime.timezone.utc
+
+
+def column(values: list[Any], kind: pa.DataType | None = None) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array(values, kind)])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (column(["007", "a b", "", None]), ["007", "a b", None, None]),
+        (column(["x", None], pa.large_string()), ["x", None]),
+        (column([7, None, -1]), ["7", None, "-1"]),
+        (column([7, 2**64 - 1], pa.uint64()), ["7", "18446744073709551615"]),
+        (column([7.0, float("nan"), None]), ["7", None, None]),
+        (column(["a", "b", "a"]).dictionary_encode(), ["a", "b", "a"]),
+        (column([None, None]), [None, None]),
+        (pa.chunked_array([], pa.string()), []),
+        (pa.chunked_array([["a"], ["b"]]), ["a", "b"]),
+    ],
+)
+def test_ids_become_strings(given: pa.ChunkedArray, expected: list[str | None]) -> None:
+    assert as_ids(given, "file", "id").to_pylist() == expected
+
+
+@pytest.mark.parametrize("values", [[1.5], [True], [[1]], [{"a": 1}], [b"x"], [datetime.date(2020, 1, 1)]])
+def test_other_ids_are_refused(values: list[Any]) -> None:
+    with pytest.raises(DataError, match=r"file: column 'id' (must hold ids|holds ids that are not whole)"):
+        as_ids(column(values), "file", "id")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected", "kind"),
+    [
+        (column([3, None, 1]), [3, None, 1], "numbers"),
+        (column([0.5, float("nan"), float("inf")]), [0.5, None, None], "numbers"),
+        (column(["10", " 9 ", ""]), [10, 9, None], "numbers"),
+        (column(["881250949.5", None]), [881250949.5, None], "numbers"),
+        (column(["1970-01-02", "1970-01-01 00:00:01"]), [86_400e6, 1e6], "dates"),
+        (column(["1970-01-01T01:00:00+01:00"]), [0], "dates"),
+        (column([datetime.date(1970, 1, 3), None]), [2 * 86_400e6, None], "dates"),
+        (column([datetime.datetime(1970, 1, 1, 0, 0, 2)]), [2e6], "dates"),
+        (column([datetime.datetime(1970, 1, 1, 0, 0, 2, tzinfo=UTC)], pa.timestamp("ns", "UTC")), [2e6], "dates"),
+        (column([None, None], pa.string()), [None, None], None),
+    ],
+)
+def test_times(given: pa.ChunkedArray, expected: list[float | None], kind: str | None) -> None:
+    times, found = as_times(given, "file", "time")
+    assert found == kind
+    np.testing.assert_array_equal(times, np.array([np.nan if value is None else value for value in expected], float))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["5", "yesterday"], "found the string 'yesterday'"),
+        (["5", "2020-01-01"], "all of one kind; found the string '2020-01-01'"),
+        ([True], "must hold timestamps .*found bool"),
+        ([[1]], "must hold timestamps"),
+    ],
+)
+def test_other_times_are_refused(values: list[Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        as_times(column(values), "file", "time")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (column(["a", None]), ["a", ""]),
+        (column([1995, None]), ["1995", ""]),
+        (column([["Drama", "War"], [], None]), ["Drama, War", "", ""]),
+        (column(["a", "a"]).dictionary_encode(), ["a", "a"]),
+    ],
+)
+def test_texts(given: pa.ChunkedArray, expected: list[str]) -> None:
+    assert as_text(given, "file", "text").to_pylist() == expected
+
+
+@pytest.mark.parametrize("values", [[{"a": 1}], [b"bytes"], [[{"a": 1}]], [[["nested"]]]])
+def test_other_texts_are_refused(values: list[Any]) -> None:
+    with pytest.raises(DataError, match="file: column 'text' cannot be used as text"):
+        as_text(column(values), "file", "text")
