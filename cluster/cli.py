@@ -6,6 +6,7 @@ What is heavy to import is imported inside of the commands, so that `--help` ans
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -64,7 +65,9 @@ def run(
         if redo is not None:
             pipeline.redo(workspace, redo)
         _run_stages(settings, workspace, stages)
-        _print_results(config, settings, workspace)
+        _print_results(
+            " ".join([str(config), *(f"--set {shlex.quote(o)}" for o in overrides or ())]), settings, workspace
+        )
 
 
 def _stage_command(stage: str) -> Callable[..., None]:
@@ -182,8 +185,8 @@ def _run_stages(settings: Config, workspace: Workspace, stages: Sequence[str]) -
         run_stages(settings, workspace, stages, listen)
 
 
-def _print_results(path: Path, settings: Config, workspace: Workspace) -> None:
-    """The metrics table, where the report is, and what to try next."""
+def _print_results(arguments: str, settings: Config, workspace: Workspace) -> None:
+    """The metrics table, where the report is, and what to try next with the same arguments."""
     from rich.console import Console
     from rich.table import Table
 
@@ -206,9 +209,9 @@ def _print_results(path: Path, settings: Config, workspace: Workspace) -> None:
     if workspace.artifact("report").manifest() is not None:
         console.print(f"\nreport  {workspace.folder.uri}/report/index.html", soft_wrap=True)
     console.print(
-        "try     " + f'alphafuse recommend {path} --history "{_example(workspace)}"', markup=False, soft_wrap=True
+        "try     " + f'alphafuse recommend {arguments} --history "{_example(workspace)}"', markup=False, soft_wrap=True
     )
-    console.print(f"        alphafuse run {path} --redo train --set train.learning_rate=1e-3", soft_wrap=True)
+    console.print(f"        alphafuse run {arguments} --redo train --set train.learning_rate=1e-3", soft_wrap=True)
 
 
 def _example(workspace: Workspace) -> str:

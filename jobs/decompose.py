@@ -85,7 +85,11 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
         )
         listen(Event(STAGE, "warning", {"message": message}))
     _write_features(config, workspace, shards, nullspace, feature_inputs, progress)
-    listen(Event(STAGE, "finished", {**nullspace_artifact.require().details}))
+    facts = nullspace_artifact.require().details
+    listen(Event(STAGE, "finished", {name: facts[name] for name in _SUMMARY}))
+
+
+_SUMMARY = ("num_items", "embedding_dim", "hidden_dim", "row_dim", "null_dim", "method", "retained_energy", "clamped")
 
 
 class _Progress:

@@ -36,8 +36,9 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     result = run_workers(_evaluate_on_worker, config.train, {"config": config, "workspace": workspace}, listen)
     content = json.dumps(result, indent=1).encode()
     artifact.write_file(METRICS_FILE, content, fingerprint(inputs), rows=result["queries"])
-    artifact.commit(inputs, result)
-    listen(Event("evaluate", "finished", {"queries": result["queries"], **result["overall"]}))
+    artifact.commit(inputs, {"queries": result["queries"], "overall": result["overall"]})
+    monitor = config.train.monitor
+    listen(Event("evaluate", "finished", {"queries": result["queries"], monitor: result["overall"][monitor]}))
 
 
 def _evaluate_on_worker(
