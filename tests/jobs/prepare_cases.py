@@ -30,7 +30,7 @@ Row = tuple[str | None, str | None, float | None]
 """User id, item id, timestamp."""
 
 
-def configuration(folder: Path, hidden_dim: int = 2, **data: Any) -> Config:
+def configuration(folder: Path, /, hidden_dim: int = 2, **data: Any) -> Config:
     """items.parquet and log.parquet of `folder`, into `folder`/run."""
     sources = {"catalog": {"path": "items.parquet"}, "interactions": {"path": "log.parquet"}}
     return parse_config(
