@@ -102,12 +102,10 @@ def recommend(
         from rich.console import Console
         from rich.table import Table
 
-        from jobs.recommend import recommend_for_history
-        from jobs.runtime import connected
-
         with _quiet(workspace) as output:
-            with connected(settings.ray):
-                items = recommend_for_history(settings, workspace, history.split(","), top_k)
+            from jobs.recommend import recommend_for_history
+
+            items = recommend_for_history(settings, workspace, history.split(","), top_k)
             table = Table("", "title", "item", "score", title=f"After {history}", title_justify="left", box=None)
             for place, item in enumerate(items, start=1):
                 table.add_row(str(place), item.title, item.item_id, f"{item.score:.3f}")
@@ -171,11 +169,12 @@ def _quiet(workspace: Workspace) -> Iterator[TextIO]:
 
 
 def _run_stages(settings: Config, workspace: Workspace, stages: Sequence[str]) -> None:
-    from jobs.pipeline import run_stages
     from monitoring.console import RunConsole
     from monitoring.event_log import EventLog
 
     with _quiet(workspace) as output, RunConsole(output, settings.train.monitor) as console:
+        from jobs.pipeline import run_stages
+
         log = EventLog(workspace)
 
         def listen(event: Any) -> None:

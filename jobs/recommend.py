@@ -17,9 +17,10 @@ from alphafuse.data.importers.source import find_sources
 from alphafuse.data.users import Histories, single_history, test_users, users_of
 from alphafuse.evaluation.evaluator import catalog_ranking, gather_hidden_states, seen_items
 from alphafuse.evaluation.ranking import NO_ITEM, CatalogRanking, Queries
-from alphafuse.events import Event, Listener
+from alphafuse.events import Event, Listener, ignore
 from alphafuse.training.model import ScoringModel, load_trained
 from alphafuse.workspace import Artifact, Workspace, fingerprint
+from jobs.runtime import connected
 from jobs.worker_group import run_workers
 
 USERS_PER_SHARD = 10_000
@@ -66,7 +67,12 @@ def recommend_for_history(
     workspace.artifact("model").require()
     items = find_items(workspace.artifact("catalog"), names)
     arguments = {"config": config, "workspace": workspace, "items": items, "top_k": top_k or config.recommend.top_k}
-    return run_workers(_recommend_history_on_worker, config.train, arguments, lambda event: None)
+    if config.ray.address is None:
+        # All shards would lie on this machine anyway: one process holds them, without the wait for workers.
+        communicator, device = Communicator(), torch.device("cpu")
+        return _recommend_history_on_worker(**arguments, communicator=communicator, device=device, listen=ignore)
+    with connected(config.ray):
+        return run_workers(_recommend_history_on_worker, config.train, arguments, ignore)
 
 
 def _inputs(config: Config, workspace: Workspace) -> dict[str, Any]:

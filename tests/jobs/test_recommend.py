@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from gloo_workers import run_on_gloo
 from tiny_workspace import NUM_ITEMS, tiny_config, tiny_model, tiny_sequences, tiny_workspace
 
 from alphafuse.collectives import Communicator
-from alphafuse.config import Config
+from alphafuse.config import Config, RayConfig
 from alphafuse.errors import DataError, WorkspaceError
 from alphafuse.events import Event
 from alphafuse.training.model import load_trained
@@ -131,8 +132,11 @@ def test_bad_user_files_are_refused(tmp_path: Path, columns: dict[str, Any], mes
         _run(config, workspace)
 
 
-def test_a_history_by_hand(tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", [None, "auto"])  # in this process, or on the workers of a cluster
+def test_a_history_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str | None) -> None:
+    monkeypatch.setattr(recommend, "connected", lambda config: contextlib.nullcontext())
     config, workspace = _set_up(tmp_path, 2)
+    config = config.model_copy(update={"ray": RayConfig(address=address)})
     found = recommend.recommend_for_history(config, workspace, ["ITEM 7", " item 2"], 3)
     assert [item.item_id for item in found] == [f"item {item}" for item in _best(config, workspace, [7, 2])[:3]]
     assert [item.title for item in found] == [item.item_id for item in found]

@@ -42,9 +42,17 @@ def _vectors(workspace: Workspace) -> torch.Tensor:
     return load_trained(config, workspace, Communicator()).item_vectors()
 
 
-def test_two_workers_train_the_model_of_one(tmp_path: Path) -> None:
+TWO_WORKERS = {"workers": 2, "checkpoint_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def two(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """What two workers trained."""
+    return _train(tmp_path_factory.mktemp("two"), **TWO_WORKERS)[0]
+
+
+def test_two_workers_train_the_model_of_one(tmp_path: Path, two: Workspace) -> None:
     one, events = _train(tmp_path / "one")
-    two, _ = _train(tmp_path / "two", workers=2)
     torch.testing.assert_close(_vectors(one), _vectors(two), rtol=0, atol=1e-5)
     history, other = (w.artifact("model").require().details["history"] for w in (one, two))
     assert [entry["epoch"] for entry in history] == [1, 2]
@@ -81,15 +89,13 @@ def _dies_once(*, marker: str, communicator: Communicator, **rest: Any) -> Any:
     return train.train_on_worker(communicator=communicator, **rest)
 
 
-def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
-    settings = {"workers": 2, "checkpoint_steps": 2}
-    whole, _ = _train(tmp_path / "whole", **settings)
+def test_a_killed_worker_changes_nothing(tmp_path: Path, two: Workspace) -> None:
     broken = tiny_workspace(tmp_path / "broken")
-    config = tiny_config(tmp_path / "broken", **settings)
+    config = tiny_config(tmp_path / "broken", **TWO_WORKERS)
     arguments = {"config": config, "workspace": broken, "inputs": train.training_inputs(config, broken)}
     run_workers(_dies_once, config.train, {**arguments, "marker": str(tmp_path / "killed")}, lambda event: None)
     assert (tmp_path / "killed").exists()
-    assert torch.equal(_vectors(whole), _vectors(broken))
+    assert torch.equal(_vectors(two), _vectors(broken))
 
 
 def test_more_workers_than_the_cluster_has_are_refused(tmp_path: Path) -> None:
