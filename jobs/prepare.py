@@ -1,7 +1,8 @@
 """The stage `prepare`: catalog and log of any source become the artefacts `catalog`, `sequences` and `popularity`.
 
-The work is done by Ray tasks that meet in a folder `scratch/` of the workspace, so that no disk has to be shared and
-no process holds more than a bucket (and 8 bytes per item). What a task has finished is not done again by a later run.
+Owns the order of the steps and what is committed and reported. The work is done by Ray tasks (`prepare_tasks`) that
+meet in a folder `scratch/` of the workspace, so that no disk has to be shared and no process holds more than a bucket
+(and 8 bytes per item). What a task has finished is not done again by a later run.
 """
 
 from __future__ import annotations
@@ -14,29 +15,17 @@ from typing import Any
 import numpy as np
 import ray
 
-from alphafuse.config import CatalogConfig, Config, DataConfig, InteractionsConfig, SplitConfig
-from alphafuse.data.catalog import (
-    catalog_columns,
-    load_item_hashes,
-    partition_catalog,
-    sort_catalog_bucket,
-    write_catalog_shard,
-)
-from alphafuse.data.importers.source import Source, find_sources
-from alphafuse.data.interactions import (
-    group_users,
-    interaction_columns,
-    partition_interactions,
-    require_one_time_kind,
-)
+from alphafuse.config import Config, DataConfig, SplitConfig
+from alphafuse.data.importers.source import Source
+from alphafuse.data.interactions import require_one_time_kind
 from alphafuse.data.rules import catalog_warnings, interaction_warnings, nothing_left
-from alphafuse.data.scratch import once
-from alphafuse.data.sequence_shards import find_cuts, write_popularity, write_sequences_shard
-from alphafuse.data.splits import NAMES, UserParts, read_user_parts
+from alphafuse.data.splits import NAMES
 from alphafuse.errors import ConfigError, DataError
 from alphafuse.events import Event, Listener, Value
 from alphafuse.storage import Folder, resolve
 from alphafuse.workspace import Workspace, fingerprint
+from jobs import prepare_tasks as tasks
+from jobs.prepare_tasks import Sources, bucket_name
 from jobs.tasks import in_order, result
 
 STAGE = "prepare"
@@ -57,7 +46,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
         raise ConfigError("data.split.kind: temporal needs data.interactions.timestamp, the column to cut by")
     # A worker may have another current folder.
     data = config.data.model_copy(update={"folder": resolve(config.data.folder)})
-    sources = result(_find_all.remote(data))
+    sources = result(tasks.find_all.remote(data))
     stage = _Stage(data, config.seed, workspace, listen)
     catalog = _make_catalog(stage, sources.catalog)
     if catalog["items"] < config.model.hidden_dim:
@@ -71,13 +60,6 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     stage.scratch.delete()
     if stage.worked:
         listen(Event(STAGE, "finished", {**_flat("catalog", catalog), **_flat("sequences", sequences)}))
-
-
-@dataclass(frozen=True)
-class _Sources:
-    catalog: list[Source]
-    interactions: list[Source]
-    split: list[Source]
 
 
 @dataclass
@@ -123,7 +105,7 @@ def _make_catalog(stage: _Stage, sources: list[Source]) -> dict[str, Any]:
     scratch = stage.scratch / f"catalog-{wanted[:16]}-{num_buckets}"
     partitions = stage.do(
         "catalog files",
-        lambda number: _partition_catalog.remote(config, sources[number], scratch, number, num_buckets),
+        lambda number: tasks.partition_catalog.remote(config, sources[number], scratch, number, num_buckets),
         range(len(sources)),
     )
     read = _sum(partitions)
@@ -134,15 +116,15 @@ def _make_catalog(stage: _Stage, sources: list[Source]) -> dict[str, Any]:
         )
     runs = [name for partition in partitions for name in partition["runs"]]
     buckets = stage.do(
-        "catalog buckets", lambda number: _sort_catalog_bucket.remote(scratch, runs, number), range(num_buckets)
+        "catalog buckets", lambda number: tasks.sort_catalog_bucket.remote(scratch, runs, number), range(num_buckets)
     )
     num_items = sum(bucket["rows"] for bucket in buckets)
-    parts = [(_bucket_name(number), bucket["rows"]) for number, bucket in enumerate(buckets)]
+    parts = [(bucket_name(number), bucket["rows"]) for number, bucket in enumerate(buckets)]
     committed = artifact.committed_files(wanted)
     starts = {_shard_name(number): start for number, start in enumerate(range(0, num_items, shard_rows))}
     stage.do(
         "catalog shards",
-        lambda name: _write_catalog_shard.remote(
+        lambda name: tasks.write_catalog_shard.remote(
             artifact, name, wanted, scratch, parts, starts[name], min(starts[name] + shard_rows, num_items)
         ),
         [name for name in starts if name not in committed],
@@ -154,7 +136,7 @@ def _make_catalog(stage: _Stage, sources: list[Source]) -> dict[str, Any]:
     return counts
 
 
-def _make_sequences(stage: _Stage, sources: _Sources) -> dict[str, Any]:
+def _make_sequences(stage: _Stage, sources: Sources) -> dict[str, Any]:
     """The artefact `sequences`; returns the counts in its manifest."""
     artifact, catalog = stage.workspace.artifact("sequences"), stage.workspace.artifact("catalog")
     config, split = stage.data.interactions, stage.data.split
@@ -169,20 +151,20 @@ def _make_sequences(stage: _Stage, sources: _Sources) -> dict[str, Any]:
         return artifact.require().details
     wanted, num_buckets = fingerprint(inputs), _num_buckets(sources.interactions)
     scratch = stage.scratch / f"sequences-{wanted[:16]}-{num_buckets}"
-    parts: Any = _read_user_parts.remote(sources.split) if split.kind == "file" else None
+    parts: Any = tasks.read_user_parts.remote(sources.split) if split.kind == "file" else None
     counts, users = _group(stage, sources.interactions, parts, scratch, num_buckets)
 
-    cuts = _find_cuts.remote(scratch, [_bucket_name(number) for number in range(num_buckets)], split, stage.seed)
+    cuts = tasks.find_cuts.remote(scratch, [bucket_name(number) for number in range(num_buckets)], split, stage.seed)
     first_rows = np.cumsum([0, *users]).tolist()
     targets = stage.do(
         "user shards",
-        lambda bucket: _write_sequences_shard.remote(
+        lambda bucket: tasks.write_sequences_shard.remote(
             artifact,
             _shard_name(bucket),
             wanted,
             first_rows[bucket],
             scratch,
-            _bucket_name(bucket),
+            bucket_name(bucket),
             split,
             stage.seed,
             cuts,
@@ -208,10 +190,10 @@ def _group(
 ) -> tuple[dict[str, Any], list[int]]:
     """Group the log by user into the buckets; returns what was counted and the users of each bucket."""
     config = stage.data.interactions
-    item_hashes = _load_item_hashes.remote(stage.workspace.artifact("catalog"))
+    item_hashes = tasks.load_item_hashes.remote(stage.workspace.artifact("catalog"))
     partitions = stage.do(
         "log files",
-        lambda number: _partition_interactions.remote(
+        lambda number: tasks.partition_interactions.remote(
             config, sources[number], item_hashes, scratch, number, num_buckets
         ),
         range(len(sources)),
@@ -223,10 +205,10 @@ def _group(
     runs = [name for partition in partitions for name in partition["runs"]]
     users = []
     if runs:
-        listed = {} if parts is None else result(_count_users.remote(parts))
+        listed = {} if parts is None else result(tasks.count_users.remote(parts))
         buckets = stage.do(
             "user buckets",
-            lambda bucket: _group_users.remote(scratch, runs, bucket, stage.data.min_user_interactions, parts),
+            lambda bucket: tasks.group_users.remote(scratch, runs, bucket, stage.data.min_user_interactions, parts),
             range(num_buckets),
         )
         users = [bucket["rows"] for bucket in buckets]
@@ -245,7 +227,7 @@ def _make_popularity(stage: _Stage, num_items: int) -> None:
     inputs = {"sequences": sequences.require().fingerprint}
     if not artifact.is_committed(inputs):
         wanted = fingerprint(inputs)
-        stage.do("popularity", lambda _: _write_popularity.remote(artifact, wanted, sequences, num_items), [None])
+        stage.do("popularity", lambda _: tasks.write_popularity.remote(artifact, wanted, sequences, num_items), [None])
         artifact.commit(inputs)
 
 
@@ -263,10 +245,6 @@ def _split_inputs(split: SplitConfig, seed: int, sources: Sequence[Source]) -> d
 
 def _num_buckets(sources: Sequence[Source]) -> int:
     return max(1, -(-sum(source.bytes for source in sources) // BUCKET_BYTES))
-
-
-def _bucket_name(number: int) -> str:
-    return f"bucket-{number:05d}.arrow"
 
 
 def _shard_name(number: int) -> str:
@@ -289,71 +267,3 @@ def _flat(name: str, counts: Mapping[str, Any]) -> dict[str, Value]:
         elif not isinstance(value, list):
             flat[f"{name}.{key}"] = value
     return flat
-
-
-_write_catalog_shard = ray.remote(write_catalog_shard)
-_load_item_hashes = ray.remote(load_item_hashes)
-_read_user_parts = ray.remote(read_user_parts)
-_find_cuts = ray.remote(find_cuts)
-_write_sequences_shard = ray.remote(write_sequences_shard)
-_write_popularity = ray.remote(write_popularity)
-
-
-@ray.remote
-def _find_all(data: DataConfig) -> _Sources:
-    """Find the sources and check the columns of the first file of each before any work begins."""
-    catalog = find_sources("data.catalog", data.catalog.path, data.folder, data.catalog.format, data.catalog.split)
-    catalog[0].require(catalog_columns(data.catalog))
-    log = data.interactions
-    interactions = find_sources("data.interactions", log.path, data.folder, log.format, log.split)
-    interactions[0].require(interaction_columns(log))
-    split = []
-    if data.split.path is not None:
-        split = find_sources("data.split", data.split.path, data.folder)
-        split[0].require(["user_id", "split"])
-    return _Sources(catalog, interactions, split)
-
-
-@ray.remote
-def _partition_catalog(
-    config: CatalogConfig, source: Source, scratch: Folder, number: int, num_buckets: int
-) -> dict[str, Any]:
-    prefix = f"source-{number:05d}"
-    return once(scratch, f"{prefix}.json", lambda: partition_catalog(config, source, scratch, prefix, num_buckets))
-
-
-@ray.remote
-def _sort_catalog_bucket(scratch: Folder, runs: list[str], number: int) -> dict[str, Any]:
-    name = _bucket_name(number)
-    return once(scratch, f"{name}.json", lambda: sort_catalog_bucket(scratch, runs, number, name))
-
-
-@ray.remote
-def _partition_interactions(
-    config: InteractionsConfig,
-    source: Source,
-    item_hashes: np.ndarray,
-    scratch: Folder,
-    number: int,
-    num_buckets: int,
-) -> dict[str, Any]:
-    prefix = f"source-{number:05d}"
-    return once(
-        scratch,
-        f"{prefix}.json",
-        lambda: partition_interactions(config, source, item_hashes, scratch, prefix, num_buckets),
-    )
-
-
-@ray.remote
-def _count_users(parts: UserParts) -> dict[str, int]:
-    return {"users": len(parts.hashes), "null_ids": parts.null_ids}
-
-
-@ray.remote
-def _group_users(
-    scratch: Folder, runs: list[str], number: int, min_interactions: int, parts: UserParts | None
-) -> dict[str, Any]:
-    name = _bucket_name(number)
-    belongs = None if parts is None else parts.contain
-    return once(scratch, f"{name}.json", lambda: group_users(scratch, runs, number, name, min_interactions, belongs))

@@ -59,6 +59,13 @@ def test_a_file_of_each_format(tmp_path: Path, name: str) -> None:
     assert read(find(name, tmp_path)) == EXPECTED
 
 
+@pytest.mark.parametrize("name", ["rows.csv", "rows.item"])
+def test_ids_of_digits_keep_their_zeros(tmp_path: Path, name: str) -> None:
+    rows = [{"item_id": "007", "text": "01"}, {"item_id": "0", "text": None}]
+    write(tmp_path / name, rows)
+    assert read(find(name, tmp_path)) == rows
+
+
 def test_tabs_and_compression_go_by_the_name(tmp_path: Path) -> None:
     quoteless = [{**row, "text": row["text"] and row["text"].replace('"', "'")} for row in EXPECTED]
     write(tmp_path / "rows.tsv")
