@@ -111,6 +111,16 @@ def test_the_same_bytes_in_any_number_of_buckets(tmp_path: Path, monkeypatch: py
     assert list(stored_sequences(one).items()) == list(stored_sequences(many).items())  # also in this order
 
 
+def test_sources_and_workspace_may_be_uris(tmp_path: Path) -> None:
+    write_items(tmp_path / "items.parquet", ITEMS)
+    write_log(tmp_path / "log.parquet", damaged_log(3, num_users=40, num_items=20))
+    local = prepared(configuration(tmp_path))
+    remote = configuration(tmp_path, folder=f"file://{tmp_path}")
+    workspace = prepared(remote.model_copy(update={"workspace": f"file://{tmp_path}/uri"}))
+    assert stored_sequences(workspace) == stored_sequences(local)
+    assert artefact_bytes(tmp_path / "uri") == artefact_bytes(tmp_path / "run")
+
+
 def test_catalog_keeps_each_id_once_in_an_order_of_the_ids_alone(tmp_path: Path) -> None:
     items: list[tuple[str | None, str | None]] = [*ITEMS, ("item 3", "another text"), ("item 4", "text 4"), (None, "x")]
     items += [("blank", "  \t"), ("none", None)]
