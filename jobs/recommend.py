@@ -66,7 +66,8 @@ def recommend_for_history(
     """
     workspace.artifact("model").require()
     items = find_items(workspace.artifact("catalog"), names)
-    arguments = {"config": config, "workspace": workspace, "items": items, "top_k": top_k or config.recommend.top_k}
+    arguments: dict[str, Any] = {"config": config, "workspace": workspace, "items": items}
+    arguments["top_k"] = top_k or config.recommend.top_k
     if config.ray.address is None:
         # All shards would lie on this machine anyway: one process holds them, without the wait for workers.
         communicator, device = Communicator(), torch.device("cpu")
@@ -180,6 +181,12 @@ class _Names:
         )
 
 
+def _texts(catalog: Artifact, items: np.ndarray) -> dict[int, str]:
+    """What the language model was given of some items."""
+    table = item_names(catalog, items, ["text"])
+    return dict(zip(table["item_index"].to_pylist(), table["text"].to_pylist(), strict=True))
+
+
 def _write_shard(
     workspace: Workspace,
     artifact: Artifact,
@@ -202,15 +209,15 @@ def _write_shard(
             "scores": pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(scores[items != NO_ITEM])),
         }
     )
+    texts = _texts(workspace.artifact("catalog"), items[: len(shown)])
     examples = [
         {
             "user_id": table["user_id"][row].as_py(),
             "history": [names[item][1] for item in history],
             "recommended": [
-                {"item_id": item_id, "title": title, "score": score}
-                for item_id, title, score in zip(
-                    *(table[column][row].as_py() for column in ("item_ids", "titles", "scores")), strict=True
-                )
+                {"item_id": names[item][0], "title": names[item][1], "text": texts[item], "score": float(score)}
+                for item, score in zip(items[row].tolist(), scores[row], strict=True)
+                if item != NO_ITEM
             ],
         }
         for row, history in enumerate(shown)

@@ -19,8 +19,8 @@ from alphafuse.workspace import Artifact
 _SUGGESTIONS = 3
 
 
-def item_names(catalog: Artifact, items: np.ndarray) -> pa.Table:
-    """The rows `item_index`, `item_id`, `title` of some items, by ascending index, each once.
+def item_names(catalog: Artifact, items: np.ndarray, columns: Sequence[str] = ("item_id", "title")) -> pa.Table:
+    """The `item_index` and text columns of some items, by ascending index, each once.
 
     Only the row groups that hold one of them are read.
 
@@ -28,7 +28,6 @@ def item_names(catalog: Artifact, items: np.ndarray) -> pa.Table:
         items: any shape, item indices; negative ones are left out.
     """
     wanted = np.unique(items[items >= 0])
-    columns = ["item_index", "item_id", "title"]
     tables = []
     for file in catalog.require().files:
         rows = wanted[(wanted >= file.first_row) & (wanted < file.first_row + file.rows)] - file.first_row
@@ -36,10 +35,10 @@ def item_names(catalog: Artifact, items: np.ndarray) -> pa.Table:
             filesystem, path = catalog.folder.open()
             try:
                 with filesystem.open_input_file(f"{path}/{file.name}") as stream:
-                    tables.append(_take(pq.ParquetFile(stream), rows, columns))
+                    tables.append(_take(pq.ParquetFile(stream), rows, ["item_index", *columns]))
             except (OSError, pa.ArrowInvalid, KeyError) as error:
                 raise catalog.damaged(file.name, error) from error
-    schema = pa.schema([("item_index", pa.int64()), ("item_id", pa.string()), ("title", pa.string())])
+    schema = pa.schema([("item_index", pa.int64()), *((column, pa.string()) for column in columns)])
     return pa.concat_tables(tables) if tables else schema.empty_table()
 
 

@@ -1,0 +1,30 @@
+"""The report stage: one self-contained HTML page about the run. A view, made again whenever what it shows changes."""
+
+from __future__ import annotations
+
+from alphafuse.config import Config
+from alphafuse.events import Event, Listener
+from alphafuse.workspace import ARTIFACT_STAGES, Workspace, fingerprint
+from monitoring.report.content import gather
+from monitoring.report.environment import environment
+from monitoring.report.page import render
+
+PAGE = "index.html"
+
+
+def run(config: Config, workspace: Workspace, listen: Listener) -> None:
+    """Write the artefact `report`; stages that have not run are named as such on the page."""
+    manifests = {name: workspace.artifact(name).manifest() for name in ARTIFACT_STAGES if name != "report"}
+    inputs = {
+        "config": config.model_dump(mode="json"),
+        "artifacts": {name: None if manifest is None else manifest.fingerprint for name, manifest in manifests.items()},
+    }
+    artifact = workspace.artifact("report")
+    made = artifact.manifest()
+    if made is not None and made.fingerprint == fingerprint(inputs):
+        return
+    artifact.clear()
+    page = render(gather(config, workspace), environment())
+    artifact.write_file(PAGE, page.encode(), fingerprint(inputs))
+    artifact.commit(inputs)
+    listen(Event("report", "finished", {"page": f"{artifact.folder.uri}/{PAGE}"}))

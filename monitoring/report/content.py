@@ -1,0 +1,132 @@
+"""Gathers what the report shows from the artefacts of a workspace. What is not there is None, never invented."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from alphafuse.config import Config
+from alphafuse.nullspace.decomposition import load_nullspace
+from alphafuse.workspace import ARTIFACT_STAGES, Workspace
+from monitoring.event_log import read_events
+from monitoring.report.figures import singular_spectrum, training_curves
+
+STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A line of a table of facts; `concern` marks what was dropped or repaired."""
+
+    name: str
+    value: str
+    concern: bool = False
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds that a stage took over all its runs; None where it has not run to its end."""
+
+    stage: str
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything on the page, in its order. Details and results of stages that have not run are None."""
+
+    title: str
+    evaluation: dict[str, Any] | None
+    cutoffs: tuple[int, ...]
+    training: dict[str, Any] | None
+    training_figure: str | None
+    nullspace: dict[str, Any] | None
+    spectrum_figure: str | None
+    data: list[Fact]
+    embedding: list[Fact]
+    quarantined: dict[str, int]
+    examples: list[dict[str, Any]]
+    timings: list[Timing]
+    configuration: str
+
+
+def gather(config: Config, workspace: Workspace) -> Content:
+    """The content of the page about a workspace."""
+    details = {name: _details(workspace, name) for name in ARTIFACT_STAGES}
+    training, nullspace, embeddings = details["model"], details["nullspace"], details["embeddings"]
+    evaluation = workspace.artifact("evaluation")
+    spectrum_figure = None
+    if nullspace is not None:
+        spectrum = load_nullspace(workspace).spectrum
+        spectrum_figure = singular_spectrum(spectrum, nullspace["row_dim"], nullspace["hidden_dim"])
+    training_figure = None
+    if training is not None:
+        training_figure = training_curves(training["history"], config.train.monitor, training["best"]["epoch"])
+    return Content(
+        title=workspace.folder.uri.rstrip("/").rsplit("/", 1)[-1],
+        evaluation=None if details["evaluation"] is None else json.loads(evaluation.folder.read_bytes("metrics.json")),
+        cutoffs=config.evaluate.cutoffs,
+        training=training,
+        training_figure=training_figure,
+        nullspace=nullspace,
+        spectrum_figure=spectrum_figure,
+        data=_facts("catalog", details["catalog"]) + _facts("log", details["sequences"]),
+        embedding=_embedding_facts(embeddings),
+        quarantined=(embeddings or {}).get("quarantined_by_reason", {}),
+        examples=(details["recommendations"] or {}).get("examples", []),
+        timings=[Timing(stage, _seconds(workspace, stage)) for stage in STAGES if stage != "report"],
+        configuration=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+    )
+
+
+def _details(workspace: Workspace, name: str) -> dict[str, Any] | None:
+    manifest = workspace.artifact(name).manifest()
+    return None if manifest is None else manifest.details
+
+
+# What `prepare` counts without anything having been dropped or repaired.
+_PLAIN_COUNTS = {"items", "users", "rows_read", "interactions", "train", "validation", "test"}
+
+
+def _facts(prefix: str, details: Mapping[str, Any] | None) -> list[Fact]:
+    """Counts of `prepare`: totals, and of what it dropped or repaired those that occurred."""
+    facts = []
+    for name, value in (details or {}).items():
+        if isinstance(value, Mapping):
+            facts += _facts(f"{prefix}: {name}", value)
+        elif isinstance(value, int) and (value or name in _PLAIN_COUNTS):
+            facts.append(Fact(f"{prefix}: {name.replace('_', ' ')}", f"{value:,}", name not in _PLAIN_COUNTS))
+    return facts
+
+
+def _embedding_facts(details: Mapping[str, Any] | None) -> list[Fact]:
+    if details is None:
+        return []
+    encoder = details.get("encoder", {})
+    described = {name: encoder[name] for name in encoder if name != "files" and encoder[name] is not None}
+    counted = {name: value for name, value in details.items() if isinstance(value, (int, float)) and value}
+    concerns = {"empty", "quarantined", "unknown_ids"}
+    return [
+        Fact(
+            name.replace("_", " "),
+            f"{value:,}" if isinstance(value, (int, float)) and value is not True else str(value),
+            name in concerns,
+        )
+        for name, value in {**described, **counted}.items()
+    ]
+
+
+def _seconds(workspace: Workspace, stage: str) -> float | None:
+    """From each "started" to the "finished" that follows it; runs that were cut off or skipped do not count."""
+    total, started = None, None
+    for event in read_events(workspace, stage):
+        if event.kind == "started":
+            started = event.time
+        elif event.kind == "finished" and started is not None:
+            total = (total or 0.0) + event.time - started
+            started = None
+    return total
