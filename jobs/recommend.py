@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import torch
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config
-from alphafuse.data.catalog_lookup import find_items, item_names
+from alphafuse.data.catalog_lookup import find_items
 from alphafuse.data.importers.source import find_sources
 from alphafuse.data.users import Histories, single_history, test_users, users_of
-from alphafuse.evaluation.evaluator import catalog_ranking, gather_hidden_states, seen_items
-from alphafuse.evaluation.ranking import NO_ITEM, CatalogRanking, Queries
+from alphafuse.evaluation.evaluator import catalog_ranking
+from alphafuse.evaluation.recommendations import Recommendations, Recommended, rank_users
 from alphafuse.events import Event, Listener, ignore
-from alphafuse.training.model import ScoringModel, load_trained
-from alphafuse.workspace import Artifact, Workspace, fingerprint
+from alphafuse.training.model import load_trained
+from alphafuse.workspace import Workspace, fingerprint
 from jobs.runtime import connected
 from jobs.worker_group import run_workers
 
 USERS_PER_SHARD = 10_000
 EXAMPLES = 6
-
-
-@dataclass(frozen=True)
-class Recommended:
-    """One recommended item; a higher score is better."""
-
-    item_id: str
-    title: str
-    score: float
 
 
 def run(config: Config, workspace: Workspace, listen: Listener) -> None:
@@ -110,9 +98,19 @@ def _recommend_on_worker(
         name = f"part-{shard:05d}.parquet"
         chunk = Histories(histories.sequences, histories.users[start : start + USERS_PER_SHARD], {})
         if name not in written:
-            items, scores = _rank_users(config, model, chunk, config.recommend.top_k, ranking, communicator)
+            items, scores = rank_users(
+                model,
+                ranking,
+                chunk,
+                config.recommend.top_k,
+                config.recommend.exclude_seen,
+                config.evaluate.query_batch,
+                communicator,
+            )
             if communicator.rank == shard % communicator.world_size:
-                _write_shard(workspace, artifact, name, wanted, start, chunk, items, scores)
+                best = Recommendations(workspace.artifact("catalog"), chunk, items, scores)
+                details = {"examples": best.examples(EXAMPLES)} if shard == 0 else None
+                artifact.write_table(name, best.table, wanted, first_row=start, details=details)
         if communicator.rank == 0:
             done, total = start + len(chunk.users), len(histories.users)
             listen(Event("recommend", "progress", {"done": done, "total": total, "unit": "users"}))
@@ -132,94 +130,6 @@ def _recommend_history_on_worker(
 ) -> list[Recommended]:
     model = load_trained(config, workspace, communicator, device)
     ranking = catalog_ranking(model, config.evaluate, communicator, config.similarity)
-    best, scores = _rank_users(config, model, single_history(items), top_k, ranking, communicator)
-    names = _Names(workspace.artifact("catalog"), best)
-    return [
-        Recommended(*names[item], float(score)) for item, score in zip(best[0], scores[0], strict=True) if item >= 0
-    ]
-
-
-def _rank_users(
-    config: Config,
-    model: ScoringModel,
-    histories: Histories,
-    top_k: int,
-    ranking: CatalogRanking,
-    communicator: Communicator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Best items and their scores [users, top_k], equal on every rank. A collective."""
-    items, scores = [], []
-    sequences, batch_size = histories.sequences, config.evaluate.query_batch
-    for start in range(0, len(histories.users), batch_size):
-        users = histories.users[start : start + batch_size]
-        positions = histories.positions[start : start + batch_size]
-        hidden = gather_hidden_states(model, sequences, users, positions, communicator)
-        seen = seen_items(sequences, users, positions).to(hidden.device) if config.recommend.exclude_seen else None
-        ranked = ranking.rank(Queries(hidden, excluded=seen), top_k)
-        items.append(ranked.items.cpu().numpy())
-        scores.append(ranked.scores.cpu().numpy())
-    return np.concatenate(items), np.concatenate(scores)
-
-
-class _Names:
-    """Id and title of some items."""
-
-    def __init__(self, catalog: Artifact, *items: np.ndarray) -> None:
-        self._table = item_names(catalog, np.concatenate([part.ravel() for part in items]))
-        self._index = self._table["item_index"].to_numpy()
-
-    def __getitem__(self, item: int) -> tuple[str, str]:
-        row = int(np.searchsorted(self._index, item))
-        return self._table["item_id"][row].as_py(), self._table["title"][row].as_py()
-
-    def lists(self, items: np.ndarray, column: str) -> pa.ListArray:
-        """Lists of a column's values for [users, top_k] item indices; places without an item are left out."""
-        rows = np.searchsorted(self._index, items[items != NO_ITEM])
-        ends = np.cumsum([0, *(items != NO_ITEM).sum(axis=1)])
-        return pa.ListArray.from_arrays(
-            pa.array(ends, pa.int32()), self._table[column].combine_chunks().take(pa.array(rows))
-        )
-
-
-def _texts(catalog: Artifact, items: np.ndarray) -> dict[int, str]:
-    """What the language model was given of some items."""
-    table = item_names(catalog, items, ["text"])
-    return dict(zip(table["item_index"].to_pylist(), table["text"].to_pylist(), strict=True))
-
-
-def _write_shard(
-    workspace: Workspace,
-    artifact: Artifact,
-    name: str,
-    wanted: str,
-    first_row: int,
-    histories: Histories,
-    items: np.ndarray,
-    scores: np.ndarray,
-) -> None:
-    sequences = histories.sequences
-    shown = [sequences.of(user)[-EXAMPLES:] for user in histories.users[:EXAMPLES]] if first_row == 0 else []
-    names = _Names(workspace.artifact("catalog"), items, *shown)
-    ends = np.cumsum([0, *(items != NO_ITEM).sum(axis=1)])
-    table = pa.table(
-        {
-            "user_id": sequences.user_ids.take(pa.array(histories.users)),
-            "item_ids": names.lists(items, "item_id"),
-            "titles": names.lists(items, "title"),
-            "scores": pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(scores[items != NO_ITEM])),
-        }
-    )
-    texts = _texts(workspace.artifact("catalog"), items[: len(shown)])
-    examples = [
-        {
-            "user_id": table["user_id"][row].as_py(),
-            "history": [names[item][1] for item in history],
-            "recommended": [
-                {"item_id": names[item][0], "title": names[item][1], "text": texts[item], "score": float(score)}
-                for item, score in zip(items[row].tolist(), scores[row], strict=True)
-                if item != NO_ITEM
-            ],
-        }
-        for row, history in enumerate(shown)
-    ]
-    artifact.write_table(name, table, wanted, first_row=first_row, details={"examples": examples} if shown else None)
+    history = single_history(items)
+    best, scores = rank_users(model, ranking, history, top_k, config.recommend.exclude_seen, 1, communicator)
+    return Recommendations(workspace.artifact("catalog"), history, best, scores).of(0)

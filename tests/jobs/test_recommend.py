@@ -16,6 +16,7 @@ from tiny_workspace import NUM_ITEMS, tiny_config, tiny_model, tiny_sequences, t
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config, RayConfig
 from alphafuse.errors import DataError, WorkspaceError
+from alphafuse.evaluation.recommendations import EXAMPLE_HISTORY
 from alphafuse.events import Event
 from alphafuse.training.model import load_trained
 from alphafuse.workspace import Workspace
@@ -70,8 +71,9 @@ def test_test_users_get_their_best_items(
     details = workspace.artifact("recommendations").require().details
     assert (details["users"], details["top_k"]) == (3, 4)
     example = details["examples"][0]
-    assert example["history"] == [f"item {item}" for item in histories[example["user_id"]][-recommend.EXAMPLES :]]
+    assert example["history"] == [f"item {item}" for item in histories[example["user_id"]][-EXAMPLE_HISTORY:]]
     assert [item["item_id"] for item in example["recommended"]] == found[example["user_id"]]["item_ids"]
+    assert [item["text"] for item in example["recommended"]] == found[example["user_id"]]["titles"]  # the same here
 
 
 def test_users_by_id(tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""Top items for many users: ranked in batches, named from the catalog, put into a table.
+
+Knows nothing of files that name users or of where the table goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from alphafuse.collectives import Communicator
+from alphafuse.data.catalog_lookup import item_names
+from alphafuse.data.users import Histories
+from alphafuse.evaluation.evaluator import gather_hidden_states, seen_items
+from alphafuse.evaluation.ranking import NO_ITEM, CatalogRanking, Queries
+from alphafuse.training.model import ScoringModel
+from alphafuse.workspace import Artifact
+
+EXAMPLE_HISTORY = 6
+"""Latest items of a history that an example shows."""
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """One recommended item; a higher score is better."""
+
+    item_id: str
+    title: str
+    score: float
+
+
+class Recommendations:
+    """The best items of users, with what the catalog calls them.
+
+    Args:
+        items: int64 [users, top_k], best first, `NO_ITEM` where fewer are left.
+        scores: [users, top_k].
+
+    Attributes:
+        table: one row per user: user_id, and item_ids, titles and scores as lists, best first.
+    """
+
+    def __init__(self, catalog: Artifact, histories: Histories, items: np.ndarray, scores: np.ndarray) -> None:
+        self._catalog = catalog
+        self._histories = histories
+        self._items = items
+        names, there = item_names(catalog, items), items != NO_ITEM
+        rows = pa.array(np.searchsorted(names["item_index"].to_numpy(), items[there]))
+        ends = pa.array(np.cumsum([0, *there.sum(axis=1)]), pa.int32())
+        lists = {
+            "item_ids": names["item_id"].combine_chunks().take(rows),
+            "titles": names["title"].combine_chunks().take(rows),
+            "scores": pa.array(scores[there]),
+        }
+        columns = {name: pa.ListArray.from_arrays(ends, values) for name, values in lists.items()}
+        self.table = pa.table({"user_id": histories.sequences.user_ids.take(pa.array(histories.users)), **columns})
+
+    def of(self, row: int) -> list[Recommended]:
+        """The best items of one user."""
+        lists = self.table.slice(row, 1).to_pylist()[0]
+        return [Recommended(*item) for item in zip(lists["item_ids"], lists["titles"], lists["scores"], strict=True)]
+
+    def examples(self, count: int) -> list[dict[str, Any]]:
+        """The first users as plain values: user_id, titles of the latest `history`, and `recommended` items with
+        item_id, title, score and the text that the language model was given."""
+        sequences, users = self._histories.sequences, self._histories.users[:count]
+        histories = [sequences.of(user)[-EXAMPLE_HISTORY:] for user in users]
+        titles = _column(self._catalog, "title", histories)
+        texts = _column(self._catalog, "text", [self._items[:count]])
+        return [
+            {
+                "user_id": sequences.user_ids[user].as_py(),
+                "history": [titles[item] for item in history.tolist()],
+                "recommended": [
+                    {"item_id": shown.item_id, "title": shown.title, "text": texts[item], "score": shown.score}
+                    for item, shown in zip(self._items[row].tolist(), self.of(row), strict=False)
+                ],
+            }
+            for row, (user, history) in enumerate(zip(users, histories, strict=True))
+        ]
+
+
+def rank_users(
+    model: ScoringModel,
+    ranking: CatalogRanking,
+    histories: Histories,
+    top_k: int,
+    exclude_seen: bool,
+    query_batch: int,
+    communicator: Communicator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Best items and their scores, [users, top_k] each, equal on every rank. A collective."""
+    items, scores = [], []
+    sequences = histories.sequences
+    for start in range(0, len(histories.users), query_batch):
+        users = histories.users[start : start + query_batch]
+        positions = histories.positions[start : start + query_batch]
+        hidden = gather_hidden_states(model, sequences, users, positions, communicator)
+        seen = seen_items(sequences, users, positions).to(hidden.device) if exclude_seen else None
+        ranked = ranking.rank(Queries(hidden, excluded=seen), top_k)
+        items.append(ranked.items.cpu().numpy())
+        scores.append(ranked.scores.cpu().numpy())
+    return np.concatenate(items), np.concatenate(scores)
+
+
+def _column(catalog: Artifact, name: str, items: Sequence[np.ndarray]) -> dict[int, str]:
+    """A text column of some items, by item index."""
+    table = item_names(catalog, np.concatenate([part.ravel() for part in items]), [name])
+    return dict(zip(table["item_index"].to_pylist(), table[name].to_pylist(), strict=True))
