@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alphafuse.errors import WorkspaceError
-from alphafuse.storage import Folder
+from alphafuse.storage import Folder, resolve
 
 MANIFEST = "manifest.json"
 RECORD_SUFFIX = ".record.json"
@@ -234,7 +234,7 @@ class Workspace:
     """
 
     def __init__(self, uri: str) -> None:
-        self.folder = Folder(uri)
+        self.folder = Folder(resolve(uri))  # absolute: workers have another current folder
 
     def artifact(self, name: str) -> Artifact:
         return Artifact(self.folder / name, name, ARTIFACT_STAGES[name])

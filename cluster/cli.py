@@ -112,6 +112,19 @@ def recommend(
             Console(file=output).print(table, markup=False)
 
 
+@app.command()
+def verify(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Compare every committed file of the workspace with its checksum, for instance after a copy."""
+    with _settings(config, overrides) as (_, workspace):
+        from alphafuse.workspace import ARTIFACT_STAGES
+
+        for artifact in map(workspace.artifact, ARTIFACT_STAGES):
+            manifest = artifact.manifest()
+            if manifest is not None:
+                artifact.verify()
+                typer.echo(f"{artifact.name}: {len(manifest.files)} files as committed")
+
+
 @config_app.command("show")
 def config_show(config: ConfigFile, overrides: Overrides = None) -> None:
     """Print the whole configuration, defaults included."""

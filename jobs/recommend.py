@@ -10,7 +10,7 @@ import torch
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config
 from alphafuse.data.catalog_lookup import find_items
-from alphafuse.data.importers.source import find_sources
+from alphafuse.data.importers.source import Source, find_sources
 from alphafuse.data.users import Histories, single_history, test_users, users_of
 from alphafuse.evaluation.evaluator import catalog_ranking
 from alphafuse.evaluation.recommendations import Recommendations, Recommended, rank_users
@@ -27,10 +27,12 @@ EXAMPLES = 6
 def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     """Write the artefact `recommendations`: user_id, item_ids, titles and scores (lists, best first)."""
     artifact = workspace.artifact("recommendations")
-    inputs = _inputs(config, workspace)
+    users = config.recommend.users
+    sources = None if users is None else find_sources("recommend.users", users, ".")
+    inputs = _inputs(config, workspace, sources)
     if artifact.is_committed(inputs):
         return
-    arguments = {"config": config, "workspace": workspace, "wanted": fingerprint(inputs)}
+    arguments = {"config": config, "workspace": workspace, "sources": sources, "wanted": fingerprint(inputs)}
     counts = run_workers(_recommend_on_worker, config.train, arguments, listen)
     for reason, count in counts.items():
         if count:
@@ -64,14 +66,13 @@ def recommend_for_history(
         return run_workers(_recommend_history_on_worker, config.train, arguments, ignore)
 
 
-def _inputs(config: Config, workspace: Workspace) -> dict[str, Any]:
-    users = config.recommend.users
+def _inputs(config: Config, workspace: Workspace, sources: list[Source] | None) -> dict[str, Any]:
     return {
         "model": workspace.artifact("model").require().fingerprint,
         "sequences": workspace.artifact("sequences").require().fingerprint,
         "similarity": config.similarity,
         "recommend": config.recommend.model_dump(mode="json", exclude={"users"}),
-        "users": None if users is None else [s.identity for s in find_sources("recommend.users", users, ".")],
+        "users": None if sources is None else [source.identity for source in sources],
     }
 
 
@@ -79,6 +80,7 @@ def _recommend_on_worker(
     *,
     config: Config,
     workspace: Workspace,
+    sources: list[Source] | None,
     wanted: str,
     communicator: Communicator,
     device: torch.device,
@@ -88,10 +90,7 @@ def _recommend_on_worker(
     artifact = workspace.artifact("recommendations")
     written = artifact.committed_files(wanted)
     communicator.barrier()  # every rank has seen the same files before any is written
-    users = config.recommend.users
-    histories = (
-        test_users(workspace) if users is None else users_of(workspace, find_sources("recommend.users", users, "."))
-    )
+    histories = test_users(workspace) if sources is None else users_of(workspace, sources)
     model = load_trained(config, workspace, communicator, device)
     ranking = catalog_ranking(model, config.evaluate, communicator, config.similarity)
     for shard, start in enumerate(range(0, len(histories.users), USERS_PER_SHARD)):

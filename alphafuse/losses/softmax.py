@@ -68,9 +68,7 @@ class _LogPartition(torch.autograd.Function):
         return partition[start : start + len(hidden)].clone()
 
     @staticmethod
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, gradient: torch.Tensor
-    ) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         everyone, item_vectors, partition = ctx.saved_tensors  # type: ignore[attr-defined]
         temperature, communicator, rows, counts, start = ctx.arguments  # type: ignore[attr-defined]
         weights, _ = communicator.all_gather_rows(gradient.contiguous())

@@ -54,6 +54,18 @@ def test_what_a_user_can_cure_is_told_without_a_traceback(config: Path, argument
     assert "Traceback" not in result.output
 
 
+def test_verify_finds_changed_files(config: Path, tmp_path: Path) -> None:
+    tiny_workspace(tmp_path / "run")
+    result = runner.invoke(app, ["verify", str(config)])
+    assert result.exit_code == 0
+    assert "catalog: 2 files as committed" in result.output
+    with (tmp_path / "run" / "features" / "part-00001.parquet").open("ab") as file:
+        file.write(b"!")
+    result = runner.invoke(app, ["verify", str(config)])
+    assert result.exit_code == 1
+    assert "part-00001.parquet cannot be used: its checksum differs" in result.stderr
+
+
 @pytest.mark.engine
 def test_a_stage_that_lacks_its_input_says_which_stage_to_run(config: Path) -> None:
     """In a process of its own, as the quiet log redirects its descriptors."""

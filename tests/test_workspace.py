@@ -1,0 +1,85 @@
+"""Artefacts: atomic files, manifests, refusal of other inputs, damage, and folders anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from alphafuse.errors import WorkspaceError
+from alphafuse.workspace import Workspace, fingerprint
+
+INPUTS = {"model": "a", "train": {"rate": 1, "steps": 5}}
+
+
+def _write(workspace: Workspace, rows: int = 3, name: str = "part-0.parquet", first_row: int = 0) -> None:
+    table = pa.table({"x": list(range(rows))})
+    workspace.artifact("catalog").write_table(name, table, fingerprint(INPUTS), first_row=first_row)
+
+
+@pytest.mark.parametrize("scheme", ["", "file://", "memory://"])
+def test_an_artifact_exists_once_it_is_committed(tmp_path: Path, scheme: str) -> None:
+    workspace = Workspace(f"{scheme}{tmp_path}/run")
+    artifact = workspace.artifact("catalog")
+    with pytest.raises(WorkspaceError, match=r"holds no finished 'catalog'; run the stage 'prepare' first"):
+        artifact.require()
+    _write(workspace, 2, "part-1.parquet", first_row=3)
+    _write(workspace)
+    assert not artifact.is_committed(INPUTS)
+    assert set(artifact.committed_files(fingerprint(INPUTS))) == {"part-0.parquet", "part-1.parquet"}
+    artifact.commit(INPUTS, {"note": "ä"})
+    assert artifact.is_committed(INPUTS)
+    manifest = artifact.require()
+    assert (manifest.rows, manifest.details) == (5, {"note": "ä"})
+    assert [file.name for file in manifest.files] == ["part-0.parquet", "part-1.parquet"]  # in the order of the rows
+    assert artifact.read_table("part-1.parquet")["x"].to_pylist() == [0, 1]
+    artifact.clear()
+    assert artifact.manifest() is None
+    assert artifact.folder.names() == []
+
+
+def test_relative_folders_are_the_same_for_processes_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    workspace = Workspace("runs/x")
+    monkeypatch.chdir("/")
+    _write(workspace)
+    assert (tmp_path / "runs" / "x" / "catalog" / "part-0.parquet").exists()
+
+
+def test_other_inputs_are_refused_with_the_difference(tmp_path: Path) -> None:
+    workspace = Workspace(str(tmp_path))
+    _write(workspace)
+    other = {"model": "a", "train": {"rate": 2, "steps": 5}}
+    with pytest.raises(WorkspaceError, match="was made by an earlier, different run"):
+        workspace.artifact("catalog").is_committed(other)
+    workspace.artifact("catalog").commit(INPUTS)
+    with pytest.raises(WorkspaceError, match=r"train\.rate: 1 → 2.*--redo prepare"):
+        workspace.artifact("catalog").is_committed(other)
+
+
+def test_damage_is_found(tmp_path: Path) -> None:
+    workspace = Workspace(str(tmp_path))
+    _write(workspace)
+    artifact = workspace.artifact("catalog")
+    artifact.commit(INPUTS)
+    artifact.verify()
+    file = tmp_path / "catalog" / "part-0.parquet"
+    content = file.read_bytes()
+    file.write_bytes(content[:-20])
+    with pytest.raises(WorkspaceError, match=r"part-0\.parquet cannot be used: its checksum differs .*--redo prepare"):
+        artifact.verify()
+    with pytest.raises(WorkspaceError, match=r"part-0\.parquet cannot be used"):
+        artifact.read_table("part-0.parquet")
+    file.unlink()
+    with pytest.raises(WorkspaceError, match="it is missing"):
+        artifact.verify()
+
+
+def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
+    folder = Workspace(str(tmp_path)).folder
+    folder.write_bytes("a", b"first")
+    with pytest.raises(TypeError):
+        folder.write_bytes("a", "no bytes")  # type: ignore[arg-type]
+    assert folder.read_bytes("a") == b"first"
+    assert folder.names() == ["a"]  # and no temporary file remains
