@@ -6,6 +6,7 @@ What is heavy to import is imported inside of the commands, so that `--help` ans
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import traceback
@@ -202,6 +203,8 @@ def _print_results(arguments: str, settings: Config, workspace: Workspace) -> No
     from rich.console import Console
     from rich.table import Table
 
+    # As it was called: outside of an active environment the path is needed.
+    program = min(sys.argv[0], os.path.relpath(sys.argv[0]), key=len)
     console = Console(file=sys.stdout, highlight=False)
     evaluation = workspace.artifact("evaluation")
     if evaluation.manifest() is None:
@@ -221,9 +224,9 @@ def _print_results(arguments: str, settings: Config, workspace: Workspace) -> No
     if workspace.artifact("report").manifest() is not None:
         console.print(f"\nreport  {workspace.folder.uri}/report/index.html", soft_wrap=True)
     console.print(
-        "try     " + f'alphafuse recommend {arguments} --history "{_example(workspace)}"', markup=False, soft_wrap=True
+        "try     " + f'{program} recommend {arguments} --history "{_example(workspace)}"', markup=False, soft_wrap=True
     )
-    console.print(f"        alphafuse run {arguments} --redo train --set train.learning_rate=1e-3", soft_wrap=True)
+    console.print(f"        {program} run {arguments} --redo train --set train.learning_rate=1e-3", soft_wrap=True)
 
 
 def _example(workspace: Workspace) -> str:

@@ -38,11 +38,11 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
         if count:
             listen(Event("recommend", "warning", {"message": f"{count} left out: {reason.replace('_', ' ')}"}))
     files = artifact.committed_files(fingerprint(inputs)).values()
-    users = sum(file.rows for file in files)
+    total = sum(file.rows for file in files)
     examples = next(file.details["examples"] for file in files if file.first_row == 0)
-    details = {"users": users, "top_k": config.recommend.top_k, "left_out": counts, "examples": examples}
+    details = {"users": total, "top_k": config.recommend.top_k, "left_out": counts, "examples": examples}
     artifact.commit(inputs, details)
-    listen(Event("recommend", "finished", {"users": users}))
+    listen(Event("recommend", "finished", {"users": total}))
 
 
 def recommend_for_history(
