@@ -25,15 +25,20 @@ class SASRec(nn.Module):
         self.blocks = nn.ModuleList(SASRecBlock(hidden_dim, num_heads, dropout) for _ in range(num_layers))
         self.norm = nn.LayerNorm(hidden_dim)
 
-    def forward(self, item_vectors: torch.Tensor) -> torch.Tensor:
-        """Map [batch, length, hidden_dim] to hidden states of the same shape.
+    def forward(self, item_vectors: torch.Tensor, at: torch.Tensor | None = None) -> torch.Tensor:
+        """Map item vectors [batch, length, hidden_dim] to the hidden states of all positions, the same shape.
 
         The state at position t has seen the items up to and including t.
+
+        Args:
+            at: int64 [batch]; only the state at this position of each history is wanted, [batch, hidden_dim]: the
+                last block then computes no other.
         """
         hidden = self.dropout(item_vectors + self.positions[: item_vectors.shape[1]])
-        for block in self.blocks:
+        *blocks, last = self.blocks
+        for block in blocks:
             hidden = block(hidden)
-        return self.norm(hidden)
+        return self.norm(last(hidden) if at is None else last(hidden, at))
 
 
 class SASRecBlock(nn.Module):
@@ -53,15 +58,25 @@ class SASRecBlock(nn.Module):
         self._num_heads = num_heads
         self._attention_dropout = dropout
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[batch, length, hidden_dim] → the same shape."""
+    def forward(self, hidden: torch.Tensor, at: torch.Tensor | None = None) -> torch.Tensor:
+        """[batch, length, hidden_dim] → the same shape, or [batch, hidden_dim] at one position of each history."""
         batch, length, width = hidden.shape
         projected = self.query_key_value(self.attention_norm(hidden))
-        query, key, value = projected.view(batch, length, 3, self._num_heads, width // self._num_heads).permute(
-            2, 0, 3, 1, 4
-        )
+        per_head = projected.view(batch, length, 3, self._num_heads, width // self._num_heads)
+        query, key, value = per_head.permute(2, 0, 3, 1, 4)  # [batch, heads, length, width / heads] each
+        seen = None
+        if at is not None:
+            sample = torch.arange(batch, device=at.device)
+            hidden = hidden[sample, at]  # [batch, hidden_dim]
+            query = query[sample, :, at][:, :, None]  # [batch, heads, 1, width / heads]
+            seen = (torch.arange(length, device=at.device) <= at[:, None])[:, None, None]  # [batch, 1, 1, length]
         attended = functional.scaled_dot_product_attention(
-            query, key, value, is_causal=True, dropout_p=self._attention_dropout if self.training else 0.0
-        )  # [batch, heads, length, width / heads]
-        hidden = hidden + self.dropout(self.output(attended.transpose(1, 2).reshape(batch, length, width)))
+            query,
+            key,
+            value,
+            attn_mask=seen,
+            is_causal=at is None,
+            dropout_p=self._attention_dropout if self.training else 0.0,
+        )  # [batch, heads, length or 1, width / heads]
+        hidden = hidden + self.dropout(self.output(attended.transpose(1, 2).reshape(hidden.shape)))
         return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))

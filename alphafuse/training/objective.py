@@ -61,14 +61,10 @@ class Objective(nn.Module):
             [step.histories.numel(), step.targets.numel(), step.negatives.numel()]
         )
         padded = functional.pad(encoded, (0, 0, 0, 1))  # padding points behind the last distinct row
-        hidden = self._run_backbone(
-            functional.embedding(in_histories.view(samples, length), padded)
-        )  # [samples, length, hidden_dim]
-
-        predicted = step.targets != PADDING  # [samples, length]
-        hidden = self._space(hidden[predicted])  # [targets, hidden_dim]
+        item_vectors = functional.embedding(in_histories.view(samples, length), padded)  # [samples, length, hidden_dim]
+        hidden = self._space(self._target_states(item_vectors, step.targets != PADDING))  # [targets, hidden_dim]
         vectors = self._space(encoded)
-        targets = in_targets[predicted.flatten()]
+        targets = in_targets[step.targets.flatten() != PADDING]
         positive = (hidden * functional.embedding(targets, vectors)).sum(dim=1) / self._loss.temperature  # [targets]
         if catalog is not None:
             everything = self._space(self.encoder(catalog.features, catalog.trainable))
@@ -85,13 +81,18 @@ class Objective(nn.Module):
     def hidden_states(self, rows: Rows, histories: torch.Tensor) -> torch.Tensor:
         """State behind the last item of each history [queries, length] → [queries, hidden_dim]."""
         encoded = self.encoder(rows.features, rows.trainable)
-        hidden = self._run_backbone(rows.expand(encoded))  # [queries, length, hidden_dim]
         last = (histories != PADDING).sum(dim=1).clamp(min=1) - 1
-        return hidden[torch.arange(len(last)), last]
+        return self._run_backbone(rows.expand(encoded), last)
 
-    def _run_backbone(self, item_vectors: torch.Tensor) -> torch.Tensor:
+    def _target_states(self, item_vectors: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
+        """States [targets, hidden_dim] at the positions that predict; `predicted` [samples, length] of bool."""
+        if predicted.sum(dim=1).eq(1).all():  # one target each, as in training on last positions
+            return self._run_backbone(item_vectors, predicted.int().argmax(dim=1))
+        return self._run_backbone(item_vectors)[predicted]
+
+    def _run_backbone(self, item_vectors: torch.Tensor, at: torch.Tensor | None = None) -> torch.Tensor:
         """The backbone in the precision of its weights; scores and losses are computed in float32."""
-        return self.backbone(item_vectors.to(next(self.backbone.parameters()).dtype)).float()
+        return self.backbone(item_vectors.to(next(self.backbone.parameters()).dtype), at).float()
 
     def _space(self, vectors: torch.Tensor) -> torch.Tensor:
         """Vectors as the similarity wants them: of unit length for the cosine."""

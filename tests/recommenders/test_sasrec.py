@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn import functional
 
@@ -50,6 +51,15 @@ def test_block_equals_its_formula() -> None:
     torch.testing.assert_close(block(x)[0], expected)
 
 
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_one_wanted_position_is_that_of_the_full_pass(num_layers: int) -> None:
+    torch.manual_seed(2)
+    model = SASRec(hidden_dim=8, history_length=6, num_layers=num_layers, num_heads=2, dropout=0.0)
+    items, at = _vectors(4, 6, 8), torch.tensor([0, 5, 2, 3])
+    torch.testing.assert_close(model(items, at), model(items)[torch.arange(4), at])
+
+
 def test_no_queries_give_no_states() -> None:
     model = SASRec(hidden_dim=8, history_length=6, num_layers=1, num_heads=1, dropout=0.1)
     assert model(torch.zeros(0, 6, 8)).shape == (0, 6, 8)
+    assert model(torch.zeros(0, 6, 8), torch.zeros(0, dtype=torch.int64)).shape == (0, 8)
