@@ -33,7 +33,9 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     }
     if artifact.is_committed(inputs):
         return
-    result = run_workers(_evaluate_on_worker, config.train, {"config": config, "workspace": workspace}, listen)
+    result = run_workers(
+        "evaluate", _evaluate_on_worker, config.train, {"config": config, "workspace": workspace}, listen
+    )
     content = json.dumps(result, indent=1).encode()
     artifact.write_file(METRICS_FILE, content, fingerprint(inputs), rows=result["queries"])
     artifact.commit(inputs, {"queries": result["queries"], "overall": result["overall"]})

@@ -39,7 +39,9 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     artifact.write_file(WEIGHTS_FILE, weights, wanted)
     description = {"similarity": config.similarity, **config.model.model_dump(mode="json")}
     artifact.write_file(MODEL_FILE, json.dumps(description, indent=1).encode(), wanted)
-    run_workers(_export_on_worker, config.train, {"config": config, "workspace": workspace, "wanted": wanted}, listen)
+    run_workers(
+        "export", _export_on_worker, config.train, {"config": config, "workspace": workspace, "wanted": wanted}, listen
+    )
     manifest = artifact.commit(inputs, description)
     listen(Event("export", "finished", {"items": manifest.rows}))
 

@@ -33,7 +33,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     if artifact.is_committed(inputs):
         return
     arguments = {"config": config, "workspace": workspace, "sources": sources, "wanted": fingerprint(inputs)}
-    counts = run_workers(_recommend_on_worker, config.train, arguments, listen)
+    counts = run_workers("recommend", _recommend_on_worker, config.train, arguments, listen)
     for reason, count in counts.items():
         if count:
             listen(Event("recommend", "warning", {"message": f"{count} left out: {reason.replace('_', ' ')}"}))
@@ -63,7 +63,7 @@ def recommend_for_history(
         communicator, device = Communicator(), torch.device("cpu")
         return _recommend_history_on_worker(**arguments, communicator=communicator, device=device, listen=ignore)
     with connected(config.ray):
-        return run_workers(_recommend_history_on_worker, config.train, arguments, ignore)
+        return run_workers("recommend", _recommend_history_on_worker, config.train, arguments, ignore)
 
 
 def _inputs(config: Config, workspace: Workspace, sources: list[Source] | None) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     if workspace.artifact("model").is_committed(inputs):
         return
     arguments = {"config": config, "workspace": workspace, "inputs": inputs}
-    details = run_workers(train_on_worker, config.train, arguments, listen)
+    details = run_workers("train", train_on_worker, config.train, arguments, listen)
     best = details["best"]
     summary = {"epochs": len(details["history"]), "steps": details["steps"], "stopped": details["stopped"]}
     listen(Event("train", "finished", {**summary, f"best {config.train.monitor}": best["value"]}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import tempfile
@@ -11,23 +12,28 @@ from typing import Any
 
 import ray
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train import RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.queue import Queue
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import TrainConfig
 from alphafuse.errors import AlphafuseError, ResourceError
-from alphafuse.events import Listener
+from alphafuse.events import Event, Listener
 
 WorkerFunction = Callable[..., Any]
 
 
-def run_workers(function: WorkerFunction, config: TrainConfig, arguments: dict[str, Any], listen: Listener) -> Any:
+def run_workers(
+    stage: str, function: WorkerFunction, config: TrainConfig, arguments: dict[str, Any], listen: Listener
+) -> Any:
     """Call `function(communicator=…, device=…, listen=…, **arguments)` on `config.workers` ranks.
 
-    Workers that die are started again up to `config.max_restarts` times: the function must continue from what the
-    workspace holds.
+    When a worker dies, all are started again, up to `config.max_restarts` times: the function must continue from what
+    the workspace holds. Errors that a user can cure are raised at once.
+
+    Args:
+        stage: name of the stage, for events.
 
     Returns:
         What the function returned on rank 0 (small: it travels through the driver).
@@ -40,6 +46,28 @@ def run_workers(function: WorkerFunction, config: TrainConfig, arguments: dict[s
     events: Queue = Queue(actor_options={"num_cpus": 0})
     relay = threading.Thread(target=_relay, args=(events, listen), daemon=True)
     relay.start()
+    try:
+        for restarts in itertools.count(1):
+            try:
+                return _fit({"function": function, "arguments": arguments, "events": events}, config)
+            except WorkerGroupError as failure:
+                causes = [_cause(error) for error in failure.worker_failures.values()]
+                for cause in causes:
+                    if isinstance(cause, AlphafuseError):
+                        raise cause from None
+                if restarts > config.max_restarts:
+                    raise
+                first = str(causes[0]).strip().splitlines()[0]
+                message = f"a worker died ({first}); starting all again, {restarts} of {config.max_restarts} times"
+                listen(Event(stage, "warning", {"message": message}))
+    finally:
+        events.put(None)
+        relay.join()
+        events.shutdown()
+
+
+def _fit(settings: dict[str, Any], config: TrainConfig) -> Any:
+    """One attempt: start the workers, run the function, give back what rank 0 returned."""
     per_worker = {"CPU": config.cpus_per_worker}
     if config.gpus_per_worker:
         per_worker["GPU"] = config.gpus_per_worker
@@ -50,28 +78,16 @@ def run_workers(function: WorkerFunction, config: TrainConfig, arguments: dict[s
         # mypy sees the older of Ray Train's two interfaces, which ray.train exports only on request.
         trainer = TorchTrainer(
             _worker_main,
-            train_loop_config={"function": function, "arguments": arguments, "events": events},
+            train_loop_config=settings,
             torch_config=TorchConfig(backend="nccl" if config.gpus_per_worker else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=config.workers, use_gpu=config.gpus_per_worker > 0, resources_per_worker=per_worker
             ),
             run_config=RunConfig(  # type: ignore[call-arg]
-                storage_path=folder,
-                failure_config=FailureConfig(max_failures=config.max_restarts),
-                worker_runtime_env={"env_vars": environment},
+                storage_path=folder, worker_runtime_env={"env_vars": environment}
             ),
         )
-        try:
-            return trainer.fit().return_value  # type: ignore[attr-defined]
-        except WorkerGroupError as failure:
-            for error in failure.worker_failures.values():
-                if isinstance(cause := _cause(error), AlphafuseError):
-                    raise cause from None
-            raise
-        finally:
-            events.put(None)
-            relay.join()
-            events.shutdown()
+        return trainer.fit().return_value  # type: ignore[attr-defined]
 
 
 def _worker_main(settings: dict[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -93,8 +94,12 @@ def test_a_killed_worker_changes_nothing(tmp_path: Path, two: Workspace) -> None
     broken = tiny_workspace(tmp_path / "broken")
     config = tiny_config(tmp_path / "broken", **TWO_WORKERS)
     arguments = {"config": config, "workspace": broken, "inputs": train.training_inputs(config, broken)}
-    run_workers(_dies_once, config.train, {**arguments, "marker": str(tmp_path / "killed")}, lambda event: None)
+    events: list[Event] = []
+    arguments["marker"] = str(tmp_path / "killed")
+    run_workers("train", _dies_once, config.train, arguments, events.append)
     assert (tmp_path / "killed").exists()
+    (warning,) = [event.values["message"] for event in events if event.kind == "warning"]
+    assert re.match(r"a worker died \(.+\); starting all again, 1 of 3 times", str(warning))
     assert torch.equal(_vectors(two), _vectors(broken))
 
 
@@ -103,11 +108,14 @@ def test_more_workers_than_the_cluster_has_are_refused(tmp_path: Path) -> None:
         _train(tmp_path, workers=50)
 
 
-def _raises(**_: Any) -> None:
+def _raises(*, log: Path, **_: Any) -> None:
+    with log.open("a") as file:
+        file.write("called\n")
     raise DataError("the cause")
 
 
-def test_errors_of_workers_come_out_as_they_were_raised() -> None:
-    config: Config = tiny_config(Path("unused"), max_restarts=0)
+def test_what_a_user_can_cure_comes_out_as_raised_and_at_once(tmp_path: Path) -> None:
+    config: Config = tiny_config(tmp_path)
     with pytest.raises(DataError, match="the cause"):
-        run_workers(_raises, config.train, {}, lambda event: None)
+        run_workers("train", _raises, config.train, {"log": tmp_path / "log"}, lambda event: None)
+    assert (tmp_path / "log").read_text() == "called\n"
