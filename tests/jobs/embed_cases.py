@@ -59,11 +59,14 @@ class HashEncoder:
     """Vectors from hashes; writes to `folder` how often it was started and which texts it embedded.
 
     Texts with "refused", "too long" and "not finite" in them meet that fate; one with "deadly" kills its process once,
-    one with "lethal" always.
+    one with "lethal" always. Nothing is embedded before `engines` of them have started.
     """
 
-    def __init__(self, folder: Path, name: str = "hash", seconds_per_batch: float = 0, starts: bool = True) -> None:
+    def __init__(
+        self, folder: Path, name: str = "hash", seconds_per_batch: float = 0, starts: bool = True, engines: int = 1
+    ) -> None:
         self.folder = folder
+        self.engines = engines
         self.name = name
         self.seconds_per_batch = seconds_per_batch
         self.starts = starts
@@ -82,6 +85,8 @@ class HashEncoder:
         return DIM
 
     def encode(self, texts: Sequence[str]) -> Encoded:
+        while self.times_started() < self.engines:
+            time.sleep(0.05)
         if any("refused" in text for text in texts):
             raise ValueError("this text is refused")
         if any("deadly" in text for text in texts) and not (self.folder / "died").exists():

@@ -83,8 +83,9 @@ def test_shards_hold_the_vector_of_every_item_and_each_text_is_embedded_once(
     assert events[-1].kind == "finished"
 
 
-def test_several_engines_share_the_work_and_start_once_each(workspace: Workspace, encoder: HashEncoder) -> None:
-    texts = texts_of(120)
+@pytest.mark.timeout(120)  # the first engine waits for the second
+def test_several_engines_share_the_work_and_start_once_each(workspace: Workspace, tmp_path: Path) -> None:
+    encoder, texts = HashEncoder(tmp_path, engines=2), texts_of(120)
     write_catalog(workspace, texts, shard_rows=25)
     embed(encoder, CONFIG.model_copy(update={"workers": 2}), workspace, ignore)
     np.testing.assert_allclose(stored(workspace), expected(texts), rtol=1e-6)
