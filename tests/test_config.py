@@ -24,7 +24,9 @@ def _tree(**sections: Any) -> dict[str, Any]:
 
 
 def test_defaults_and_overrides(tmp_path: Path) -> None:
-    config = _load(tmp_path, MINIMAL, "train.learning_rate=1e-2", "model.encoder.name=id", "evaluate.cutoffs=[5,20]")
+    overrides = ["train.learning_rate=1e-2", "model.encoder.name=id", "evaluate.cutoffs=[5,20]"]
+    config = _load(tmp_path, MINIMAL, *overrides, "data.catalog.text={title}", "train.loss={name: bce}")
+    assert (config.data.catalog.text, config.train.loss.name) == ("{title}", "bce")
     assert config.train.learning_rate == 0.01
     assert config.model.encoder.name == "id"
     assert config.evaluate.cutoffs == (5, 20)
