@@ -89,7 +89,7 @@ def _details(workspace: Workspace, name: str) -> dict[str, Any] | None:
 
 
 # What `prepare` counts without anything having been dropped or repaired.
-_PLAIN_COUNTS = {"items", "users", "rows_read", "interactions", "train", "validation", "test"}
+_PLAIN_COUNTS = {"items", "users", "rows_read", "interactions"}
 
 
 def _facts(prefix: str, details: Mapping[str, Any] | None) -> list[Fact]:
@@ -97,7 +97,7 @@ def _facts(prefix: str, details: Mapping[str, Any] | None) -> list[Fact]:
     facts = []
     for name, value in (details or {}).items():
         if isinstance(value, Mapping):
-            facts += _facts(f"{prefix}: {name}", value)
+            facts += [Fact(f"{prefix}: {part} {name}", f"{count:,}") for part, count in value.items()]
         elif isinstance(value, int) and (value or name in _PLAIN_COUNTS):
             facts.append(Fact(f"{prefix}: {name.replace('_', ' ')}", f"{value:,}", name not in _PLAIN_COUNTS))
     return facts
