@@ -128,7 +128,8 @@ def test_every_part_is_on_the_page(finished: tuple[Config, Workspace]) -> None:
         "15,192", "0.0100", "head items", "4.2", "12.5%",  # results
         "3 epochs, 9 steps on 2 workers; best validation 0.0300 in epoch 3. Stopped: patience.",
         "5 row space, 3 null space (gram, 87.2% of the variance kept)", "left out (4)", "row space, frozen (5)",
-        "12,345", "log: train targets", "⚠ catalog: duplicate ids dropped", "⚠ log: out of order", "48,603", "org/model", "Heat", "a text", "0.750",
+        "12,345", "log: train targets",
+        "⚠ catalog: duplicate ids dropped", "⚠ log: out of order", "48,603", "org/model", "Heat", "a text", "0.750",
         "2 min 05 s", "not run", "batch_size: 10", "Python",
     ):  # fmt: skip
         assert shown in page, shown
