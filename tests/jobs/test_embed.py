@@ -46,6 +46,14 @@ def stored(workspace: Workspace) -> np.ndarray:
     return read_rows(artifact, "embedding", 0, artifact.require().rows)
 
 
+def test_an_engine_may_take_every_cpu(workspace: Workspace, encoder: HashEncoder) -> None:
+    """The first test of the file: after a failed pipeline, Ray Data may keep an engine's actor, and its CPU, for as
+    long as the driver lives."""
+    write_catalog(workspace, texts_of(40), shard_rows=20)
+    embed(encoder, CONFIG.model_copy(update={"cpus_per_worker": 4}), workspace, ignore)
+    np.testing.assert_allclose(stored(workspace), expected(texts_of(40)), rtol=1e-6)
+
+
 def expected(texts: list[str], missing: tuple[str, ...] = ()) -> np.ndarray:
     return np.stack([np.zeros(DIM) if not text or text.startswith(missing) else vector(text) for text in texts])
 
@@ -258,12 +266,6 @@ def test_engines_that_find_no_place_are_refused(
     write_catalog(workspace, texts_of(10), shard_rows=5)
     with pytest.raises(ResourceError, match=r"embed asks for .* it has 4 CPUs and 0 GPUs"):
         embed(encoder, CONFIG.model_copy(update=wish), workspace, ignore)
-
-
-def test_an_engine_may_take_every_cpu(workspace: Workspace, encoder: HashEncoder) -> None:
-    write_catalog(workspace, texts_of(40), shard_rows=20)
-    embed(encoder, CONFIG.model_copy(update={"cpus_per_worker": 4}), workspace, ignore)
-    np.testing.assert_allclose(stored(workspace), expected(texts_of(40)), rtol=1e-6)
 
 
 def test_an_engine_that_does_not_start_ends_the_job_with_its_error(workspace: Workspace, tmp_path: Path) -> None:
