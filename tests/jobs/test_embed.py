@@ -46,16 +46,16 @@ def stored(workspace: Workspace) -> np.ndarray:
     return read_rows(artifact, "embedding", 0, artifact.require().rows)
 
 
+def expected(texts: list[str], missing: tuple[str, ...] = ()) -> np.ndarray:
+    return np.stack([np.zeros(DIM) if not text or text.startswith(missing) else vector(text) for text in texts])
+
+
 def test_an_engine_may_take_every_cpu(workspace: Workspace, encoder: HashEncoder) -> None:
     """The first test of the file: after a failed pipeline, Ray Data may keep an engine's actor, and its CPU, for as
     long as the driver lives."""
     write_catalog(workspace, texts_of(40), shard_rows=20)
     embed(encoder, CONFIG.model_copy(update={"cpus_per_worker": 4}), workspace, ignore)
     np.testing.assert_allclose(stored(workspace), expected(texts_of(40)), rtol=1e-6)
-
-
-def expected(texts: list[str], missing: tuple[str, ...] = ()) -> np.ndarray:
-    return np.stack([np.zeros(DIM) if not text or text.startswith(missing) else vector(text) for text in texts])
 
 
 def test_shards_hold_the_vector_of_every_item_and_each_text_is_embedded_once(
