@@ -42,14 +42,14 @@ def bucket_name(number: int) -> str:
 @ray.remote
 def find_all(data: DataConfig) -> Sources:
     """Find the sources and check the columns of the first file of each before any work begins."""
-    items = find_sources("data.catalog", data.catalog.path, data.folder, data.catalog.format, data.catalog.split)
+    items = find_sources("data.catalog.path", data.catalog.path, data.folder, data.catalog.format, data.catalog.split)
     items[0].require(catalog.catalog_columns(data.catalog))
     log = data.interactions
-    actions = find_sources("data.interactions", log.path, data.folder, log.format, log.split)
+    actions = find_sources("data.interactions.path", log.path, data.folder, log.format, log.split)
     actions[0].require(interactions.interaction_columns(log))
     split = []
     if data.split.path is not None:
-        split = find_sources("data.split", data.split.path, data.folder)
+        split = find_sources("data.split.path", data.split.path, data.folder)
         split[0].require(["user_id", "split"])
     return Sources(items, actions, split)
 

@@ -134,6 +134,12 @@ def test_bad_user_files_are_refused(tmp_path: Path, columns: dict[str, Any], mes
         _run(config, workspace)
 
 
+def test_a_missing_user_file_is_named_with_its_key(tmp_path: Path) -> None:
+    config, workspace = _set_up(tmp_path, users=str(tmp_path / "nobody.parquet"))
+    with pytest.raises(DataError, match=r"recommend\.users: there is no file or folder .*nobody\.parquet"):
+        _run(config, workspace)
+
+
 @pytest.mark.parametrize("address", [None, "auto"])  # in this process, or on the workers of a cluster
 def test_a_history_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str | None) -> None:
     monkeypatch.setattr(recommend, "connected", lambda config: contextlib.nullcontext())

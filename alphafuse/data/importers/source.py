@@ -79,7 +79,7 @@ def find_sources(key: str, path: str, folder: str, format: Format = "auto", spli
     """The sources of a configured path, in the order of their names.
 
     Args:
-        key: where the path stands in the configuration, for messages ("data.catalog").
+        key: where the path stands in the configuration, for messages ("data.catalog.path").
         path: file, folder, glob, `package://…` or `hf://…`.
         folder: what relative paths start from.
 
@@ -100,7 +100,7 @@ def find_sources(key: str, path: str, folder: str, format: Format = "auto", spli
         return _inside(key, uri, "**", format)
     base, wildcard, pattern = _cut_glob(uri)
     if not wildcard:
-        raise DataError(f"{key}.path: there is no file or folder {uri}")
+        raise DataError(f"{key}: there is no file or folder {uri}")
     return _inside(key, base, pattern, format)
 
 
@@ -117,11 +117,11 @@ def _inside(key: str, base: str, pattern: str, format: Format) -> list[Source]:
     if pattern == "**" and format == "auto":
         found = {name: info for name, info in found.items() if _suffix_format(name)}
     if not found:
-        raise DataError(f"{key}.path: no files match {base}/{pattern}")
+        raise DataError(f"{key}: no files match {base}/{pattern}")
     formats = {_format(key, name, format) for name in found}
     if len(formats) > 1:
         raise DataError(
-            f"{key}.path: {base}/{pattern} has files of several formats ({', '.join(sorted(formats))}); "
+            f"{key}: {base}/{pattern} has files of several formats ({', '.join(sorted(formats))}); "
             f"name the files by a glob such as *.parquet"
         )
     return [_file(f"{base}/{name}", found[name], filesystem, next(iter(formats)), name) for name in sorted(found)]
@@ -152,7 +152,8 @@ def _format(key: str, name: str, format: Format) -> str:
     found = _suffix_format(name) if format == "auto" else format
     if found is None:
         raise DataError(
-            f"{key}.path: cannot tell the format of {name} by its name ({', '.join(_SUFFIXES)}); set {key}.format"
+            f"{key}: cannot tell the format of {name} by its name ({', '.join(_SUFFIXES)}); rename it, or for "
+            "catalog and interactions set `format` beside `path`"
         )
     return found
 

@@ -50,7 +50,7 @@ def read(sources: Sequence[Source]) -> list[dict[str, Any]]:
 
 
 def find(path: str, folder: str | Path = ".", **options: Any) -> list[Source]:
-    return find_sources("data.catalog", path, str(folder), **options)
+    return find_sources("data.catalog.path", path, str(folder), **options)
 
 
 @pytest.mark.parametrize("name", ["rows.parquet", "rows.csv", "rows.item"])
@@ -77,7 +77,7 @@ def test_tabs_and_compression_go_by_the_name(tmp_path: Path) -> None:
 def test_format_may_be_given(tmp_path: Path) -> None:
     write(tmp_path / "rows.csv").rename(tmp_path / "rows.dat")
     assert read(find("rows.dat", tmp_path, format="csv")) == EXPECTED
-    with pytest.raises(DataError, match=r"cannot tell the format .*set data\.catalog\.format"):
+    with pytest.raises(DataError, match=r"data\.catalog\.path: cannot tell the format .*set `format` beside `path`"):
         find("rows.dat", tmp_path)
 
 
