@@ -35,13 +35,13 @@ def training_inputs(config: Config, workspace: Workspace) -> dict[str, Any]:
 def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     """Train, or continue training, and write the best weights as the artefact `model`."""
     inputs = training_inputs(config, workspace)
-    if workspace.artifact("model").is_committed(inputs):
-        return
-    arguments = {"config": config, "workspace": workspace, "inputs": inputs}
-    details = run_workers("train", train_on_worker, config.train, arguments, listen)
-    best = details["best"]
-    summary = {"epochs": len(details["history"]), "steps": details["steps"], "stopped": details["stopped"]}
-    listen(Event("train", "finished", {**summary, f"best {config.train.monitor}": best["value"]}))
+    if not workspace.artifact("model").is_committed(inputs):
+        arguments = {"config": config, "workspace": workspace, "inputs": inputs}
+        details = run_workers("train", train_on_worker, config.train, arguments, listen)
+        best = details["best"]
+        summary = {"epochs": len(details["history"]), "steps": details["steps"], "stopped": details["stopped"]}
+        listen(Event("train", "finished", {**summary, f"best {config.train.monitor}": best["value"]}))
+    (workspace.folder / "checkpoints").delete()
 
 
 def train_on_worker(

@@ -68,6 +68,7 @@ def test_two_workers_train_the_model_of_one(tmp_path: Path, two: Workspace) -> N
     assert np.array_equal(row_space, before[:, :5])
     assert not np.array_equal(_vectors(one)[:, 5:].numpy(), before[:, 5:])
 
+    assert not (tmp_path / "one" / "checkpoints").exists()
     files = {file.name: file.sha256 for file in one.artifact("model").require().files}
     train.run(tiny_config(tmp_path / "one"), one, events.append)
     assert {file.name: file.sha256 for file in one.artifact("model").require().files} == files
