@@ -47,6 +47,9 @@ class DenseEngine:
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
         )
+        # On CPUs DeepSpeed would compile a shared-memory all-reduce on first use. gloo serves as well, and a job that
+        # is killed while it compiles leaves a lock for which every later one waits without end.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=module, optimizer=optimizer, config=settings, dist_init_required=False
         )
