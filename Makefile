@@ -20,13 +20,10 @@ setup: .venv/.installed
 	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
-# DeepSpeed compiles a small operator (g++, Python.h) and vLLM's CPU engine loads libnuma.
+# vLLM's CPU engine loads libnuma. Nothing is compiled.
 system:
 	@missing=""; \
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
-	$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \
-		|| missing="$$missing python3-dev"; \
-	command -v g++ >/dev/null || missing="$$missing g++"; \
 	ls /lib/*/libnuma.so.1 /usr/lib/*/libnuma.so.1 >/dev/null 2>&1 || missing="$$missing libnuma1"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

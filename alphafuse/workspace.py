@@ -181,7 +181,7 @@ class Artifact:
         """Write the manifest over all files recorded for these inputs; from here on the artefact exists."""
         wanted = fingerprint(inputs)
         files = sorted(self.committed_files(wanted).values(), key=lambda file: (file.first_row, file.name))
-        created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         manifest = Manifest(self.name, wanted, dict(inputs), files, dict(details or {}), created)
         content = json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False)
         self.folder.write_bytes(MANIFEST, content.encode())

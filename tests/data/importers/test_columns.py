@@ -12,7 +12,7 @@ import pytest
 from alphafuse.data.importers.columns import as_ids, as_text, as_times
 from alphafuse.errors import DataError
 
-UTC = datetime.timezone.utc
+UTC = datetime.UTC
 
 
 def column(values: list[Any], kind: pa.DataType | None = None) -> pa.ChunkedArray:
