@@ -8,32 +8,25 @@ more than a shard of vectors. Embeddings made elsewhere skip the first two steps
 
 from __future__ import annotations
 
-import functools
-import logging
 import time
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import ray
-import ray.data
-from ray.util.annotations import RayDeprecationWarning
 
 from alphafuse.config import Config, EmbedConfig
-from alphafuse.errors import AlphafuseError, DataError, ResourceError
+from alphafuse.errors import DataError
 from alphafuse.events import Event, Listener, Value
-from alphafuse.language.encoder import TextEncoder, encode_texts, failures_by_category
+from alphafuse.language.encoder import TextEncoder
 from alphafuse.language.engines import make_encoder
-from alphafuse.language.plan import Batch, Plan, hash_array, make_plan
+from alphafuse.language.plan import Plan, hash_array, make_plan
 from alphafuse.language.precomputed import NO_VECTOR, PrecomputedVectors
-from alphafuse.language.store import EmbeddingStore, take_rows
+from alphafuse.language.store import EmbeddingStore
 from alphafuse.workspace import Artifact, FileRecord, Workspace
+from jobs.embed_engines import embed_on_engines, num_engines
 
-# A batch that takes its engine down this often and once more ends the job.
-_BATCH_RETRIES = 3
 _ITEM_COLUMNS = ["item_index", "item_id", "text_hash"]
 
 
@@ -67,17 +60,14 @@ def embed(encoder: TextEncoder, config: EmbedConfig, workspace: Workspace, liste
     hashes = [hash_array(catalog.read_table(shard.name, ["text_hash"])["text_hash"]) for shard in shards]
     plan = make_plan(store.known_hashes(), hashes, config.batch_size)
     del hashes
-    busy = 0.0
-    if plan.batches:
-        _check_placement(config)
-        busy = _embed_batches(encoder, config, catalog, store, plan, listen)
+    speed = _embed_batches(encoder, config, catalog, store, plan, listen) if plan.batches else None
     _assemble(config, catalog, store, plan)
     details = {
         "distinct_texts": plan.distinct,
         "embedded": plan.to_embed,
         "reused": plan.distinct - plan.to_embed,
         "seconds": round(time.monotonic() - started, 3),
-        "texts_per_second": round(plan.to_embed * _engines(config, plan) / busy, 1) if plan.batches else None,
+        "texts_per_second": speed,
     }
     _finish(store, inputs, config, details, listen)
 
@@ -109,130 +99,19 @@ def _inputs(identity: Mapping[str, Any], config: EmbedConfig, catalog: Artifact)
     return {"encoder": encoder, "catalog": catalog.require().fingerprint}
 
 
-def _engines(config: EmbedConfig, plan: Plan) -> int:
-    return min(config.workers, len(plan.batches))
-
-
-def _check_placement(config: EmbedConfig) -> None:
-    """Refuse engines that no machine of the cluster could ever hold: Ray would wait for them without end."""
-    wanted = {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker}
-    places = 0
-    for node in ray.nodes():
-        if node["Alive"]:
-            fits = [node["Resources"].get(name, 0) // amount for name, amount in wanted.items() if amount]
-            places += int(min(fits, default=config.workers))
-    if places < config.workers:
-        there = ray.cluster_resources()
-        raise ResourceError(
-            f"embed asks for {config.workers} engines, each with {config.cpus_per_worker:g} CPUs and "
-            f"{config.gpus_per_worker:g} GPUs, but the cluster has room for {places}: "
-            f"it has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs on {len(ray.nodes())} machines. "
-            "Lower embed.workers, embed.cpus_per_worker or embed.gpus_per_worker, "
-            "or use a larger cluster (ray.address, ray.num_cpus)"
-        )
-
-
 def _embed_batches(
     encoder: TextEncoder, config: EmbedConfig, catalog: Artifact, store: EmbeddingStore, plan: Plan, listen: Listener
 ) -> float:
-    """Embed and write every batch of the plan; returns the time the engines were busy, in seconds.
-
-    An engine that is killed is started again by Ray and its batch repeated, which gives the same file.
-    """
-    _configure_ray_data()
-    shards = catalog.require().files
-    batches = [_as_row(batch, shards) for batch in plan.batches]
-    # Reading asks for no CPU: the engines may have taken all of them.
-    texts = ray.data.from_items(batches, override_num_blocks=len(batches)).map(
-        functools.partial(_read_texts, catalog=catalog),
-        compute=ray.data.TaskPoolStrategy(size=_engines(config, plan)),
-        num_cpus=0,
-    )
-    with warnings.catch_warnings():
-        # max_task_retries has no other way in; Ray announces to close this one in 2.64.
-        warnings.simplefilter("ignore", RayDeprecationWarning)
-        results = texts.map(
-            _Engine,  # type: ignore[arg-type]  # the annotation leaves out callable classes
-            fn_constructor_args=(encoder, store, config.normalize, config.storage_dtype),
-            compute=ray.data.ActorPoolStrategy(size=_engines(config, plan)),
-            num_cpus=config.cpus_per_worker,
-            num_gpus=config.gpus_per_worker,
-            max_task_retries=_BATCH_RETRIES,
-        )
+    """Embed and write every batch of the plan; returns the texts per second of all engines while they were busy."""
     done, failed, seconds = plan.distinct - plan.to_embed, Counter[str](), 0.0
-    for result in _rows(results):
-        done += result["texts"]
-        seconds += result["seconds"]
-        failed.update(category for category in result["failed"])
+    for result in embed_on_engines(encoder, config, catalog, store, plan.batches):
+        done += result.texts
+        seconds += result.seconds
+        failed.update(result.failed)
         listen(Event("embed", "progress", {"done": done, "total": plan.distinct, "unit": "texts"}))
         # Every text stands for at least one item: no need to embed the rest of a catalog that fails.
         _check_quarantined(failed, len(plan.row), config, store)
-    return seconds
-
-
-def _as_row(batch: Batch, shards: list[FileRecord]) -> dict[str, Any]:
-    return {"file": batch.file, "shard": shards[batch.shard].name, "rows": batch.rows.tobytes()}
-
-
-def _read_texts(row: dict[str, Any], catalog: Artifact) -> dict[str, Any]:
-    """The texts of a batch and their hashes."""
-    table = take_rows(catalog, row["shard"], np.frombuffer(row["rows"], np.int32), ["text", "text_hash"])
-    return {"file": row["file"], "texts": table["text"].to_pylist(), "hashes": table["text_hash"].to_pylist()}
-
-
-class _Engine:
-    """An actor of the pool: an encoder that writes what it embeds.
-
-    It is started with the first batch and not before: of an actor that fails while it is made, Ray tells no cause.
-    """
-
-    def __init__(self, encoder: TextEncoder, store: EmbeddingStore, normalize: bool, dtype: str) -> None:
-        self.encoder = encoder
-        self.store = store
-        self.normalize = normalize
-        self.dtype = dtype
-        self.started = False
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        if not self.started:
-            self.encoder.start()
-            self.started = True
-        begin = time.monotonic()
-        encoded = encode_texts(self.encoder, list(row["texts"]), self.normalize, self.dtype)
-        self.store.write_vectors(row["file"], pa.array(list(row["hashes"]), pa.binary(16)), encoded)
-        failed = Counter(failures_by_category(encoded.failures))
-        return {
-            "texts": len(row["texts"]),
-            "seconds": time.monotonic() - begin,
-            "failed": list(failed.elements()),
-        }
-
-
-def _configure_ray_data() -> None:
-    """Errors as they were raised; nothing on the console, where the progress goes out as events."""
-    context = ray.data.DataContext.get_current()
-    context.raise_original_map_exception = True
-    context.enable_progress_bars = False
-    for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.setLevel(logging.CRITICAL + 1)  # the log file of Ray Data still gets everything
-
-
-def _rows(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
-    """The rows of a data set; an error of ours in a worker is raised as itself."""
-    try:
-        yield from dataset.iter_rows()
-    except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as error:
-        raise ResourceError(
-            f"an embedding engine died {_BATCH_RETRIES + 1} times in the same batch; most often its machine is out of "
-            "memory: lower embed.workers, embed.batch_size or embed.max_length. What is embedded is kept. "
-            "The engine's last messages are in the worker logs of Ray"
-        ) from error
-    except ray.exceptions.RayError as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, AlphafuseError):
-            raise cause from error
-        raise
+    return round(plan.to_embed * num_engines(config, plan.batches) / seconds, 1)
 
 
 def _assemble(config: EmbedConfig, catalog: Artifact, store: EmbeddingStore, plan: Plan) -> None:

@@ -101,6 +101,6 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
         _load(tmp_path, "- a")
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "configs").glob("*.yaml")), ids=lambda p: p.name)
 def test_ready_made_configurations_are_valid(path: Path) -> None:
     assert load_config(path).workspace.startswith("runs/")

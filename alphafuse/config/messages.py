@@ -1,0 +1,84 @@
+"""Tells what is wrong with a configuration in the words of the file: the path of the key and the nearest valid one."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+from alphafuse.config.section import Section
+from alphafuse.config.tree import Config
+
+
+def explain(error: Any) -> str:
+    """One line for one pydantic error: path, what is wrong, what would be right."""
+    keys = [str(part) for part in error["loc"]]
+    path, section = _locate(keys)
+    if error["type"] == "extra_forbidden":
+        return f"{path}: unknown key; {_nearest(path, section)}"
+    if error["type"] == "missing":
+        return f"{path}: this key is required"
+    if error["type"] == "value_error":
+        return f"{path or 'configuration'}: {error['ctx']['error']}"
+    if error["type"] == "union_tag_invalid":
+        return f"{path}.name: must be one of {error['ctx']['expected_tags']} (found {error['ctx']['tag']!r})"
+    return f"{path}: {error['msg'][:1].lower()}{error['msg'][1:]} (found {error['input']!r})"
+
+
+def _locate(keys: list[str]) -> tuple[str, type[Section]]:
+    """The path as a user writes it (pydantic puts the `name` of a chosen section into it), and the section that holds
+    its last key."""
+    options: list[type[Section]] = [Config]
+    holder: type[Section] = Config
+    path = []
+    for key in keys:
+        named = [option for option in options if _name_of(option) == key]
+        if named and len(options) > 1:
+            options = named
+            continue
+        if options:
+            holder = options[0]
+        field = holder.model_fields.get(key) if options else None
+        options = _sections(field.annotation) if field else []
+        path.append(key)
+    return ".".join(path), holder
+
+
+def _nearest(path: str, section: type[Section]) -> str:
+    """What the writer of an unknown key may have meant: a key of the same section, else one of the whole tree."""
+    parent, _, key = path.rpartition(".")
+    near = [f"{parent}.{name}".lstrip(".") for name in _close(key, section.model_fields)]
+    if not near:  # settings are often put into the wrong section
+        paths = {known.rsplit(".", 1)[-1]: known for known in _paths(Config)}
+        near = [paths[name] for name in _close(key, paths) if paths[name] != path]
+    return f"did you mean {near[0]!r}?" if near else f"valid keys here: {', '.join(section.model_fields)}"
+
+
+def _close(key: str, known: Iterable[str]) -> list[str]:
+    """The known key most like `key`, if one is: by spelling, or by the initials of its words (lr, learning_rate)."""
+    known = list(known)
+    initials = [name for name in known if "".join(word[0] for word in name.split("_")) == key]
+    return initials[:1] or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+
+
+def _sections(annotation: Any) -> list[type[Section]]:
+    """The sections in the annotation of a field."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [section for part in typing.get_args(annotation) for section in _sections(part)]
+
+
+def _name_of(section: type[Section]) -> str | None:
+    """The `name` that chooses this section."""
+    return str(section.model_fields["name"].default) if "name" in section.model_fields else None
+
+
+def _paths(section: type[Section], prefix: str = "") -> list[str]:
+    """Dotted paths of all keys."""
+    paths = []
+    for name, field in section.model_fields.items():
+        paths.append(prefix + name)
+        for inner in _sections(field.annotation):
+            paths += _paths(inner, f"{prefix}{name}.")
+    return paths

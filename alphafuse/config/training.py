@@ -1,0 +1,87 @@
+"""The section `train`: loss, schedule, engine and loop."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from alphafuse.config.section import Count, NonNegative, Positive, Section
+
+
+class LossConfig(Section):
+    """What is minimised."""
+
+    name: Literal["infonce", "bce", "softmax"] = "infonce"
+    """`infonce`: cross entropy of the target against sampled negatives; `bce`: binary cross entropy against
+    the same; `softmax`: cross entropy over the full, sharded catalog."""
+    similarity: Literal["cosine", "dot"] = "cosine"
+    """Between the history's hidden state and an item vector, in the loss and (by default) in ranking."""
+    temperature: Positive = 0.07
+    """Divides the similarity."""
+    negatives: Literal["shared", "uniform"] = "shared"
+    """`uniform`: `num_negatives` items drawn for each target; `shared`: drawn once for the whole batch."""
+    num_negatives: Count = 1024
+
+
+class ScheduleConfig(Section):
+    """The learning rate over the steps."""
+
+    kind: Literal["constant", "linear", "cosine"] = "constant"
+    """After the warm-up: constant, or falling to zero at `max_epochs`."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+
+
+class DeepSpeedConfig(Section):
+    """The engine of the dense weights (backbone and encoder)."""
+
+    zero_stage: Literal[0, 1, 2] = 0
+    """What DeepSpeed partitions over the ranks: nothing, optimizer states, and gradients too."""
+    bf16: bool = False
+    """Compute the dense weights in bfloat16 with float32 master weights; needs zero_stage 1 or 2."""
+
+    @model_validator(mode="after")
+    def _check(self) -> DeepSpeedConfig:
+        if self.bf16 and self.zero_stage == 0:
+            raise ValueError("`bf16` needs zero_stage 1 or 2, which keep the float32 master weights")
+        return self
+
+
+class TrainConfig(Section):
+    """The training loop."""
+
+    workers: Count = 1
+    """Data-parallel ranks; each owns a range of the item table's rows."""
+    max_restarts: Annotated[int, Field(ge=0)] = 3
+    """How often the workers are started again, from the latest checkpoint, after one of them died."""
+    cpus_per_worker: Positive = 1
+    gpus_per_worker: NonNegative = 0
+    positions: Literal["all", "last"] = "all"
+    """`all`: every position of a window predicts its next item in one causal pass; `last`: one sample per prefix."""
+    batch_size: Count = 64
+    """Samples (windows or prefixes) of one optimizer step over all workers together."""
+    accumulation: Count = 1
+    """Micro-batches that an optimizer step is split into."""
+    max_epochs: Count = 100
+    max_steps: Count | None = None
+    """Stops earlier than `max_epochs`."""
+    learning_rate: Positive = 3e-3
+    table_learning_rate: Positive | None = None
+    """Of the ID embeddings; null: as `learning_rate`."""
+    weight_decay: NonNegative = 1e-6
+    """L2 term of Adam, on dense weights and on the rows that a step touches."""
+    max_grad_norm: Positive | None = None
+    """Gradients above this norm are scaled down to it: dense weights and table rows each by their own norm."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    loss: LossConfig = LossConfig()
+    deepspeed: DeepSpeedConfig = DeepSpeedConfig()
+    validate_every: Count = 1
+    """Epochs between validations."""
+    monitor: str = "ndcg@20"
+    """Validation metric of early stopping and of the choice of the best weights."""
+    patience: Count = 10
+    """Validations without improvement before training stops."""
+    checkpoint_steps: Count | None = None
+    """Steps between checkpoints inside of an epoch; null: only after validations."""
+    log_steps: Count = 20
+    """Steps between reports of the loss."""

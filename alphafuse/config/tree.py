@@ -1,0 +1,81 @@
+"""The sections for what comes after training, and the whole tree."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from alphafuse.config.data import DataConfig
+from alphafuse.config.language import DecomposeConfig, EmbedConfig
+from alphafuse.config.model import ModelConfig
+from alphafuse.config.section import Count, Fraction, Section
+from alphafuse.config.training import TrainConfig
+
+
+class EvaluateConfig(Section):
+    """Exact ranking over the full catalog."""
+
+    cutoffs: tuple[Count, ...] = (1, 5, 10, 20, 50)
+    similarity: Literal["trained", "dot", "cosine"] = "trained"
+    """`trained`: as in the loss."""
+    exclude_seen: bool = False
+    """Leave items of the user's earlier history out of the ranking."""
+    tail_share: Fraction = 0.8
+    """This share of the items, the least popular in training, is the tail."""
+    short_history: Count = 5
+    """Histories with at most this many items count as short."""
+    query_batch: Count = 512
+    """Queries ranked at a time."""
+    memory_mib: Count = 128
+    """Upper bound for one block of scores."""
+
+
+class RecommendConfig(Section):
+    """Top items for users or histories."""
+
+    top_k: Count = 10
+    exclude_seen: bool = True
+    users: str | None = None
+    """Parquet with the column user_id, or with user_id and history (list of item ids); null: every test user."""
+
+
+class RayConfig(Section):
+    """Where the jobs run."""
+
+    address: str | None = None
+    """Of an existing cluster ("auto", "host:port", "ray://…"); null: an embedded one on this machine."""
+    num_cpus: Count | None = None
+    """CPUs of the embedded cluster; null: all of the machine."""
+
+
+class Config(Section):
+    """A whole run."""
+
+    workspace: str
+    """Folder or URI that holds everything the run makes."""
+    seed: Annotated[int, Field(ge=0)] = 22
+    data: DataConfig
+    embed: EmbedConfig = EmbedConfig()
+    decompose: DecomposeConfig = DecomposeConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    recommend: RecommendConfig = RecommendConfig()
+    ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        null_dim, hidden_dim = self.decompose.null_dim, self.model.hidden_dim
+        if self.model.encoder.name == "alphafuse" and null_dim is not None and null_dim > hidden_dim:
+            raise ValueError(f"decompose.null_dim ({null_dim}) exceeds model.hidden_dim ({hidden_dim})")
+        valid = [f"{name}@{k}" for name in ("hr", "ndcg", "mrr") for k in self.evaluate.cutoffs]
+        if self.train.monitor not in valid:
+            raise ValueError(f"train.monitor {self.train.monitor!r} is not measured; valid: {', '.join(valid)}")
+        return self
+
+    @property
+    def similarity(self) -> Literal["cosine", "dot"]:
+        """What items are ranked by."""
+        wanted = self.evaluate.similarity
+        return self.train.loss.similarity if wanted == "trained" else wanted

@@ -1,0 +1,163 @@
+"""The pool of embedding engines of the stage `embed`: Ray Data hands batches of texts to actors that write the vectors.
+
+Knows how engines are placed, fed and restarted; what a batch is for is the stage's business.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+from ray.util.annotations import RayDeprecationWarning
+
+from alphafuse.config import EmbedConfig
+from alphafuse.errors import AlphafuseError, ResourceError
+from alphafuse.language.encoder import TextEncoder, encode_texts, failures_by_category
+from alphafuse.language.plan import Batch
+from alphafuse.language.store import EmbeddingStore, take_rows
+from alphafuse.workspace import Artifact
+
+# A batch that takes its engine down this often and once more ends the job.
+_BATCH_RETRIES = 3
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What an engine tells of a batch that it has written."""
+
+    texts: int
+    seconds: float
+    """Of the engine, reading not counted."""
+    failed: dict[str, int]
+    """Texts without a vector, by category of the reason."""
+
+
+def num_engines(config: EmbedConfig, batches: Sequence[Batch]) -> int:
+    """Engines that are started: never more than there are batches."""
+    return min(config.workers, len(batches))
+
+
+def embed_on_engines(
+    encoder: TextEncoder, config: EmbedConfig, catalog: Artifact, store: EmbeddingStore, batches: Sequence[Batch]
+) -> Iterator[BatchResult]:
+    """Embed batches of the catalog's texts and write them to the store; yields as batches are done, in any order.
+
+    An engine that is killed is started again by Ray and its batch repeated, which gives the same file.
+
+    Raises:
+        ResourceError: no such engines fit on the cluster, or a batch has taken its engine down too often.
+        AlphafuseError: as raised by the engine.
+    """
+    _check_placement(config)
+    _configure_ray_data()
+    shards = catalog.require().files
+    rows = [{"file": batch.file, "shard": shards[batch.shard].name, "rows": batch.rows.tobytes()} for batch in batches]
+    # Reading asks for no CPU: the engines may have taken all of them.
+    texts = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        functools.partial(_read_texts, catalog=catalog),
+        compute=ray.data.TaskPoolStrategy(size=num_engines(config, batches)),
+        num_cpus=0,
+    )
+    with warnings.catch_warnings():
+        # max_task_retries has no other way in; Ray announces to close this one in 2.64.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        results = texts.map(
+            _Engine,  # type: ignore[arg-type]  # the annotation leaves out callable classes
+            fn_constructor_args=(encoder, store, config.normalize, config.storage_dtype),
+            compute=ray.data.ActorPoolStrategy(size=num_engines(config, batches)),
+            num_cpus=config.cpus_per_worker,
+            num_gpus=config.gpus_per_worker,
+            max_task_retries=_BATCH_RETRIES,
+        )
+    for row in _rows(results):
+        yield BatchResult(row["texts"], row["seconds"], dict(Counter(row["failed"])))
+
+
+def _check_placement(config: EmbedConfig) -> None:
+    """Refuse engines that no machine of the cluster could ever hold: Ray would wait for them without end."""
+    wanted = {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker}
+    places = 0
+    for node in ray.nodes():
+        if node["Alive"]:
+            fits = [node["Resources"].get(name, 0) // amount for name, amount in wanted.items() if amount]
+            places += int(min(fits, default=config.workers))
+    if places < config.workers:
+        there = ray.cluster_resources()
+        raise ResourceError(
+            f"embed asks for {config.workers} engines, each with {config.cpus_per_worker:g} CPUs and "
+            f"{config.gpus_per_worker:g} GPUs, but the cluster has room for {places}: "
+            f"it has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs on {len(ray.nodes())} machines. "
+            "Lower embed.workers, embed.cpus_per_worker or embed.gpus_per_worker, "
+            "or use a larger cluster (ray.address, ray.num_cpus)"
+        )
+
+
+def _read_texts(row: dict[str, Any], catalog: Artifact) -> dict[str, Any]:
+    """The texts of a batch and their hashes."""
+    table = take_rows(catalog, row["shard"], np.frombuffer(row["rows"], np.int32), ["text", "text_hash"])
+    return {"file": row["file"], "texts": table["text"].to_pylist(), "hashes": table["text_hash"].to_pylist()}
+
+
+class _Engine:
+    """An actor of the pool: an encoder that writes what it embeds.
+
+    It is started with the first batch and not before: of an actor that fails while it is made, Ray tells no cause.
+    """
+
+    def __init__(self, encoder: TextEncoder, store: EmbeddingStore, normalize: bool, dtype: str) -> None:
+        self.encoder = encoder
+        self.store = store
+        self.normalize = normalize
+        self.dtype = dtype
+        self.started = False
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        if not self.started:
+            self.encoder.start()
+            self.started = True
+        begin = time.monotonic()
+        encoded = encode_texts(self.encoder, list(row["texts"]), self.normalize, self.dtype)
+        self.store.write_vectors(row["file"], pa.array(list(row["hashes"]), pa.binary(16)), encoded)
+        failed = Counter(failures_by_category(encoded.failures))
+        return {
+            "texts": len(row["texts"]),
+            "seconds": time.monotonic() - begin,
+            "failed": list(failed.elements()),
+        }
+
+
+def _configure_ray_data() -> None:
+    """Errors as they were raised; nothing on the console, where the progress goes out as events."""
+    context = ray.data.DataContext.get_current()
+    context.raise_original_map_exception = True
+    context.enable_progress_bars = False
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL + 1)  # the log file of Ray Data still gets everything
+
+
+def _rows(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+    """The rows of a data set; an error of ours in a worker is raised as itself."""
+    try:
+        yield from dataset.iter_rows()
+    except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as error:
+        raise ResourceError(
+            f"an embedding engine died {_BATCH_RETRIES + 1} times in the same batch; most often its machine is out of "
+            "memory: lower embed.workers, embed.batch_size or embed.max_length. What is embedded is kept. "
+            "The engine's last messages are in the worker logs of Ray"
+        ) from error
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, AlphafuseError):
+            raise cause from error
+        raise
