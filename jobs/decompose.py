@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 from threadpoolctl import threadpool_limits
 
 from alphafuse.config import Config
 from alphafuse.errors import DataError
 from alphafuse.events import Event, Listener
-from alphafuse.matrices import iterate_rows, to_column
+from alphafuse.matrices import iterate_rows
 from alphafuse.nullspace.cost import Problem, cheaper_method
 from alphafuse.nullspace.decomposition import (
     RELATIVE_FLOOR,
@@ -33,11 +31,10 @@ from alphafuse.nullspace.decomposition import (
 from alphafuse.nullspace.moments import Moments
 from alphafuse.nullspace.randomized import num_passes, randomized_eigen
 from alphafuse.workspace import FileRecord, Workspace, fingerprint
+from jobs import decompose_tasks as tasks
 from jobs.tasks import in_order, require_cpus, result
 
 STAGE = "decompose"
-BLOCK_BYTES = 64 * 2**20
-"""Size of a block of embeddings in float64, the unit in which a task holds them."""
 MAX_PARTIALS = 256
 """Most partial results of one pass: beyond as many shards, neighbouring shards share one."""
 
@@ -124,7 +121,7 @@ class _Covariance:
     def __call__(self, probe: np.ndarray | None) -> np.ndarray:
         weighted = self.config.decompose.popularity_weighted
         probe_reference = ray.put(probe)
-        task = _task(_moments_task, self.config)
+        task = _task(tasks.moments_of_shards, self.config)
 
         def submit(group: Sequence[FileRecord]) -> ray.ObjectRef:
             return task(self.workspace, group, self.dim, weighted, probe_reference, _threads(self.config))
@@ -143,7 +140,7 @@ class _Covariance:
 def _decompose(config: Config, covariance: _Covariance, dim: int, method: str) -> NullSpace:
     hidden_dim = config.model.hidden_dim
     if method == "gram":
-        reference = _task(_eigen_task, config)(covariance(None), _threads(config))
+        reference = _task(tasks.eigen, config)(covariance(None), _threads(config))
         values, vectors = result(reference)
     else:
         with threadpool_limits(_threads(config)):
@@ -181,7 +178,7 @@ def _write_features(
     progress.add(sum(shard.rows for shard in shards if shard.name in done))
     left = [shard for shard in shards if shard.name not in done]
     nullspace_reference = ray.put(nullspace)
-    task = _task(_features_task, config)
+    task = _task(tasks.write_features, config)
 
     def submit(shard: FileRecord) -> ray.ObjectRef:
         return task(workspace, shard, nullspace_reference, wanted, _threads(config))
@@ -189,83 +186,6 @@ def _write_features(
     for shard, _ in zip(left, in_order(submit, left, config.decompose.workers), strict=True):
         progress.add(shard.rows)
     artifact.commit(inputs, {"hidden_dim": nullspace.hidden_dim, "null_dim": nullspace.null_dim})
-
-
-@ray.remote
-def _moments_task(
-    workspace: Workspace,
-    shards: Sequence[FileRecord],
-    dim: int,
-    weighted: bool,
-    probe: np.ndarray | None,
-    threads: int,
-) -> Moments:
-    """Moments of the embeddings of some shards, read block by block."""
-    moments = Moments.empty(dim, weighted=weighted, probe=probe)
-    with threadpool_limits(threads):
-        for shard in shards:
-            weights = _popularity(workspace, shard) if weighted else None
-            for first, block, present in _blocks(workspace, shard, dim):
-                part = slice(first - shard.first_row, first - shard.first_row + len(block))
-                block_weights = None if weights is None else weights[part]
-                moments = moments.merge(Moments.of(block, present, block_weights, probe=probe, first_row=first))
-    return moments
-
-
-@ray.remote
-def _eigen_task(covariance: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
-    """All eigenvalues, descending, and eigenvectors."""
-    with threadpool_limits(threads):
-        values, vectors = np.linalg.eigh(covariance)
-    return values[::-1], vectors[:, ::-1]
-
-
-@ray.remote
-def _features_task(workspace: Workspace, shard: FileRecord, nullspace: NullSpace, wanted: str, threads: int) -> None:
-    """Project one shard and write it under the same name."""
-    batches = []
-    with threadpool_limits(threads):
-        for first, block, present in _blocks(workspace, shard, len(nullspace.mean)):
-            features = np.where(present[:, None], nullspace.project(block), np.float32(0))  # [rows, hidden_dim]
-            item_index = pa.array(np.arange(first, first + len(block), dtype=np.int64))
-            batches.append(pa.record_batch([item_index, to_column(features)], names=["item_index", "features"]))
-    schema = pa.schema([("item_index", pa.int64()), ("features", pa.list_(pa.float32(), nullspace.hidden_dim))])
-    table = pa.Table.from_batches(batches, schema)
-    workspace.artifact("features").write_table(shard.name, table, wanted, first_row=shard.first_row)
-
-
-def _blocks(workspace: Workspace, shard: FileRecord, dim: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """(first row, embeddings [rows, dim], present [rows]) of one shard, in blocks of bounded size.
-
-    Raises:
-        DataError: the shard's embeddings have another dimension.
-    """
-    block_rows = min(max(BLOCK_BYTES // (8 * dim), 64), 8192)
-    artifact = workspace.artifact("embeddings")
-    for first, block, present in iterate_rows(
-        artifact, "embedding", shard.first_row, shard.first_row + shard.rows, block_rows
-    ):
-        if block.shape[1] != dim:
-            raise DataError(
-                f"{artifact.folder.uri}/{shard.name} holds embeddings of {block.shape[1]} dimensions, the first shard "
-                f"of {dim}; make them with one model: `alphafuse run CONFIG --redo embed`"
-            )
-        yield first, block, present
-
-
-def _popularity(workspace: Workspace, shard: FileRecord) -> np.ndarray:
-    """[rows of the shard], training interactions of its items; 0 for items that are not listed."""
-    artifact = workspace.artifact("popularity")
-    filesystem, path = artifact.folder.open()
-    rows = [("item_index", ">=", shard.first_row), ("item_index", "<", shard.first_row + shard.rows)]
-    columns, counts = ["item_index", "count"], np.zeros(shard.rows)
-    for file in artifact.require().files:
-        try:
-            table = pq.read_table(f"{path}/{file.name}", columns=columns, filesystem=filesystem, filters=rows)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise artifact.damaged(file.name, error) from error
-        counts[table["item_index"].to_numpy() - shard.first_row] = table["count"].to_numpy()
-    return counts
 
 
 def _embedding_dim(workspace: Workspace) -> int:
