@@ -3,14 +3,15 @@
 Three steps, each of which continues where a killed job stopped. Plan: by content hash, every different text that has
 no vector yet goes into one batch. Embed: Ray Data feeds the batches to a pool of engines, which write the vectors
 themselves. Assemble: tasks gather each shard's vectors, wherever they are, and commit it whole. No process ever holds
-more than a shard of vectors. Embeddings made elsewhere skip the first two steps.
+more than a shard of vectors. Embeddings made elsewhere are matched to the items instead (`embed_precomputed`).
 """
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,16 @@ import ray
 
 from alphafuse.config import Config, EmbedConfig
 from alphafuse.errors import DataError
-from alphafuse.events import Event, Listener, Value
+from alphafuse.events import Event, Listener
 from alphafuse.language.encoder import TextEncoder
 from alphafuse.language.engines import make_encoder
 from alphafuse.language.plan import Plan, hash_array, make_plan
-from alphafuse.language.precomputed import NO_VECTOR, PrecomputedVectors
-from alphafuse.language.store import EmbeddingStore
+from alphafuse.language.precomputed import NO_VECTOR, PrecomputedFiles
+from alphafuse.language.store import ITEM_COLUMNS, EmbeddingStore
+from alphafuse.storage import resolve
 from alphafuse.workspace import Artifact, FileRecord, Workspace
 from jobs.embed_engines import embed_on_engines, num_engines
-
-_ITEM_COLUMNS = ["item_index", "item_id", "text_hash"]
+from jobs.embed_precomputed import bring_in_files, find_files
 
 
 def run(config: Config, workspace: Workspace, listen: Listener) -> None:
@@ -40,58 +41,64 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
         WorkspaceError: there is no catalog, or the embeddings there were made by another encoder.
     """
     if config.embed.engine == "precomputed":
-        with PrecomputedVectors(config.embed, config.data.folder) as vectors:
-            bring_in(vectors, config.embed, workspace, listen)
+        # A worker may have another current folder.
+        files = find_files(config.embed, resolve(config.data.folder))
+        bring_in(files, config.embed, workspace, listen)
     else:
         embed(make_encoder(config.embed), config.embed, workspace, listen)
 
 
 def embed(encoder: TextEncoder, config: EmbedConfig, workspace: Workspace, listen: Listener) -> None:
     """Embed the catalog with `encoder`, a copy of which is started in each of `config.workers` actors."""
+    _make(encoder.identity(), config, workspace, listen, functools.partial(_embed_texts, encoder))
+
+
+def bring_in(files: PrecomputedFiles, config: EmbedConfig, workspace: Workspace, listen: Listener) -> None:
+    """Match vectors made elsewhere to the items of the catalog by id."""
+    _make(files.identity(), config, workspace, listen, functools.partial(_bring_in_vectors, files))
+
+
+def _make(
+    identity: Mapping[str, Any],
+    config: EmbedConfig,
+    workspace: Workspace,
+    listen: Listener,
+    write_shards: Callable[[EmbedConfig, Artifact, EmbeddingStore, Listener], dict[str, Any]],
+) -> None:
+    """The artefact `embeddings`; `write_shards` writes those that are missing and returns details for the manifest."""
     started = time.monotonic()
     catalog = workspace.artifact("catalog")
-    inputs = _inputs(encoder.identity(), config, catalog)
+    inputs = _inputs(identity, config, catalog)
     store = EmbeddingStore(workspace.artifact("embeddings"), inputs)
     store.adopt_stale_shards()
     if store.artifact.is_committed(inputs):
         store.discard_vectors()
         return
+    details = write_shards(config, catalog, store, listen)
+    _finish(store, inputs, config, {**details, "seconds": round(time.monotonic() - started, 3)}, listen)
+
+
+def _embed_texts(
+    encoder: TextEncoder, config: EmbedConfig, catalog: Artifact, store: EmbeddingStore, listen: Listener
+) -> dict[str, Any]:
     shards = catalog.require().files
     hashes = [hash_array(catalog.read_table(shard.name, ["text_hash"])["text_hash"]) for shard in shards]
     plan = make_plan(store.known_hashes(), hashes, config.batch_size)
     del hashes
     speed = _embed_batches(encoder, config, catalog, store, plan, listen) if plan.batches else None
     _assemble(config, catalog, store, plan)
-    details = {
+    return {
         "distinct_texts": plan.distinct,
         "embedded": plan.to_embed,
         "reused": plan.distinct - plan.to_embed,
-        "seconds": round(time.monotonic() - started, 3),
         "texts_per_second": speed,
     }
-    _finish(store, inputs, config, details, listen)
 
 
-def bring_in(vectors: PrecomputedVectors, config: EmbedConfig, workspace: Workspace, listen: Listener) -> None:
-    """Match vectors made elsewhere to the items of the catalog by id, one shard at a time."""
-    started = time.monotonic()
-    catalog = workspace.artifact("catalog")
-    inputs = _inputs(vectors.identity(), config, catalog)
-    store = EmbeddingStore(workspace.artifact("embeddings"), inputs)
-    store.adopt_stale_shards()
-    if store.artifact.is_committed(inputs):
-        store.discard_vectors()
-        return
-    committed = store.artifact.committed_files(store.wanted)
-    manifest = catalog.require()
-    for shard in manifest.files:
-        if shard.name not in committed:
-            items = catalog.read_table(shard.name, _ITEM_COLUMNS)
-            store.write_shard(shard.name, items, shard.first_row, vectors.lookup(items["item_id"]))
-        values: dict[str, Value] = {"done": shard.first_row + shard.rows, "total": manifest.rows, "unit": "items"}
-        listen(Event("embed", "progress", values))
-    details = {"precomputed": len(vectors), "seconds": round(time.monotonic() - started, 3)}
-    _finish(store, inputs, config, details, listen)
+def _bring_in_vectors(
+    files: PrecomputedFiles, config: EmbedConfig, catalog: Artifact, store: EmbeddingStore, listen: Listener
+) -> dict[str, Any]:
+    return {"precomputed": bring_in_files(files, config, catalog, store, listen)}
 
 
 def _inputs(identity: Mapping[str, Any], config: EmbedConfig, catalog: Artifact) -> dict[str, Any]:
@@ -148,7 +155,7 @@ def _assemble_shard(
     dtype: str,
 ) -> None:
     encoded = store.gather(files, file, row, dim, dtype)
-    store.write_shard(shard.name, catalog.read_table(shard.name, _ITEM_COLUMNS), shard.first_row, encoded)
+    store.write_shard(shard.name, catalog.read_table(shard.name, ITEM_COLUMNS), shard.first_row, encoded)
 
 
 def _check_quarantined(failed: Mapping[str, int], items: int, config: EmbedConfig, store: EmbeddingStore) -> None:

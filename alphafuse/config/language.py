@@ -38,8 +38,8 @@ class EmbedConfig(Section):
     max_quarantined: Fraction = 0.01
     """The job fails when more than this share of the items could not be embedded."""
     precomputed: str | None = None
-    """Embeddings made elsewhere, for `engine: precomputed`: Parquet with an id and a vector column, or a .npy
-    matrix with `precomputed_ids` beside it. Relative paths start from `data.folder`."""
+    """Embeddings made elsewhere, for `engine: precomputed`: Parquet (file, folder, glob or URI) with an id and a vector
+    column, or a .npy matrix with `precomputed_ids` beside it. Relative paths start from `data.folder`."""
     precomputed_ids: str | None = None
     """Text file with one item id per row of the .npy matrix."""
     precomputed_id_column: str = "item_id"

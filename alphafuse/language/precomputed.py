@@ -1,205 +1,237 @@
-"""Embeddings that were made elsewhere: a Parquet file with ids and vectors, or a .npy matrix with a file of ids.
+"""Embeddings that were made elsewhere: Parquet files with ids and vectors, or a .npy matrix with a file of ids.
 
-Owns reading, checking and looking up by item id. The matrix stays on disk and is mapped into memory; of each row
-only a hash of its id is held.
+Owns reading, checking, and matching to items by id. Vectors are put into buckets by the hash of their id, the order of
+the catalog, so that a shard of items needs a few buckets and no process ever holds more than one of them.
 """
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from alphafuse.config import EmbedConfig
+from alphafuse.data.hashing import bucket_of, hash_ids
+from alphafuse.data.importers.columns import as_ids
+from alphafuse.data.importers.source import Source, find_sources
+from alphafuse.data.scratch import RunWriter, read_bucket
 from alphafuse.errors import ConfigError, DataError
 from alphafuse.language.encoder import Encoded, usable_vectors
-from alphafuse.language.model import sha256
-from alphafuse.storage import open_filesystem, resolve
+from alphafuse.matrices import from_column, to_column
+from alphafuse.storage import Folder, open_filesystem
 
 NO_VECTOR = "no vector"
 _BLOCK_ROWS = 8192
 
 
-class PrecomputedVectors:
-    """Vectors by item id. Use as a context manager: what had to be copied to disk is deleted at the end.
+@dataclass(frozen=True)
+class PrecomputedFiles:
+    """The files that the section `embed` names.
+
+    Attributes:
+        vectors: Parquet files, or one .npy matrix.
+        ids: of the .npy matrix.
+        id_column, vector_column: of the Parquet files.
+    """
+
+    vectors: list[Source]
+    ids: Source | None
+    id_column: str
+    vector_column: str
+
+    def identity(self) -> dict[str, Any]:
+        """What the vectors are, for the manifest."""
+        return {
+            "engine": "precomputed",
+            "vectors": [source.identity for source in self.vectors],
+            "ids": self.ids.identity if self.ids else None,
+            "id_column": self.id_column,
+            "vector_column": self.vector_column,
+        }
+
+    def read(self, source: Source) -> Iterator[tuple[pa.Array, np.ndarray]]:
+        """Ids (strings) and vectors [rows, dim] of one of the files, a block at a time; rows without vector are left
+        out.
+
+        Raises:
+            DataError: the file is damaged or not what it should be, or an id is missing.
+        """
+        return self._read_parquet(source) if self.ids is None else _read_npy(source.uri, self.ids.uri)
+
+    def _read_parquet(self, source: Source) -> Iterator[tuple[pa.Array, np.ndarray]]:
+        dim = None
+        for table in source.read([self.id_column, self.vector_column]):
+            rows = table.filter(table[self.vector_column].is_valid())
+            if rows.num_rows:
+                ids = _require_ids(as_ids(rows[self.id_column], source.uri, self.id_column), source.uri)
+                vectors = _as_matrix(rows[self.vector_column].combine_chunks(), ids, dim, source.uri)
+                dim = vectors.shape[1]
+                yield ids, vectors
+
+
+def find_precomputed(config: EmbedConfig, folder: str) -> PrecomputedFiles:
+    """Find the files of `embed.precomputed`.
 
     Args:
-        config: the section `embed`, with `precomputed` set.
         folder: what relative paths start from.
 
     Raises:
         ConfigError: .npy without `precomputed_ids`, or the other way round.
-        DataError: a file is missing, truncated, or not what it should be; ids are missing or occur twice.
+        DataError: nothing is there, or a Parquet file lacks a column.
     """
+    assert config.precomputed is not None
+    is_matrix = config.precomputed.endswith(".npy")
+    if is_matrix and config.precomputed_ids is None:
+        raise ConfigError("embed.precomputed is a .npy matrix: embed.precomputed_ids must name its ids")
+    if not is_matrix and config.precomputed_ids is not None:
+        raise ConfigError("embed.precomputed_ids goes with a .npy matrix; Parquet has its own id column")
+    ids = None
+    if config.precomputed_ids is not None:
+        ids = find_sources("embed.precomputed_ids", config.precomputed_ids, folder, "csv")[0]
+    # A matrix is read here and not by the source: which format that has does not matter.
+    vectors = find_sources("embed.precomputed", config.precomputed, folder, "parquet" if is_matrix else "auto")
+    files = PrecomputedFiles(vectors, ids, config.precomputed_id_column, config.precomputed_vector_column)
+    if vectors[0].format != "parquet":
+        raise DataError(f"embed.precomputed: {vectors[0].uri} is neither Parquet nor a .npy matrix")
+    if not is_matrix:
+        vectors[0].require([files.id_column, files.vector_column])
+    return files
 
-    def __init__(self, config: EmbedConfig, folder: str) -> None:
-        assert config.precomputed is not None
-        self._config = config
-        self._scratch = Path(tempfile.mkdtemp(prefix="alphafuse-precomputed-"))
-        try:
-            self._path = self._local(resolve(config.precomputed, folder))
-            if self._path.suffix == ".npy":
-                if config.precomputed_ids is None:
-                    raise ConfigError("embed.precomputed is a .npy matrix: embed.precomputed_ids must name its ids")
-                self._ids_path: Path | None = self._local(resolve(config.precomputed_ids, folder))
-                self._matrix, self._ids = _read_npy(self._path, self._ids_path)
-            else:
-                if config.precomputed_ids is not None:
-                    raise ConfigError("embed.precomputed_ids goes with a .npy matrix; Parquet has its own id column")
-                self._ids_path = None
-                self._matrix, self._ids = self._read_parquet()
-            self._index = _index(self._ids, self._path)
-        except BaseException:
-            self.close()
-            raise
 
-    def __enter__(self) -> PrecomputedVectors:
-        return self
+def partition_vectors(
+    files: PrecomputedFiles, source: Source, scratch: Folder, prefix: str, num_buckets: int
+) -> dict[str, Any]:
+    """Read one file and write its vectors as runs (columns item_id, vector).
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    Returns:
+        `runs`, the names of the runs; `rows`; `dim`, None without rows.
+    """
+    writer = RunWriter(scratch, prefix, num_buckets)
+    rows, dim = 0, None
+    for ids, vectors in files.read(source):
+        writer.add(pa.table({"item_id": ids, "vector": to_column(vectors)}), hash_ids(ids))
+        rows, dim = rows + len(ids), vectors.shape[1]
+    return {"runs": writer.close(), "rows": rows, "dim": dim}
 
-    def close(self) -> None:
-        shutil.rmtree(self._scratch, ignore_errors=True)
 
-    @property
-    def dim(self) -> int:
-        return self._matrix.shape[1]
+def common_dim(files: PrecomputedFiles, partitions: Sequence[Mapping[str, Any]]) -> int:
+    """How many numbers all vectors have.
 
-    def __len__(self) -> int:
-        return len(self._matrix)
+    Args:
+        partitions: what `partition_vectors` returned for each file.
 
-    def identity(self) -> dict[str, Any]:
-        """Checksums of the files and how they are read."""
-        return {
-            "engine": "precomputed",
-            "vectors": sha256(str(self._path)),
-            "ids": sha256(str(self._ids_path)) if self._ids_path else None,
-            "id_column": self._config.precomputed_id_column,
-            "vector_column": self._config.precomputed_vector_column,
-        }
+    Raises:
+        DataError: there are no vectors, or files differ.
+    """
+    dims = {part["dim"]: source.uri for part, source in zip(partitions, files.vectors, strict=True) if part["rows"]}
+    if not dims:
+        raise DataError(f"embed.precomputed: {files.vectors[0].uri} has no rows with a vector")
+    if len(dims) > 1:
+        found = ", ".join(f"{dim} numbers in {uri}" for dim, uri in dims.items())
+        raise DataError(f"embed.precomputed: the vectors of the files have different lengths: {found}")
+    return next(iter(dims))
 
-    def lookup(self, item_ids: pa.ChunkedArray) -> Encoded:
-        """The vectors of items, in the form in which they are stored."""
-        rows = self._index.get_indexer(_hash(item_ids))
-        found = np.flatnonzero(rows >= 0)
-        same = self._ids.take(pa.array(rows[found])).to_numpy(zero_copy_only=False)
-        found = found[same == item_ids.take(pa.array(found)).to_numpy()]  # equal hashes are not yet equal ids
-        vectors = np.zeros((len(item_ids), self.dim), self._config.storage_dtype)
-        usable = usable_vectors(self._matrix[rows[found]], self._config.normalize, self._config.storage_dtype)
+
+def match_vectors(
+    item_ids: pa.Array, scratch: Folder, runs: Sequence[str], num_buckets: int, dim: int, config: EmbedConfig
+) -> Encoded:
+    """The vectors of items, in the form in which they are stored; items without one are failures.
+
+    Args:
+        item_ids: strings. Neighbours in the order of their hashes, as the items of a shard are, need few buckets.
+
+    Raises:
+        DataError: an id occurs twice among the vectors.
+    """
+    buckets = bucket_of(hash_ids(item_ids), num_buckets)
+    vectors = np.zeros((len(item_ids), dim), config.storage_dtype)
+    failures: dict[int, str] = {}
+    order = np.argsort(buckets, kind="stable")
+    used, starts = np.unique(buckets[order], return_index=True)
+    for bucket, items in zip(used, np.split(order, starts[1:]), strict=True):
+        table = read_bucket(scratch, runs, int(bucket))
+        assert table is not None
+        index = pd.Index(table["item_id"].to_pylist())
+        if not index.is_unique:
+            twice = index[index.duplicated()]
+            raise DataError(f"embed.precomputed: {len(twice)} ids occur twice, the first is {twice[0]!r}")
+        rows = index.get_indexer(item_ids.take(pa.array(items)).to_pylist())
+        found = items[rows >= 0]
+        matrix = from_column(table["vector"])[0][rows[rows >= 0]]
+        usable = usable_vectors(matrix, config.normalize, config.storage_dtype)
         vectors[found] = usable.vectors
-        missing = np.setdiff1d(np.arange(len(item_ids)), found)
-        failures = {int(position): f"{NO_VECTOR}: the item is not among the precomputed" for position in missing}
+        failures |= {int(item): f"{NO_VECTOR}: the item is not among the precomputed" for item in items[rows < 0]}
         failures |= {int(found[position]): reason for position, reason in usable.failures.items()}
-        return Encoded(vectors, failures)
+    return Encoded(vectors, failures)
 
-    def _local(self, uri: str) -> Path:
-        """The file itself where it is local, else a copy."""
-        filesystem, path = open_filesystem(uri)
-        if not filesystem.get_file_info(path).is_file:
-            raise DataError(f"embed.precomputed: there is no file {uri}")
-        if filesystem.type_name == "local":
-            return Path(path)
-        copy = self._scratch / Path(path).name
-        with filesystem.open_input_stream(path) as source, open(copy, "wb") as target:
-            shutil.copyfileobj(source, target, 1 << 22)
-        return copy
 
-    def _read_parquet(self) -> tuple[np.ndarray, pa.Array]:
-        """Unroll the vector column into a file that can be mapped: items ask for rows in any order."""
-        id_column, vector_column = self._config.precomputed_id_column, self._config.precomputed_vector_column
-        matrix: np.memmap | None = None
-        ids: list[pa.Array] = []
+def _read_npy(uri: str, ids_uri: str) -> Iterator[tuple[pa.Array, np.ndarray]]:
+    filesystem, path = open_filesystem(uri)
+    with filesystem.open_input_file(path) as stream:
+        shape, dtype, offset = _npy_header(stream, uri)
+        row_bytes = shape[1] * dtype.itemsize
+        if stream.size() != offset + shape[0] * row_bytes:
+            raise DataError(f"{uri} cannot be read as a .npy matrix: it is truncated")
+        ids = _read_lines(ids_uri)
+        if len(ids) != shape[0]:
+            raise DataError(f"{uri} has {shape[0]} rows, but {ids_uri} has {len(ids)} ids")
+        for first in range(0, shape[0], _BLOCK_ROWS):
+            rows = min(_BLOCK_ROWS, shape[0] - first)
+            block = np.frombuffer(stream.read_at(rows * row_bytes, offset + first * row_bytes), dtype)
+            yield ids.slice(first, rows), block.reshape(rows, shape[1])
+
+
+def _npy_header(stream: pa.NativeFile, uri: str) -> tuple[tuple[int, int], np.dtype, int]:
+    """Shape, dtype and where the numbers begin."""
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran_order, dtype = read(stream)
+    except ValueError as error:
+        raise DataError(f"{uri} cannot be read as a .npy matrix: {error}") from error
+    if dtype.hasobject:
+        raise DataError(f"{uri} cannot be read as a .npy matrix: it holds Python objects")
+    if len(shape) != 2 or dtype.kind != "f" or 0 in shape or fortran_order:
+        order = " in Fortran order" if fortran_order else ""
+        raise DataError(f"{uri}: expected a matrix of floats, rows first, found shape {shape} of {dtype}{order}")
+    return shape, dtype, stream.tell()
+
+
+def _read_lines(uri: str) -> pa.Array:
+    filesystem, path = open_filesystem(uri)
+    with filesystem.open_input_stream(path) as stream:
         try:
-            parquet = pq.ParquetFile(self._path)
-            names = parquet.schema_arrow.names
-            for column in (id_column, vector_column):
-                if column not in names:
-                    raise DataError(f"{self._path} has no column {column!r}; its columns: {', '.join(names)}")
-            first = 0
-            for batch in parquet.iter_batches(_BLOCK_ROWS, columns=[id_column, vector_column]):
-                batch = batch.filter(batch.column(vector_column).is_valid())
-                if not batch.num_rows:
-                    continue
-                ids.append(_as_strings(batch.column(id_column), self._path))
-                block = _as_matrix(batch.column(vector_column), ids[-1], matrix, self._path)
-                if matrix is None:
-                    shape = (parquet.metadata.num_rows, block.shape[1])
-                    matrix = np.memmap(self._scratch / "matrix", block.dtype, "w+", shape=shape)
-                matrix[first : first + len(block)] = block
-                first += len(block)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(f"{self._path} cannot be read as Parquet: {error}") from error
-        if matrix is None:
-            raise DataError(f"{self._path} has no rows with a vector")
-        return matrix[:first], pa.chunked_array(ids).combine_chunks()
+            text = stream.read().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{uri} is not UTF-8 text: {error}") from error
+    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    return _require_ids(as_ids(pa.chunked_array([lines]), uri, "line"), uri)
 
 
-def _read_npy(path: Path, ids_path: Path) -> tuple[np.ndarray, pa.Array]:
-    try:
-        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a .npy matrix: {error}") from error
-    if matrix.ndim != 2 or matrix.dtype.kind != "f" or not matrix.size:
-        raise DataError(f"{path}: expected a matrix of floats, found shape {matrix.shape} of {matrix.dtype}")
-    try:
-        ids = pa.array(_lines(ids_path))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{ids_path} is not UTF-8 text: {error}") from error
-    if len(ids) != len(matrix):
-        raise DataError(f"{path} has {len(matrix)} rows, but {ids_path} has {len(ids)} ids")
-    return matrix, ids
+def _require_ids(ids: pa.Array, uri: str) -> pa.Array:
+    if ids.null_count:
+        raise DataError(f"{uri}: {ids.null_count} rows have no id")
+    return ids
 
 
-def _lines(path: Path) -> Iterator[str]:
-    with open(path, encoding="utf-8") as stream:
-        for line in stream:
-            yield line.rstrip("\r\n")
-
-
-def _as_strings(column: pa.Array, path: Path) -> pa.Array:
-    if column.null_count:
-        raise DataError(f"{path}: {column.null_count} rows have no id")
-    kind = column.type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
-        raise DataError(f"{path}: ids must be strings or integers, found {kind}")
-    return column.cast(pa.string())
-
-
-def _as_matrix(column: pa.Array, ids: pa.Array, before: np.ndarray | None, path: Path) -> np.ndarray:
+def _as_matrix(column: pa.Array, ids: pa.Array, dim: int | None, uri: str) -> np.ndarray:
     """[rows, dim] of a column of lists that must all have the width of the rows before."""
     kind = column.type
     is_fixed = pa.types.is_fixed_size_list(kind)
     is_list = is_fixed or pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not is_list or not pa.types.is_floating(kind.value_type):
-        raise DataError(f"{path}: the vectors must be lists of floats, found {kind}")
+        raise DataError(f"{uri}: the vectors must be lists of floats, found {kind}")
     widths = np.full(len(column), kind.list_size) if is_fixed else column.value_lengths().to_numpy()
-    dim = before.shape[1] if before is not None else int(widths[0])
+    dim = int(widths[0]) if dim is None else dim
     if dim == 0:
-        raise DataError(f"{path}: the vector of {ids[0].as_py()!r} is empty")
+        raise DataError(f"{uri}: the vector of {ids[0].as_py()!r} is empty")
     if (widths != dim).any():
         wrong = int(np.flatnonzero(widths != dim)[0])
-        item_id = ids[wrong].as_py()
-        raise DataError(f"{path}: the vector of {item_id!r} has {widths[wrong]} numbers, those before it {dim}")
+        raise DataError(
+            f"{uri}: the vector of {ids[wrong].as_py()!r} has {widths[wrong]} numbers, those before it {dim}"
+        )
     return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
-
-
-def _hash(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    return pd.util.hash_array(ids.to_numpy(zero_copy_only=False) if isinstance(ids, pa.Array) else ids.to_numpy())
-
-
-def _index(ids: pa.Array, path: Path) -> pd.Index:
-    """Hash of an id → row."""
-    blocks = (ids.slice(first, _BLOCK_ROWS) for first in range(0, len(ids), _BLOCK_ROWS))
-    index = pd.Index(np.concatenate([_hash(block) for block in blocks]))
-    if not index.is_unique:
-        twice = ids[int(np.flatnonzero(index.duplicated())[0])].as_py()
-        raise DataError(f"{path}: {int(index.duplicated().sum())} ids occur twice, the first is {twice!r}")
-    return index

@@ -21,6 +21,9 @@ from alphafuse.language.plan import hash_array
 from alphafuse.matrices import from_column, to_column
 from alphafuse.workspace import MANIFEST, RECORD_SUFFIX, Artifact, FileRecord, fingerprint
 
+ITEM_COLUMNS = ["item_index", "item_id", "text_hash"]
+"""What a shard needs to know of its items."""
+
 
 class EmbeddingStore:
     """Shards of embeddings made by one encoder from one catalog. Picklable.

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from alphafuse.data.importers.damage import readable
 from alphafuse.storage import open_filesystem
 
-_BATCH_ROWS = 32_768
+_BATCH_ROWS = 8192  # small enough for rows with a vector
 
 
 def column_names(uri: str, split: str | None) -> list[str]:
