@@ -19,6 +19,7 @@ import typer
 
 if TYPE_CHECKING:
     from alphafuse.config import Config
+    from alphafuse.storage import Folder
     from alphafuse.workspace import Workspace
 
 app = typer.Typer(
@@ -103,7 +104,7 @@ def recommend(
         from rich.console import Console
         from rich.table import Table
 
-        with _quiet(workspace) as output:
+        with _quiet(workspace.folder) as output:
             from jobs.recommend import recommend_for_history
 
             items = recommend_for_history(settings, workspace, history.split(","), top_k)
@@ -111,6 +112,32 @@ def recommend(
             for place, item in enumerate(items, start=1):
                 table.add_row(str(place), item.title, item.item_id, f"{item.score:.3f}")
             Console(file=output).print(table, markup=False)
+
+
+@app.command()
+def synth(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder or URI to write to.")],
+    items: Annotated[int, typer.Option(min=2)] = 1_000_000,
+    users: Annotated[int, typer.Option(min=1)] = 200_000,
+    dim: Annotated[int, typer.Option(min=2, help="Of the language embeddings.")] = 1024,
+    interactions: Annotated[float, typer.Option(min=5, help="Of a user, on average.")] = 12.0,
+    seed: Annotated[int, typer.Option(min=0)] = 22,
+    ray_address: Annotated[str | None, typer.Option(help="As ray.address.")] = None,
+) -> None:
+    """Write a made-up catalog, its language embeddings and a log of any size, and a configuration that reads them."""
+    from alphafuse.data.synthetic import SyntheticData
+    from alphafuse.storage import Folder, resolve
+
+    target = Folder(resolve(folder))
+    data = SyntheticData(items, users, dim, seed, interactions)
+    with _reported(), _quiet(target) as output:
+        from alphafuse.config import RayConfig
+        from jobs import synth
+        from monitoring.console import RunConsole
+
+        with RunConsole(output) as console:
+            synth.run(data, target, RayConfig(address=ray_address), console)
+    typer.echo(f"try     alphafuse run {target.uri}/config.yaml")
 
 
 @app.command()
@@ -144,14 +171,22 @@ def config_validate(config: ConfigFile, overrides: Overrides = None) -> None:
 
 @contextmanager
 def _settings(path: Path, overrides: Sequence[str] | None) -> Iterator[tuple[Config, Workspace]]:
-    """Configuration and workspace; errors that a user can cure end the command with their message alone."""
+    """Configuration and workspace."""
     from alphafuse.config import load_config
-    from alphafuse.errors import AlphafuseError
     from alphafuse.workspace import Workspace
 
-    try:
+    with _reported():
         settings = load_config(path, overrides or ())
         yield settings, Workspace(settings.workspace)
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Errors that a user can cure end the command with their message alone."""
+    from alphafuse.errors import AlphafuseError
+
+    try:
+        yield
     except AlphafuseError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from None
@@ -161,16 +196,15 @@ def _settings(path: Path, overrides: Sequence[str] | None) -> Iterator[tuple[Con
 
 
 @contextmanager
-def _quiet(workspace: Workspace) -> Iterator[TextIO]:
+def _quiet(folder: Folder) -> Iterator[TextIO]:
     """Standard output for our own words, while what dependencies print goes to a file."""
     import tempfile
 
     from alphafuse.errors import AlphafuseError
     from monitoring.quiet import chatter_to_file
 
-    remote = "://" in workspace.folder.uri
-    folder = Path(tempfile.mkdtemp(prefix="alphafuse-")) if remote else Path(workspace.folder.uri) / "logs"
-    log = folder / "run.log"
+    remote = "://" in folder.uri
+    log = (Path(tempfile.mkdtemp(prefix="alphafuse-")) if remote else Path(folder.uri) / "logs") / "run.log"
     with chatter_to_file(log) as (output, errors):
         try:
             yield output
@@ -186,7 +220,7 @@ def _run_stages(settings: Config, workspace: Workspace, stages: Sequence[str]) -
     from monitoring.console import RunConsole
     from monitoring.event_log import EventLog
 
-    with _quiet(workspace) as output, RunConsole(output, settings.train.monitor) as console:
+    with _quiet(workspace.folder) as output, RunConsole(output, settings.train.monitor) as console:
         from jobs.pipeline import run_stages
 
         log = EventLog(workspace)

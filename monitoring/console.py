@@ -23,10 +23,10 @@ class RunConsole:
 
     Args:
         stream: where to write.
-        monitor: the validation metric that is shown with each epoch.
+        monitor: the validation metric that is shown with each epoch of a training.
     """
 
-    def __init__(self, stream: TextIO, monitor: str) -> None:
+    def __init__(self, stream: TextIO, monitor: str = "") -> None:
         self.console = Console(file=stream, highlight=False)
         self._monitor = monitor
         self._progress = Progress(

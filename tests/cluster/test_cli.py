@@ -26,7 +26,18 @@ def config(tmp_path: Path) -> Path:
 def test_help_names_every_stage_and_imports_nothing_heavy() -> None:
     result = runner.invoke(app, ["--help"])
     assert result.exit_code == 0
-    for stage in ("run", "prepare", "embed", "decompose", "train", "evaluate", "recommend", "export", "report"):
+    for stage in (
+        "run",
+        "prepare",
+        "embed",
+        "decompose",
+        "train",
+        "evaluate",
+        "recommend",
+        "export",
+        "report",
+        "synth",
+    ):
         assert f" {stage} " in result.output
     code = "import sys, cluster.cli; print({'torch', 'ray', 'pydantic', 'pyarrow'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

@@ -1,0 +1,58 @@
+"""Made-up data as files: complete, kept when half written, and read by the stages through their own configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alphafuse.config import RayConfig, load_config
+from alphafuse.data.synthetic import SyntheticData
+from alphafuse.errors import DataError
+from alphafuse.events import Event, ignore
+from alphafuse.matrices import read_rows
+from alphafuse.storage import Folder
+from alphafuse.workspace import Workspace
+from jobs import embed, prepare, synth
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("ray_cluster")]
+
+DATA = SyntheticData(num_items=9_000, num_users=300, dim=12, seed=3)
+
+
+def test_the_stages_read_what_was_written(tmp_path: Path) -> None:
+    events: list[Event] = []
+    synth.run(DATA, Folder(str(tmp_path)), RayConfig(), events.append)
+    assert [event.kind for event in events] == ["started", *["progress"] * 3, "finished"]
+    assert events[-2].values["done"] == events[-2].values["total"] == 9_300
+    config = load_config(tmp_path / "config.yaml")
+    workspace = Workspace(config.workspace)
+    prepare.run(config, workspace, ignore)
+    embed.run(config, workspace, ignore)
+
+    catalog, sequences = workspace.artifact("catalog"), workspace.artifact("sequences")
+    assert (catalog.require().rows, sequences.require().rows) == (9_000, 300)
+    items = catalog.read_table(catalog.require().files[0].name)
+    rows = read_rows(workspace.artifact("embeddings"), "embedding", 0, 50)
+    made = np.concatenate([DATA.embeddings(0), DATA.embeddings(1)])
+    number = [int(item_id[1:]) for item_id in items["item_id"].to_pylist()[:50]]
+    np.testing.assert_allclose(rows, made[number], atol=1e-3)  # float16
+    log = DATA.interactions_of(0).to_pandas()
+    user = sequences.read_table(sequences.require().files[0].name).to_pylist()[0]
+    expected = log[log.user_id == user["user_id"]].item_id.tolist()
+    index = dict(zip(items["item_index"].to_pylist(), items["item_id"].to_pylist(), strict=True))
+    assert [index[item] for item in user["items"]] == expected
+
+
+def test_files_that_are_there_are_kept_and_other_settings_refused(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    synth.run(DATA, folder, RayConfig(), ignore)
+    first, second = (tmp_path / "items" / f"part-0000{number}.parquet" for number in (0, 1))
+    content, written = second.read_bytes(), first.stat().st_mtime_ns
+    second.unlink()  # as if the job had been killed
+    synth.run(DATA, folder, RayConfig(), ignore)
+    assert second.read_bytes() == content
+    assert first.stat().st_mtime_ns == written
+    with pytest.raises(DataError, match="holds data of other settings"):
+        synth.run(SyntheticData(9_000, 300, 12, seed=4), folder, RayConfig(), ignore)
