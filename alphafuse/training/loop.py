@@ -1,4 +1,4 @@
-"""The training loop: step, validate, keep the best, stop early, resume.
+"""The training loop: epochs, validate, keep the best, stop early, resume.
 
 One instance runs on every rank; all ranks take the same branches, since what they branch on (steps, reduced
 losses, metrics) is equal on all of them.
@@ -11,14 +11,12 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config
-from alphafuse.data.batches import PADDING, Batch, BatchOrder, training_samples
-from alphafuse.data.negatives import shared_negatives, uniform_negatives
+from alphafuse.data.batches import Batch, BatchOrder, training_samples
 from alphafuse.data.sequences import Sequences
 from alphafuse.errors import DataError
 from alphafuse.evaluation.evaluator import validation_metrics
@@ -26,8 +24,8 @@ from alphafuse.events import Event, Listener
 from alphafuse.training.checkpoint import DENSE_FILE, Checkpoints, write_table_rows
 from alphafuse.training.engine import MOMENTS, DenseEngine
 from alphafuse.training.model import ScoringModel, build_objective, build_table
-from alphafuse.training.objective import StepInput
 from alphafuse.training.schedule import rate_factor
+from alphafuse.training.step import TrainingStep
 from alphafuse.workspace import Workspace, fingerprint
 
 
@@ -88,6 +86,7 @@ class Trainer:
         self._objective = build_objective(config, workspace, communicator).to(device)
         self.table = build_table(config, workspace, self._objective.encoder, communicator, device)
         self.engine = DenseEngine(self._objective, config.train, communicator.world_size)
+        self._step = TrainingStep(config.train, config.seed, self.table, self.engine, communicator, device)
         self._checkpoints = Checkpoints(workspace, inputs, communicator)
         self._epoch_loss = torch.zeros((), dtype=torch.float64, device=device)
 
@@ -130,43 +129,12 @@ class Trainer:
         return details
 
     def training_step(self, batches: list[Batch]) -> torch.Tensor:
-        """One optimizer step over its micro-batches; returns this rank's share of the mean loss over all targets."""
-        train, step = self._config.train, self.progress.step
-        factor = rate_factor(train.schedule, step, train.max_epochs * self.order.steps_per_epoch)
-        total = torch.zeros((), dtype=torch.float64, device=self._device)
-        for micro, batch in enumerate(batches):
-            self._seed_dropout(step, micro)
-            given = self._step_input(batch, step)
-            rows = self.table.lookup(given.items())
-            catalog = self.table.local_rows() if train.loss.name == "softmax" else None
-            loss = self.engine.module(rows, given, catalog) / batch.targets_per_part
-            self.engine.backward(loss)
-            for gathered in (rows, catalog):
-                if gathered is not None:
-                    self.table.collect_gradient(gathered)
-            self.engine.step(train.learning_rate * factor)
-            total += loss.detach()
-        self.table.update((train.table_learning_rate or train.learning_rate) * factor, train.max_grad_norm)
-        return total / (self._communicator.world_size * len(batches))
+        """The next optimizer step over its micro-batches; returns this rank's share of its mean loss."""
+        return self._step(batches, self.progress.step, self._rate_factor(self.progress.step))
 
-    def _step_input(self, batch: Batch, step: int) -> StepInput:
-        loss, seed, num_items = self._config.train.loss, self._config.seed, self.table.num_items
-        if loss.name == "softmax":
-            negatives = np.zeros(0, np.int64)
-        elif loss.negatives == "shared":
-            negatives = shared_negatives(seed, step, loss.num_negatives, num_items)
-        else:
-            # Drawn for every slot that could hold a target, so that a slot's draws have a fixed place.
-            slots = batch.targets if self._config.train.positions == "all" else batch.targets.max(axis=1, keepdims=True)
-            first = batch.first_sample * slots.shape[1]
-            negatives = uniform_negatives(seed, step, first, slots.ravel(), loss.num_negatives, num_items)
-            negatives = negatives[slots.ravel() != PADDING]  # [targets, count]
-        return StepInput(*(torch.from_numpy(a).to(self._device) for a in (batch.histories, batch.targets, negatives)))
-
-    def _seed_dropout(self, step: int, micro: int) -> None:
-        """Dropout depends on (seed, step, part) alone, so that a resumed training repeats it."""
-        entropy = [self._config.seed, step, micro, self._communicator.rank]
-        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
+    def _rate_factor(self, step: int) -> float:
+        train = self._config.train
+        return rate_factor(train.schedule, step, train.max_epochs * self.order.steps_per_epoch)
 
     def _end_epoch(self) -> None:
         """Validate if it is due, note the epoch in the history, keep the best weights, save."""
@@ -180,8 +148,7 @@ class Trainer:
                 "epoch": epoch,
                 "step": progress.step,
                 "loss": progress.loss_sum / max(1, progress.loss_steps),
-                "learning_rate": train.learning_rate
-                * rate_factor(train.schedule, progress.step - 1, train.max_epochs * self.order.steps_per_epoch),
+                "learning_rate": train.learning_rate * self._rate_factor(progress.step - 1),
                 "seconds": progress.seconds,
                 "validation": metrics,
             }
