@@ -24,7 +24,7 @@ setup: .venv/.installed
 system:
 	@missing=""; \
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
-	ls /lib/*/libnuma.so.1 /usr/lib/*/libnuma.so.1 >/dev/null 2>&1 || missing="$$missing libnuma1"; \
+	$(PYTHON) -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || missing="$$missing libnuma1"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq && apt-get install -y -qq $$missing; \

@@ -107,14 +107,16 @@ class Artifact:
     def committed_files(self, wanted: str) -> dict[str, FileRecord]:
         """Records by file name of the files already written for fingerprint `wanted`.
 
+        A record whose file is gone (an interrupted deletion) does not count.
+
         Raises:
             WorkspaceError: files of another fingerprint lie in the folder.
         """
-        records = self.records()
+        records, names = self.records(), set(self.folder.names())
         for record in records.values():
             if record.fingerprint != wanted:
                 raise self._mismatch([f"file {record.name} was made by an earlier, different run"])
-        return records
+        return {name: record for name, record in records.items() if name in names}
 
     def records(self) -> dict[str, FileRecord]:
         """Records by file name of all files written, whatever they were made from."""

@@ -63,13 +63,8 @@ def run(
     with _settings(config, overrides) as (settings, workspace):
         from jobs import pipeline
 
-        stages = pipeline.needed_stages(settings, until)
-        if redo is not None:
-            pipeline.redo(workspace, redo)
-        _run_stages(settings, workspace, stages)
-        _print_results(
-            " ".join([str(config), *(f"--set {shlex.quote(o)}" for o in overrides or ())]), settings, workspace
-        )
+        _run_stages(settings, workspace, pipeline.needed_stages(settings, until), redo)
+        _print_results(" ".join([str(config), *(f"--set {shlex.quote(o)}" for o in overrides or ())]), workspace)
 
 
 def _stage_command(stage: str) -> Callable[..., None]:
@@ -97,8 +92,7 @@ def recommend(
     with _settings(config, overrides) as (settings, workspace):
         if history is None:
             if top_k is not None:
-                section = settings.recommend.model_copy(update={"top_k": top_k})
-                settings = settings.model_copy(update={"recommend": section})
+                raise typer.BadParameter("goes with --history; for all users, --set recommend.top_k=N")
             _run_stages(settings, workspace, ["recommend"])
             return
         from rich.console import Console
@@ -144,13 +138,16 @@ def synth(
 def verify(config: ConfigFile, overrides: Overrides = None) -> None:
     """Compare every committed file of the workspace with its checksum, for instance after a copy."""
     with _settings(config, overrides) as (_, workspace):
+        from alphafuse.errors import WorkspaceError
         from alphafuse.workspace import ARTIFACT_STAGES
 
-        for artifact in map(workspace.artifact, ARTIFACT_STAGES):
-            manifest = artifact.manifest()
+        manifests = {name: workspace.artifact(name).manifest() for name in ARTIFACT_STAGES}
+        if not any(manifests.values()):
+            raise WorkspaceError(f"{workspace.folder.uri} holds no finished stage: is `workspace` right?")
+        for name, manifest in manifests.items():
             if manifest is not None:
-                artifact.verify()
-                typer.echo(f"{artifact.name}: {len(manifest.files)} files as committed")
+                workspace.artifact(name).verify()
+                typer.echo(f"{name}: {len(manifest.files)} files as committed")
 
 
 @config_app.command("show")
@@ -191,7 +188,8 @@ def _reported() -> Iterator[None]:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        typer.secho("interrupted; the same command continues where it stopped", fg="yellow", err=True)
+        advice = "the same command, without --redo, continues where it stopped"
+        typer.secho(f"interrupted; {advice}", fg="yellow", err=True)
         raise typer.Exit(130) from None
 
 
@@ -200,11 +198,15 @@ def _quiet(folder: Folder) -> Iterator[TextIO]:
     """Standard output for our own words, while what dependencies print goes to a file."""
     import tempfile
 
-    from alphafuse.errors import AlphafuseError
+    from alphafuse.errors import AlphafuseError, WorkspaceError
     from monitoring.quiet import chatter_to_file
 
     remote = "://" in folder.uri
     log = (Path(tempfile.mkdtemp(prefix="alphafuse-")) if remote else Path(folder.uri) / "logs") / "run.log"
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkspaceError(f"cannot write into the folder {folder.uri}: {error.strerror}") from error
     with chatter_to_file(log) as (output, errors):
         try:
             yield output
@@ -216,7 +218,7 @@ def _quiet(folder: Folder) -> Iterator[TextIO]:
             raise typer.Exit(2) from None
 
 
-def _run_stages(settings: Config, workspace: Workspace, stages: Sequence[str]) -> None:
+def _run_stages(settings: Config, workspace: Workspace, stages: Sequence[str], again: str | None = None) -> None:
     from monitoring.console import RunConsole
     from monitoring.event_log import EventLog
 
@@ -229,13 +231,15 @@ def _run_stages(settings: Config, workspace: Workspace, stages: Sequence[str]) -
             log(event)
             console(event)
 
-        run_stages(settings, workspace, stages, listen)
+        run_stages(settings, workspace, stages, listen, again)
 
 
-def _print_results(arguments: str, settings: Config, workspace: Workspace) -> None:
+def _print_results(arguments: str, workspace: Workspace) -> None:
     """The metrics table, where the report is, and what to try next with the same arguments."""
     from rich.console import Console
     from rich.table import Table
+
+    from alphafuse.evaluation.metrics import measured_cutoffs
 
     # As it was called: outside of an active environment the path is needed.
     program = min(sys.argv[0], os.path.relpath(sys.argv[0]), key=len)
@@ -249,10 +253,11 @@ def _print_results(arguments: str, settings: Config, workspace: Workspace) -> No
     )
     table = Table(title=title, title_justify="left", box=None)
     table.add_column("")
-    for cutoff in settings.evaluate.cutoffs:
+    cutoffs = measured_cutoffs(result["overall"])
+    for cutoff in cutoffs:
         table.add_column(f"@{cutoff}", justify="right")
     for name in ("hr", "ndcg", "mrr"):
-        table.add_row(name.upper(), *(f"{result['overall'][f'{name}@{k}']:.4f}" for k in settings.evaluate.cutoffs))
+        table.add_row(name.upper(), *(f"{result['overall'][f'{name}@{k}']:.4f}" for k in cutoffs))
     console.print()
     console.print(table)
     if workspace.artifact("report").manifest() is not None:

@@ -32,7 +32,8 @@ from alphafuse.nullspace.moments import Moments
 from alphafuse.nullspace.randomized import num_passes, randomized_eigen
 from alphafuse.workspace import FileRecord, Workspace, fingerprint
 from jobs import decompose_tasks as tasks
-from jobs.tasks import in_order, require_cpus, result
+from jobs.placement import require_places
+from jobs.tasks import in_order, result
 
 STAGE = "decompose"
 MAX_PARTIALS = 256
@@ -62,7 +63,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     if features_artifact.is_committed(feature_inputs) and nullspace_done:
         return
 
-    require_cpus(STAGE, config.decompose.workers, config.decompose.cpus_per_worker)
+    require_places(STAGE, config.decompose.workers, config.decompose.cpus_per_worker)
     passes = 0 if nullspace_done else 1 if method == "gram" else num_passes(config.decompose.power_passes)
     progress = _Progress(listen, num_rows * (passes + 1))
     if not nullspace_done:
@@ -174,7 +175,7 @@ def _write_features(
 ) -> None:
     artifact = workspace.artifact("features")
     wanted = fingerprint(inputs)
-    done = artifact.committed_files(wanted).keys() & set(artifact.folder.names())
+    done = artifact.committed_files(wanted).keys()
     progress.add(sum(shard.rows for shard in shards if shard.name in done))
     left = [shard for shard in shards if shard.name not in done]
     nullspace_reference = ray.put(nullspace)

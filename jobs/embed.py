@@ -9,6 +9,7 @@ more than a shard of vectors. Embeddings made elsewhere are matched to the items
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -29,6 +30,8 @@ from alphafuse.storage import resolve
 from alphafuse.workspace import Artifact, FileRecord, Workspace
 from jobs.embed_engines import embed_on_engines, num_engines
 from jobs.embed_precomputed import bring_in_files, find_files
+from jobs.placement import require_places
+from jobs.tasks import in_order, result
 
 
 def run(config: Config, workspace: Workspace, listen: Listener) -> None:
@@ -45,12 +48,24 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
         files = find_files(config.embed, resolve(config.data.folder))
         bring_in(files, config.embed, workspace, listen)
     else:
-        embed(make_encoder(config.embed), config.embed, workspace, listen)
+        encoder, identity = _encoder_of_the_workers(config.embed)
+        embed(encoder, config.embed, workspace, listen, identity)
 
 
-def embed(encoder: TextEncoder, config: EmbedConfig, workspace: Workspace, listen: Listener) -> None:
-    """Embed the catalog with `encoder`, a copy of which is started in each of `config.workers` actors."""
-    _make(encoder.identity(), config, workspace, listen, functools.partial(_embed_texts, encoder))
+def embed(
+    encoder: TextEncoder,
+    config: EmbedConfig,
+    workspace: Workspace,
+    listen: Listener,
+    identity: Mapping[str, Any] | None = None,
+) -> None:
+    """Embed the catalog with `encoder`, a copy of which is started in each of `config.workers` actors.
+
+    Args:
+        identity: of the encoder, as the workers see it; None: as this process does.
+    """
+    identity = encoder.identity() if identity is None else identity
+    _make(identity, config, workspace, listen, functools.partial(_embed_texts, encoder))
 
 
 def bring_in(files: PrecomputedFiles, config: EmbedConfig, workspace: Workspace, listen: Listener) -> None:
@@ -101,6 +116,21 @@ def _bring_in_vectors(
     return {"precomputed": bring_in_files(files, config, catalog, store, listen)}
 
 
+def _encoder_of_the_workers(config: EmbedConfig) -> tuple[TextEncoder, Mapping[str, Any]]:
+    """The encoder and its identity, made where the engines run: another machine may lack the engine or the model."""
+    require_places("embed", config.workers, config.cpus_per_worker, config.gpus_per_worker)
+    # A relative folder is meant from here: a worker may have another current folder.
+    model = os.path.abspath(config.model) if os.path.isdir(config.model) else config.model
+    task = _make_encoder.options(num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker)
+    return result(task.remote(config.model_copy(update={"model": model})))
+
+
+@ray.remote
+def _make_encoder(config: EmbedConfig) -> tuple[TextEncoder, Mapping[str, Any]]:
+    encoder = make_encoder(config)
+    return encoder, encoder.identity()
+
+
 def _inputs(identity: Mapping[str, Any], config: EmbedConfig, catalog: Artifact) -> dict[str, Any]:
     encoder = {**identity, "normalize": config.normalize, "storage_dtype": config.storage_dtype}
     return {"encoder": encoder, "catalog": catalog.require().fingerprint}
@@ -111,13 +141,15 @@ def _embed_batches(
 ) -> float:
     """Embed and write every batch of the plan; returns the texts per second of all engines while they were busy."""
     done, failed, seconds = plan.distinct - plan.to_embed, Counter[str](), 0.0
-    for result in embed_on_engines(encoder, config, catalog, store, plan.batches):
-        done += result.texts
-        seconds += result.seconds
-        failed.update(result.failed)
+    examples: list[str] = []
+    for batch in embed_on_engines(encoder, config, catalog, store, plan.batches):
+        done += batch.texts
+        seconds += batch.seconds
+        failed.update(batch.failed)
+        examples = [*examples, *batch.examples][:3]
         listen(Event("embed", "progress", {"done": done, "total": plan.distinct, "unit": "texts"}))
         # Every text stands for at least one item: no need to embed the rest of a catalog that fails.
-        _check_quarantined(failed, len(plan.row), config, store)
+        _check_quarantined(failed, len(plan.row), config, f"Such as {', '.join(examples)}")
     return round(plan.to_embed * num_engines(config, plan.batches) / seconds, 1)
 
 
@@ -127,20 +159,16 @@ def _assemble(config: EmbedConfig, catalog: Artifact, store: EmbeddingStore, pla
     dim = next(iter(store.known_vectors().values())).details["dim"]
     dtype = config.storage_dtype
     slots = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    running: list[ray.ObjectRef] = []
-    start = 0
-    for shard in catalog.require().files:
-        items = slice(start, start + shard.rows)
-        start += shard.rows
-        if shard.name in committed:
-            continue
-        if len(running) == slots:
-            done, running = ray.wait(running)
-            ray.get(done)
+    left = [shard for shard in catalog.require().files if shard.name not in committed]
+
+    def submit(shard: FileRecord) -> ray.ObjectRef:
+        items = slice(shard.first_row, shard.first_row + shard.rows)
         used, file = np.unique(plan.file[items], return_inverse=True)
         files = [plan.files[index] for index in used]
-        running.append(_assemble_shard.remote(catalog, store, shard, files, file, plan.row[items], dim, dtype))
-    ray.get(running)
+        return _assemble_shard.remote(catalog, store, shard, files, file, plan.row[items], dim, dtype)
+
+    for _ in in_order(submit, left, slots):
+        pass
 
 
 @ray.remote
@@ -158,14 +186,14 @@ def _assemble_shard(
     store.write_shard(shard.name, catalog.read_table(shard.name, ITEM_COLUMNS), shard.first_row, encoded)
 
 
-def _check_quarantined(failed: Mapping[str, int], items: int, config: EmbedConfig, store: EmbeddingStore) -> None:
+def _check_quarantined(failed: Mapping[str, int], items: int, config: EmbedConfig, which: str) -> None:
     total = sum(failed.values())
     if total > config.max_quarantined * items:
         reasons = ", ".join(f"{category}: {count}" for category, count in sorted(failed.items()))
         raise DataError(
             f"at least {total} of {items} items cannot be embedded ({reasons}), more than embed.max_quarantined "
-            f"{config.max_quarantined:g} allows. Correct their texts or vectors, or raise the limit: what is embedded "
-            f"is kept. Items and reasons of finished shards: {store.artifact.folder.uri}/quarantine-*.parquet"
+            f"{config.max_quarantined:g} allows. {which}. Correct their texts or vectors, or raise the limit: what is "
+            "embedded is kept"
         )
 
 
@@ -177,7 +205,7 @@ def _finish(
     items = sum(shard.rows for shard in shards)
     empty = sum(shard.details["empty"] for shard in shards)
     reasons: Counter[str] = sum((Counter(shard.details["quarantined"]) for shard in shards), Counter())
-    _check_quarantined(reasons, items, config, store)
+    _check_quarantined(reasons, items, config, f"They are listed in {store.artifact.folder.uri}/quarantine-*.parquet")
     quarantined = sum(reasons.values())
     if empty + quarantined == items:
         raise DataError(f"none of the {items} items has an embedding ({empty} texts are empty)")

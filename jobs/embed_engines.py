@@ -22,10 +22,11 @@ from ray.util.annotations import RayDeprecationWarning
 
 from alphafuse.config import EmbedConfig
 from alphafuse.errors import AlphafuseError, ResourceError
-from alphafuse.language.encoder import TextEncoder, encode_texts, failures_by_category
+from alphafuse.language.encoder import EMPTY, TextEncoder, encode_texts, failures_by_category
 from alphafuse.language.plan import Batch
 from alphafuse.language.store import EmbeddingStore, take_rows
 from alphafuse.workspace import Artifact
+from jobs.placement import require_places
 
 # A batch that takes its engine down this often and once more ends the job.
 _BATCH_RETRIES = 3
@@ -40,6 +41,8 @@ class BatchResult:
     """Of the engine, reading not counted."""
     failed: dict[str, int]
     """Texts without a vector, by category of the reason."""
+    examples: list[str]
+    """Some of those texts, with their reasons."""
 
 
 def num_engines(config: EmbedConfig, batches: Sequence[Batch]) -> int:
@@ -58,7 +61,7 @@ def embed_on_engines(
         ResourceError: no such engines fit on the cluster, or a batch has taken its engine down too often.
         AlphafuseError: as raised by the engine.
     """
-    _check_placement(config)
+    require_places("embed", config.workers, config.cpus_per_worker, config.gpus_per_worker)
     _configure_ray_data()
     shards = catalog.require().files
     rows = [{"file": batch.file, "shard": shards[batch.shard].name, "rows": batch.rows.tobytes()} for batch in batches]
@@ -80,26 +83,7 @@ def embed_on_engines(
             max_task_retries=_BATCH_RETRIES,
         )
     for row in _rows(results):
-        yield BatchResult(row["texts"], row["seconds"], dict(Counter(row["failed"])))
-
-
-def _check_placement(config: EmbedConfig) -> None:
-    """Refuse engines that no machine of the cluster could ever hold: Ray would wait for them without end."""
-    wanted = {"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker}
-    places = 0
-    for node in ray.nodes():
-        if node["Alive"]:
-            fits = [node["Resources"].get(name, 0) // amount for name, amount in wanted.items() if amount]
-            places += int(min(fits, default=config.workers))
-    if places < config.workers:
-        there = ray.cluster_resources()
-        raise ResourceError(
-            f"embed asks for {config.workers} engines, each with {config.cpus_per_worker:g} CPUs and "
-            f"{config.gpus_per_worker:g} GPUs, but the cluster has room for {places}: "
-            f"it has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs on {len(ray.nodes())} machines. "
-            "Lower embed.workers, embed.cpus_per_worker or embed.gpus_per_worker, "
-            "or use a larger cluster (ray.address, ray.num_cpus)"
-        )
+        yield BatchResult(row["texts"], row["seconds"], dict(Counter(row["failed"])), list(row["examples"]))
 
 
 def _read_texts(row: dict[str, Any], catalog: Artifact) -> dict[str, Any]:
@@ -133,6 +117,11 @@ class _Engine:
             "texts": len(row["texts"]),
             "seconds": time.monotonic() - begin,
             "failed": list(failed.elements()),
+            "examples": [
+                f"{row['texts'][position][:60]!r} ({reason})"
+                for position, reason in encoded.failures.items()
+                if reason != EMPTY
+            ][:3],
         }
 
 

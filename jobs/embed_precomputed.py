@@ -43,7 +43,8 @@ def bring_in_files(
     """
     limit = max(1, int(ray.cluster_resources().get("CPU", 1)))
     num_buckets = max(1, -(-sum(source.bytes for source in files.vectors) // BUCKET_BYTES))
-    scratch = store.artifact.folder / f"scratch-{store.wanted[:16]}-{num_buckets}"
+    # Among the vectors of texts, which go when the shards are committed: a run that is refused may be repeated.
+    scratch = store.vectors.folder / f"buckets-{store.wanted[:16]}-{num_buckets}"
     reference = ray.put(files)
     partitions: list[dict[str, Any]] = []
     for partition in in_order(
@@ -64,7 +65,6 @@ def bring_in_files(
     for shard, _ in zip(left, written, strict=True):
         done += shard.rows
         listen(Event("embed", "progress", {"done": done, "total": manifest.rows, "unit": "items"}))
-    scratch.delete()
     return sum(partition["rows"] for partition in partitions)
 
 

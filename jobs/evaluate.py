@@ -24,7 +24,8 @@ RESOURCE_KEYS = {"similarity", "query_batch", "memory_mib"}
 
 
 def run(config: Config, workspace: Workspace, listen: Listener) -> None:
-    """Write the artefact `evaluation` with `metrics.json` (see `alphafuse.evaluation.evaluator.evaluate`)."""
+    """Write the artefact `evaluation` with `metrics.json` (see `alphafuse.evaluation.evaluator.evaluate`), unless the
+    split tests nothing."""
     artifact = workspace.artifact("evaluation")
     inputs = {
         "model": workspace.artifact("model").require().fingerprint,
@@ -32,6 +33,10 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
         "evaluate": config.evaluate.model_dump(mode="json", exclude=RESOURCE_KEYS),
     }
     if artifact.is_committed(inputs):
+        return
+    if workspace.artifact("sequences").require().details.get("targets", {}).get("test") == 0:
+        message = "the split leaves no test targets: there is nothing to measure"
+        listen(Event("evaluate", "warning", {"message": message}))
         return
     result = run_workers(
         "evaluate", _evaluate_on_worker, config.train, {"config": config, "workspace": workspace}, listen

@@ -11,6 +11,7 @@ from alphafuse.config import Config
 from alphafuse.errors import ConfigError
 from alphafuse.events import Event, Listener
 from alphafuse.workspace import ARTIFACT_STAGES, Workspace
+from jobs.placement import require_shared
 from jobs.runtime import connected
 
 STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
@@ -45,15 +46,32 @@ def redo(workspace: Workspace, stage: str) -> None:
         (workspace.folder / "checkpoints").delete()
 
 
-def run_stages(config: Config, workspace: Workspace, stages: Sequence[str], listen: Listener) -> None:
+def run_stages(
+    config: Config, workspace: Workspace, stages: Sequence[str], listen: Listener, again: str | None = None
+) -> None:
     """Run the stages one after the other; what is committed already is skipped.
 
     Emits "started" for each stage, and "skipped" where there was nothing to do; the stages emit the rest.
+
+    Args:
+        again: this stage and all later ones are redone. What they made goes when its turn comes: not before the
+            stages in front of it have accepted the configuration.
+
+    Raises:
+        ConfigError: `again` is none of the stages.
+        ResourceError: the machines of the cluster cannot all reach the workspace.
     """
+    if again is not None:
+        _position(again)
+        if again not in stages:
+            raise ConfigError(f"the stage {again!r} to be redone is none of those to run: {', '.join(stages)}")
     content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    workspace.folder.write_bytes("config.yaml", content.encode())
     with connected(config.ray):
+        require_shared(workspace)
+        workspace.folder.write_bytes("config.yaml", content.encode())
         for stage in stages:
+            if stage == again:
+                redo(workspace, stage)
             finished = False
 
             def hear(event: Event) -> None:

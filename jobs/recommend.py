@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import ray
 import torch
 
 from alphafuse.collectives import Communicator
@@ -15,9 +16,11 @@ from alphafuse.data.users import Histories, single_history, test_users, users_of
 from alphafuse.evaluation.evaluator import catalog_ranking
 from alphafuse.evaluation.recommendations import Recommendations, Recommended, rank_users
 from alphafuse.events import Event, Listener, ignore
+from alphafuse.storage import resolve
 from alphafuse.training.model import load_trained
 from alphafuse.workspace import Workspace, fingerprint
 from jobs.runtime import connected
+from jobs.tasks import result
 from jobs.worker_group import run_workers
 
 USERS_PER_SHARD = 10_000
@@ -28,7 +31,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     """Write the artefact `recommendations`: user_id, item_ids, titles and scores (lists, best first)."""
     artifact = workspace.artifact("recommendations")
     users = config.recommend.users
-    sources = None if users is None else find_sources("recommend.users", users, ".")
+    sources = None if users is None else result(_find_users.remote(resolve(users)))
     inputs = _inputs(config, workspace, sources)
     if artifact.is_committed(inputs):
         return
@@ -64,6 +67,11 @@ def recommend_for_history(
         return _recommend_history_on_worker(**arguments, communicator=communicator, device=device, listen=ignore)
     with connected(config.ray):
         return run_workers("recommend", _recommend_history_on_worker, config.train, arguments, ignore)
+
+
+@ray.remote
+def _find_users(users: str) -> list[Source]:
+    return find_sources("recommend.users", users, ".")
 
 
 def _inputs(config: Config, workspace: Workspace, sources: list[Source] | None) -> dict[str, Any]:

@@ -23,8 +23,8 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     made = artifact.manifest()
     if made is not None and made.fingerprint == fingerprint(inputs):
         return
-    artifact.clear()
     page = render(gather(config, workspace), environment())
+    artifact.clear()
     artifact.write_file(PAGE, page.encode(), fingerprint(inputs))
     artifact.commit(inputs)
     listen(Event("report", "finished", {"page": f"{artifact.folder.uri}/{PAGE}"}))

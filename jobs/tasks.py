@@ -1,6 +1,6 @@
 """Runs Ray tasks side by side: a bounded number at a time, results in the order of submission.
 
-Owns the check that the cluster can run them and the way errors come back; knows nothing of what the tasks do.
+Owns the way errors come back; knows nothing of what the tasks do.
 """
 
 from __future__ import annotations
@@ -12,28 +12,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayTaskError
 
-from alphafuse.errors import AlphafuseError, ResourceError
-
-
-def require_cpus(section: str, workers: int, cpus_per_worker: float) -> None:
-    """Check that `workers` tasks of `cpus_per_worker` CPUs fit the cluster, which would otherwise never start them.
-
-    Raises:
-        ResourceError: they do not; the message names the keys of the configuration's `section`.
-    """
-    have = ray.cluster_resources().get("CPU", 0)
-    largest = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
-    if cpus_per_worker > largest:
-        raise ResourceError(
-            f"{section}.cpus_per_worker is {cpus_per_worker:g}, but the largest machine of the cluster has "
-            f"{largest:g} CPUs; lower it"
-        )
-    if workers * cpus_per_worker > have:
-        raise ResourceError(
-            f"{section}.workers: {workers} workers with {cpus_per_worker:g} CPUs each need "
-            f"{workers * cpus_per_worker:g} CPUs, but the cluster has {have:g}; "
-            f"lower {section}.workers or {section}.cpus_per_worker"
-        )
+from alphafuse.errors import AlphafuseError
 
 
 def in_order(submit: Callable[[Any], ray.ObjectRef], arguments: Iterable[Any], limit: int) -> Iterator[Any]:

@@ -1,25 +1,27 @@
-"""Runs a function on a group of Ray Train workers: process group, threads, restarts, events back to the driver."""
+"""Runs a function on a group of Ray Train workers: process group, threads, restarts."""
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
+import signal
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
 import torch
 from ray.train import RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
-from ray.util.queue import Queue
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import TrainConfig
 from alphafuse.errors import AlphafuseError, ResourceError
 from alphafuse.events import Event, Listener
+from jobs.event_relay import EventRelay
+from jobs.placement import require_places
 
 WorkerFunction = Callable[..., Any]
 
@@ -39,31 +41,39 @@ def run_workers(
         What the function returned on rank 0 (small: it travels through the driver).
 
     Raises:
-        ResourceError: the cluster is smaller than the workers ask for.
+        ResourceError: the cluster cannot hold the workers, or they died too often.
         AlphafuseError: as raised by the function.
     """
-    _check_resources(config)
-    events: Queue = Queue(actor_options={"num_cpus": 0})
-    relay = threading.Thread(target=_relay, args=(events, listen), daemon=True)
-    relay.start()
-    try:
-        for restarts in itertools.count(1):
+    with EventRelay(listen) as relay:
+        settings = {"function": function, "arguments": arguments, "events": relay.queue}
+        restarts = 0
+        while True:
+            require_places("train", config.workers, config.cpus_per_worker, config.gpus_per_worker)
             try:
-                return _fit({"function": function, "arguments": arguments, "events": events}, config)
+                return _fit(settings, config)
             except WorkerGroupError as failure:
-                causes = [_cause(error) for error in failure.worker_failures.values()]
-                for cause in causes:
-                    if isinstance(cause, AlphafuseError):
-                        raise cause from None
-                if restarts > config.max_restarts:
-                    raise
-                first = str(causes[0]).strip().splitlines()[0]
-                message = f"a worker died ({first}); starting all again, {restarts} of {config.max_restarts} times"
-                listen(Event(stage, "warning", {"message": message}))
-    finally:
-        events.put(None)
-        relay.join()
-        events.shutdown()
+                cause = _reason_to_restart(stage, failure, restarts == config.max_restarts)
+            restarts += 1
+            message = f"a worker died ({cause}); starting all again, {restarts} of {config.max_restarts} times"
+            listen(Event(stage, "warning", {"message": message}))
+
+
+def _reason_to_restart(stage: str, failure: WorkerGroupError, last: bool) -> str:
+    """One line on why the workers failed; raises what no restart cures, and anything after the last one."""
+    causes = [_cause(error) for error in failure.worker_failures.values()]
+    for cause in causes:
+        if isinstance(cause, AlphafuseError):
+            raise cause from None
+    reason = (str(causes[0]).strip() or type(causes[0]).__name__).splitlines()[0]
+    if not last:
+        return reason
+    if not isinstance(causes[0], ray.exceptions.RayError):
+        raise failure  # a fault in the code, with its traceback
+    raise ResourceError(
+        f"the workers of {stage} died again and again, the last time with: {reason}. Most often a machine is out of "
+        "memory: use more workers (each holds a part of the item table), or lower train.batch_size or "
+        "evaluate.memory_mib. The same command continues from what is finished"
+    ) from failure
 
 
 def _fit(settings: dict[str, Any], config: TrainConfig) -> Any:
@@ -87,7 +97,24 @@ def _fit(settings: dict[str, Any], config: TrainConfig) -> Any:
                 storage_path=folder, worker_runtime_env={"env_vars": environment}
             ),
         )
-        return trainer.fit().return_value  # type: ignore[attr-defined]
+        with _interruptible():
+            return trainer.fit().return_value  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C as in any program: Ray Train puts a handler of its own in place, which ends the process as if all were
+    well, and leaves it there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _worker_main(settings: dict[str, Any]) -> Any:
@@ -103,19 +130,3 @@ def _cause(error: BaseException) -> BaseException:
     while (inner := getattr(error, "cause", None) or error.__cause__) is not None:
         error = inner
     return error
-
-
-def _relay(events: Queue, listen: Listener) -> None:
-    while (event := events.get()) is not None:
-        listen(event)
-
-
-def _check_resources(config: TrainConfig) -> None:
-    have = ray.cluster_resources()
-    for name, each in (("CPU", config.cpus_per_worker), ("GPU", config.gpus_per_worker)):
-        wanted = each * config.workers
-        if wanted > have.get(name, 0):
-            raise ResourceError(
-                f"train.workers: {config.workers} workers with {each:g} {name} each need {wanted:g} {name}, but the "
-                f"cluster has {have.get(name, 0):g}; lower train.workers or train.{name.lower()}s_per_worker"
-            )

@@ -20,7 +20,6 @@ def chatter_to_file(path: Path) -> Iterator[tuple[TextIO, TextIO]]:
     Yields:
         The real standard output and error, as text streams.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(descriptor) for descriptor in (1, 2)]

@@ -39,6 +39,17 @@ def test_an_artifact_exists_once_it_is_committed(tmp_path: Path, scheme: str) ->
     assert artifact.folder.names() == []
 
 
+def test_a_record_whose_file_is_gone_does_not_count(tmp_path: Path) -> None:
+    """As an interrupted deletion leaves it."""
+    workspace = Workspace(str(tmp_path))
+    for number in range(2):
+        _write(workspace, 3, f"part-{number}.parquet", first_row=3 * number)
+    (tmp_path / "catalog" / "part-0.parquet").unlink()
+    artifact = workspace.artifact("catalog")
+    assert set(artifact.committed_files(fingerprint(INPUTS))) == {"part-1.parquet"}
+    assert [file.name for file in artifact.commit(INPUTS).files] == ["part-1.parquet"]
+
+
 def test_relative_folders_are_the_same_for_processes_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     workspace = Workspace("runs/x")

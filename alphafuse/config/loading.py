@@ -58,7 +58,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             raise ConfigError(f"--set {override!r}: {'.'.join(keys[: position + 1])} is a value, not a section")
     try:
         parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: {value!r} is not a YAML value: {error}") from error
-    # To YAML, a text template such as {title} is a mapping without a value.
+    except yaml.YAMLError:  # a text, such as the template {title}. {genres}
+        parsed = value
+    # To YAML, the template {title} is a mapping without a value.
     node[keys[-1]] = value if isinstance(parsed, dict) and None in parsed.values() else parsed

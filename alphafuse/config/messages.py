@@ -19,6 +19,8 @@ def explain(error: Any) -> str:
         return f"{path}: unknown key; {_nearest(path, section)}"
     if error["type"] == "missing":
         return f"{path}: this key is required"
+    if error["type"] == "model_type":
+        return f"{path}: this is a section with keys of its own, not a value (found {error['input']!r})"
     if error["type"] == "value_error":
         return f"{path or 'configuration'}: {error['ctx']['error']}"
     if error["type"] == "union_tag_invalid":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from alphafuse.config.section import Count, Section
 
@@ -28,7 +28,9 @@ class IdConfig(Section):
 
 def _tag(default: str) -> Discriminator:
     """Chooses a member of a union of sections by its `name`; `default` where the name is not given."""
-    return Discriminator(lambda value: value.get("name", default) if isinstance(value, dict) else value.name)
+    return Discriminator(
+        lambda value: value.get("name", default) if isinstance(value, dict) else getattr(value, "name", default)
+    )
 
 
 EncoderConfig = Annotated[
@@ -54,3 +56,11 @@ class ModelConfig(Section):
     """Latest items of a user that the model sees."""
     encoder: EncoderConfig = AlphaFuseConfig()
     backbone: SASRecConfig = SASRecConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelConfig:
+        if self.hidden_dim % self.backbone.num_heads:
+            raise ValueError(
+                f"hidden_dim ({self.hidden_dim}) must be a multiple of num_heads ({self.backbone.num_heads})"
+            )
+        return self

@@ -22,6 +22,9 @@ class LossConfig(Section):
     negatives: Literal["shared", "uniform"] = "shared"
     """`uniform`: `num_negatives` items drawn for each target; `shared`: drawn once for the whole batch."""
     num_negatives: Count = 1024
+    history_negatives: bool = False
+    """The items of the history are negatives, too: for catalogs where nobody comes back to an item. (The full softmax
+    has every item as a negative anyhow.)"""
 
 
 class ScheduleConfig(Section):

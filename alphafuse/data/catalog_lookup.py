@@ -6,6 +6,7 @@ Reads the catalog's shards as a stream or by row groups; the names of the whole 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -63,17 +64,17 @@ def find_items(catalog: Artifact, pieces: Sequence[str]) -> list[int]:
         DataError: a piece is neither title nor id; names those that look like it.
     """
     pieces = [piece.strip() for piece in pieces if piece.strip()]
-    runs = {", ".join(pieces[i:j]).lower() for i in range(len(pieces)) for j in range(i + 1, len(pieces) + 1)}
+    runs = {_key(",".join(pieces[i:j])) for i in range(len(pieces)) for j in range(i + 1, len(pieces) + 1)}
     index = _by_name(catalog, runs)
     items, start = [], 0
     while start < len(pieces):
         ends = range(len(pieces), start, -1)
-        end = next((end for end in ends if ", ".join(pieces[start:end]).lower() in index), None)
+        end = next((end for end in ends if _key(",".join(pieces[start:end])) in index), None)
         if end is None:
             near = _similar(catalog, pieces[start])
             hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise DataError(f"the catalog has no item with the title or id {pieces[start]!r}{hint}")
-        items.append(index[", ".join(pieces[start:end]).lower()])
+        items.append(index[_key(",".join(pieces[start:end]))])
         start = end
     return items
 
@@ -99,15 +100,20 @@ def _names(catalog: Artifact) -> Iterable[tuple[np.ndarray, list[str], list[str]
 
 
 def _by_name(catalog: Artifact, wanted: set[str]) -> dict[str, int]:
-    """Item index of each wanted (lower-case) title or id that exists; titles go before ids."""
+    """Item index of each title or id whose key is wanted; titles go before ids."""
     titles: dict[str, int] = {}
     ids: dict[str, int] = {}
     for indices, item_ids, names in _names(catalog):
         for index, item_id, title in zip(indices.tolist(), item_ids, names, strict=True):
             for key, known in ((title, titles), (item_id, ids)):
-                if key and key.lower() in wanted:
-                    known.setdefault(key.lower(), index)
+                if key and _key(key) in wanted:
+                    known.setdefault(_key(key), index)
     return ids | titles
+
+
+def _key(name: str) -> str:
+    """What names are compared by: case and blanks at commas do not matter."""
+    return re.sub(r"\s*,\s*", ",", name.strip().lower())
 
 
 def _similar(catalog: Artifact, piece: str) -> list[str]:

@@ -42,10 +42,10 @@ class Histories:
 
 
 def test_users(workspace: Workspace) -> Histories:
-    """Every user with a test target, with all their interactions."""
+    """Every user with a test target, with all their interactions; all users where the split tests none."""
     sequences = load_sequences(workspace)
-    users, _ = sequences.targets("test")
-    return Histories(sequences, np.unique(users), {})
+    users = np.unique(sequences.targets("test")[0])
+    return Histories(sequences, users if len(users) else np.arange(sequences.num_users), {})
 
 
 def users_of(workspace: Workspace, sources: Sequence[Source]) -> Histories:

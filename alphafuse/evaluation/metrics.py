@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -23,6 +23,11 @@ def ranking_metrics(ranks: np.ndarray, cutoffs: Sequence[int]) -> dict[str, floa
         for cutoff in cutoffs:
             result[f"{name}@{cutoff}"] = float(np.mean(np.where(ranks <= cutoff, gain, 0))) if len(ranks) else np.nan
     return result
+
+
+def measured_cutoffs(metrics: Mapping[str, float]) -> tuple[int, ...]:
+    """The cutoffs K of metrics named NAME@K, ascending."""
+    return tuple(sorted({int(name.partition("@")[2]) for name in metrics if "@" in name}))
 
 
 def tail_items(popularity: np.ndarray, tail_share: float) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 
 from alphafuse.config import EmbedConfig
 from alphafuse.language.encoder import TextEncoder
@@ -14,9 +13,7 @@ from alphafuse.language.vllm import VllmEncoder
 
 def make_encoder(config: EmbedConfig) -> TextEncoder:
     """The encoder, not yet started, of `engine: vllm`, `sentence_transformers` or `auto` (vLLM where installed)."""
-    # A relative folder is made absolute here: a worker may start elsewhere.
-    name = os.path.abspath(config.model) if os.path.isdir(config.model) else config.model
-    model = LanguageModel(name, config.revision, config.dtype, config.max_length, config.truncate)
+    model = LanguageModel(config.model, config.revision, config.dtype, config.max_length, config.truncate)
     engine = config.engine
     if engine == "auto":
         engine = "vllm" if importlib.util.find_spec("vllm") else "sentence_transformers"

@@ -82,6 +82,8 @@ class Trainer:
         samples = training_samples(sequences, config.model.history_length, config.train.positions)
         if not len(samples):
             raise DataError("there is nothing to train on: no user has two training interactions; check data.split")
+        if not len(sequences.targets("validation")[0]):
+            raise DataError("there is nothing to choose the best weights by: no validation targets; check data.split")
         self.order = BatchOrder(samples, config.train.batch_size, config.train.accumulation, config.seed)
         self._objective = build_objective(config, workspace, communicator).to(device)
         self.table = build_table(config, workspace, self._objective.encoder, communicator, device)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from alphafuse.config import Config
+from alphafuse.evaluation.metrics import measured_cutoffs
 from alphafuse.nullspace.decomposition import load_nullspace
 from alphafuse.workspace import ARTIFACT_STAGES, Workspace
 from monitoring.event_log import read_events
@@ -55,21 +56,30 @@ class Content:
 
 
 def gather(config: Config, workspace: Workspace) -> Content:
-    """The content of the page about a workspace."""
-    details = {name: _details(workspace, name) for name in ARTIFACT_STAGES}
+    """The content of the page about a workspace.
+
+    Args:
+        config: shown where no artefact tells with which settings it was made.
+    """
+    manifests = {name: workspace.artifact(name).manifest() for name in ARTIFACT_STAGES}
+    details = {name: manifest.details if manifest else None for name, manifest in manifests.items()}
+    inputs = {name: manifest.inputs for name, manifest in manifests.items() if manifest}
     training, nullspace, embeddings = details["model"], details["nullspace"], details["embeddings"]
-    evaluation = workspace.artifact("evaluation")
+    evaluation = None
+    if details["evaluation"] is not None:
+        evaluation = json.loads(workspace.artifact("evaluation").folder.read_bytes("metrics.json"))
     spectrum_figure = None
     if nullspace is not None:
         spectrum = load_nullspace(workspace).spectrum
         spectrum_figure = singular_spectrum(spectrum, nullspace["row_dim"], nullspace["hidden_dim"])
     training_figure = None
     if training is not None:
-        training_figure = training_curves(training["history"], config.train.monitor, training["best"]["epoch"])
+        monitor = inputs["model"]["train"]["monitor"]
+        training_figure = training_curves(training["history"], monitor, training["best"]["epoch"])
     return Content(
         title=workspace.folder.uri.rstrip("/").rsplit("/", 1)[-1],
-        evaluation=None if details["evaluation"] is None else json.loads(evaluation.folder.read_bytes("metrics.json")),
-        cutoffs=config.evaluate.cutoffs,
+        evaluation=evaluation,
+        cutoffs=measured_cutoffs(evaluation["overall"]) if evaluation else (),
         training=training,
         training_figure=training_figure,
         nullspace=nullspace,
@@ -79,13 +89,17 @@ def gather(config: Config, workspace: Workspace) -> Content:
         quarantined=(embeddings or {}).get("quarantined_by_reason", {}),
         examples=(details["recommendations"] or {}).get("examples", []),
         timings=[Timing(stage, _seconds(workspace, stage)) for stage in STAGES if stage != "report"],
-        configuration=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        configuration=yaml.safe_dump(_settings(config, inputs), sort_keys=False, allow_unicode=True),
     )
 
 
-def _details(workspace: Workspace, name: str) -> dict[str, Any] | None:
-    manifest = workspace.artifact(name).manifest()
-    return None if manifest is None else manifest.details
+def _settings(config: Config, inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The configuration, with the settings that the artefacts were really made with."""
+    tree = config.model_dump(mode="json")
+    sources = {"decompose": "nullspace", "model": "model", "train": "model", "evaluate": "evaluation"}
+    for section, artifact in sources.items():
+        tree[section] |= inputs.get(artifact, {}).get(section, {})
+    return tree
 
 
 # What `prepare` counts without anything having been dropped or repaired.

@@ -56,10 +56,14 @@ def test_config_show_and_validate(config: Path) -> None:
         (["run", "missing.yaml"], "cannot read the configuration missing.yaml"),
         (["run", "CONFIG", "--redo", "tran"], "there is no stage 'tran'"),
         (["run", "CONFIG", "--until", "tran"], "there is no stage 'tran'"),
+        (["run", "CONFIG", "--until", "embed", "--redo", "train"], "'train' to be redone is none of those to run"),
+        (["verify", "CONFIG"], "holds no finished stage: is `workspace` right?"),
+        (["run", "CONFIG", "--set", "workspace=FILE/run"], "cannot write into the folder"),
     ],
 )
 def test_what_a_user_can_cure_is_told_without_a_traceback(config: Path, arguments: list[str], message: str) -> None:
-    result = runner.invoke(app, [str(config) if argument == "CONFIG" else argument for argument in arguments])
+    given = [argument.replace("CONFIG", str(config)).replace("FILE", str(config)) for argument in arguments]
+    result = runner.invoke(app, given)
     assert result.exit_code == 1
     assert message in result.stderr
     assert "Traceback" not in result.output
@@ -75,6 +79,12 @@ def test_verify_finds_changed_files(config: Path, tmp_path: Path) -> None:
     result = runner.invoke(app, ["verify", str(config)])
     assert result.exit_code == 1
     assert "part-00001.parquet cannot be used: its checksum differs" in result.stderr
+
+
+def test_top_k_goes_with_a_history(config: Path) -> None:
+    result = runner.invoke(app, ["recommend", str(config), "--top-k", "3"])
+    assert result.exit_code == 2
+    assert "recommend.top_k=N" in result.stderr
 
 
 @pytest.mark.engine

@@ -27,6 +27,7 @@ def test_defaults_and_overrides(tmp_path: Path) -> None:
     overrides = ["train.learning_rate=1e-2", "model.encoder.name=id", "evaluate.cutoffs=[5,20]"]
     config = _load(tmp_path, MINIMAL, *overrides, "data.catalog.text={title}", "train.loss={name: bce}")
     assert (config.data.catalog.text, config.train.loss.name) == ("{title}", "bce")
+    assert _load(tmp_path, MINIMAL, "data.catalog.text={title}. {genres}").data.catalog.text == "{title}. {genres}"
     assert config.train.learning_rate == 0.01
     assert config.model.encoder.name == "id"
     assert config.evaluate.cutoffs == (5, 20)
@@ -54,9 +55,17 @@ def test_ranking_goes_by_what_was_trained_unless_told() -> None:
         ("model.encoder.fusion=sum", "model.encoder.fusion: input should be 'add' or 'replace' (found 'sum')"),
         ("train.batch_size=many", "train.batch_size: input should be a valid integer"),
         ("train.batch_size=0", "train.batch_size: input should be greater than or equal to 1 (found 0)"),
-        ("train=3", "train: input should be"),
+        ("train=3", "train: this is a section with keys of its own, not a value (found 3)"),
+        (
+            "model.encoder=id",
+            "model.encoder: this is a section with keys of its own, not a value (found 'id')",
+        ),
+        ("model.backbone.num_heads=3", "model: hidden_dim (128) must be a multiple of num_heads (3)"),
         ("decompose.row_energy=0.9", "decompose: exactly one of null_dim, null_threshold, row_energy must be set"),
-        ("decompose.null_dim=200", "configuration: decompose.null_dim (200) exceeds model.hidden_dim (128)"),
+        (
+            "decompose.null_dim=200",
+            "configuration: decompose.null_dim (200) must be smaller than model.hidden_dim (128)",
+        ),
         ("train.monitor=ndcg@7", "configuration: train.monitor 'ndcg@7' is not measured; valid: hr@1"),
         ("train.deepspeed.bf16=true", "train.deepspeed: `bf16` needs zero_stage 1 or 2"),
     ],
@@ -83,7 +92,7 @@ def test_all_errors_are_named_at_once() -> None:
         ("train", "expected key.path=value"),
         (".x=1", "expected key.path=value"),
         ("workspace.x=1", "workspace is a value, not a section"),
-        ("train.loss={", "is not a YAML value"),
+        ("train.loss={", "section with keys of its own"),
         ("train.lr=1", "did you mean 'train.learning_rate'"),
     ],
 )

@@ -51,6 +51,7 @@ def test_ids_are_found_in_any_shard(catalog: Artifact) -> None:
     [
         ("Toy Story,Heat", [6, 0]),
         ("usual suspects, the, alien", [1, 3]),  # the longest run that is a title
+        ("Usual Suspects,The,Heat", [1, 0]),  # with or without blanks at the commas
         ("id8,Seven", [8, 5]),  # by id; of two items with one title the lower index
         ("Suspects", [2]),
     ],

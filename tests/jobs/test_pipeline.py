@@ -13,10 +13,10 @@ import yaml
 from tiny_workspace import tiny_config, tiny_workspace
 
 from alphafuse.config import Config, IdConfig, parse_config
-from alphafuse.errors import ConfigError
+from alphafuse.errors import ConfigError, ResourceError
 from alphafuse.events import Event
 from alphafuse.workspace import Workspace
-from jobs import pipeline
+from jobs import pipeline, placement
 
 
 @pytest.fixture
@@ -42,6 +42,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return types.SimpleNamespace(run=run)
 
     monkeypatch.setattr(pipeline, "connected", no_ray)
+    monkeypatch.setattr(placement.ray, "nodes", list)
     monkeypatch.setattr(pipeline.importlib, "import_module", load)
     return called
 
@@ -99,6 +100,39 @@ def test_redo_deletes_a_stage_and_what_follows(tmp_path: Path, ran: list[str]) -
     assert _committed(workspace) == ["embeddings"]  # it tells by the texts itself what still holds
     pipeline.redo(workspace, "embed")
     assert _committed(workspace) == []
+
+
+def test_redo_waits_until_the_stages_before_have_accepted_the_configuration(
+    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, workspace = tiny_config(tmp_path), Workspace(str(tmp_path))
+    pipeline.run_stages(config, workspace, pipeline.STAGES, lambda event: None)
+    ran.clear()
+    pipeline.run_stages(config, workspace, pipeline.STAGES, lambda event: None, again="train")
+    assert _committed(workspace) == list(pipeline.ARTIFACT_STAGES)
+    manifests = {name: workspace.artifact(name).folder.read_bytes("manifest.json") for name in ("model", "report")}
+
+    def refuse(name: str) -> types.SimpleNamespace:
+        raise ConfigError("other inputs")
+
+    monkeypatch.setattr(pipeline.importlib, "import_module", refuse)
+    with pytest.raises(ConfigError, match="other inputs"):
+        pipeline.run_stages(config, workspace, pipeline.STAGES, lambda event: None, again="train")
+    assert {name: workspace.artifact(name).folder.read_bytes("manifest.json") for name in manifests} == manifests
+    with pytest.raises(ConfigError, match="the stage 'train' to be redone is none of those to run: prepare, embed"):
+        pipeline.run_stages(config, workspace, ["prepare", "embed"], lambda event: None, again="train")
+
+
+def test_a_local_folder_does_not_do_for_several_machines(
+    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [{"Alive": True, "NodeManagerAddress": f"10.0.0.{number}", "Resources": {}} for number in (1, 2)]
+    monkeypatch.setattr(placement.ray, "nodes", lambda: nodes)
+    config = tiny_config(tmp_path)
+    with pytest.raises(ResourceError, match=r"folder of one machine, the cluster has 2.*workspace: file:///"):
+        pipeline.run_stages(config, Workspace(str(tmp_path)), ["prepare"], lambda event: None)
+    pipeline.run_stages(config, Workspace(f"file://{tmp_path}"), ["prepare"], lambda event: None)
+    assert ran == ["prepare"]
 
 
 def test_unknown_stages_are_refused(tmp_path: Path) -> None:

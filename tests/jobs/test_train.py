@@ -105,8 +105,55 @@ def test_a_killed_worker_changes_nothing(tmp_path: Path, two: Workspace) -> None
 
 
 def test_more_workers_than_the_cluster_has_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match=r"50 workers with 1 CPU each need 50 CPU, but the cluster has"):
+    with pytest.raises(ResourceError, match=r"asks for 50 workers with 1 CPUs and 0 GPUs each, but .* room for 4"):
         _train(tmp_path, workers=50)
+
+
+def _always_dies(*, log: Path, **_: Any) -> None:
+    with log.open("a") as file:
+        file.write("called\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_workers_that_die_again_and_again_end_with_advice(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, max_restarts=1)
+    with pytest.raises(ResourceError, match=r"died again and again, the last time with: .+ out of memory"):
+        run_workers("train", _always_dies, config.train, {"log": tmp_path / "log"}, lambda event: None)
+    assert (tmp_path / "log").read_text() == "called\n" * 2
+
+
+def _fails_without_a_word(*, log: Path, **_: Any) -> str:
+    if log.exists():
+        return "second time"
+    log.touch()
+    raise MemoryError
+
+
+def test_an_error_without_a_text_is_named_by_its_type(tmp_path: Path) -> None:
+    events: list[Event] = []
+    config = tiny_config(tmp_path).train
+    assert (
+        run_workers("train", _fails_without_a_word, config, {"log": tmp_path / "log"}, events.append) == "second time"
+    )
+    assert "a worker died (MemoryError)" in str(events[0].values["message"])
+
+
+def _tells(*, listen: Any, **_: Any) -> None:
+    for number in range(3):
+        listen(Event("train", "progress", {"done": number}))
+
+
+def test_an_error_of_the_listener_does_not_go_unheard(tmp_path: Path) -> None:
+    heard = []
+
+    def listen(event: Event) -> None:
+        heard.append(event.values["done"])
+        if event.values["done"] == 1:
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        run_workers("train", _tells, tiny_config(tmp_path).train, {}, listen)
+    assert heard == [0, 1, 2]
 
 
 def _raises(*, log: Path, **_: Any) -> None:

@@ -22,7 +22,7 @@ print("after")
 
 
 def test_what_goes_where(tmp_path: Path) -> None:
-    log = tmp_path / "logs" / "run.log"
+    log = tmp_path / "run.log"
     done = subprocess.run([sys.executable, "-c", SCRIPT, str(log)], capture_output=True, text=True, check=True)
     assert done.stdout == "ours\nafter\n"
     assert done.stderr == "our error\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from alphafuse.config import Config, SASRecConfig
 from alphafuse.data.batches import BatchOrder, training_samples
 from alphafuse.data.negatives import shared_negatives, uniform_negatives
 from alphafuse.data.sequences import load_sequences
+from alphafuse.errors import DataError
 from alphafuse.items.encoders.base import ItemEncoder
+from alphafuse.training.loop import Trainer
 from alphafuse.training.model import build_backbone, build_encoder
 from alphafuse.workspace import Workspace
 
@@ -31,8 +34,6 @@ class Killed(Exception):
 
 
 def _trainer(config: Config, events: list[Any]) -> Any:
-    from alphafuse.training.loop import Trainer
-
     workspace = Workspace(config.workspace)
     arguments = (config, workspace, load_sequences(workspace), INPUTS, Communicator(), torch.device("cpu"))
     return Trainer(*arguments, events.append)
@@ -83,6 +84,8 @@ def _plain_torch(config: Config) -> tuple[list[float], dict[str, torch.Tensor], 
                 slot = sample * 4 + position if config.train.positions == "all" else sample
                 others = uniform_negatives(config.seed, step, slot, np.array([target]), 6, NUM_ITEMS)[0].tolist()
             touched |= set(others)
+            if loss_config.history_negatives:
+                others += [item for item in batch.histories[sample, : position + 1].tolist() if item >= 0]
             others = [item for item in others if item != target]
             logits = space[[target, *others]] @ state / loss_config.temperature
             if loss_config.name == "bce":
@@ -109,6 +112,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "uniform, last position": {"loss": {"negatives": "uniform", "num_negatives": 6}, "positions": "last"},
     "bce, dot": {"loss": {"name": "bce", "similarity": "dot", "num_negatives": 6, "temperature": 1.0}},
     "softmax": {"loss": {"name": "softmax"}},
+    "shared, history": {"loss": {"num_negatives": 6, "history_negatives": True}},
+    "bce, uniform, last position, history": {
+        "loss": {"name": "bce", "negatives": "uniform", "num_negatives": 6, "history_negatives": True},
+        "positions": "last",
+    },
     "shared, accumulated": {"accumulation": 2},
 }
 
@@ -187,3 +195,13 @@ def test_checkpoint_loads_on_another_world_size(tmp_path: Path) -> None:
     run_ranks(3, _train, config, 5)
     continued = run_ranks(2, _continue_elsewhere, config)[0]
     assert continued == pytest.approx(expected[4:], abs=1e-5)
+
+
+def test_no_training_without_validation(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    workspace = tiny_workspace(tmp_path)
+    sequences = load_sequences(workspace)
+    whole = dataclasses.replace(sequences, train_end=sequences.validation_end)
+    arguments = (whole, INPUTS, Communicator(), torch.device("cpu"), [].append)
+    with pytest.raises(DataError, match=r"no validation targets; check data\.split"):
+        Trainer(config, workspace, *arguments)

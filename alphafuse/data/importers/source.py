@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,8 +34,8 @@ _SUFFIXES = {
 }
 _COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4")
 
-HASHED_BYTES = 64 * 2**20
-"""Files up to this size are identified by their content, larger ones by size and time of modification."""
+HASHED_BYTES = 256 * 2**20
+"""Files of one path up to this size together are identified by their content, more by size and time of modification."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def find_sources(key: str, path: str, folder: str, format: Format = "auto", spli
     filesystem, inner = open_filesystem(uri)
     info = filesystem.get_file_info(inner)
     if info.is_file:
-        return [_file(uri, info, filesystem, _format(key, uri, format), uri.rsplit("/", 1)[-1])]
+        return [_file(uri, info, filesystem, _format(key, uri, format), uri.rsplit("/", 1)[-1], _is_hashed([info]))]
     if info.type == pafs.FileType.Directory:
         if format == "auto" and huggingface.is_saved(uri):
             return [_data_set(uri, split)]
@@ -124,28 +124,33 @@ def _inside(key: str, base: str, pattern: str, format: Format) -> list[Source]:
             f"{key}: {base}/{pattern} has files of several formats ({', '.join(sorted(formats))}); "
             f"name the files by a glob such as *.parquet"
         )
-    return [_file(f"{base}/{name}", found[name], filesystem, next(iter(formats)), name) for name in sorted(found)]
+    common, hashed = next(iter(formats)), _is_hashed(found.values())
+    return [_file(f"{base}/{name}", found[name], filesystem, common, name, hashed) for name in sorted(found)]
 
 
-def _file(uri: str, info: pafs.FileInfo, filesystem: pafs.FileSystem, format: str, name: str) -> Source:
-    return Source(uri, format, None, {"name": name, "format": format, **_content(filesystem, info)}, info.size)
+def _file(uri: str, info: pafs.FileInfo, filesystem: pafs.FileSystem, format: str, name: str, hashed: bool) -> Source:
+    return Source(uri, format, None, {"name": name, "format": format, **_content(filesystem, info, hashed)}, info.size)
 
 
 def _data_set(uri: str, split: str | None) -> Source:
     local = pafs.LocalFileSystem()
     infos = local.get_file_info(huggingface.data_files(uri, split))
-    files = [_content(local, info) for info in infos]
+    files = [_content(local, info, _is_hashed(infos)) for info in infos]
     return Source(
         uri, "huggingface", split, {"format": "huggingface", "files": files}, sum(info.size for info in infos)
     )
 
 
-def _content(filesystem: pafs.FileSystem, info: pafs.FileInfo) -> dict[str, Any]:
-    if info.size > HASHED_BYTES:
+def _is_hashed(infos: Iterable[pafs.FileInfo]) -> bool:
+    return sum(info.size for info in infos) <= HASHED_BYTES
+
+
+def _content(filesystem: pafs.FileSystem, info: pafs.FileInfo, hashed: bool) -> dict[str, Any]:
+    if not hashed:
         return {"bytes": info.size, "modified": info.mtime.isoformat() if info.mtime else None}
     # Without `compression`, the stream would be unpacked by its suffix.
     with filesystem.open_input_stream(info.path, compression=None) as stream:
-        return {"bytes": info.size, "sha256": hashlib.sha256(stream.read()).hexdigest()}
+        return {"bytes": info.size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
 def _format(key: str, name: str, format: Format) -> str:

@@ -80,7 +80,7 @@ def finished(tmp_path: Path) -> tuple[Config, Workspace]:
     ]
     best = {"value": 0.03, "epoch": 3, "step": 9}
     training = {"history": history, "best": best, "stopped": "patience", "steps": 9, "world_size": 2}
-    workspace.artifact("model").commit({}, training)
+    workspace.artifact("model").commit({"train": {"monitor": "ndcg@20", "learning_rate": 0.125}}, training)
     empty = {"queries": 0, **dict.fromkeys(METRICS)}
     evaluation = {
         "similarity": "cosine",

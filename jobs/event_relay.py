@@ -1,0 +1,47 @@
+"""Carries events from the workers of a cluster to a listener in the driver's process."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+
+import ray
+from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from alphafuse.events import Listener
+
+
+class EventRelay:
+    """A context: what is put into `queue`, on any machine, is handed to the listener, in a thread.
+
+    An error of the listener is raised when the block ends, unless another error ended it.
+    """
+
+    def __init__(self, listen: Listener) -> None:
+        # On the driver's machine: with any other one, all that the workers tell later would be lost.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.queue: Queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        self._listen = listen
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._pump, daemon=True)
+
+    def __enter__(self) -> EventRelay:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.queue.put(None)
+        self._thread.join()
+        self.queue.shutdown()
+        if self._error is not None and error is None:
+            raise self._error
+
+    def _pump(self) -> None:
+        while (event := self.queue.get()) is not None:
+            try:
+                self._listen(event)
+            except Exception as error:  # kept for the end of the block; the workers go on
+                self._error = self._error or error

@@ -1,0 +1,88 @@
+"""The evaluate stage against ranks counted by hand, on 1 to 3 ranks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gloo_workers import run_on_gloo
+from tiny_workspace import tiny_config, tiny_model, tiny_workspace
+
+from alphafuse.collectives import Communicator
+from alphafuse.config import Config
+from alphafuse.data.sequences import load_sequences
+from alphafuse.errors import WorkspaceError
+from alphafuse.events import Event, ignore
+from alphafuse.training.model import load_trained
+from alphafuse.workspace import Workspace
+from jobs import evaluate
+
+pytestmark = pytest.mark.distributed
+
+
+@pytest.fixture(autouse=True)
+def _workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "run_workers", run_on_gloo)
+
+
+def _set_up(folder: Path, workers: int) -> tuple[Config, Workspace]:
+    config, workspace = tiny_config(folder, workers=workers), tiny_workspace(folder)
+    tiny_model(workspace, config)
+    return config, workspace
+
+
+def _ranks(config: Config, workspace: Workspace) -> np.ndarray:
+    """Of every test target: 1 + the items with a larger cosine, in float64."""
+    model, sequences = load_trained(config, workspace, Communicator()), load_sequences(workspace)
+    ranks = []
+    for user in range(sequences.num_users):
+        items = sequences.of(user)
+        for position in range(max(1, int(sequences.validation_end[user])), len(items)):
+            history = torch.tensor(items[max(0, position - config.model.history_length) : position])
+            state = model.hidden_states(history[None]).double()
+            scores = torch.nn.functional.cosine_similarity(model.item_vectors().double(), state)
+            ranks.append(1 + int((scores > scores[items[position]]).sum()))
+    return np.array(ranks)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_metrics_are_those_of_ranks_counted_by_hand(tmp_path: Path, workers: int) -> None:
+    config, workspace = _set_up(tmp_path, workers)
+    evaluate.run(config, workspace, ignore)
+    artifact = workspace.artifact("evaluation")
+    metrics = json.loads(artifact.folder.read_bytes("metrics.json"))
+    ranks = _ranks(config, workspace)
+    assert metrics["queries"] == artifact.require().details["queries"] == len(ranks) > 0
+    for cutoff in (1, 5, 10):
+        hit = ranks <= cutoff
+        assert metrics["overall"][f"hr@{cutoff}"] == pytest.approx(hit.mean())
+        assert metrics["overall"][f"mrr@{cutoff}"] == pytest.approx((hit / ranks).mean())
+        assert metrics["overall"][f"ndcg@{cutoff}"] == pytest.approx((hit / np.log2(1 + ranks)).mean())
+
+
+def test_what_is_measured_is_kept_and_other_settings_are_refused(tmp_path: Path) -> None:
+    config, workspace = _set_up(tmp_path, 1)
+    events: list[Event] = []
+    evaluate.run(config, workspace, events.append)
+    assert events[-1].kind == "finished"
+    count = len(events)
+    evaluate.run(config, workspace, events.append)
+    assert len(events) == count
+    faster = config.evaluate.model_copy(update={"query_batch": 3})
+    evaluate.run(config.model_copy(update={"evaluate": faster}), workspace, events.append)
+    other = config.evaluate.model_copy(update={"similarity": "dot"})
+    with pytest.raises(WorkspaceError, match="similarity: 'cosine' → 'dot'"):
+        evaluate.run(config.model_copy(update={"evaluate": other}), workspace, events.append)
+
+
+def test_a_split_that_tests_nothing_is_told(tmp_path: Path) -> None:
+    config, workspace = _set_up(tmp_path, 1)
+    artifact = workspace.artifact("sequences")
+    artifact.commit(artifact.require().inputs, {"targets": {"train": 9, "validation": 3, "test": 0}})
+    events: list[Event] = []
+    evaluate.run(config, workspace, events.append)
+    assert [event.kind for event in events] == ["warning"]
+    assert workspace.artifact("evaluation").manifest() is None
