@@ -22,9 +22,6 @@ class LossConfig(Section):
     negatives: Literal["shared", "uniform"] = "shared"
     """`uniform`: `num_negatives` items drawn for each target; `shared`: drawn once for the whole batch."""
     num_negatives: Count = 1024
-    history_negatives: bool = False
-    """The items of the history are negatives, too: for catalogs where nobody comes back to an item. (The full softmax
-    has every item as a negative anyhow.)"""
 
 
 class ScheduleConfig(Section):
@@ -69,8 +66,9 @@ class TrainConfig(Section):
     max_steps: Count | None = None
     """Stops earlier than `max_epochs`."""
     learning_rate: Positive = 3e-3
-    table_learning_rate: Positive | None = None
-    """Of the ID embeddings; null: as `learning_rate`."""
+    """Of the dense weights: backbone and encoder."""
+    table_learning_rate: Positive = 1e-2
+    """Of the ID embeddings, whose rows are touched far less often than the dense weights."""
     weight_decay: NonNegative = 1e-6
     """L2 term of Adam, on dense weights and on the rows that a step touches."""
     max_grad_norm: Positive | None = None

@@ -75,8 +75,6 @@ class Objective(nn.Module):
         else:
             chosen = in_negatives.view(step.negatives.shape)  # [targets, count]
             negative = (functional.embedding(chosen, vectors) @ hidden[:, :, None]).squeeze(2)
-        if self._loss.history_negatives:
-            negative = torch.cat([negative, self._history_logits(hidden, step, in_histories, vectors)], dim=1)
         compute = infonce if self._loss.name == "infonce" else binary_cross_entropy
         return compute(positive, negative / self._loss.temperature)
 
@@ -85,20 +83,6 @@ class Objective(nn.Module):
         encoded = self.encoder(rows.features, rows.trainable)
         last = (histories != PADDING).sum(dim=1).clamp(min=1) - 1
         return self._run_backbone(rows.expand(encoded), last)
-
-    def _history_logits(
-        self, hidden: torch.Tensor, step: StepInput, in_histories: torch.Tensor, vectors: torch.Tensor
-    ) -> torch.Tensor:
-        """Scores of each target's history [targets, length]; −inf for what comes later, padding, and the target."""
-        samples, length = step.histories.shape
-        sample, position = (step.targets != PADDING).nonzero(as_tuple=True)  # in the order of the targets
-        padded = functional.pad(vectors, (0, 0, 0, 1))
-        histories = functional.embedding(in_histories.view(samples, length), padded)  # [samples, length, hidden_dim]
-        scores = (histories[sample] @ hidden[:, :, None]).squeeze(2)
-        later = torch.arange(length, device=hidden.device) > position[:, None]
-        items = step.histories[sample]
-        left_out = later | (items == PADDING) | (items == step.targets[sample, position][:, None])
-        return scores.masked_fill(left_out, -torch.inf)
 
     def _target_states(self, item_vectors: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
         """States [targets, hidden_dim] at the positions that predict; `predicted` [samples, length] of bool."""

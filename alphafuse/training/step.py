@@ -64,7 +64,7 @@ class TrainingStep:
                     table.collect_gradient(gathered)
             self._engine.step(config.learning_rate * rate_factor)
             total += loss.detach()
-        table.update((config.table_learning_rate or config.learning_rate) * rate_factor, config.max_grad_norm)
+        table.update(config.table_learning_rate * rate_factor, config.max_grad_norm)
         return total / (self._communicator.world_size * len(batches))
 
     def _step_input(self, batch: Batch, step: int) -> StepInput:

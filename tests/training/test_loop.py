@@ -84,8 +84,6 @@ def _plain_torch(config: Config) -> tuple[list[float], dict[str, torch.Tensor], 
                 slot = sample * 4 + position if config.train.positions == "all" else sample
                 others = uniform_negatives(config.seed, step, slot, np.array([target]), 6, NUM_ITEMS)[0].tolist()
             touched |= set(others)
-            if loss_config.history_negatives:
-                others += [item for item in batch.histories[sample, : position + 1].tolist() if item >= 0]
             others = [item for item in others if item != target]
             logits = space[[target, *others]] @ state / loss_config.temperature
             if loss_config.name == "bce":
@@ -102,7 +100,9 @@ def _plain_torch(config: Config) -> tuple[list[float], dict[str, torch.Tensor], 
             first[row] = 0.9 * first[row] + 0.1 * gradient
             second[row] = 0.999 * second[row] + 0.001 * gradient**2
             corrected = first[row] / (1 - 0.9 ** (step + 1))
-            rows[row] -= 1e-2 * corrected / ((second[row] / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8)
+            rows[row] -= (
+                config.train.table_learning_rate * corrected / ((second[row] / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8)
+            )
     return losses, {f"backbone.{name}": value.detach() for name, value in backbone.named_parameters()}, rows
 
 
@@ -112,12 +112,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "uniform, last position": {"loss": {"negatives": "uniform", "num_negatives": 6}, "positions": "last"},
     "bce, dot": {"loss": {"name": "bce", "similarity": "dot", "num_negatives": 6, "temperature": 1.0}},
     "softmax": {"loss": {"name": "softmax"}},
-    "shared, history": {"loss": {"num_negatives": 6, "history_negatives": True}},
-    "bce, uniform, last position, history": {
-        "loss": {"name": "bce", "negatives": "uniform", "num_negatives": 6, "history_negatives": True},
-        "positions": "last",
-    },
     "shared, accumulated": {"accumulation": 2},
+    "shared, rows faster": {"table_learning_rate": 3e-2},
 }
 
 
