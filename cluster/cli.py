@@ -36,6 +36,8 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: train.learning_rate=1e-3.")
 ]
 
+RedoFlag = Annotated[bool, typer.Option("--redo", help="Delete what this stage and later ones have made first.")]
+
 STAGE_HELP = {
     "prepare": "Read catalog and interactions, split the users, write shards.",
     "embed": "Embed the catalog's texts with a language model.",
@@ -68,9 +70,9 @@ def run(
 
 
 def _stage_command(stage: str) -> Callable[..., None]:
-    def command(config: ConfigFile, overrides: Overrides = None) -> None:
+    def command(config: ConfigFile, overrides: Overrides = None, redo: RedoFlag = False) -> None:
         with _settings(config, overrides) as (settings, workspace):
-            _run_stages(settings, workspace, [stage])
+            _run_stages(settings, workspace, [stage], stage if redo else None)
 
     return command
 
@@ -87,13 +89,14 @@ def recommend(
         str | None, typer.Option(metavar="TITLES", help='Titles or ids, oldest first: "Toy Story,Heat".')
     ] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="How many; default: recommend.top_k.")] = None,
+    redo: RedoFlag = False,
 ) -> None:
     """Write the top items of many users, or show those of one history."""
     with _settings(config, overrides) as (settings, workspace):
         if history is None:
             if top_k is not None:
                 raise typer.BadParameter("goes with --history; for all users, --set recommend.top_k=N")
-            _run_stages(settings, workspace, ["recommend"])
+            _run_stages(settings, workspace, ["recommend"], "recommend" if redo else None)
             return
         from rich.console import Console
         from rich.table import Table
