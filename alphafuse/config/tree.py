@@ -19,8 +19,8 @@ class EvaluateConfig(Section):
     cutoffs: tuple[Count, ...] = (1, 5, 10, 20, 50)
     similarity: Literal["trained", "dot", "cosine"] = "trained"
     """`trained`: as in the loss."""
-    exclude_seen: bool = False
-    """Leave items of the user's earlier history out of the ranking."""
+    exclude_seen: bool = True
+    """Leave items of the user's earlier history (but for the target) out of the ranking, as recommendations do."""
     tail_share: Fraction = 0.8
     """This share of the items, the least popular in training, is the tail."""
     short_history: Count = 5

@@ -35,7 +35,7 @@ def _set_up(folder: Path, workers: int) -> tuple[Config, Workspace]:
 
 
 def _ranks(config: Config, workspace: Workspace) -> np.ndarray:
-    """Of every test target: 1 + the items with a larger cosine, in float64."""
+    """Of every test target: 1 + the items with a larger cosine that the user has not seen before, in float64."""
     model, sequences = load_trained(config, workspace, Communicator()), load_sequences(workspace)
     ranks = []
     for user in range(sequences.num_users):
@@ -44,7 +44,8 @@ def _ranks(config: Config, workspace: Workspace) -> np.ndarray:
             history = torch.tensor(items[max(0, position - config.model.history_length) : position])
             state = model.hidden_states(history[None]).double()
             scores = torch.nn.functional.cosine_similarity(model.item_vectors().double(), state)
-            ranks.append(1 + int((scores > scores[items[position]]).sum()))
+            higher = set((scores > scores[items[position]]).nonzero().flatten().tolist())
+            ranks.append(1 + len(higher - set(items[:position].tolist())))
     return np.array(ranks)
 
 
