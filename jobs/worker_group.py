@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 import torch
-from ray.train import RunConfig, ScalingConfig, WorkerGroupError
+from ray.train import ControllerError, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from alphafuse.collectives import Communicator
@@ -51,16 +51,16 @@ def run_workers(
             require_places("train", config.workers, config.cpus_per_worker, config.gpus_per_worker)
             try:
                 return _fit(settings, config)
-            except WorkerGroupError as failure:
+            except TrainingFailedError as failure:
                 cause = _reason_to_restart(stage, failure, restarts == config.max_restarts)
             restarts += 1
             message = f"a worker died ({cause}); starting all again, {restarts} of {config.max_restarts} times"
             listen(Event(stage, "warning", {"message": message}))
 
 
-def _reason_to_restart(stage: str, failure: WorkerGroupError, last: bool) -> str:
+def _reason_to_restart(stage: str, failure: TrainingFailedError, last: bool) -> str:
     """One line on why the workers failed; raises what no restart cures, and anything after the last one."""
-    causes = [_cause(error) for error in failure.worker_failures.values()]
+    causes = [_cause(error) for error in _failures(failure)]
     for cause in causes:
         if isinstance(cause, AlphafuseError):
             raise cause from None
@@ -123,6 +123,13 @@ def _worker_main(settings: dict[str, Any]) -> Any:
     return settings["function"](
         communicator=Communicator(), device=get_device(), listen=settings["events"].put, **settings["arguments"]
     )
+
+
+def _failures(failure: TrainingFailedError) -> list[BaseException]:
+    """What Ray Train collected: one exception per failed worker, or that of a worker which died as it started."""
+    if isinstance(failure, WorkerGroupError):
+        return list(failure.worker_failures.values())
+    return [failure.controller_failure if isinstance(failure, ControllerError) else failure]
 
 
 def _cause(error: BaseException) -> BaseException:
