@@ -294,6 +294,11 @@ class TestRefuses:
     def test_more_cpus_than_the_cluster_has(self, tmp_path):
         workspace = embedded(tmp_path)
         too_many = configuration(tmp_path, workers=5)
-        self.fails(workspace, too_many, ResourceError, "decompose.workers: 5 workers with 1 CPUs each need 5")
+        self.fails(
+            workspace,
+            too_many,
+            ResourceError,
+            "decompose.workers asks for 5 workers with 1 CPUs and 0 GPUs each.* room for 4",
+        )
         too_large = configuration(tmp_path, workers=1, cpus_per_worker=64)
-        self.fails(workspace, too_large, ResourceError, "decompose.cpus_per_worker is 64.*largest machine.*has 4")
+        self.fails(workspace, too_large, ResourceError, "1 workers with 64 CPUs .* room for 0 .1 machines: 4 CPUs")

@@ -264,7 +264,9 @@ def test_engines_that_find_no_place_are_refused(
     workspace: Workspace, encoder: HashEncoder, wish: dict[str, float]
 ) -> None:
     write_catalog(workspace, texts_of(10), shard_rows=5)
-    with pytest.raises(ResourceError, match=r"embed asks for .* it has 4 CPUs and 0 GPUs"):
+    with pytest.raises(
+        ResourceError, match=r"embed\.workers asks for .* room for \d \(1 machines: 4 CPUs and 0 GPUs\)"
+    ):
         embed(encoder, CONFIG.model_copy(update=wish), workspace, ignore)
 
 
