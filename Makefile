@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart setup system test lint types format constraints clean
+.PHONY: quickstart setup torchrec system test lint types format constraints clean
 
 quickstart: setup
 	$(BIN)/alphafuse run configs/quickstart.yaml
@@ -31,6 +31,11 @@ system:
 	else \
 		echo "Debian packages are missing. Install them, then run make again: sudo apt-get install$$missing" >&2; exit 1; \
 	fi
+
+# For benchmarks/step_time.py --torchrec. Without dependencies, which would replace torch; these are what it imports.
+torchrec: setup
+	$(BIN)/pip install --quiet --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 tensordict==0.15.3 pyvers==0.2.3 \
+		pyre-extensions==0.0.32 typing-inspect==0.9.0
 
 test: setup lint types
 	$(BIN)/pytest

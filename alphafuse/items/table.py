@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from alphafuse.collectives import Communicator
-from alphafuse.items.optimizer import RowAdam
+from alphafuse.items.optimizer import STATE_VALUES, RowAdam
 from alphafuse.items.partition import RowPartition
 
 PADDING = -1
@@ -46,33 +46,40 @@ class Rows:
 class ItemTable:
     """This rank's rows [first_row, first_row + rows) and the exchange with the other ranks.
 
+    Everything kept of an item lies side by side in memory, so a lookup or an update touches one place per item. All of
+    it begins as zeros; whoever builds the table fills `features` and `trainable`.
+
     Args:
         num_items: rows over all ranks.
-        features: [rows of this rank, feature_dim], frozen (feature_dim may be 0).
-        trainable: [rows of this rank, trainable_dim] (trainable_dim may be 0).
+        feature_dim, trainable_dim: may be 0.
         optimizer: updates the trainable rows.
         communicator: the ranks.
+        device: of the rows.
+
+    Attributes:
+        features: [rows of this rank, feature_dim], frozen.
+        trainable, first_moment, second_moment: [rows of this rank, trainable_dim].
     """
 
     def __init__(
         self,
         num_items: int,
-        features: torch.Tensor,
-        trainable: torch.Tensor,
+        feature_dim: int,
+        trainable_dim: int,
         optimizer: RowAdam,
         communicator: Communicator,
+        device: torch.device | None = None,
     ) -> None:
         self.num_items = num_items
         self.partition = RowPartition(num_items, communicator.world_size)
         self.first_row, end = self.partition.range(communicator.rank)
-        if len(features) != end - self.first_row or len(trainable) != end - self.first_row:
-            raise ValueError(
-                f"rank {communicator.rank} owns the rows [{self.first_row}, {end}) but was given "
-                f"{len(features)} features and {len(trainable)} trainable rows"
-            )
-        self.features = features
-        self.trainable = trainable
         self.optimizer = optimizer
+        width = feature_dim + STATE_VALUES * trainable_dim
+        records = torch.zeros(end - self.first_row, width, device=device)
+        self._looked_up = records[:, : feature_dim + trainable_dim]
+        self._state = records[:, feature_dim:]
+        self.features = records[:, :feature_dim]
+        self.trainable, self.first_moment, self.second_moment = self._state.tensor_split(STATE_VALUES, dim=1)
         self._communicator = communicator
         self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -89,7 +96,7 @@ class ItemTable:
         sent = self.partition.counts(distinct)
         received = self._communicator.exchange_counts(sent)
         requested = self._communicator.exchange(distinct, sent, received) - self.first_row
-        answer = torch.cat([self.features[requested], self.trainable[requested]], dim=1)
+        answer = self._looked_up.index_select(0, requested)
         gathered = self._communicator.exchange(answer, received, sent)  # [distinct, feature_dim + trainable_dim]
         feature_dim = self.features.shape[1]
         return Rows(
@@ -134,5 +141,7 @@ class ItemTable:
         if max_grad_norm is not None:
             self._communicator.all_reduce(square)
             gradient *= torch.clamp(max_grad_norm / (square.sqrt() + 1e-6), max=1.0)
-        self.optimizer.step(self.trainable, rows, gradient, learning_rate)
+        state = self._state.index_select(0, rows)  # [touched, 3 · trainable_dim]
+        self.optimizer.step(state, gradient, learning_rate)
+        self._state.index_copy_(0, rows, state)
         return float(square.sqrt())

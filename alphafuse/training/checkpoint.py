@@ -51,8 +51,8 @@ class Checkpoints:
         self._communicator.barrier()
         tensors = {
             "rows": table.trainable,
-            "first_moment": table.optimizer.first_moment,
-            "second_moment": table.optimizer.second_moment,
+            "first_moment": table.first_moment,
+            "second_moment": table.second_moment,
         }
         write_table_rows(artifact, self._fingerprint, table.first_row, tensors)
         dense = engine.state()
@@ -67,8 +67,8 @@ class Checkpoints:
         """Put the state of `step` into this rank's table and engine."""
         artifact = self.at(step)
         table.trainable.copy_(read_table_rows(artifact, "rows", table))
-        table.optimizer.first_moment.copy_(read_table_rows(artifact, "first_moment", table))
-        table.optimizer.second_moment.copy_(read_table_rows(artifact, "second_moment", table))
+        table.first_moment.copy_(read_table_rows(artifact, "first_moment", table))
+        table.second_moment.copy_(read_table_rows(artifact, "second_moment", table))
         table.optimizer.steps = artifact.require().details["table_steps"]
         engine.load_state(safetensors.torch.load(artifact.folder.read_bytes(DENSE_FILE)))
 

@@ -12,15 +12,14 @@ from alphafuse.items.encoders.alphafuse import AlphaFuseEncoder
 from alphafuse.items.encoders.base import ItemEncoder
 from alphafuse.items.encoders.id import IdEncoder
 from alphafuse.items.optimizer import RowAdam
-from alphafuse.items.partition import RowPartition
 from alphafuse.items.table import ItemTable
-from alphafuse.matrices import read_rows
+from alphafuse.matrices import iterate_rows
 from alphafuse.recommenders.sasrec import SASRec
 from alphafuse.training.checkpoint import DENSE_FILE, read_table_rows
 from alphafuse.training.objective import Objective
 from alphafuse.workspace import Workspace
 
-ENCODE_BLOCK_ROWS = 65_536
+BLOCK_ROWS = 65_536
 
 
 def build_encoder(config: Config, workspace: Workspace) -> ItemEncoder:
@@ -51,15 +50,19 @@ def build_table(
 ) -> ItemTable:
     """This rank's part of the item table: its features from the workspace, its trainable rows at their start."""
     num_items = workspace.artifact("catalog").require().rows
-    start, stop = RowPartition(num_items, communicator.world_size).range(communicator.rank)
-    if encoder.feature_columns is None or start == stop:
-        features = torch.zeros(stop - start, 0)
-    else:
-        columns = read_rows(workspace.artifact("features"), "features", start, stop)[:, encoder.feature_columns]
-        features = torch.from_numpy(columns).contiguous()
-    trainable = encoder.initial_rows(start, stop, config.seed)
-    optimizer = RowAdam(trainable.shape, weight_decay=config.train.weight_decay, device=device)
-    return ItemTable(num_items, features.to(device), trainable.to(device), optimizer, communicator)
+    columns = encoder.feature_columns
+    feature_dim = 0 if columns is None else columns.stop - columns.start
+    optimizer = RowAdam(weight_decay=config.train.weight_decay)
+    table = ItemTable(num_items, feature_dim, encoder.trainable_dim, optimizer, communicator, device)
+    start, stop = table.partition.range(communicator.rank)
+    for first in range(start, stop, BLOCK_ROWS):
+        last = min(first + BLOCK_ROWS, stop)
+        table.trainable[first - start : last - start] = encoder.initial_rows(first, last, config.seed).to(device)
+    if columns is not None:
+        for first, block, _ in iterate_rows(workspace.artifact("features"), "features", start, stop):
+            rows = slice(first - start, first - start + len(block))
+            table.features[rows] = torch.from_numpy(block[:, columns]).to(device)
+    return table
 
 
 class ScoringModel:
@@ -85,7 +88,7 @@ class ScoringModel:
         blocks = [
             encoder(features, trainable)
             for features, trainable in zip(
-                table.features.split(ENCODE_BLOCK_ROWS), table.trainable.split(ENCODE_BLOCK_ROWS), strict=True
+                table.features.split(BLOCK_ROWS), table.trainable.split(BLOCK_ROWS), strict=True
             )
         ]
         return torch.cat(blocks)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch.nn import functional
 
 from alphafuse.items.encoders.base import ItemEncoder
 
@@ -35,4 +34,5 @@ class AlphaFuseEncoder(ItemEncoder):
     def forward(self, features: torch.Tensor, trainable: torch.Tensor) -> torch.Tensor:
         if self._fusion == "replace":
             return torch.cat([features, trainable], dim=1)
-        return features + functional.pad(trainable, (self._row_dim, 0))
+        row_space, null_space = features.tensor_split([self._row_dim], dim=1)
+        return torch.cat([row_space, null_space + trainable], dim=1)
