@@ -64,7 +64,7 @@ class OurStep:
         communicator, device = Communicator(), torch.device("cpu")
         torch.manual_seed(0)
         encoder = AlphaFuseEncoder(HIDDEN_DIM, NULL_DIM, "add", "zeros")
-        objective = Objective(encoder, SASRec(HIDDEN_DIM, HISTORY, 1, 1, 0.1), config.loss, communicator)
+        objective = Objective(encoder, SASRec(HIDDEN_DIM, HISTORY, 1, 1, 0.1), config.loss, num_items, communicator)
         table = random_table(num_items, HIDDEN_DIM, communicator)
         engine = DenseEngine(objective, config, communicator.world_size)
         self._step = TrainingStep(config, 0, table, engine, communicator, device)

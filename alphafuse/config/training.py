@@ -12,16 +12,32 @@ from alphafuse.config.section import Count, NonNegative, Positive, Section
 class LossConfig(Section):
     """What is minimised."""
 
-    name: Literal["infonce", "bce", "softmax"] = "infonce"
-    """`infonce`: cross entropy of the target against sampled negatives; `bce`: binary cross entropy against
-    the same; `softmax`: cross entropy over the full, sharded catalog."""
+    name: Literal["infonce", "sampled_softmax", "softmax", "bce", "gbce"] = "infonce"
+    """`infonce`: cross entropy of the target among itself and sampled negatives; `softmax`: over the full, sharded
+    catalog; `sampled_softmax`: an estimate of that, each negative weighing as many items as it stands for; `bce`:
+    binary cross entropy against sampled negatives; `gbce`: the same, calibrated for the share that is sampled."""
     similarity: Literal["cosine", "dot"] = "cosine"
     """Between the history's hidden state and an item vector, in the loss and (by default) in ranking."""
     temperature: Positive = 0.07
     """Divides the similarity."""
-    negatives: Literal["shared", "uniform"] = "shared"
-    """`uniform`: `num_negatives` items drawn for each target; `shared`: drawn once for the whole batch."""
+    negatives: Literal["shared", "shard_local", "uniform", "in_batch"] = "shared"
+    """`uniform`: `num_negatives` items drawn for each target; `shared`: drawn once for the whole batch; `shard_local`:
+    the same, but scored by the ranks that own them: hidden states travel and no item does; `in_batch`: drawn among the
+    batch's targets, which are an item's popularity, and corrected for it."""
     num_negatives: Count = 1024
+    calibration: Annotated[float, Field(ge=0, le=1)] = 0.75
+    """t of `gbce`: 0 is `bce` with a sum over the negatives, 1 has the full softmax's probabilities as scores."""
+    memory_mib: Count = 64
+    """Upper bound for what a rank holds at a time of scores of its own items (`softmax`, `shard_local`)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> LossConfig:
+        if self.name in ("bce", "gbce") and self.negatives in ("shard_local", "in_batch"):
+            raise ValueError(
+                f"`{self.name}` takes negatives `shared` or `uniform`; `{self.negatives}` is for `infonce` and "
+                "`sampled_softmax`"
+            )
+        return self
 
 
 class ScheduleConfig(Section):

@@ -36,6 +36,14 @@ def uniform_negatives(
     return negatives + (negatives >= positives[:, None])
 
 
+def batch_negatives(seed: int, step: int, count: int, targets: np.ndarray) -> np.ndarray:
+    """`count` of a batch's targets [targets], each at most once, or all where there are fewer: int64 [≤ count]."""
+    if len(targets) <= count:
+        return targets
+    generator = np.random.Generator(np.random.Philox(key=[seed, step]))
+    return targets[generator.choice(len(targets), count, replace=False)]
+
+
 def _draw(seed: int, step: int, first: int, count: int, bound: int) -> np.ndarray:
     """`count` numbers in [0, bound) from position `first` (a multiple of 4) of the stream of (seed, step)."""
     generator = np.random.Philox(key=[seed, step])

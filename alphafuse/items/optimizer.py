@@ -20,7 +20,7 @@ class RowAdam:
         weight_decay: L2 term, added to the gradient of touched rows.
 
     Attributes:
-        steps: taken so far.
+        steps: taken, with the present one; whoever takes a step counts it first.
     """
 
     def __init__(
@@ -31,14 +31,13 @@ class RowAdam:
         self._epsilon = epsilon
         self._weight_decay = weight_decay
 
-    def step(self, state: torch.Tensor, gradient: torch.Tensor, learning_rate: float) -> None:
-        """Update the touched rows in place.
+    def update(self, state: torch.Tensor, gradient: torch.Tensor, learning_rate: float) -> None:
+        """Update touched rows in place. A step may do so in several parts.
 
         Args:
             state: [touched, 3 · dim]; value, first and second moment of each row side by side.
             gradient: [touched, dim].
         """
-        self.steps += 1
         beta1, beta2 = self._betas
         value, first, second = state.chunk(STATE_VALUES, dim=1)  # [touched, dim] each, views
         if self._weight_decay:

@@ -16,6 +16,8 @@ from alphafuse.items.optimizer import STATE_VALUES, RowAdam
 from alphafuse.items.partition import RowPartition
 
 PADDING = -1
+UPDATE_ROWS = 65_536
+"""Rows updated at a time, which bounds the memory of a step that touches the whole table."""
 
 
 @dataclass(frozen=True)
@@ -98,20 +100,18 @@ class ItemTable:
         requested = self._communicator.exchange(distinct, sent, received) - self.first_row
         answer = self._looked_up.index_select(0, requested)
         gathered = self._communicator.exchange(answer, received, sent)  # [distinct, feature_dim + trainable_dim]
-        feature_dim = self.features.shape[1]
-        return Rows(
-            features=gathered[:, :feature_dim],
-            trainable=gathered[:, feature_dim:].detach().clone().requires_grad_(),
-            inverse=inverse,
-            requested=requested,
-            sent=sent,
-            received=received,
-        )
+        return self._as_rows(gathered, inverse, requested, sent, received)
 
-    def local_rows(self) -> Rows:
-        """All rows of this rank, without an exchange: for losses and rankings over the whole catalog."""
-        rows = torch.arange(len(self.trainable), device=self.trainable.device)
-        return Rows(self.features, self.trainable.detach().clone().requires_grad_(), rows, rows, [], [])
+    def local_rows(self, rows: torch.Tensor) -> Rows:
+        """Rows of this rank by their numbers [count] within its range, without an exchange; they may repeat."""
+        gathered = self._looked_up.index_select(0, rows)  # [count, feature_dim + trainable_dim]
+        return self._as_rows(gathered, torch.arange(len(rows), device=rows.device), rows, [], [])
+
+    def local_block(self, start: int, stop: int) -> Rows:
+        """The rows [start, stop) of this rank, without an exchange or a copy: they must not change while in use."""
+        rows = torch.arange(start, stop, device=self.trainable.device)
+        leaf = self.trainable[start:stop].detach().requires_grad_()
+        return Rows(self.features[start:stop], leaf, rows - start, rows, [], [])
 
     def collect_gradient(self, rows: Rows) -> None:
         """Send the gradients of looked-up rows to their owners, who keep them until `update`. A collective."""
@@ -141,7 +141,21 @@ class ItemTable:
         if max_grad_norm is not None:
             self._communicator.all_reduce(square)
             gradient *= torch.clamp(max_grad_norm / (square.sqrt() + 1e-6), max=1.0)
-        state = self._state.index_select(0, rows)  # [touched, 3 · trainable_dim]
-        self.optimizer.step(state, gradient, learning_rate)
-        self._state.index_copy_(0, rows, state)
+        self.optimizer.steps += 1
+        for chosen, part in zip(rows.split(UPDATE_ROWS), gradient.split(UPDATE_ROWS), strict=True):
+            state = self._state.index_select(0, chosen)  # [rows, 3 · trainable_dim]
+            self.optimizer.update(state, part, learning_rate)
+            self._state.index_copy_(0, chosen, state)
         return float(square.sqrt())
+
+    def _as_rows(
+        self,
+        gathered: torch.Tensor,
+        inverse: torch.Tensor,
+        requested: torch.Tensor,
+        sent: list[int],
+        received: list[int],
+    ) -> Rows:
+        features, trainable = gathered.tensor_split([self.features.shape[1]], dim=1)
+        leaf = trainable.detach().clone().requires_grad_()
+        return Rows(features, leaf, inverse, requested, sent, received)

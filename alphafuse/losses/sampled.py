@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch.nn import functional
 
 
 def infonce(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
     """Cross entropy of the positive among itself and its negatives (InfoNCE; AlphaFuse §4.1.3).
+
+    With the weights of `log_weights` on the negatives, the same formula estimates the softmax over the catalog.
 
     Args:
         positive: [targets], logits.
@@ -20,12 +24,50 @@ def infonce(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
     return (everything.logsumexp(dim=1) - positive).sum()
 
 
-def binary_cross_entropy(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
-    """Positives against 1, negatives against 0; the negatives of a target weigh as much as its positive
-    together (SASRec, eq. 6, with the mean over several negatives).
+def binary_cross_entropy(
+    positive: torch.Tensor, negative: torch.Tensor, positive_weight: float | None = None
+) -> torch.Tensor:
+    """Positives against 1, negatives against 0.
 
-    Args and returns as `infonce`.
+    Args:
+        positive, negative: as in `infonce`.
+        positive_weight: None: the negatives of a target weigh as much as its positive together (SASRec, eq. 6, with
+            the mean over several negatives). β: β weighs the positive, 1 every negative, and their sum is divided by
+            the number of negatives + 1 (gSASRec, Petrov & Macdonald 2023).
     """
     counted = torch.isfinite(negative)
-    against = torch.where(counted, functional.softplus(negative), 0).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
-    return (functional.softplus(-positive) + against).sum()
+    count = counted.sum(dim=1)
+    against = torch.where(counted, functional.softplus(negative), 0).sum(dim=1)  # [targets]
+    if positive_weight is None:
+        return (functional.softplus(-positive) + against / count.clamp(min=1)).sum()
+    return ((positive_weight * functional.softplus(-positive) + against) / (count + 1)).sum()
+
+
+def calibrated_weight(calibration: float, num_negatives: int, num_items: int) -> float:
+    """β of gBCE for uniform negatives: α(t(1 − 1/α) + 1/α) with the sampling rate α = negatives / (items − 1).
+
+    t = 0 gives 1, the ordinary binary cross entropy; t = 1 gives α, whose scores are the probabilities of the full
+    softmax (gSASRec, Petrov & Macdonald 2023).
+    """
+    rate = min(1.0, num_negatives / (num_items - 1))
+    return rate * (calibration * (1 - 1 / rate) + 1 / rate)
+
+
+def log_weights(
+    count: int, num_items: int, frequency: torch.Tensor | None, estimate_softmax: bool
+) -> torch.Tensor | float:
+    """What is added to the logits of sampled negatives, which are not equal to the target (logQ correction).
+
+    The partition sum over the catalog is e^(s₊) + Σ_{j≠₊} e^(s_j). A negative drawn with probability q_j, `count` of
+    them, weighs 1 / (count · q_j): the weighted sum over the drawn ones estimates the second term without bias. The
+    positive is there with probability 1 and keeps its logit; to correct it too, as is often done, would be a bias
+    (Khrylchenko et al. 2025).
+
+    Args:
+        count: negatives drawn for each target.
+        frequency: [count], q_j, or None for a uniform draw.
+        estimate_softmax: False: only the proposal is corrected, relative to a uniform draw, which has weight 1 as in
+            InfoNCE; True: the weights above.
+    """
+    scale = math.log(num_items / count) if estimate_softmax else 0.0
+    return scale if frequency is None else scale - torch.log(frequency * num_items)

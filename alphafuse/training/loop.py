@@ -17,6 +17,7 @@ import torch
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config
 from alphafuse.data.batches import Batch, BatchOrder, training_samples
+from alphafuse.data.popularity import load_popularity
 from alphafuse.data.sequences import Sequences
 from alphafuse.errors import DataError
 from alphafuse.evaluation.evaluator import validation_metrics
@@ -24,6 +25,7 @@ from alphafuse.events import Event, Listener
 from alphafuse.training.checkpoint import DENSE_FILE, Checkpoints, write_table_rows
 from alphafuse.training.engine import MOMENTS, DenseEngine
 from alphafuse.training.model import ScoringModel, build_objective, build_table
+from alphafuse.training.negatives import needs_popularity
 from alphafuse.training.schedule import rate_factor
 from alphafuse.training.step import TrainingStep
 from alphafuse.workspace import Workspace, fingerprint
@@ -88,7 +90,8 @@ class Trainer:
         self._objective = build_objective(config, workspace, communicator).to(device)
         self.table = build_table(config, workspace, self._objective.encoder, communicator, device)
         self.engine = DenseEngine(self._objective, config.train, communicator.world_size)
-        self._step = TrainingStep(config.train, config.seed, self.table, self.engine, communicator, device)
+        popularity = load_popularity(workspace) if needs_popularity(config.train.loss) else None
+        self._step = TrainingStep(config.train, config.seed, self.table, self.engine, communicator, device, popularity)
         self._checkpoints = Checkpoints(workspace, inputs, communicator)
         self._epoch_loss = torch.zeros((), dtype=torch.float64, device=device)
 

@@ -42,7 +42,8 @@ def build_objective(config: Config, workspace: Workspace, communicator: Communic
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         encoder = build_encoder(config, workspace)
-        return Objective(encoder, build_backbone(config), config.train.loss, communicator)
+        num_items = workspace.artifact("catalog").require().rows
+        return Objective(encoder, build_backbone(config), config.train.loss, num_items, communicator)
 
 
 def build_table(

@@ -1,6 +1,6 @@
 """What one training step computes from the rows it looked up: encode, run the backbone, score, sum the losses.
 
-Plain torch but for the full softmax, whose collectives sit in `alphafuse.losses.softmax`.
+Plain torch but for losses over sharded items, whose collectives sit in `alphafuse.losses.partition`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from alphafuse.collectives import Communicator
 from alphafuse.config import LossConfig
 from alphafuse.items.encoders.base import ItemEncoder
 from alphafuse.items.table import PADDING, Rows
-from alphafuse.losses.sampled import binary_cross_entropy, infonce
-from alphafuse.losses.softmax import sharded_softmax
+from alphafuse.losses.partition import NOTHING, sharded_log_partition
+from alphafuse.losses.sampled import binary_cross_entropy, calibrated_weight, infonce
 
 
 @dataclass(frozen=True)
@@ -25,35 +25,54 @@ class StepInput:
 
     Attributes:
         histories, targets: int64 [samples, length], −1 where there is none.
-        negatives: int64 [count] (shared) or [targets, count] (uniform, for the positions that have a target); empty
-            for the full softmax.
+        negatives: int64 [count], for all targets, or [targets, count] (for the positions that have a target); empty
+            where targets are scored against a `Catalog`.
+        log_weights: added to the logits of the negatives: a number or [count].
     """
 
     histories: torch.Tensor
     targets: torch.Tensor
     negatives: torch.Tensor
+    log_weights: torch.Tensor | float
 
     def items(self) -> torch.Tensor:
         """All item indices that the step needs, flat: the argument of the one lookup."""
         return torch.cat([self.histories.flatten(), self.targets.flatten(), self.negatives.flatten()])
 
 
+@dataclass(frozen=True)
+class Catalog:
+    """Rows of this rank that the targets of all ranks are scored against.
+
+    Attributes:
+        blocks: of bounded size.
+        everyones_targets: int64 [targets of all ranks], as row numbers of this rank; a target is not its own negative.
+            None where the rows are the whole catalog, with the targets in it.
+    """
+
+    blocks: list[Rows]
+    everyones_targets: torch.Tensor | None
+
+
 class Objective(nn.Module):
     """The dense weights (encoder and backbone) and the loss on them."""
 
-    def __init__(self, encoder: ItemEncoder, backbone: nn.Module, loss: LossConfig, communicator: Communicator) -> None:
+    def __init__(
+        self, encoder: ItemEncoder, backbone: nn.Module, loss: LossConfig, num_items: int, communicator: Communicator
+    ) -> None:
         super().__init__()
+        self._num_items = num_items
         self.encoder = encoder
         self.backbone = backbone
         self._loss = loss
         self._communicator = communicator
 
-    def forward(self, rows: Rows, step: StepInput, catalog: Rows | None) -> torch.Tensor:
+    def forward(self, rows: Rows, step: StepInput, catalog: Catalog | None) -> torch.Tensor:
         """Sum of the losses over this rank's targets, a scalar.
 
         Args:
             rows: what `step.items()` looked up.
-            catalog: all rows of this rank, for the full softmax.
+            catalog: for losses over sharded items.
         """
         encoded = self.encoder(rows.features, rows.trainable)  # [distinct, hidden_dim]
         samples, length = step.histories.shape
@@ -67,16 +86,40 @@ class Objective(nn.Module):
         targets = in_targets[step.targets.flatten() != PADDING]
         positive = (hidden * functional.embedding(targets, vectors)).sum(dim=1) / self._loss.temperature  # [targets]
         if catalog is not None:
-            everything = self._space(self.encoder(catalog.features, catalog.trainable))
-            return sharded_softmax(hidden, positive, everything, self._loss.temperature, self._communicator)
-        if self._loss.negatives == "shared":
+            return self._against_catalog(hidden, positive, catalog, step.log_weights)
+        if step.negatives.dim() == 1:
             negative = hidden @ functional.embedding(in_negatives, vectors).T  # [targets, count]
             negative = negative.masked_fill(in_negatives == targets[:, None], -torch.inf)
         else:
             chosen = in_negatives.view(step.negatives.shape)  # [targets, count]
             negative = (functional.embedding(chosen, vectors) @ hidden[:, :, None]).squeeze(2)
-        compute = infonce if self._loss.name == "infonce" else binary_cross_entropy
-        return compute(positive, negative / self._loss.temperature)
+        return self._against_negatives(positive, negative / self._loss.temperature + step.log_weights)
+
+    def _against_negatives(self, positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
+        """The loss of logits [targets] and [targets, count]."""
+        if self._loss.name == "bce":
+            return binary_cross_entropy(positive, negative)
+        if self._loss.name == "gbce":
+            weight = calibrated_weight(self._loss.calibration, negative.shape[1], self._num_items)
+            return binary_cross_entropy(positive, negative, weight)
+        return infonce(positive, negative)
+
+    def _against_catalog(
+        self, hidden: torch.Tensor, positive: torch.Tensor, catalog: Catalog, log_weights: torch.Tensor | float
+    ) -> torch.Tensor:
+        """Cross entropy with the scores of sharded items."""
+
+        def score(everyone: torch.Tensor, block: Rows) -> torch.Tensor:
+            vectors = self._space(self.encoder(block.features, block.trainable))
+            logits = everyone @ (vectors.T / self._loss.temperature)  # [targets of all ranks, rows of the block]
+            if catalog.everyones_targets is None:
+                return logits
+            return logits.masked_fill(block.requested == catalog.everyones_targets[:, None], NOTHING)
+
+        log_partition = sharded_log_partition(hidden, catalog.blocks, score, self._communicator)
+        if catalog.everyones_targets is not None:
+            log_partition = torch.logaddexp(positive, log_partition + log_weights)
+        return (log_partition - positive).sum()
 
     def hidden_states(self, rows: Rows, histories: torch.Tensor) -> torch.Tensor:
         """State behind the last item of each history [queries, length] → [queries, hidden_dim]."""

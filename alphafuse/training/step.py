@@ -11,16 +11,19 @@ import torch
 from alphafuse.collectives import Communicator
 from alphafuse.config import TrainConfig
 from alphafuse.data.batches import PADDING, Batch
-from alphafuse.data.negatives import shared_negatives, uniform_negatives
 from alphafuse.items.table import ItemTable
 from alphafuse.training.engine import DenseEngine
-from alphafuse.training.objective import StepInput
+from alphafuse.training.negatives import Negatives, NegativeSampler
+from alphafuse.training.objective import Catalog, StepInput
 
 
 class TrainingStep:
     """Takes optimizer steps on the dense weights of an engine, whose module is an `Objective`, and on a table's rows.
 
     Every rank takes the same steps, each with its part of the batch.
+
+    Args:
+        popularity: as `NegativeSampler` wants it.
     """
 
     def __init__(
@@ -31,6 +34,7 @@ class TrainingStep:
         engine: DenseEngine,
         communicator: Communicator,
         device: torch.device,
+        popularity: np.ndarray | None = None,
     ) -> None:
         self._config = config
         self._seed = seed
@@ -38,6 +42,7 @@ class TrainingStep:
         self._engine = engine
         self._communicator = communicator
         self._device = device
+        self._sampler = NegativeSampler(config, seed, table.num_items, communicator, popularity)
 
     def __call__(self, batches: list[Batch], step: int, rate_factor: float) -> torch.Tensor:
         """One optimizer step over its micro-batches. A collective.
@@ -54,33 +59,47 @@ class TrainingStep:
         total = torch.zeros((), dtype=torch.float64, device=self._device)
         for micro, batch in enumerate(batches):
             self._seed_dropout(step, micro)
-            given = self._step_input(batch, step)
+            negatives = self._sampler.draw(batch, step)
+            catalog = self._catalog(batch, negatives)
+            given = self._step_input(batch, negatives, catalog)
             rows = table.lookup(given.items())
-            catalog = table.local_rows() if config.loss.name == "softmax" else None
             loss = self._engine.module(rows, given, catalog) / batch.targets_per_part
             self._engine.backward(loss)
-            for gathered in (rows, catalog):
-                if gathered is not None:
-                    table.collect_gradient(gathered)
+            for gathered in (rows, *(catalog.blocks if catalog else ())):
+                table.collect_gradient(gathered)
             self._engine.step(config.learning_rate * rate_factor)
             total += loss.detach()
         table.update(config.table_learning_rate * rate_factor, config.max_grad_norm)
         return total / (self._communicator.world_size * len(batches))
 
-    def _step_input(self, batch: Batch, step: int) -> StepInput:
-        loss, num_items = self._config.loss, self._table.num_items
+    def _step_input(self, batch: Batch, negatives: Negatives, catalog: Catalog | None) -> StepInput:
+        looked_up = negatives.items if catalog is None else np.zeros(0, np.int64)
+        histories, targets, items = (
+            torch.from_numpy(array).to(self._device) for array in (batch.histories, batch.targets, looked_up)
+        )
+        log_weights = negatives.log_weights
+        if isinstance(log_weights, torch.Tensor):
+            log_weights = log_weights.to(self._device)
+        return StepInput(histories, targets, items, log_weights)
+
+    def _catalog(self, batch: Batch, negatives: Negatives) -> Catalog | None:
+        """This rank's rows that the targets of all ranks are scored against; None where the loss looks rows up."""
+        loss, table = self._config.loss, self._table
+        if loss.name != "softmax" and loss.negatives != "shard_local":
+            return None
+        # Scores, their exponentials and the gradient of both, and the encoded rows with theirs.
+        targets_of_all = batch.targets_per_part * self._communicator.world_size
+        bytes_per_row = 16 * (targets_of_all + table.features.shape[1] + table.trainable.shape[1])
+        block_rows = max(1, int((loss.memory_mib << 20) / bytes_per_row))
+        num_rows = len(table.trainable)
         if loss.name == "softmax":
-            negatives = np.zeros(0, np.int64)
-        elif loss.negatives == "shared":
-            negatives = shared_negatives(self._seed, step, loss.num_negatives, num_items)
-        else:
-            # Drawn for every slot that could hold a target, so that a slot's draws have a fixed place.
-            all_positions = self._config.positions == "all"
-            slots = batch.targets if all_positions else batch.targets.max(axis=1, keepdims=True)
-            first = batch.first_sample * slots.shape[1]
-            negatives = uniform_negatives(self._seed, step, first, slots.ravel(), loss.num_negatives, num_items)
-            negatives = negatives[slots.ravel() != PADDING]  # [targets, count]
-        return StepInput(*(torch.from_numpy(a).to(self._device) for a in (batch.histories, batch.targets, negatives)))
+            starts = range(0, num_rows, block_rows)
+            return Catalog([table.local_block(start, min(start + block_rows, num_rows)) for start in starts], None)
+        items = torch.from_numpy(negatives.items).to(self._device) - table.first_row
+        own = items[(items >= 0) & (items < num_rows)]
+        targets = torch.from_numpy(batch.targets[batch.targets != PADDING]).to(self._device)
+        everyones_targets = self._communicator.all_gather_rows(targets)[0] - table.first_row
+        return Catalog([table.local_rows(rows) for rows in own.split(block_rows) if len(rows)], everyones_targets)
 
     def _seed_dropout(self, step: int, micro: int) -> None:
         """Dropout depends on (seed, step, part) alone, so that a resumed training repeats it."""

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from multi_process import run_ranks
-from tiny_workspace import HIDDEN_DIM, NUM_ITEMS, tiny_config, tiny_features, tiny_workspace
+from tiny_workspace import HIDDEN_DIM, NUM_ITEMS, tiny_config, tiny_features, tiny_sequences, tiny_workspace
 from torch.nn import functional
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config, SASRecConfig
 from alphafuse.data.batches import BatchOrder, training_samples
-from alphafuse.data.negatives import shared_negatives, uniform_negatives
+from alphafuse.data.negatives import batch_negatives, shared_negatives, uniform_negatives
 from alphafuse.data.sequences import load_sequences
 from alphafuse.errors import DataError
 from alphafuse.items.encoders.base import ItemEncoder
@@ -78,7 +78,9 @@ def _plain_torch(config: Config) -> tuple[list[float], dict[str, torch.Tensor], 
             if loss_config.name == "softmax":
                 others = list(range(NUM_ITEMS))
                 touched |= set(others)
-            elif loss_config.negatives == "shared":
+            elif loss_config.negatives == "in_batch":
+                others = batch_negatives(config.seed, step, 6, batch.targets[batch.targets >= 0]).tolist()
+            elif loss_config.negatives in ("shared", "shard_local"):
                 others = shared_negatives(config.seed, step, 6, NUM_ITEMS).tolist()
             else:
                 slot = sample * 4 + position if config.train.positions == "all" else sample
@@ -86,8 +88,17 @@ def _plain_torch(config: Config) -> tuple[list[float], dict[str, torch.Tensor], 
             touched |= set(others)
             others = [item for item in others if item != target]
             logits = space[[target, *others]] @ state / loss_config.temperature
+            if loss_config.name == "sampled_softmax":  # every negative stands for 1 / (6 q) items
+                logits[1:] -= torch.log(6 * torch.tensor([_probability(config, item) for item in others]))
+            elif loss_config.negatives == "in_batch":
+                logits[1:] -= torch.log(NUM_ITEMS * torch.tensor([_probability(config, item) for item in others]))
             if loss_config.name == "bce":
                 terms.append(functional.softplus(-logits[0]) + functional.softplus(logits[1:]).mean())
+            elif loss_config.name == "gbce":
+                rate = 6 / (NUM_ITEMS - 1)
+                beta = rate * (loss_config.calibration * (1 - 1 / rate) + 1 / rate)
+                against = torch.log(1 - torch.sigmoid(logits[1:])).sum()
+                terms.append(-(beta * torch.log(torch.sigmoid(logits[0])) + against) / len(logits))
             else:
                 terms.append(-functional.log_softmax(logits, dim=0)[0])
         loss = torch.stack(terms).mean()
@@ -106,12 +117,30 @@ def _plain_torch(config: Config) -> tuple[list[float], dict[str, torch.Tensor], 
     return losses, {f"backbone.{name}": value.detach() for name, value in backbone.named_parameters()}, rows
 
 
+def _probability(config: Config, item: int) -> float:
+    """With which a negative is drawn: by its training interactions in a batch, else uniformly."""
+    loss = config.train.loss
+    if loss.negatives != "in_batch":
+        return 1 / (NUM_ITEMS - 1 if loss.negatives == "uniform" else NUM_ITEMS)
+    train = [other for user in tiny_sequences()[:18] for other in user]
+    return train.count(item) / len(train)
+
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "shared": {},
     "uniform": {"loss": {"negatives": "uniform", "num_negatives": 6}},
     "uniform, last position": {"loss": {"negatives": "uniform", "num_negatives": 6}, "positions": "last"},
     "bce, dot": {"loss": {"name": "bce", "similarity": "dot", "num_negatives": 6, "temperature": 1.0}},
+    "gbce, dot": {"loss": {"name": "gbce", "similarity": "dot", "num_negatives": 6, "temperature": 1.0}},
     "softmax": {"loss": {"name": "softmax"}},
+    "shard-local": {"loss": {"negatives": "shard_local", "num_negatives": 6}},
+    "in batch": {"loss": {"negatives": "in_batch", "num_negatives": 6}},
+    "sampled softmax": {"loss": {"name": "sampled_softmax", "num_negatives": 6}},
+    "sampled softmax, uniform": {"loss": {"name": "sampled_softmax", "negatives": "uniform", "num_negatives": 6}},
+    "sampled softmax, shard-local": {
+        "loss": {"name": "sampled_softmax", "negatives": "shard_local", "num_negatives": 6}
+    },
+    "sampled softmax, in batch": {"loss": {"name": "sampled_softmax", "negatives": "in_batch", "num_negatives": 6}},
     "shared, accumulated": {"accumulation": 2},
     "shared, rows faster": {"table_learning_rate": 3e-2},
 }

@@ -1,0 +1,83 @@
+"""Which items a step's targets are compared with, and how much each of them weighs.
+
+Draws depend on the seed, the step and a place in the global batch, so they are the same for any number of ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from alphafuse.collectives import Communicator
+from alphafuse.config import LossConfig, TrainConfig
+from alphafuse.data.batches import PADDING, Batch
+from alphafuse.data.negatives import batch_negatives, shared_negatives, uniform_negatives
+from alphafuse.losses.sampled import log_weights
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """What was drawn for one micro-batch of one rank.
+
+    Attributes:
+        items: int64 [count], for all targets; or [targets, count]; [0] for the full softmax.
+        log_weights: added to their logits: a number or [count].
+    """
+
+    items: np.ndarray
+    log_weights: torch.Tensor | float
+
+
+def needs_popularity(config: LossConfig) -> bool:
+    """Whether the loss draws items in proportion to their popularity."""
+    return config.name != "softmax" and config.negatives == "in_batch"
+
+
+class NegativeSampler:
+    """Draws the negatives that the configuration asks for.
+
+    Args:
+        popularity: [items], training interactions of each, where the negatives are drawn by it (`needs_popularity`).
+    """
+
+    def __init__(
+        self, config: TrainConfig, seed: int, num_items: int, communicator: Communicator, popularity: np.ndarray | None
+    ) -> None:
+        self._config = config.loss
+        self._positions = config.positions
+        self._seed = seed
+        self._num_items = num_items
+        self._communicator = communicator
+        self._frequency = None if popularity is None else popularity / popularity.sum()
+
+    def draw(self, batch: Batch, step: int) -> Negatives:
+        """For one micro-batch of this rank. A collective for `in_batch`, which asks for all ranks' targets."""
+        config, num_items, frequency = self._config, self._num_items, None
+        if config.name == "softmax":
+            return Negatives(np.zeros(0, np.int64), 0.0)
+        estimate = config.name == "sampled_softmax"
+        if config.negatives == "uniform":
+            # From all items but the target, hence one item fewer.
+            return Negatives(
+                self._draw_for_each_target(batch, step),
+                log_weights(config.num_negatives, num_items - 1, None, estimate),
+            )
+        if config.negatives == "in_batch":
+            own = torch.from_numpy(batch.targets[batch.targets != PADDING])
+            everyone = self._communicator.all_gather_rows(own)[0].numpy()
+            items = batch_negatives(self._seed, step, config.num_negatives, everyone)
+            assert self._frequency is not None
+            frequency = torch.from_numpy(self._frequency[items]).float()
+        else:
+            items = shared_negatives(self._seed, step, config.num_negatives, num_items)
+        return Negatives(items, log_weights(len(items), num_items, frequency, estimate))
+
+    def _draw_for_each_target(self, batch: Batch, step: int) -> np.ndarray:
+        """[targets, num_negatives]; drawn for every slot that could hold a target, so that its draws have a place."""
+        slots = batch.targets if self._positions == "all" else batch.targets.max(axis=1, keepdims=True)
+        count = self._config.num_negatives
+        first = batch.first_sample * slots.shape[1]
+        negatives = uniform_negatives(self._seed, step, first, slots.ravel(), count, self._num_items)
+        return negatives[slots.ravel() != PADDING]
