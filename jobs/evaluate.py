@@ -20,7 +20,7 @@ from jobs.worker_group import run_workers
 METRICS_FILE = "metrics.json"
 
 # What changes where and how fast queries are ranked, but not their ranks.
-RESOURCE_KEYS = {"similarity", "query_batch", "memory_mib"}
+RESOURCE_KEYS = {"similarity", "query_batch"}
 
 
 def run(config: Config, workspace: Workspace, listen: Listener) -> None:

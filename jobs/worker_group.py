@@ -72,7 +72,7 @@ def _reason_to_restart(stage: str, failure: TrainingFailedError, last: bool) -> 
     raise ResourceError(
         f"the workers of {stage} died again and again, the last time with: {reason}. Most often a machine is out of "
         "memory: use more workers (each holds a part of the item table), or lower train.batch_size or "
-        "evaluate.memory_mib. The same command continues from what is finished"
+        "train.loss.memory_mib. The same command continues from what is finished"
     ) from failure
 
 

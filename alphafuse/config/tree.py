@@ -27,8 +27,6 @@ class EvaluateConfig(Section):
     """Histories with at most this many items count as short."""
     query_batch: Count = 512
     """Queries ranked at a time."""
-    memory_mib: Count = 128
-    """Upper bound for one block of scores."""
 
 
 class RecommendConfig(Section):

@@ -130,7 +130,7 @@ def catalog_ranking(
     model: ScoringModel, config: EvaluateConfig, communicator: Communicator, similarity: Similarity
 ) -> CatalogRanking:
     """The ranking over all items of a model."""
-    return CatalogRanking(model.item_vectors(), model.first_row, similarity, communicator, config.memory_mib << 20)
+    return CatalogRanking(model.item_vectors(), model.first_row, similarity, communicator)
 
 
 def gather_hidden_states(

@@ -1,7 +1,8 @@
 """Exact ranking of the whole catalog, whose item vectors are sharded over the ranks.
 
 Every rank scores all queries against the items it owns; ranks of targets are all-reduced counts, top lists are
-merged from local ones. Scores of all items exist for a few queries at a time only, never on one rank.
+merged from local ones. Scores exist for a tile of queries and items at a time, which stays in the processor's cache,
+so the ranking costs little more than the matrix product.
 
 Ties: of two items with equal scores, the one with the lower item index (the order of a hash of the id, so
 independent of popularity and of the order of the input) comes first.
@@ -17,8 +18,11 @@ from torch.nn import functional
 
 from alphafuse.collectives import Communicator
 from alphafuse.errors import AlphafuseError
+from alphafuse.evaluation.top_lists import NO_ITEM, TopLists
 
-NO_ITEM = -1
+CPU_TILE = (512, 1024)
+"""Queries and items of a tile of scores: 2 MiB, the second-level cache of a core."""
+GPU_TILE = (512, 65_536)
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,7 @@ class Ranked:
 
     Attributes:
         ranks: int64 [queries], of the targets, best is 1; empty where there were none.
-        items: int64 [queries, top_k], best first; `NO_ITEM` where fewer items are left (narrower where the catalog is
-            smaller than `top_k`).
+        items: int64 [queries, top_k], best first; `NO_ITEM` where fewer items are left.
         scores: as `items`.
     """
 
@@ -57,10 +60,10 @@ class CatalogRanking:
     """Ranks queries against all items.
 
     Args:
-        item_vectors: [rows of this rank, hidden_dim].
+        item_vectors: float32 [rows of this rank, hidden_dim]; for the cosine they are normalised in place.
         first_row: item index of the first of them; the ranges of the ranks ascend with the rank.
         similarity: what the score is.
-        block_bytes: bound of one block of scores of this rank (at least one query is scored at a time).
+        tile: queries and items that are scored at a time; by default as fits the device.
 
     Raises:
         AlphafuseError: vectors that are not finite, which cannot be ranked.
@@ -72,75 +75,89 @@ class CatalogRanking:
         first_row: int,
         similarity: Literal["cosine", "dot"],
         communicator: Communicator,
-        block_bytes: int,
+        tile: tuple[int, int] | None = None,
     ) -> None:
         self._similarity = similarity
-        self._vectors = self._space(item_vectors)
+        self._vectors = item_vectors
         self._first_row = first_row
         self._communicator = communicator
+        if similarity == "cosine":
+            functional.normalize(item_vectors, dim=1, out=item_vectors)
         self._refuse_non_finite(self._vectors, "item vectors")
-        # The same number of blocks, and so of collectives, on every rank.
-        most_rows = int(communicator.all_reduce(torch.tensor(len(item_vectors), device=item_vectors.device), "max"))
-        self._queries_per_block = max(1, block_bytes // (4 * most_rows))
+        self._tile_queries, self._tile_items = tile or (GPU_TILE if item_vectors.is_cuda else CPU_TILE)
+        self._buffer = item_vectors.new_empty(self._tile_queries * self._tile_items)
 
     def rank(self, queries: Queries, top_k: int = 0) -> Ranked:
         """Ranks of the targets and the `top_k` best items of each query. A collective."""
-        hidden = self._space(queries.hidden)
+        hidden = queries.hidden.float()
+        if self._similarity == "cosine":
+            hidden = functional.normalize(hidden, dim=1)
         self._refuse_non_finite(hidden, "hidden states")
-        better, items, best = [hidden.new_zeros(0, dtype=torch.int64)], [], []
-        for start in range(0, len(hidden), self._queries_per_block):
-            scores = hidden[start : start + self._queries_per_block] @ self._vectors.T  # [queries, rows of this rank]
-            self._exclude(scores, queries, start)
-            if queries.targets is not None:
-                better.append(self._count_better(scores, queries.targets[start : start + len(scores)]))
-            if top_k:
-                block_items, block_best = self._local_top(scores, top_k)
-                items.append(block_items)
-                best.append(block_best)
-        ranks = self._communicator.all_reduce(torch.cat(better)) + 1
-        if not items:
-            return Ranked(ranks, ranks.new_zeros(len(hidden), 0), hidden.new_zeros(len(hidden), 0))
-        return Ranked(ranks, *self._merge(torch.cat(items), torch.cat(best), top_k))
+        target_scores = None if queries.targets is None else self._target_scores(hidden, queries.targets)
+        better = torch.zeros(0 if queries.targets is None else len(hidden), dtype=torch.int64, device=hidden.device)
+        top = TopLists(len(hidden), top_k, hidden.device)
+        for start in range(0, len(hidden), self._tile_queries):
+            part = slice(start, min(start + self._tile_queries, len(hidden)))
+            query, row = self._own_exclusions(queries, part)
+            lists = TopLists(part.stop - part.start, top_k, hidden.device)
+            for first in range(0, len(self._vectors), self._tile_items):
+                scores = self._score(hidden[part], first)  # [queries of the part, items of the tile]
+                low, high = torch.searchsorted(row, row.new_tensor([first, first + scores.shape[1]])).tolist()
+                scores[query[low:high], row[low:high] - first] = -torch.inf
+                if top_k:
+                    lists.add(scores, self._first_row + first)
+                if queries.targets is not None and target_scores is not None:
+                    better[part] += self._count_better(scores, first, queries.targets[part], target_scores[part])
+            top.items[part], top.scores[part] = lists.items, lists.scores
+        ranks = self._communicator.all_reduce(better) + 1
+        return Ranked(ranks, *self._merge(top.items, top.scores, top_k))
 
-    def _exclude(self, scores: torch.Tensor, queries: Queries, start: int) -> None:
-        """Set the scores of this rank's excluded items of the block's queries, from query `start` on, to −inf."""
+    def _score(self, hidden: torch.Tensor, first: int) -> torch.Tensor:
+        """Scores of this rank's items from row `first` on: [queries, items of the tile], in the one buffer."""
+        tile = self._vectors[first : first + self._tile_items]
+        out = self._buffer[: len(hidden) * len(tile)].view(len(hidden), len(tile))
+        return torch.mm(hidden, tile.T, out=out)
+
+    def _target_scores(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Scores of the targets: [queries]. A collective: the owners of the targets send their vectors."""
+        rows = targets - self._first_row
+        own = (rows >= 0) & (rows < len(self._vectors))
+        vectors = torch.zeros_like(hidden)
+        vectors[own] = self._vectors[rows[own]]
+        self._communicator.all_reduce(vectors)
+        # By a matrix product as in the tiles, so that an item equal to the target has a score that is equal to the bit.
+        size = self._tile_queries
+        return torch.cat([(a @ b.T).diagonal() for a, b in zip(hidden.split(size), vectors.split(size), strict=True)])
+
+    def _own_exclusions(self, queries: Queries, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Query (within `part`) and row of what this rank leaves out, ascending by row; never a query's own target."""
         if queries.excluded is None:
-            return
-        ends = torch.tensor([start, start + len(scores)], device=scores.device)
+            none = torch.zeros(0, dtype=torch.int64, device=queries.hidden.device)
+            return none, none
+        ends = queries.excluded.new_tensor([part.start, part.stop])
         low, high = torch.searchsorted(queries.excluded[0].contiguous(), ends).tolist()
         query, item = queries.excluded[:, low:high]
-        own = (item >= self._first_row) & (item < self._first_row + scores.shape[1])
+        own = (item >= self._first_row) & (item < self._first_row + len(self._vectors))
         if queries.targets is not None:
             own &= queries.targets[query] != item
-        scores[query[own] - start, item[own] - self._first_row] = -torch.inf
+        row, order = (item[own] - self._first_row).sort()
+        return query[own][order] - part.start, row
 
-    def _count_better(self, scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """How many of this rank's items come before the target: int64 [queries of the block].
-
-        A collective: the owner of a target tells the other ranks its score.
-        """
-        rows = targets - self._first_row
-        own = (rows >= 0) & (rows < scores.shape[1])
-        target_scores = scores.new_zeros(len(scores))
-        target_scores[own] = scores[own, rows[own]]
-        target_scores = self._communicator.all_reduce(target_scores)[:, None]
-        better = (scores > target_scores).sum(dim=1)
-        tied, row = (scores == target_scores).nonzero(as_tuple=True)
-        return better.index_add_(0, tied, (row < rows[tied]).long())
-
-    def _local_top(self, scores: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The best items of this rank and their scores, [queries of the block, min(top_k, rows)]."""
-        count = min(top_k, scores.shape[1])
-        if not count:
-            return scores.new_zeros(len(scores), 0, dtype=torch.int64), scores.new_zeros(len(scores), 0)
-        best, rows = scores.topk(count, dim=1)
-        # Of items that tie for the last place, topk takes any: those queries are sorted in full.
-        tied = (scores >= best[:, -1:]).sum(dim=1) > count
-        if tied.any():
-            rows[tied] = scores[tied].sort(dim=1, descending=True, stable=True).indices[:, :count]
-        rows = rows.sort(dim=1).values
-        best, order = scores.gather(1, rows).sort(dim=1, descending=True, stable=True)
-        return rows.gather(1, order) + self._first_row, best
+    def _count_better(
+        self, scores: torch.Tensor, first: int, targets: torch.Tensor, target_scores: torch.Tensor
+    ) -> torch.Tensor:
+        """How many items of the tile come before the target: int64 [queries]. Overwrites the scores."""
+        column = targets - self._first_row - first
+        width = scores.shape[1]
+        inside = ((column >= 0) & (column < width)).nonzero()[:, 0]
+        at, own = column[inside], scores[inside]
+        tied = own == target_scores[inside, None]
+        in_front = (tied & (torch.arange(width, device=scores.device) < at[:, None])).sum(dim=1)
+        scores[inside, at] = -torch.inf  # the target itself
+        # Before the target's own tile an equal score counts as better, behind it it does not.
+        below = target_scores.nextafter(target_scores.new_tensor(-torch.inf))
+        scores.gt_(torch.where(column >= width, below, target_scores)[:, None])
+        return scores.sum(dim=1).long().index_add_(0, inside, in_front)
 
     def _merge(self, items: torch.Tensor, scores: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The best of all ranks' local lists. Ascending ranks hold ascending items, so a stable sort keeps ties."""
@@ -150,10 +167,6 @@ class CatalogRanking:
         items = items.gather(1, order)[:, :top_k]
         scores = scores[:, :top_k]
         return torch.where(scores == -torch.inf, NO_ITEM, items), scores
-
-    def _space(self, vectors: torch.Tensor) -> torch.Tensor:
-        vectors = vectors.float()
-        return functional.normalize(vectors, dim=1) if self._similarity == "cosine" else vectors
 
     def _refuse_non_finite(self, vectors: torch.Tensor, name: str) -> None:
         """Comparisons with NaN are false, so that a broken model would rank every target first."""

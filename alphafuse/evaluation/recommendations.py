@@ -16,7 +16,8 @@ from alphafuse.collectives import Communicator
 from alphafuse.data.catalog_lookup import item_names
 from alphafuse.data.users import Histories
 from alphafuse.evaluation.evaluator import gather_hidden_states, seen_items
-from alphafuse.evaluation.ranking import NO_ITEM, CatalogRanking, Queries
+from alphafuse.evaluation.ranking import CatalogRanking, Queries
+from alphafuse.evaluation.top_lists import NO_ITEM
 from alphafuse.training.model import ScoringModel
 from alphafuse.workspace import Artifact
 

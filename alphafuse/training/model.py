@@ -62,7 +62,7 @@ def build_table(
     if columns is not None:
         for first, block, _ in iterate_rows(workspace.artifact("features"), "features", start, stop):
             rows = slice(first - start, first - start + len(block))
-            table.features[rows] = torch.from_numpy(block[:, columns]).to(device)
+            table.features[rows] = torch.tensor(block[:, columns], device=device)
     return table
 
 
@@ -86,13 +86,12 @@ class ScoringModel:
     def item_vectors(self) -> torch.Tensor:
         """Encoded items of this rank: [rows of this rank, hidden_dim]."""
         table, encoder = self._table, self._objective.encoder
-        blocks = [
-            encoder(features, trainable)
-            for features, trainable in zip(
-                table.features.split(BLOCK_ROWS), table.trainable.split(BLOCK_ROWS), strict=True
-            )
-        ]
-        return torch.cat(blocks)
+        hidden_dim = encoder(table.features[:0], table.trainable[:0]).shape[1]
+        vectors = torch.empty(len(table.trainable), hidden_dim, device=table.trainable.device)
+        for start in range(0, len(vectors), BLOCK_ROWS):
+            rows = slice(start, start + BLOCK_ROWS)
+            vectors[rows] = encoder(table.features[rows], table.trainable[rows])
+        return vectors
 
     @torch.no_grad()
     def hidden_states(self, histories: torch.Tensor) -> torch.Tensor:

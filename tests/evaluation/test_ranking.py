@@ -11,17 +11,17 @@ from multi_process import run_ranks
 
 from alphafuse.collectives import Communicator
 from alphafuse.errors import AlphafuseError
-from alphafuse.evaluation.ranking import NO_ITEM, CatalogRanking, Queries
+from alphafuse.evaluation.ranking import CatalogRanking, Queries
+from alphafuse.evaluation.top_lists import NO_ITEM
 from alphafuse.items.partition import RowPartition
 
 NUM_ITEMS = 31
-BLOCK_BYTES = 4 * NUM_ITEMS * 2  # two queries at a time on one rank
 
 
 def _rank(vectors: torch.Tensor, queries: Queries, similarity: Literal["cosine", "dot"], top_k: int) -> list[list[int]]:
     communicator = Communicator()
     start, stop = RowPartition(len(vectors), communicator.world_size).range(communicator.rank)
-    ranking = CatalogRanking(vectors[start:stop], start, similarity, communicator, BLOCK_BYTES)
+    ranking = CatalogRanking(vectors[start:stop].float(), start, similarity, communicator, (4, 7))
     ranked = ranking.rank(queries, top_k)
     assert ranked.scores.shape == ranked.items.shape
     return [ranked.ranks.tolist(), ranked.items.tolist()]
@@ -77,26 +77,29 @@ def test_of_equal_scores_the_lower_index_comes_first(world_size: int) -> None:
 @pytest.mark.distributed
 def test_more_ranks_than_items() -> None:
     queries = Queries(torch.ones(2, 1), torch.tensor([1, 1]), torch.tensor([[1], [1]]))
-    expected = [[1, 1], [[1, 0], [1, 0]]]  # both items; nothing is left out, as item 1 is the target of query 1
+    expected = [
+        [1, 1],
+        [[1, 0, NO_ITEM], [1, 0, NO_ITEM]],
+    ]  # both items; nothing is left out, as item 1 is the target of query 1
     assert run_ranks(3, _rank, torch.tensor([[1.0], [2.0]]), queries, "dot", 3)[2] == expected
 
 
 def test_lists_end_where_nothing_is_left() -> None:
     excluded = torch.tensor([[0, 0, 1, 1, 1], [0, 2, 0, 1, 2]])
-    ranking = CatalogRanking(torch.tensor([[3.0], [2.0], [1.0]]), 0, "dot", Communicator(), 1 << 20)
+    ranking = CatalogRanking(torch.tensor([[3.0], [2.0], [1.0]]), 0, "dot", Communicator())
     ranked = ranking.rank(Queries(torch.ones(2, 1), excluded=excluded), 3)
     assert ranked.items.tolist() == [[1, NO_ITEM, NO_ITEM], [NO_ITEM] * 3]
     assert ranked.ranks.tolist() == []
 
 
 def test_a_target_is_never_left_out() -> None:
-    ranking = CatalogRanking(torch.tensor([[3.0], [2.0], [1.0]]), 0, "dot", Communicator(), 1 << 20)
+    ranking = CatalogRanking(torch.tensor([[3.0], [2.0], [1.0]]), 0, "dot", Communicator())
     queries = Queries(torch.ones(1, 1), torch.tensor([1]), torch.tensor([[0, 0], [0, 1]]))
     assert ranking.rank(queries).ranks.tolist() == [1]
 
 
 def test_no_queries() -> None:
-    ranking = CatalogRanking(torch.ones(3, 1), 0, "dot", Communicator(), 1 << 20)
+    ranking = CatalogRanking(torch.ones(3, 1), 0, "dot", Communicator())
     ranked = ranking.rank(Queries(torch.zeros(0, 1), torch.zeros(0).long()), 2)
     assert ranked.ranks.shape == (0,)
     assert ranked.items.shape[0] == 0
@@ -104,8 +107,8 @@ def test_no_queries() -> None:
 
 def test_a_diverged_model_is_refused_instead_of_ranked_first() -> None:
     with pytest.raises(AlphafuseError, match=r"1 item vectors .* not finite: the training has diverged"):
-        CatalogRanking(torch.tensor([[1.0], [torch.nan]]), 0, "dot", Communicator(), 1 << 20)
-    ranking = CatalogRanking(torch.ones(3, 1), 0, "dot", Communicator(), 1 << 20)
+        CatalogRanking(torch.tensor([[1.0], [torch.nan]]), 0, "dot", Communicator())
+    ranking = CatalogRanking(torch.ones(3, 1), 0, "dot", Communicator())
     queries = Queries(torch.tensor([[torch.inf]]), torch.tensor([1]))
     with pytest.raises(AlphafuseError, match="1 hidden states"):
         ranking.rank(queries)

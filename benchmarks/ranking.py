@@ -1,0 +1,164 @@
+"""Exact ranks over a large catalog beside the bare matrix product, and beside torch.topk with a Python loop.
+
+python -m benchmarks.ranking --json benchmarks/results/ranking.json
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from alphafuse.collectives import Communicator
+from alphafuse.evaluation.metrics import ranking_metrics
+from alphafuse.evaluation.ranking import CPU_TILE, CatalogRanking, Queries
+from alphafuse.items.partition import RowPartition
+from benchmarks.processes import memory_mib, peak_memory_mib, reset_peak_memory, run_ranks
+from benchmarks.report import arguments, publish
+
+CUTOFFS = (5, 10, 20)
+
+
+def on_ranks(num_items: int, num_queries: int, dim: int, rounds: int) -> dict[str, tuple[list[float], float]]:
+    """Seconds of each round (of the slowest rank) and MiB above the item vectors of this rank, by case."""
+    communicator = Communicator()
+    start, stop = RowPartition(num_items, communicator.world_size).range(communicator.rank)
+    generator = torch.Generator().manual_seed(1)  # queries are equal on all ranks
+    hidden = torch.randn(num_queries, dim, generator=generator)
+    targets = torch.randint(num_items, (num_queries,), generator=generator)
+    vectors = torch.randn(stop - start, dim, generator=torch.Generator().manual_seed(2 + communicator.rank))
+    ranking = CatalogRanking(vectors, start, "dot", communicator)
+    cases: dict[str, Callable[[], Any]] = {
+        "matrix product in tiles, nothing else": partial(bare_product, hidden, vectors, *CPU_TILE),
+        "matrix product in blocks of 64 MiB": partial(bare_product, hidden, vectors, 512, 32_768),
+        "exact ranks": lambda: ranking.rank(Queries(hidden, targets)),
+        "exact ranks and top 20": lambda: ranking.rank(Queries(hidden, targets), 20),
+    }
+    times, memory = defaultdict(list), {}
+    for _ in range(rounds):
+        for name, case in cases.items():
+            reset_peak_memory()
+            idle = memory_mib()
+            times[name].append(_seconds(case))
+            memory[name] = peak_memory_mib() - idle
+    return {name: (times[name], memory[name]) for name in cases}
+
+
+def bare_product(hidden: torch.Tensor, vectors: torch.Tensor, queries: int, items: int) -> None:
+    """All scores, a block at a time, written over each other."""
+    buffer = torch.empty(queries * items)
+    for part in hidden.split(queries):
+        for tile in vectors.split(items):
+            torch.mm(part, tile.T, out=buffer[: len(part) * len(tile)].view(len(part), len(tile)))
+
+
+def our_metrics(num_items: int, num_queries: int, dim: int) -> tuple[float, dict[str, float]]:
+    """Metrics of random queries, and the seconds that it takes."""
+    communicator = Communicator()
+    hidden, vectors, targets = _problem(num_items, num_queries, dim)
+    start, stop = RowPartition(num_items, communicator.world_size).range(communicator.rank)
+    ranking, metrics = CatalogRanking(vectors[start:stop].clone(), start, "dot", communicator), {}
+
+    def rank() -> None:
+        ranks = ranking.rank(Queries(hidden, targets)).ranks
+        metrics.update(ranking_metrics(ranks.numpy(), CUTOFFS))
+
+    return _seconds(rank), metrics
+
+
+def plain_metrics(num_items: int, num_queries: int, dim: int, listed: int) -> tuple[float, dict[str, float]]:
+    """The same the straightforward way: scores of a batch, `torch.topk` of `listed` items, a loop over the queries."""
+    hidden, vectors, targets = _problem(num_items, num_queries, dim)
+    sums: dict[str, float] = defaultdict(float)
+
+    def rank() -> None:
+        for part, wanted in zip(hidden.split(256), targets.split(256), strict=True):
+            top = (part @ vectors.T).topk(listed, dim=1).indices.tolist()
+            for items, target in zip(top, wanted.tolist(), strict=True):
+                if target in items:
+                    place = items.index(target) + 1
+                    for k in CUTOFFS:
+                        if place <= k:
+                            sums[f"hr@{k}"] += 1 / num_queries
+                            sums[f"ndcg@{k}"] += 1 / math.log2(place + 1) / num_queries
+                    sums["mrr"] += 1 / place / num_queries
+
+    return _seconds(rank), dict(sums)
+
+
+def _problem(num_items: int, num_queries: int, dim: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Hidden states, item vectors, and targets whose vectors are near the hidden states."""
+    generator = torch.Generator().manual_seed(3)
+    vectors = torch.randn(num_items, dim, generator=generator)
+    targets = torch.randint(num_items, (num_queries,), generator=generator)
+    noise = torch.randn(num_queries, dim, generator=generator)
+    return 0.5 * vectors[targets] + noise, vectors, targets
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    dist.barrier()
+    start = time.perf_counter()
+    function()
+    elapsed = torch.tensor(time.perf_counter() - start)
+    dist.all_reduce(elapsed, op=dist.ReduceOp.MAX)
+    return float(elapsed)
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--items", type=int, default=10**6)
+    parser.add_argument("--plain-items", type=int, default=10**5, help="of the comparison with torch.topk")
+    parser.add_argument("--queries", type=int, default=10**4)
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    sizes = (options.items, options.queries, options.dim)
+    per_rank = run_ranks(options.ranks, on_ranks, *sizes, options.rounds)
+    fastest_product = min(median(times) for name, (times, _) in per_rank[0].items() if name.startswith("matrix"))
+    rows = [
+        {
+            "case": name,
+            "items": options.items,
+            "processes × threads": f"{options.ranks} × 1",
+            "seconds": median(times),
+            "ratio": median(times) / fastest_product,
+            "MiB/rank above the vectors": max(result[name][1] for result in per_rank),
+        }
+        for name, (times, _) in per_rank[0].items()
+    ]
+    plain_sizes = (options.plain_items, options.queries, options.dim)
+    compared: dict[str, tuple[Callable[..., Any], tuple[int, ...], int, int]] = {
+        "metrics from exact ranks": (our_metrics, plain_sizes, options.ranks, 1),
+        "torch.topk(20) + Python loop": (plain_metrics, (*plain_sizes, 20), 1, options.ranks),
+        "torch.topk(all) + Python loop, 500 queries × 20": (
+            plain_metrics,
+            (options.plain_items, options.queries // 20, options.dim, options.plain_items),
+            1,
+            options.ranks,
+        ),
+    }
+    ours = None
+    for name, (function, problem, ranks, threads) in compared.items():
+        runs = [run_ranks(ranks, function, *problem, threads=threads)[0] for _ in range(options.rounds)]
+        seconds = median(seconds for seconds, _ in runs) * (20 if "× 20" in name else 1)
+        ours = ours or seconds
+        where = {"items": options.plain_items, "processes × threads": f"{ranks} × {threads}"}
+        rows.append(
+            {"case": name, **where, "seconds": seconds, "ratio": seconds / ours, "MiB/rank above the vectors": None}
+        )
+        print(name, {key: round(value, 5) for key, value in runs[0][1].items()})
+    publish(
+        "Exact ranking", {"queries": options.queries, "dim": options.dim, "rounds": options.rounds}, rows, options.json
+    )
+
+
+if __name__ == "__main__":
+    main()
