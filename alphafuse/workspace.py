@@ -136,7 +136,10 @@ class Artifact:
     ) -> FileRecord:
         """Write `table` as the Parquet file `name`, atomically, with its record (see `write_file`)."""
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", row_group_size=row_group_size)
+        # Vectors hardly compress, and take longer to decompress than to read.
+        vectors = any(isinstance(kind, pa.ExtensionType) for kind in table.schema.types)
+        compression = "none" if vectors else "zstd"
+        pq.write_table(table, sink, compression=compression, use_dictionary=not vectors, row_group_size=row_group_size)
         return self.write_file(name, sink.getvalue(), wanted, rows=table.num_rows, first_row=first_row, details=details)
 
     def write_file(

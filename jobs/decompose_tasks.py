@@ -58,8 +58,7 @@ def write_features(workspace: Workspace, shard: FileRecord, nullspace: NullSpace
             features = np.where(present[:, None], nullspace.project(block), np.float32(0))  # [rows, hidden_dim]
             item_index = pa.array(np.arange(first, first + len(block), dtype=np.int64))
             batches.append(pa.record_batch([item_index, to_column(features)], names=["item_index", "features"]))
-    schema = pa.schema([("item_index", pa.int64()), ("features", pa.list_(pa.float32(), nullspace.hidden_dim))])
-    table = pa.Table.from_batches(batches, schema)
+    table = pa.Table.from_batches(batches)
     workspace.artifact("features").write_table(shard.name, table, wanted, first_row=shard.first_row)
 
 

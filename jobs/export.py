@@ -12,7 +12,7 @@ from alphafuse.collectives import Communicator
 from alphafuse.config import Config
 from alphafuse.data.catalog_lookup import item_names
 from alphafuse.events import Event, Listener
-from alphafuse.matrices import to_column
+from alphafuse.matrices import to_lists
 from alphafuse.training.checkpoint import DENSE_FILE
 from alphafuse.training.model import load_trained
 from alphafuse.workspace import Workspace, fingerprint
@@ -64,7 +64,7 @@ def _export_on_worker(
         part = slice(start, start + ITEMS_PER_SHARD)
         first = model.first_row + start
         index = pa.array(range(first, first + len(vectors[part])), pa.int64())
-        table = pa.table({"item_index": index, "item_id": item_ids[part], "vector": to_column(vectors[part])})
+        table = pa.table({"item_index": index, "item_id": item_ids[part], "vector": to_lists(vectors[part])})
         artifact.write_table(f"items-{first:012d}.parquet", table, wanted, first_row=first)
         if communicator.rank == 0:
             done, unit = start + len(index), "items of the first worker"

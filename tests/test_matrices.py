@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alphafuse.errors import WorkspaceError
-from alphafuse.matrices import from_column, iterate_rows, read_rows, to_column
+from alphafuse.matrices import VectorType, from_column, iterate_rows, read_rows, to_column, to_lists
 from alphafuse.workspace import Artifact, Workspace, fingerprint
 
 INPUTS = {"made by": "hand"}
@@ -52,7 +52,8 @@ def test_columns_keep_type_and_bits(dtype):
     column = to_column(matrix)
     found, present = from_column(column)
 
-    assert column.type == pa.list_(pa.from_numpy_dtype(dtype), 3)
+    assert column.type == VectorType(np.dtype(dtype), 3)
+    assert column.storage[5].as_py() == matrix[5].tobytes()  # what a reader without the type sees
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, matrix)
     assert present.all()
@@ -68,6 +69,10 @@ def test_missing_rows_are_null_in_the_column_and_zero_in_the_matrix():
     assert column.null_count == MISSING.sum()
     np.testing.assert_array_equal(present, ~MISSING)
     np.testing.assert_array_equal(found, expected(0, CUTS[-1]))
+
+
+def test_lists_for_other_programs():
+    assert to_lists(MATRIX[:4]).to_pylist() == MATRIX[:4].tolist()
 
 
 def test_a_matrix_that_is_not_contiguous():
@@ -170,7 +175,7 @@ def test_a_column_that_is_no_matrix_is_refused(tmp_path):
     table = pa.table({"embedding": [1.0] * 23})
     artifact.write_table("part-00000.parquet", table, fingerprint(INPUTS))
 
-    with pytest.raises(WorkspaceError, match="is not a fixed-size list"):
+    with pytest.raises(WorkspaceError, match="does not hold vectors"):
         read_rows(artifact, "embedding", 0, 61)
 
 

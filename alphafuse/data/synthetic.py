@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from alphafuse.matrices import to_column
+from alphafuse.matrices import to_lists
 
 BLOCK = 8192
 """Items, or users, of a block."""
@@ -68,7 +68,7 @@ class SyntheticData:
             titles.append(name.title())
             texts.append(" ".join([f"{name.title()}.", *topic_word[2:], *other]))
         vectors = self.embeddings(block).astype(np.float16)
-        return pa.table({"item_id": _ids("i", items), "title": titles, "text": texts, "embedding": to_column(vectors)})
+        return pa.table({"item_id": _ids("i", items), "title": titles, "text": texts, "embedding": to_lists(vectors)})
 
     def embeddings(self, block: int) -> np.ndarray:
         """Language embeddings of a block of items: float32 [items, dim], of unit length.

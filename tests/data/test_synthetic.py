@@ -10,7 +10,6 @@ import pytest
 
 from alphafuse.data import synthetic
 from alphafuse.data.synthetic import BLOCK, SyntheticData, num_blocks
-from alphafuse.matrices import from_column
 
 DATA = SyntheticData(num_items=BLOCK + 1000, num_users=BLOCK + 10, dim=24, seed=5, interactions=9)
 
@@ -57,7 +56,7 @@ def test_users_follow_each_other_and_time_goes_on(log: pa.Table) -> None:
 
 
 def test_embeddings_have_unit_length_and_a_decaying_spectrum(catalog: pa.Table) -> None:
-    vectors = from_column(catalog["embedding"])[0].astype(np.float64)
+    vectors = np.array(catalog["embedding"].to_pylist(), np.float64)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=2e-3)  # float16
     eigenvalues = np.linalg.eigvalsh(np.cov(vectors.T))[::-1]
     # The variances 1, 1/2, 1/3, … but for the scaling to unit length; 96 topics give a rough sample.
@@ -68,7 +67,7 @@ def test_embeddings_have_unit_length_and_a_decaying_spectrum(catalog: pa.Table) 
 
 def test_topics_show_in_texts_embeddings_and_popularity(catalog: pa.Table, log: pa.Table) -> None:
     topics = np.arange(DATA.num_items) * DATA.num_topics // DATA.num_items
-    vectors = from_column(catalog["embedding"])[0].astype(np.float64)
+    vectors = np.array(catalog["embedding"].to_pylist(), np.float64)
     vectors -= vectors.mean(axis=0)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     pairs = np.random.default_rng(0).integers(0, DATA.num_items, (2, 20_000))

@@ -14,7 +14,7 @@ from nullspace.reference import exact_covariance, exact_eigen, exact_features, r
 from alphafuse.config import Config, parse_config
 from alphafuse.errors import ConfigError, DataError, ResourceError, WorkspaceError
 from alphafuse.events import ignore
-from alphafuse.matrices import read_rows, to_column
+from alphafuse.matrices import VectorType, read_rows, to_column
 from alphafuse.nullspace.decomposition import load_nullspace
 from alphafuse.workspace import Workspace, fingerprint
 from jobs import decompose
@@ -100,7 +100,7 @@ def test_features_are_the_references(tmp_path, method):
     table = features_artifact.read_table("part-00002.parquet")
     assert table.schema.names == ["item_index", "features"]
     assert table["item_index"].to_pylist() == list(range(131, 260))
-    assert table.schema.field("features").type == pa.list_(pa.float32(), HIDDEN_DIM)
+    assert table.schema.field("features").type == VectorType(np.dtype(np.float32), HIDDEN_DIM)
 
     details = workspace.artifact("nullspace").require().details
     assert (details["num_items"], details["num_rows"]) == (present.sum(), SHARDS[-1])
@@ -255,7 +255,7 @@ class TestRefuses:
         table = pa.table({"item_index": range(130), "embedding": [1.0] * 130})
         workspace.artifact("embeddings").write_table("part-00000.parquet", table, fingerprint({"made by": "hand"}))
 
-        self.fails(workspace, configuration(tmp_path), WorkspaceError, "is not a fixed-size list")
+        self.fails(workspace, configuration(tmp_path), WorkspaceError, "does not hold vectors")
 
     def test_more_directions_than_dimensions(self, tmp_path):
         config = configuration(tmp_path, hidden_dim=DIM + 1)

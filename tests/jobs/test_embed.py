@@ -10,7 +10,6 @@ from pathlib import Path
 
 import embed_cases
 import numpy as np
-import pyarrow as pa
 import pytest
 import ray
 from embed_cases import CONFIG, DIM, HashEncoder, vector, write_catalog
@@ -18,7 +17,7 @@ from embed_cases import CONFIG, DIM, HashEncoder, vector, write_catalog
 from alphafuse.config import EmbedConfig
 from alphafuse.errors import DataError, ResourceError, WorkspaceError
 from alphafuse.events import Event, ignore
-from alphafuse.matrices import read_rows
+from alphafuse.matrices import VectorType, read_rows
 from alphafuse.workspace import Workspace
 from jobs.embed import embed
 
@@ -113,7 +112,7 @@ def test_half_precision_is_stored_as_such(workspace: Workspace, encoder: HashEnc
     write_catalog(workspace, texts, shard_rows=5)
     embed(encoder, CONFIG.model_copy(update={"storage_dtype": "float16"}), workspace, ignore)
     schema = workspace.artifact("embeddings").read_table("part-00001.parquet").schema
-    assert schema.field("embedding").type == pa.list_(pa.float16(), DIM)
+    assert schema.field("embedding").type == VectorType(np.dtype(np.float16), DIM)
     np.testing.assert_allclose(stored(workspace), expected(texts), atol=1e-3)
 
 

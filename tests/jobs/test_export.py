@@ -12,7 +12,6 @@ import torch
 from gloo_workers import run_on_gloo
 from tiny_workspace import NUM_ITEMS, tiny_config, tiny_model, tiny_sequences, tiny_workspace
 
-from alphafuse.matrices import from_column
 from alphafuse.recommenders.sasrec import SASRec
 from jobs import export, recommend
 
@@ -34,7 +33,7 @@ def test_vectors_and_weights_rebuild_the_model(tmp_path: Path, monkeypatch: pyte
     assert [item for table in tables for item in table["item_index"].to_pylist()] == list(range(NUM_ITEMS))
     item_ids = [item_id for table in tables for item_id in table["item_id"].to_pylist()]
     assert item_ids == [f"item {number}" for number in range(NUM_ITEMS)]
-    vectors = torch.from_numpy(np.concatenate([from_column(table["vector"])[0] for table in tables]))
+    vectors = torch.from_numpy(np.concatenate([np.array(table["vector"].to_pylist(), np.float32) for table in tables]))
 
     model = json.loads(artifact.folder.read_bytes("model.json"))
     weights = safetensors.torch.load(artifact.folder.read_bytes("weights.safetensors"))
