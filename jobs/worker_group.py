@@ -107,6 +107,8 @@ def worker_environment(config: TrainConfig) -> dict[str, str]:
         "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
         "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
         "MALLOC_TOP_PAD_": str(64 << 20),
+        # Large tensors in large pages: rows from all over a table are then found without a walk through page tables.
+        "THP_MEM_ALLOC_ENABLE": "1",
     }
     return environment if config.gpus_per_worker else environment | {"DS_ACCELERATOR": "cpu"}
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 
 from alphafuse.collectives import Communicator
 from alphafuse.items.optimizer import STATE_VALUES, RowAdam
 from alphafuse.items.partition import RowPartition
 
 PADDING = -1
-UPDATE_ROWS = 65_536
-"""Rows updated at a time, which bounds the memory of a step that touches the whole table."""
+UPDATE_ROWS = {"cpu": 1024, "cuda": 1 << 20}
+"""Rows updated at a time, by device: on CPUs they stay in the second-level cache from the gathering to the writing
+back, and everywhere they bound the memory of a step that touches the whole table."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,7 @@ class Rows:
 
     def expand(self, encoded: torch.Tensor) -> torch.Tensor:
         """Encoded distinct rows [distinct, dim] → [*shape of the requested ids, dim]; padding becomes zeros."""
-        padded = torch.cat([encoded, encoded.new_zeros(1, encoded.shape[1])])
-        return padded[self.inverse]
+        return functional.embedding(self.inverse, functional.pad(encoded, (0, 0, 0, 1)))
 
 
 class ItemTable:
@@ -142,7 +143,8 @@ class ItemTable:
             self._communicator.all_reduce(square)
             gradient *= torch.clamp(max_grad_norm / (square.sqrt() + 1e-6), max=1.0)
         self.optimizer.steps += 1
-        for chosen, part in zip(rows.split(UPDATE_ROWS), gradient.split(UPDATE_ROWS), strict=True):
+        block = UPDATE_ROWS[gradient.device.type]
+        for chosen, part in zip(rows.split(block), gradient.split(block), strict=True):
             state = self._state.index_select(0, chosen)  # [rows, 3 · trainable_dim]
             self.optimizer.update(state, part, learning_rate)
             self._state.index_copy_(0, chosen, state)

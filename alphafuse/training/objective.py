@@ -18,6 +18,9 @@ from alphafuse.items.table import PADDING, Rows
 from alphafuse.losses.partition import NOTHING, sharded_log_partition
 from alphafuse.losses.sampled import binary_cross_entropy, calibrated_weight, infonce
 
+SHORTEST = 1e-12
+"""Vectors are divided by no length below this, as torch.nn.functional.normalize does."""
+
 
 @dataclass(frozen=True)
 class StepInput:
@@ -75,24 +78,27 @@ class Objective(nn.Module):
             catalog: for losses over sharded items.
         """
         encoded = self.encoder(rows.features, rows.trainable)  # [distinct, hidden_dim]
-        samples, length = step.histories.shape
-        in_histories, in_targets, in_negatives = rows.inverse.split(
+        # One gathering for all, whose backward pass writes the gradient of the rows once; padding takes any row.
+        gathered = functional.embedding(rows.inverse.clamp(max=len(encoded) - 1), encoded)
+        in_history, targets, negatives = gathered.split(
             [step.histories.numel(), step.targets.numel(), step.negatives.numel()]
         )
-        padded = functional.pad(encoded, (0, 0, 0, 1))  # padding points behind the last distinct row
-        item_vectors = functional.embedding(in_histories.view(samples, length), padded)  # [samples, length, hidden_dim]
-        hidden = self._space(self._target_states(item_vectors, step.targets != PADDING))  # [targets, hidden_dim]
-        vectors = self._space(encoded)
-        targets = in_targets[step.targets.flatten() != PADDING]
-        positive = (hidden * functional.embedding(targets, vectors)).sum(dim=1) / self._loss.temperature  # [targets]
+        item_vectors = in_history.view(*step.histories.shape, -1)  # [samples, length, hidden_dim]
+        item_vectors = item_vectors.masked_fill((step.histories == PADDING)[:, :, None], 0.0)
+        predicted = step.targets != PADDING
+        hidden = self._space(self._target_states(item_vectors, predicted))  # [targets, hidden_dim]
+        target_vectors = self._space(targets[predicted.flatten()])
+        positive = (hidden * target_vectors).sum(dim=1) / self._loss.temperature  # [targets]
         if catalog is not None:
             return self._against_catalog(hidden, positive, catalog, step.log_weights)
         if step.negatives.dim() == 1:
-            negative = hidden @ functional.embedding(in_negatives, vectors).T  # [targets, count]
-            negative = negative.masked_fill(in_negatives == targets[:, None], -torch.inf)
+            negative = hidden @ self._space(negatives).T  # [targets, count]
+            negative = negative.masked_fill(step.negatives == step.targets[predicted][:, None], -torch.inf)
         else:
-            chosen = in_negatives.view(step.negatives.shape)  # [targets, count]
-            negative = (functional.embedding(chosen, vectors) @ hidden[:, :, None]).squeeze(2)
+            chosen = negatives.view(*step.negatives.shape, -1)  # [targets, count, hidden_dim]
+            negative = (chosen @ hidden[:, :, None]).squeeze(2)
+            if self._loss.similarity == "cosine":  # dividing the products is cheaper than the vectors
+                negative = negative / torch.linalg.vector_norm(chosen, dim=2).clamp(min=SHORTEST)
         return self._against_negatives(positive, negative / self._loss.temperature + step.log_weights)
 
     def _against_negatives(self, positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
