@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from alphafuse.errors import WorkspaceError
 from alphafuse.workspace import Artifact, FileRecord
@@ -106,25 +105,20 @@ def read_rows(artifact: Artifact, column: str, start: int, stop: int) -> np.ndar
 def _iterate_file(
     artifact: Artifact, file: FileRecord, column: str, start: int, stop: int, block_rows: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    filesystem, path = artifact.folder.open()
-    try:
-        with filesystem.open_input_file(f"{path}/{file.name}") as stream:
-            parquet = pq.ParquetFile(stream)
-            if not isinstance(parquet.schema_arrow.field(column).type, VectorType):
-                raise artifact.damaged(file.name, f"column {column!r} does not hold vectors")
-            group_first, groups, first = file.first_row, [], None
-            for group in range(parquet.num_row_groups):
-                rows = parquet.metadata.row_group(group).num_rows
-                if group_first < stop and group_first + rows > start:
-                    groups.append(group)
-                    first = group_first if first is None else first
-                group_first += rows
-            if first is None:
-                return
-            for batch in parquet.iter_batches(block_rows, row_groups=groups, columns=[column]):
-                low, high = max(start - first, 0), min(stop - first, batch.num_rows)
-                if low < high:
-                    yield first + low, *from_column(batch.column(0).slice(low, high - low))
-                first += batch.num_rows
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
-        raise artifact.damaged(file.name, error) from error
+    with artifact.open_parquet(file.name) as parquet:
+        if not isinstance(parquet.schema_arrow.field(column).type, VectorType):
+            raise artifact.damaged(file.name, f"column {column!r} does not hold vectors")
+        group_first, groups, first = file.first_row, [], None
+        for group in range(parquet.num_row_groups):
+            rows = parquet.metadata.row_group(group).num_rows
+            if group_first < stop and group_first + rows > start:
+                groups.append(group)
+                first = group_first if first is None else first
+            group_first += rows
+        if first is None:
+            return
+        for batch in parquet.iter_batches(block_rows, row_groups=groups, columns=[column]):
+            low, high = max(start - first, 0), min(stop - first, batch.num_rows)
+            if low < high:
+                yield first + low, *from_column(batch.column(0).slice(low, high - low))
+            first += batch.num_rows

@@ -12,10 +12,12 @@ import dataclasses
 import datetime
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -164,11 +166,37 @@ class Artifact:
         Raises:
             WorkspaceError: the file is missing or damaged.
         """
+        with self.open_parquet(name) as parquet:
+            return parquet.read(columns=columns)
+
+    @contextmanager
+    def open_parquet(self, name: str) -> Iterator[pq.ParquetFile]:
+        """One Parquet file of this artefact, to read parts of it.
+
+        Raises:
+            WorkspaceError: the file is missing or damaged, or lacks a column that is read.
+        """
         filesystem, path = self.folder.open()
         try:
-            return pq.read_table(f"{path}/{name}", columns=columns, filesystem=filesystem)
-        except (OSError, pa.ArrowInvalid) as error:
+            with filesystem.open_input_file(f"{path}/{name}") as stream:
+                yield pq.ParquetFile(stream)
+        except (OSError, pa.ArrowInvalid, KeyError) as error:
             raise self.damaged(name, error) from error
+
+    def take_rows(self, name: str, rows: np.ndarray, columns: Sequence[str]) -> pa.Table:
+        """Some rows of a Parquet file, in the order asked for; reads only the row groups that hold them.
+
+        Raises:
+            WorkspaceError: the file is missing or damaged.
+        """
+        with self.open_parquet(name) as parquet:
+            sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+            starts = np.cumsum([0, *sizes])
+            groups = np.searchsorted(starts, rows, side="right") - 1
+            needed, index = np.unique(groups, return_inverse=True)
+            table = parquet.read_row_groups(needed.tolist(), columns=list(columns))
+        before = np.cumsum([0, *np.diff(starts)[needed]])[index]  # rows read before those of the row's group
+        return table.take(pa.array(before + rows - starts[groups]))
 
     def verify(self) -> None:
         """Read every committed file and compare its checksum.

@@ -18,7 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import TrainConfig
-from alphafuse.data.batches import PADDING, Batch
+from alphafuse.data.batches import Batch
+from alphafuse.data.samples import PADDING
 from alphafuse.items.encoders.alphafuse import AlphaFuseEncoder
 from alphafuse.items.optimizer import RowAdam
 from alphafuse.items.table import ItemTable

@@ -19,7 +19,7 @@ import torch
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config, load_config
-from alphafuse.data.sequences import load_sequences
+from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.evaluation.evaluator import validation_metrics
 from alphafuse.events import Event
 from alphafuse.training.loop import Trainer
@@ -35,18 +35,17 @@ def train(config: Config, folder: str, reach: float | None) -> dict[str, Any]:
     """Train in `folder` and measure; runs in a process of its own."""
     workspace, communicator, device = Workspace(folder), Communicator(), torch.device("cpu")
     monitor, curve = config.train.monitor, []
-    sequences = load_sequences(workspace)
     idle, start = memory_mib(), time.process_time()
 
     def listen(event: Event) -> None:
         if event.kind == "metrics":
             curve.append((event.values[monitor], time.process_time() - start))
 
-    trainer = Trainer(config, workspace, sequences, {"benchmark": "training"}, communicator, device, listen)
+    trainer = Trainer(config, workspace, {"benchmark": "training"}, communicator, device, listen)
     details = trainer.run()
     seconds, peak = time.process_time() - start, peak_memory_mib() - idle
     model = load_trained(config, workspace, communicator)
-    test = validation_metrics(model, sequences, "test", config.evaluate, communicator, config.similarity)
+    test = validation_metrics(model, SequenceStore(workspace), "test", config.evaluate, communicator, config.similarity)
     reached = [when for value, when in curve if reach is not None and value >= reach]
     return {
         "epochs (best)": f"{len(curve)} ({details['best']['epoch']})",

@@ -14,6 +14,7 @@ from alphafuse.errors import DataError
 from alphafuse.matrices import iterate_rows, to_column
 from alphafuse.nullspace.decomposition import NullSpace
 from alphafuse.nullspace.moments import Moments
+from alphafuse.read_ahead import read_ahead
 from alphafuse.workspace import FileRecord, Workspace
 
 BLOCK_BYTES = 64 * 2**20
@@ -70,9 +71,8 @@ def _blocks(workspace: Workspace, shard: FileRecord, dim: int) -> Iterator[tuple
     """
     block_rows = min(max(BLOCK_BYTES // (8 * dim), 64), 8192)
     artifact = workspace.artifact("embeddings")
-    for first, block, present in iterate_rows(
-        artifact, "embedding", shard.first_row, shard.first_row + shard.rows, block_rows
-    ):
+    rows = iterate_rows(artifact, "embedding", shard.first_row, shard.first_row + shard.rows, block_rows)
+    for first, block, present in read_ahead(rows):
         if block.shape[1] != dim:
             raise DataError(
                 f"{artifact.folder.uri}/{shard.name} holds embeddings of {block.shape[1]} dimensions, the first shard "

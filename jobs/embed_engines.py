@@ -24,7 +24,7 @@ from alphafuse.config import EmbedConfig
 from alphafuse.errors import AlphafuseError, ResourceError
 from alphafuse.language.encoder import EMPTY, TextEncoder, encode_texts, failures_by_category
 from alphafuse.language.plan import Batch
-from alphafuse.language.store import EmbeddingStore, take_rows
+from alphafuse.language.store import EmbeddingStore
 from alphafuse.workspace import Artifact
 from jobs.placement import require_places
 
@@ -88,7 +88,7 @@ def embed_on_engines(
 
 def _read_texts(row: dict[str, Any], catalog: Artifact) -> dict[str, Any]:
     """The texts of a batch and their hashes."""
-    table = take_rows(catalog, row["shard"], np.frombuffer(row["rows"], np.int32), ["text", "text_hash"])
+    table = catalog.take_rows(row["shard"], np.frombuffer(row["rows"], np.int32), ["text", "text_hash"])
     return {"file": row["file"], "texts": table["text"].to_pylist(), "hashes": table["text_hash"].to_pylist()}
 
 

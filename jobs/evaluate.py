@@ -10,7 +10,7 @@ import torch
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config
 from alphafuse.data.popularity import load_popularity
-from alphafuse.data.sequences import load_sequences
+from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.evaluation.evaluator import evaluate
 from alphafuse.events import Event, Listener
 from alphafuse.training.model import load_trained
@@ -53,11 +53,11 @@ def _evaluate_on_worker(
 ) -> dict[str, Any]:
     def progress(done: int, total: int) -> None:
         if communicator.rank == 0:
-            listen(Event("evaluate", "progress", {"done": done, "total": total, "unit": "queries"}))
+            listen(Event("evaluate", "progress", {"done": done, "total": total, "unit": "users"}))
 
     return evaluate(
         load_trained(config, workspace, communicator, device),
-        load_sequences(workspace),
+        SequenceStore(workspace),
         load_popularity(workspace),
         config.evaluate,
         communicator,

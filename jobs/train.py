@@ -8,7 +8,6 @@ import torch
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config
-from alphafuse.data.sequences import load_sequences
 from alphafuse.events import Event, Listener
 from alphafuse.training.loop import Trainer
 from alphafuse.workspace import Workspace
@@ -54,5 +53,4 @@ def train_on_worker(
     listen: Listener,
 ) -> dict[str, Any]:
     """What one rank of the training runs; continues from the latest checkpoint of the workspace."""
-    sequences = load_sequences(workspace)
-    return Trainer(config, workspace, sequences, inputs, communicator, device, listen).run()
+    return Trainer(config, workspace, inputs, communicator, device, listen).run()

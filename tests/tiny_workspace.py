@@ -58,20 +58,23 @@ def tiny_sequences() -> list[list[int]]:
     return [generator.integers(NUM_ITEMS, size=generator.integers(3, 9)).tolist() for _ in range(NUM_USERS)]
 
 
-def tiny_workspace(folder: Path) -> Workspace:
-    """Write the artefacts that training reads. The first 18 users train, three each validate and test."""
+def tiny_workspace(folder: Path, validation_users: int = 3) -> Workspace:
+    """Write the artefacts that training reads. The first 18 users train, the next ones validate, the rest tests."""
     workspace = Workspace(str(folder))
     inputs = {"made by": "hand"}
     wanted = fingerprint(inputs)
     index = pa.array(range(NUM_ITEMS), pa.int64())
     names = [f"item {number}" for number in range(NUM_ITEMS)]
     items = tiny_sequences()
+    ends = [[len(s) if u < users else 0 for u, s in enumerate(items)] for users in (18, 18 + validation_users)]
     users = pa.table(
         {
             "user_id": [f"user {number}" for number in range(NUM_USERS)],
             "items": pa.array(items, pa.list_(pa.int64())),
-            "train_end": pa.array([len(s) if u < 18 else 0 for u, s in enumerate(items)], pa.int32()),
-            "validation_end": pa.array([len(s) if u < 21 else 0 for u, s in enumerate(items)], pa.int32()),
+            "train_end": pa.array(ends[0], pa.int32()),
+            "validation_end": pa.array(
+                [len(s) if u < 18 + validation_users else 0 for u, s in enumerate(items)], pa.int32()
+            ),
         }
     )
     counts = np.bincount(np.concatenate(items[:18]), minlength=NUM_ITEMS)

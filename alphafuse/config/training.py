@@ -76,6 +76,9 @@ class TrainConfig(Section):
     """`all`: every position of a window predicts its next item in one causal pass; `last`: one sample per prefix."""
     batch_size: Count = 64
     """Samples (windows or prefixes) of one optimizer step over all workers together."""
+    shuffle_users: Count = 1_000_000
+    """Users whose sequences a worker holds in memory at a time, and among which samples are shuffled. A longer log is
+    read anew in each epoch, its blocks of users in random order."""
     accumulation: Count = 1
     """Micro-batches that an optimizer step is split into."""
     max_epochs: Count = 100

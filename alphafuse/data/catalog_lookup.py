@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from alphafuse.errors import DataError
 from alphafuse.workspace import Artifact
@@ -33,12 +32,7 @@ def item_names(catalog: Artifact, items: np.ndarray, columns: Sequence[str] = ("
     for file in catalog.require().files:
         rows = wanted[(wanted >= file.first_row) & (wanted < file.first_row + file.rows)] - file.first_row
         if len(rows):
-            filesystem, path = catalog.folder.open()
-            try:
-                with filesystem.open_input_file(f"{path}/{file.name}") as stream:
-                    tables.append(_take(pq.ParquetFile(stream), rows, ["item_index", *columns]))
-            except (OSError, pa.ArrowInvalid, KeyError) as error:
-                raise catalog.damaged(file.name, error) from error
+            tables.append(catalog.take_rows(file.name, rows, ["item_index", *columns]))
     schema = pa.schema([("item_index", pa.int64()), *((column, pa.string()) for column in columns)])
     return pa.concat_tables(tables) if tables else schema.empty_table()
 
@@ -77,19 +71,6 @@ def find_items(catalog: Artifact, pieces: Sequence[str]) -> list[int]:
         items.append(index[_key(",".join(pieces[start:end]))])
         start = end
     return items
-
-
-def _take(parquet: pq.ParquetFile, rows: np.ndarray, columns: list[str]) -> pa.Table:
-    """Rows (ascending row numbers) of a Parquet file."""
-    sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
-    ends = np.cumsum(sizes)
-    group_of = np.searchsorted(ends, rows, side="right")
-    groups = np.unique(group_of)
-    # Where the rows of each group that is read begin among the rows read.
-    first = np.zeros(len(sizes), np.int64)
-    first[groups] = np.cumsum(np.array(sizes)[groups]) - np.array(sizes)[groups]
-    table = parquet.read_row_groups(groups.tolist(), columns)
-    return table.take(first[group_of] + rows - (ends[group_of] - np.array(sizes)[group_of]))
 
 
 def _names(catalog: Artifact) -> Iterable[tuple[np.ndarray, list[str], list[str]]]:

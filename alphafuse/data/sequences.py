@@ -1,6 +1,6 @@
-"""The users' item sequences in memory: flat arrays, and which positions train, validate and test.
+"""Item sequences of users in memory: flat arrays, and which positions train, validate and test (docs/workspace.md).
 
-Reads the artefact that `prepare` writes (docs/workspace.md); knows nothing of batches or models.
+Knows nothing of storage, batches or models.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from alphafuse.workspace import Workspace
-
 Split = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """All users, in the order of the shards.
+    """Some users.
 
     Attributes:
         items: [interactions], item indices, user after user, in time order.
@@ -62,22 +60,3 @@ class Sequences:
         index = (self.starts[users] + positions - kept)[:, None] + offsets
         valid = offsets < kept[:, None]
         return np.where(valid, self.items[np.where(valid, index, 0)], -1)
-
-
-def load_sequences(workspace: Workspace) -> Sequences:
-    """Read the sequences of a workspace.
-
-    Raises:
-        WorkspaceError: `prepare` has not finished, or a shard is damaged.
-    """
-    artifact = workspace.artifact("sequences")
-    table = pa.concat_tables([artifact.read_table(file.name) for file in artifact.require().files])
-    items = table["items"].combine_chunks()
-    lengths = np.asarray(items.value_lengths(), dtype=np.int64)
-    return Sequences(
-        items=items.flatten().to_numpy(),
-        starts=np.concatenate([[0], np.cumsum(lengths)]),
-        train_end=table["train_end"].to_numpy().astype(np.int64),
-        validation_end=table["validation_end"].to_numpy().astype(np.int64),
-        user_ids=table["user_id"],
-    )

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from alphafuse.data.catalog_lookup import find_ids
 from alphafuse.data.importers.columns import as_ids
 from alphafuse.data.importers.source import Source
-from alphafuse.data.sequences import Sequences, load_sequences
+from alphafuse.data.sequence_store import SequenceStore
+from alphafuse.data.sequences import Sequences
 from alphafuse.errors import DataError
 from alphafuse.workspace import Workspace
 
@@ -43,7 +44,7 @@ class Histories:
 
 def test_users(workspace: Workspace) -> Histories:
     """Every user with a test target, with all their interactions; all users where the split tests none."""
-    sequences = load_sequences(workspace)
+    sequences = SequenceStore(workspace).read_all()
     users = np.unique(sequences.targets("test")[0])
     return Histories(sequences, users if len(users) else np.arange(sequences.num_users), {})
 
@@ -81,7 +82,7 @@ def _has_histories(sources: Sequence[Source]) -> bool:
 
 
 def _known_users(workspace: Workspace, sources: Sequence[Source], counts: Counter[str]) -> Histories:
-    sequences = load_sequences(workspace)
+    sequences = SequenceStore(workspace).read_all()
     found = []
     for table in _read(sources, ["user_id"], counts):
         position = pc.index_in(table["user_id"], sequences.user_ids.combine_chunks())

@@ -1,12 +1,14 @@
 """Evaluates a model on the targets of a split: ranks over the full catalog, metrics, slices.
 
-Queries go through in batches; every rank computes the hidden states of its part of a batch and gets those of the
-others, so all ranks end with the same ranks and the same metrics.
+Users are read group by group, their queries go through in batches; every rank computes the hidden states of its part
+of a batch and gets those of the others, so all ranks end with the same ranks and the same metrics.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -14,11 +16,13 @@ import torch
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import EvaluateConfig
+from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.data.sequences import Sequences, Split
 from alphafuse.errors import DataError
 from alphafuse.evaluation.metrics import CatalogUse, ranking_metrics, tail_items
 from alphafuse.evaluation.ranking import CatalogRanking, Queries
 from alphafuse.items.partition import RowPartition
+from alphafuse.read_ahead import read_ahead
 from alphafuse.training.model import ScoringModel
 
 Similarity = Literal["cosine", "dot"]
@@ -27,7 +31,7 @@ Progress = Callable[[int, int], None]
 
 def validation_metrics(
     model: ScoringModel,
-    sequences: Sequences,
+    sequences: SequenceStore,
     split: Split,
     config: EvaluateConfig,
     communicator: Communicator,
@@ -38,13 +42,13 @@ def validation_metrics(
     Raises:
         DataError: the split has no targets.
     """
-    ranks = [ranks for ranks, _ in _rank_targets(model, sequences, split, config, communicator, similarity, 0)]
-    return ranking_metrics(np.concatenate(ranks), config.cutoffs)
+    answers = list(_rank_targets(model, sequences, split, config, communicator, similarity, 0))
+    return ranking_metrics(np.concatenate([answer.ranks for answer in answers]), config.cutoffs)
 
 
 def evaluate(
     model: ScoringModel,
-    sequences: Sequences,
+    sequences: SequenceStore,
     popularity: np.ndarray,
     config: EvaluateConfig,
     communicator: Communicator,
@@ -55,7 +59,7 @@ def evaluate(
 
     Args:
         popularity: [items], training interactions.
-        progress: called with (queries done, queries in all) after each batch.
+        progress: called with (users done, users in all) after each batch.
 
     Returns:
         `overall` metrics; `slices` by target item (`head`, `tail`: the less popular `tail_share` of the catalog,
@@ -67,16 +71,14 @@ def evaluate(
     """
     tail = tail_items(popularity, config.tail_share)
     use = CatalogUse(popularity, tail, config.cutoffs)
-    users, positions = sequences.targets("test")
-    targets = sequences.items[sequences.starts[users] + positions]
-    ranks = np.zeros(len(users), np.int64)
-    done = 0
-    top_k = max(config.cutoffs)
-    for batch_ranks, items in _rank_targets(model, sequences, "test", config, communicator, similarity, top_k):
-        ranks[done : done + len(batch_ranks)] = batch_ranks
-        use.add(items)
-        done += len(batch_ranks)
-        progress(done, len(users))
+    kept: list[_Answer] = []
+    for answer in _rank_targets(model, sequences, "test", config, communicator, similarity, max(config.cutoffs)):
+        use.add(answer.items)
+        kept.append(dataclasses.replace(answer, items=answer.items[:0]))  # top lists would fill the memory
+        progress(answer.users_done, int(sequences.users.sum()))
+    ranks = np.concatenate([answer.ranks for answer in kept])
+    targets = np.concatenate([answer.targets for answer in kept])
+    positions = np.concatenate([answer.positions for answer in kept])
     slices = {
         "items": {"head": ~tail[targets], "tail": tail[targets], "cold": popularity[targets] == 0},
         "histories": {"short": positions <= config.short_history, "long": positions > config.short_history},
@@ -103,27 +105,51 @@ def evaluate(
     }
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """A batch of queries with their answers.
+
+    Attributes:
+        positions: [queries], of the target in the user's sequence, which is the length of the whole history.
+        targets, ranks: [queries].
+        items: [queries, top_k], the best items.
+        users_done: users of the log up to the last query.
+    """
+
+    positions: np.ndarray
+    targets: np.ndarray
+    ranks: np.ndarray
+    items: np.ndarray
+    users_done: int
+
+
 def _rank_targets(
     model: ScoringModel,
-    sequences: Sequences,
+    store: SequenceStore,
     split: Split,
     config: EvaluateConfig,
     communicator: Communicator,
     similarity: Similarity,
     top_k: int,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Ranks [queries] and top lists [queries, top_k] of batch after batch of a split's targets, in their order."""
-    users, positions = sequences.targets(split)
-    if not len(users):
-        raise DataError(f"the split has no {split} targets; check data.split")
+) -> Iterator[_Answer]:
+    """Batch after batch of a split's targets, in the order of the users."""
     ranking = catalog_ranking(model, config, communicator, similarity)
-    for start in range(0, len(users), config.query_batch):
-        batch = slice(start, start + config.query_batch)
-        hidden = gather_hidden_states(model, sequences, users[batch], positions[batch], communicator)
-        targets = torch.from_numpy(sequences.items[sequences.starts[users[batch]] + positions[batch]])
-        seen = seen_items(sequences, users[batch], positions[batch]).to(hidden.device) if config.exclude_seen else None
-        ranked = ranking.rank(Queries(hidden, targets.to(hidden.device), seen), top_k)
-        yield ranked.ranks.cpu().numpy(), ranked.items.cpu().numpy()
+    first_user, answered = 0, False
+    for sequences in read_ahead(store.groups()):
+        all_users, all_positions = sequences.targets(split)
+        for start in range(0, len(all_users), config.query_batch):
+            batch = slice(start, start + config.query_batch)
+            users, positions = all_users[batch], all_positions[batch]
+            hidden = gather_hidden_states(model, sequences, users, positions, communicator)
+            targets = sequences.items[sequences.starts[users] + positions]
+            seen = seen_items(sequences, users, positions).to(hidden.device) if config.exclude_seen else None
+            ranked = ranking.rank(Queries(hidden, torch.from_numpy(targets).to(hidden.device), seen), top_k)
+            ranks, items = ranked.ranks.cpu().numpy(), ranked.items.cpu().numpy()
+            yield _Answer(positions, targets, ranks, items, first_user + int(users[-1]) + 1)
+            answered = True
+        first_user += sequences.num_users
+    if not answered:
+        raise DataError(f"the split has no {split} targets; check data.split")
 
 
 def catalog_ranking(

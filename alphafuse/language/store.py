@@ -99,7 +99,7 @@ class EmbeddingStore:
         order = np.argsort(file, kind="stable")
         used, starts = np.unique(file[order], return_index=True)
         for index, items in zip(used, np.split(order, starts[1:]), strict=True):
-            table = take_rows(self.vectors, files[index], row[items], ["embedding", "reason"])
+            table = self.vectors.take_rows(files[index], row[items], ["embedding", "reason"])
             vectors[items] = from_column(table["embedding"])[0]
             reasons = table["reason"].to_pylist()
             failures |= {int(item): reason for item, reason in zip(items, reasons, strict=True) if reason}
@@ -133,27 +133,6 @@ class EmbeddingStore:
     def discard_vectors(self) -> None:
         """Delete the vectors that committed shards were assembled from."""
         self.vectors.clear()
-
-
-def take_rows(artifact: Artifact, name: str, rows: np.ndarray, columns: Sequence[str]) -> pa.Table:
-    """Some rows of a Parquet file of an artefact, in the order asked for; reads only the row groups that hold them.
-
-    Raises:
-        WorkspaceError: the file is missing or damaged.
-    """
-    filesystem, path = artifact.folder.open()
-    try:
-        with filesystem.open_input_file(f"{path}/{name}") as stream:
-            parquet = pq.ParquetFile(stream)
-            sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
-            starts = np.cumsum([0, *sizes])
-            groups = np.searchsorted(starts, rows, side="right") - 1
-            needed, index = np.unique(groups, return_inverse=True)
-            table = parquet.read_row_groups(needed.tolist(), columns=list(columns))
-    except (OSError, pa.ArrowInvalid) as error:
-        raise artifact.damaged(name, error) from error
-    before = np.cumsum([0, *np.diff(starts)[needed]])[index]  # rows read before those of the row's group
-    return table.take(pa.array(before + rows - starts[groups]))
 
 
 def _columns(encoded: Encoded) -> dict[str, pa.Array]:

@@ -16,9 +16,10 @@ import torch
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config
-from alphafuse.data.batches import Batch, BatchOrder, training_samples
+from alphafuse.data.batches import Batch, BatchOrder
 from alphafuse.data.popularity import load_popularity
-from alphafuse.data.sequences import Sequences
+from alphafuse.data.sequence_store import SequenceStore
+from alphafuse.data.shuffle import SampleStream
 from alphafuse.errors import DataError
 from alphafuse.evaluation.evaluator import validation_metrics
 from alphafuse.events import Event, Listener
@@ -67,7 +68,6 @@ class Trainer:
         self,
         config: Config,
         workspace: Workspace,
-        sequences: Sequences,
         inputs: dict[str, Any],
         communicator: Communicator,
         device: torch.device,
@@ -76,22 +76,25 @@ class Trainer:
         self.progress = Progress()
         self._config = config
         self._workspace = workspace
-        self._sequences = sequences
+        self._sequences = SequenceStore(workspace)
         self._inputs = inputs
         self._communicator = communicator
         self._device = device
         self._listen = listen
-        samples = training_samples(sequences, config.model.history_length, config.train.positions)
+        train = config.train
+        samples = SampleStream(
+            self._sequences, config.model.history_length, train.positions, train.shuffle_users, config.seed
+        )
         if not len(samples):
             raise DataError("there is nothing to train on: no user has two training interactions; check data.split")
-        if not len(sequences.targets("validation")[0]):
+        if not self._sequences.has_validation_targets():
             raise DataError("there is nothing to choose the best weights by: no validation targets; check data.split")
-        self.order = BatchOrder(samples, config.train.batch_size, config.train.accumulation, config.seed)
+        self.order = BatchOrder(samples, train.batch_size, train.accumulation)
         self._objective = build_objective(config, workspace, communicator).to(device)
         self.table = build_table(config, workspace, self._objective.encoder, communicator, device)
-        self.engine = DenseEngine(self._objective, config.train, communicator.world_size)
-        popularity = load_popularity(workspace) if needs_popularity(config.train.loss) else None
-        self._step = TrainingStep(config.train, config.seed, self.table, self.engine, communicator, device, popularity)
+        self.engine = DenseEngine(self._objective, train, communicator.world_size)
+        popularity = load_popularity(workspace) if needs_popularity(train.loss) else None
+        self._step = TrainingStep(train, config.seed, self.table, self.engine, communicator, device, popularity)
         self._checkpoints = Checkpoints(workspace, inputs, communicator)
         self._epoch_loss = torch.zeros((), dtype=torch.float64, device=device)
 

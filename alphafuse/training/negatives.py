@@ -12,8 +12,9 @@ import torch
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import LossConfig, TrainConfig
-from alphafuse.data.batches import PADDING, Batch
+from alphafuse.data.batches import Batch
 from alphafuse.data.negatives import batch_negatives, shared_negatives, uniform_negatives
+from alphafuse.data.samples import PADDING
 from alphafuse.losses.sampled import log_weights
 
 

@@ -10,7 +10,8 @@ import torch
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import TrainConfig
-from alphafuse.data.batches import PADDING, Batch
+from alphafuse.data.batches import Batch
+from alphafuse.data.samples import PADDING
 from alphafuse.items.table import ItemTable
 from alphafuse.training.engine import DenseEngine
 from alphafuse.training.negatives import Negatives, NegativeSampler

@@ -1,68 +1,29 @@
-"""Training samples and their order, with hand-made sequences."""
+"""Steps and their parts, with hand-made sequences; and negatives."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
-import pyarrow as pa
 import pytest
+from sequence_cases import USERS, random_users, train_targets, write_sequences
 
-from alphafuse.data.batches import BatchOrder, training_samples
+from alphafuse.data.batches import BatchOrder
 from alphafuse.data.negatives import shared_negatives, uniform_negatives
-from alphafuse.data.sequences import Sequences
-
-
-def _sequences(*users: tuple[list[int], int]) -> Sequences:
-    """Users as (items, train_end)."""
-    lengths = [len(items) for items, _ in users]
-    ends = np.array([end for _, end in users])
-    return Sequences(
-        items=np.concatenate([items for items, _ in users]),
-        starts=np.concatenate([[0], np.cumsum(lengths)]),
-        train_end=ends,
-        validation_end=ends,
-        user_ids=pa.chunked_array([[f"user {number}" for number in range(len(users))]]),
-    )
-
-
-SEQUENCES = _sequences(([10, 11, 12, 13, 14, 15], 6), ([20, 21], 2), ([30, 31, 32], 0), ([40, 41, 42, 43], 3))
-
-
-def test_all_positions_windows() -> None:
-    samples = training_samples(SEQUENCES, 3, "all")
-    histories, targets = samples.arrays(np.arange(len(samples)))
-    rows = {(tuple(h), tuple(t)) for h, t in zip(histories.tolist(), targets.tolist(), strict=True)}
-    assert rows == {
-        ((12, 13, 14), (13, 14, 15)),
-        ((10, 11, -1), (11, 12, -1)),
-        ((20, -1, -1), (21, -1, -1)),
-        ((40, 41, -1), (41, 42, -1)),
-    }
-
-
-def test_last_position_samples() -> None:
-    samples = training_samples(SEQUENCES, 3, "last")
-    histories, targets = samples.arrays(np.arange(len(samples)))
-    rows = {(tuple(h), tuple(t)) for h, t in zip(histories.tolist(), targets.tolist(), strict=True)}
-    assert rows == {
-        ((10, -1, -1), (11, -1, -1)),
-        ((10, 11, -1), (-1, 12, -1)),
-        ((10, 11, 12), (-1, -1, 13)),
-        ((11, 12, 13), (-1, -1, 14)),
-        ((12, 13, 14), (-1, -1, 15)),
-        ((20, -1, -1), (21, -1, -1)),
-        ((40, -1, -1), (41, -1, -1)),
-        ((40, 41, -1), (-1, 42, -1)),
-    }
+from alphafuse.data.samples import Positions
+from alphafuse.data.shuffle import SampleStream
 
 
 @pytest.mark.parametrize("positions", ["all", "last"])
+@pytest.mark.parametrize("window_users", [2, 100])
 @pytest.mark.parametrize(("world_size", "accumulation"), [(1, 1), (2, 1), (3, 1), (1, 3), (2, 2)])
 def test_steps_hold_the_same_samples_however_they_are_divided(
-    positions: str, world_size: int, accumulation: int
+    tmp_path: Path, positions: Positions, window_users: int, world_size: int, accumulation: int
 ) -> None:
-    samples = training_samples(SEQUENCES, 2, positions)
-    reference = list(BatchOrder(samples, 3, 1, seed=5).epoch(1, 0, 0, 1))
-    order = BatchOrder(samples, 3, accumulation, seed=5)
+    store = write_sequences(tmp_path, random_users(9), users_per_block=2)
+    samples = SampleStream(store, 2, positions, window_users, seed=5)
+    reference = list(BatchOrder(samples, 3, 1).epoch(1, 0, 0, 1))
+    order = BatchOrder(samples, 3, accumulation)
     parts = [list(order.epoch(1, 0, rank, world_size)) for rank in range(world_size)]
     assert {len(part) for part in parts} == {len(reference)} == {order.steps_per_epoch}
     for step, (whole,) in enumerate(reference):
@@ -76,15 +37,27 @@ def test_steps_hold_the_same_samples_however_they_are_divided(
             assert batch.targets_per_part * world_size * accumulation == pytest.approx((whole.targets >= 0).sum())
 
 
-def test_every_sample_once_an_epoch_in_another_order_each_time() -> None:
-    order = BatchOrder(training_samples(SEQUENCES, 1, "last"), 3, 1, seed=5)
+@pytest.mark.parametrize("window_users", [2, 100])
+def test_every_sample_once_an_epoch_in_another_order_each_time(tmp_path: Path, window_users: int) -> None:
+    users = random_users(30)
+    store = write_sequences(tmp_path, users, users_per_block=2)
+    order = BatchOrder(SampleStream(store, 1, "last", window_users, seed=5), 3, 1)
 
-    def targets(epoch: int, first_step: int = 0) -> list[int]:
-        return [int(t) for (batch,) in order.epoch(epoch, first_step, 0, 1) for t in batch.targets.ravel()]
+    def steps(epoch: int, first_step: int = 0) -> list[list[int]]:
+        return [batch.targets.ravel().tolist() for (batch,) in order.epoch(epoch, first_step, 0, 1)]
 
-    assert sorted(targets(0)) == sorted(targets(1)) == [11, 12, 13, 14, 15, 21, 41, 42]
-    assert targets(0) == targets(0) != targets(1)
-    assert targets(0, first_step=1) == targets(0)[3:]
+    for epoch in range(2):
+        assert sorted(target for step in steps(epoch) for target in step) == train_targets(users)
+    assert steps(0) == steps(0) != steps(1)
+    for first_step in range(order.steps_per_epoch):
+        assert steps(0, first_step) == steps(0)[first_step:]
+    assert {len(step) for step in steps(0)[:-1]} == {3}
+
+
+def test_a_log_smaller_than_a_batch(tmp_path: Path) -> None:
+    order = BatchOrder(SampleStream(write_sequences(tmp_path, USERS, 1), 3, "all", 2, seed=5), 64, 1)
+    ((batch,),) = order.epoch(0, 0, 0, 1)
+    assert sorted(batch.targets[batch.targets >= 0].tolist()) == train_targets(USERS)
 
 
 def test_uniform_negatives_are_uniform_over_all_items_but_the_positive() -> None:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from multi_process import run_ranks
-from tiny_workspace import NUM_ITEMS, tiny_config, tiny_sequences, tiny_workspace
+from tiny_workspace import NUM_ITEMS, NUM_USERS, tiny_config, tiny_sequences, tiny_workspace
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config
-from alphafuse.data.sequences import load_sequences
+from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.errors import DataError
 from alphafuse.evaluation.evaluator import evaluate, validation_metrics
 from alphafuse.training.model import ScoringModel, build_objective, build_table
@@ -36,7 +36,7 @@ def _model(config: Config) -> ScoringModel:
 
 
 def _evaluate(config: Config, popularity: np.ndarray) -> tuple[dict[str, Any], dict[str, float], list[int]]:
-    sequences = load_sequences(Workspace(config.workspace))
+    sequences = SequenceStore(Workspace(config.workspace))
     model, done = _model(config), []
     result = evaluate(
         model, sequences, popularity, config.evaluate, Communicator(), config.similarity, lambda n, _: done.append(n)
@@ -87,7 +87,7 @@ def test_metrics_equal_plain_loops(tmp_path: Path, world_size: int, exclude: boo
     overall = _means([rank for rank, *_ in expected])
     assert {name: result["overall"][name] for name in overall} == pytest.approx(overall)
     assert (result["queries"], result["num_items"]) == (len(expected), NUM_ITEMS)
-    assert done[-1] == len(expected)
+    assert done[-1] == NUM_USERS
     assert len(done) == math.ceil(len(expected) / 4)
 
     head = set(sorted(range(NUM_ITEMS), key=lambda item: (-popularity[item], item))[: NUM_ITEMS // 5])
@@ -124,9 +124,7 @@ def test_a_slice_without_queries_has_no_metrics(tmp_path: Path) -> None:
 
 
 def test_a_split_without_targets_is_refused(tmp_path: Path) -> None:
-    tiny_workspace(tmp_path)
+    sequences = SequenceStore(tiny_workspace(tmp_path, validation_users=6))
     config = _config(tmp_path)
-    sequences = load_sequences(Workspace(config.workspace))
-    sequences.validation_end[:] = np.diff(sequences.starts)
     with pytest.raises(DataError, match=r"no test targets; check data\.split"):
         evaluate(_model(config), sequences, np.ones(NUM_ITEMS), config.evaluate, Communicator(), "dot", lambda *_: None)

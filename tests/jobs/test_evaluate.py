@@ -13,7 +13,7 @@ from tiny_workspace import tiny_config, tiny_model, tiny_workspace
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config
-from alphafuse.data.sequences import load_sequences
+from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.errors import WorkspaceError
 from alphafuse.events import Event, ignore
 from alphafuse.training.model import load_trained
@@ -36,7 +36,7 @@ def _set_up(folder: Path, workers: int) -> tuple[Config, Workspace]:
 
 def _ranks(config: Config, workspace: Workspace) -> np.ndarray:
     """Of every test target: 1 + the items with a larger cosine that the user has not seen before, in float64."""
-    model, sequences = load_trained(config, workspace, Communicator()), load_sequences(workspace)
+    model, sequences = load_trained(config, workspace, Communicator()), SequenceStore(workspace).read_all()
     ranks = []
     for user in range(sequences.num_users):
         items = sequences.of(user)

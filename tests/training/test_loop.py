@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ from torch.nn import functional
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config, SASRecConfig
-from alphafuse.data.batches import BatchOrder, training_samples
+from alphafuse.data.batches import BatchOrder
 from alphafuse.data.negatives import batch_negatives, shared_negatives, uniform_negatives
-from alphafuse.data.sequences import load_sequences
+from alphafuse.data.sequence_store import SequenceStore
+from alphafuse.data.shuffle import SampleStream
 from alphafuse.errors import DataError
 from alphafuse.items.encoders.base import ItemEncoder
 from alphafuse.training.loop import Trainer
@@ -35,7 +35,7 @@ class Killed(Exception):
 
 def _trainer(config: Config, events: list[Any]) -> Any:
     workspace = Workspace(config.workspace)
-    arguments = (config, workspace, load_sequences(workspace), INPUTS, Communicator(), torch.device("cpu"))
+    arguments = (config, workspace, INPUTS, Communicator(), torch.device("cpu"))
     return Trainer(*arguments, events.append)
 
 
@@ -60,8 +60,9 @@ def _plain_torch(config: Config) -> tuple[list[float], dict[str, torch.Tensor], 
     rows = encoder.initial_rows(0, NUM_ITEMS, config.seed)
     first, second = torch.zeros_like(rows), torch.zeros_like(rows)
     adam = torch.optim.Adam(backbone.parameters(), lr=1e-2, weight_decay=config.train.weight_decay)
-    samples = training_samples(load_sequences(workspace), 4, config.train.positions)
-    order = BatchOrder(samples, config.train.batch_size, 1, config.seed)
+    positions, users = config.train.positions, config.train.shuffle_users
+    samples = SampleStream(SequenceStore(workspace), 4, positions, users, config.seed)
+    order = BatchOrder(samples, config.train.batch_size, 1)
     loss_config, losses = config.train.loss, []
     for step, (batch,) in enumerate(list(order.epoch(0, 0, 0, 1))[:STEPS]):
         leaf = rows.clone().requires_grad_()
@@ -97,7 +98,7 @@ def _plain_torch(config: Config) -> tuple[list[float], dict[str, torch.Tensor], 
             elif loss_config.name == "gbce":
                 rate = 6 / (NUM_ITEMS - 1)
                 beta = rate * (loss_config.calibration * (1 - 1 / rate) + 1 / rate)
-                against = torch.log(1 - torch.sigmoid(logits[1:])).sum()
+                against = torch.log(torch.sigmoid(-logits[1:])).sum()  # 1 − σ(x), without the cancellation
                 terms.append(-(beta * torch.log(torch.sigmoid(logits[0])) + against) / len(logits))
             else:
                 terms.append(-functional.log_softmax(logits, dim=0)[0])
@@ -224,9 +225,6 @@ def test_checkpoint_loads_on_another_world_size(tmp_path: Path) -> None:
 
 def test_no_training_without_validation(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
-    workspace = tiny_workspace(tmp_path)
-    sequences = load_sequences(workspace)
-    whole = dataclasses.replace(sequences, train_end=sequences.validation_end)
-    arguments = (whole, INPUTS, Communicator(), torch.device("cpu"), [].append)
+    workspace = tiny_workspace(tmp_path, validation_users=0)
     with pytest.raises(DataError, match=r"no validation targets; check data\.split"):
-        Trainer(config, workspace, *arguments)
+        Trainer(config, workspace, INPUTS, Communicator(), torch.device("cpu"), [].append)

@@ -1,0 +1,84 @@
+"""The users' sequences on storage, read in blocks: a log may be larger than memory.
+
+A block is a row group of the artefact `sequences` (docs/workspace.md). Knows nothing of samples or of their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+import numpy as np
+import pyarrow as pa
+
+from alphafuse.data.sequences import Sequences
+from alphafuse.workspace import Workspace
+
+COLUMNS = ["user_id", "items", "train_end", "validation_end"]
+GROUP_USERS = 65_536
+"""Users of the groups in which all are read one after the other."""
+
+
+class SequenceStore:
+    """All users of a workspace, in the order of the shards.
+
+    Attributes:
+        users: int64 [blocks], users of each block.
+
+    Raises:
+        WorkspaceError: `prepare` has not finished, or a shard is damaged.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._artifact = workspace.artifact("sequences")
+        self._places: list[tuple[str, int]] = []  # file and row group of each block
+        users = []
+        for file in self._artifact.require().files:
+            with self._artifact.open_parquet(file.name) as parquet:
+                groups = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+            self._places += [(file.name, group) for group in range(len(groups))]
+            users += groups
+        self.users = np.array(users, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def read(self, blocks: Sequence[int]) -> Sequences:
+        """The users of some blocks, in the order of the blocks."""
+        table = self._table(blocks, COLUMNS)
+        items = table["items"].combine_chunks()
+        lengths = np.asarray(items.value_lengths(), np.int64)
+        return Sequences(
+            items=items.flatten().to_numpy(),
+            starts=np.concatenate([[0], np.cumsum(lengths)]),
+            train_end=table["train_end"].to_numpy().astype(np.int64),
+            validation_end=table["validation_end"].to_numpy().astype(np.int64),
+            user_ids=table["user_id"],
+        )
+
+    def read_all(self) -> Sequences:
+        """All users at once."""
+        return self.read(range(len(self)))
+
+    def groups(self) -> Iterator[Sequences]:
+        """All users in their order, as many blocks at a time as hold about `GROUP_USERS`."""
+        number = (np.cumsum(self.users) - self.users) // GROUP_USERS
+        for _, blocks in groupby(range(len(self)), lambda block: number[block]):
+            yield self.read(list(blocks))
+
+    def ends(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """`train_end` and `validation_end` of the users of each block."""
+        for block in range(len(self)):
+            table = self._table([block], ["train_end", "validation_end"])
+            yield table["train_end"].to_numpy().astype(np.int64), table["validation_end"].to_numpy().astype(np.int64)
+
+    def has_validation_targets(self) -> bool:
+        """Whether there is anything to validate on."""
+        return any((validation_end > np.maximum(train_end, 1)).any() for train_end, validation_end in self.ends())
+
+    def _table(self, blocks: Sequence[int], columns: Sequence[str]) -> pa.Table:
+        tables = []
+        for name, places in groupby((self._places[block] for block in blocks), lambda place: place[0]):
+            with self._artifact.open_parquet(name) as parquet:
+                tables.append(parquet.read_row_groups([group for _, group in places], columns=list(columns)))
+        return pa.concat_tables(tables)
