@@ -60,8 +60,8 @@ def draw_items(num_items: int, rank: int, steps: int) -> list[StepItems]:
 class OurStep:
     """The training step of this project: item table, DeepSpeed engine, `loss` of the configuration."""
 
-    def __init__(self, loss: dict[str, Any], num_items: int) -> None:
-        config = TrainConfig.model_validate({"positions": "last", "batch_size": BATCH, "loss": loss})
+    def __init__(self, loss: dict[str, Any], num_items: int, positions: str = "last") -> None:
+        config = TrainConfig.model_validate({"positions": positions, "batch_size": BATCH, "loss": loss})
         communicator, device = Communicator(), torch.device("cpu")
         torch.manual_seed(0)
         encoder = AlphaFuseEncoder(HIDDEN_DIM, NULL_DIM, "add", "zeros")
@@ -70,11 +70,14 @@ class OurStep:
         engine = DenseEngine(objective, config, communicator.world_size)
         self._step = TrainingStep(config, 0, table, engine, communicator, device)
         self._first = communicator.rank * BATCH
+        self._positions = positions
 
     def __call__(self, items: StepItems, step: int) -> None:
         targets = np.full_like(items.histories, PADDING)
+        if self._positions == "all":
+            targets[:, :-1] = items.histories[:, 1:]
         targets[:, -1] = items.targets
-        self._step([Batch(items.histories, targets, self._first, BATCH)], step, 1.0)
+        self._step([Batch(items.histories, targets, self._first, int((targets != PADDING).sum()))], step, 1.0)
 
 
 class PlainStep:

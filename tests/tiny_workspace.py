@@ -58,7 +58,7 @@ def tiny_sequences() -> list[list[int]]:
     return [generator.integers(NUM_ITEMS, size=generator.integers(3, 9)).tolist() for _ in range(NUM_USERS)]
 
 
-def tiny_workspace(folder: Path, validation_users: int = 3) -> Workspace:
+def tiny_workspace(folder: Path, validation_users: int = 3, row_group_size: int = 8192) -> Workspace:
     """Write the artefacts that training reads. The first 18 users train, the next ones validate, the rest tests."""
     workspace = Workspace(str(folder))
     inputs = {"made by": "hand"}
@@ -91,7 +91,8 @@ def tiny_workspace(folder: Path, validation_users: int = 3) -> Workspace:
     for name, shards in tables.items():
         artifact, first = workspace.artifact(name), 0
         for number, shard in enumerate(shards):
-            artifact.write_table(f"part-{number:05d}.parquet", shard, wanted, first_row=first)
+            name = f"part-{number:05d}.parquet"
+            artifact.write_table(name, shard, wanted, first_row=first, row_group_size=row_group_size)
             first += shard.num_rows
         artifact.commit(inputs)
     popularity = workspace.artifact("popularity")

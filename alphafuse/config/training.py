@@ -97,6 +97,8 @@ class TrainConfig(Section):
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     validate_every: Count = 1
     """Epochs between validations."""
+    validation_targets: Count | None = None
+    """How many of the validation targets, drawn once at random, a validation ranks the catalog for; null: all."""
     monitor: str = "ndcg@20"
     """Validation metric of early stopping and of the choice of the best weights."""
     patience: Count = 10

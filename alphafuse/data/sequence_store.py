@@ -72,9 +72,12 @@ class SequenceStore:
             table = self._table([block], ["train_end", "validation_end"])
             yield table["train_end"].to_numpy().astype(np.int64), table["validation_end"].to_numpy().astype(np.int64)
 
-    def has_validation_targets(self) -> bool:
-        """Whether there is anything to validate on."""
-        return any((validation_end > np.maximum(train_end, 1)).any() for train_end, validation_end in self.ends())
+    def num_validation_targets(self) -> int:
+        """Of all users."""
+        return sum(
+            int(np.maximum(validation_end - np.maximum(train_end, 1), 0).sum())
+            for train_end, validation_end in self.ends()
+        )
 
     def _table(self, blocks: Sequence[int], columns: Sequence[str]) -> pa.Table:
         tables = []

@@ -36,13 +36,17 @@ def validation_metrics(
     config: EvaluateConfig,
     communicator: Communicator,
     similarity: Similarity,
+    chosen: np.ndarray | None = None,
 ) -> dict[str, float]:
     """HR, NDCG and MRR at all cutoffs over the targets of a split. A collective.
+
+    Args:
+        chosen: int64 [targets], ascending: which of the targets count, by their place among all; None: all.
 
     Raises:
         DataError: the split has no targets.
     """
-    answers = list(_rank_targets(model, sequences, split, config, communicator, similarity, 0))
+    answers = list(_rank_targets(model, sequences, split, config, communicator, similarity, 0, chosen))
     return ranking_metrics(np.concatenate([answer.ranks for answer in answers]), config.cutoffs)
 
 
@@ -131,12 +135,17 @@ def _rank_targets(
     communicator: Communicator,
     similarity: Similarity,
     top_k: int,
+    chosen: np.ndarray | None = None,
 ) -> Iterator[_Answer]:
     """Batch after batch of a split's targets, in the order of the users."""
     ranking = catalog_ranking(model, config, communicator, similarity)
-    first_user, answered = 0, False
+    first_user, first_target, answered = 0, 0, False
     for sequences in read_ahead(store.groups()):
         all_users, all_positions = sequences.targets(split)
+        if chosen is not None:
+            low, high = np.searchsorted(chosen, [first_target, first_target + len(all_users)])
+            first_target, inside = first_target + len(all_users), chosen[low:high] - first_target
+            all_users, all_positions = all_users[inside], all_positions[inside]
         for start in range(0, len(all_users), config.query_batch):
             batch = slice(start, start + config.query_batch)
             users, positions = all_users[batch], all_positions[batch]

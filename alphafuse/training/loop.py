@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 
@@ -87,8 +88,7 @@ class Trainer:
         )
         if not len(samples):
             raise DataError("there is nothing to train on: no user has two training interactions; check data.split")
-        if not self._sequences.has_validation_targets():
-            raise DataError("there is nothing to choose the best weights by: no validation targets; check data.split")
+        self._validated = self._choose_validation_targets()
         self.order = BatchOrder(samples, train.batch_size, train.accumulation)
         self._objective = build_objective(config, workspace, communicator).to(device)
         self.table = build_table(config, workspace, self._objective.encoder, communicator, device)
@@ -173,6 +173,15 @@ class Trainer:
                 progress.stale += 1
             self._save()
 
+    def _choose_validation_targets(self) -> np.ndarray | None:
+        """The targets that every validation is about, by their place among all; None: all."""
+        total, wanted = self._sequences.num_validation_targets(), self._config.train.validation_targets
+        if not total:
+            raise DataError("there is nothing to choose the best weights by: no validation targets; check data.split")
+        if wanted is None or wanted >= total:
+            return None
+        return np.sort(np.random.default_rng(self._config.seed).choice(total, wanted, replace=False))
+
     def _validate(self) -> dict[str, float]:
         return validation_metrics(
             ScoringModel(self._objective, self.table, self._config.model.history_length),
@@ -181,6 +190,7 @@ class Trainer:
             self._config.evaluate,
             self._communicator,
             self._config.similarity,
+            self._validated,
         )
 
     def _stopped(self) -> str | None:

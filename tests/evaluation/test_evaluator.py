@@ -14,6 +14,7 @@ from tiny_workspace import NUM_ITEMS, NUM_USERS, tiny_config, tiny_sequences, ti
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config
+from alphafuse.data import sequence_store
 from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.errors import DataError
 from alphafuse.evaluation.evaluator import evaluate, validation_metrics
@@ -121,6 +122,21 @@ def test_a_slice_without_queries_has_no_metrics(tmp_path: Path) -> None:
         "queries": 0,
         **{f"{name}@{k}": None for name in ("hr", "ndcg", "mrr") for k in (1, 3)},
     }
+
+
+@pytest.mark.parametrize("users_per_group", [1, 2, 100])
+def test_chosen_targets_are_those_at_their_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, users_per_group: int
+) -> None:
+    monkeypatch.setattr(sequence_store, "GROUP_USERS", users_per_group)
+    tiny_workspace(tmp_path, row_group_size=1)
+    config = _config(tmp_path, exclude_seen=False)
+    ranks = [rank for rank, *_ in _expected_ranks(config, range(18, 21), exclude=False)]
+    chosen = np.array([1, 4, 5, len(ranks) - 1])
+    store = SequenceStore(Workspace(config.workspace))
+    found = validation_metrics(_model(config), store, "validation", config.evaluate, Communicator(), "cosine", chosen)
+    expected = _means([ranks[place] for place in chosen])
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
 
 
 def test_a_split_without_targets_is_refused(tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ from alphafuse.data.negatives import batch_negatives, shared_negatives, uniform_
 from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.data.shuffle import SampleStream
 from alphafuse.errors import DataError
+from alphafuse.evaluation.evaluator import validation_metrics
 from alphafuse.items.encoders.base import ItemEncoder
 from alphafuse.training.loop import Trainer
-from alphafuse.training.model import build_backbone, build_encoder
+from alphafuse.training.model import build_backbone, build_encoder, load_trained
 from alphafuse.workspace import Workspace
 
 STEPS = 3
@@ -221,6 +222,23 @@ def test_checkpoint_loads_on_another_world_size(tmp_path: Path) -> None:
     run_ranks(3, _train, config, 5)
     continued = run_ranks(2, _continue_elsewhere, config)[0]
     assert continued == pytest.approx(expected[4:], abs=1e-5)
+
+
+@pytest.mark.parametrize("wanted", [5, 10**6])
+def test_validation_on_some_targets(tmp_path: Path, wanted: int) -> None:
+    workspace = tiny_workspace(tmp_path)
+    config = tiny_config(tmp_path, validation_targets=wanted, max_epochs=1)
+    _, details = run_ranks(1, _train, config, None)[0]
+    total = sum(len(items) - 1 for items in tiny_sequences()[18:21])
+    chosen = np.arange(total)
+    if wanted < total:
+        chosen = np.sort(np.random.default_rng(config.seed).choice(total, wanted, replace=False))
+    model, communicator = load_trained(config, workspace, Communicator()), Communicator()
+    expected = validation_metrics(
+        model, SequenceStore(workspace), "validation", config.evaluate, communicator, config.similarity, chosen
+    )
+    assert details is not None
+    assert details["history"][0]["validation"] == pytest.approx(expected)
 
 
 def test_no_training_without_validation(tmp_path: Path) -> None:

@@ -1,0 +1,196 @@
+"""The stage `embed` beside plain `LLM.embed` of vLLM and sentence-transformers, on the same texts.
+
+    python -m benchmarks.embed --texts toys/items.parquet beauty/items.parquet --json benchmarks/results/embed.json
+
+All engines are started once; their start does not count. Of the stage everything else does: the plan, Ray Data, its
+actor, reading and writing. The texts are the first different ones of the column `text`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+
+from alphafuse.config import EmbedConfig
+from alphafuse.data.hashing import hash_texts
+from alphafuse.events import ignore
+from alphafuse.language.encoder import Encoded, TextEncoder
+from alphafuse.language.engines import make_encoder
+from alphafuse.language.model import LanguageModel
+from alphafuse.matrices import read_rows
+from alphafuse.workspace import Workspace, fingerprint
+from benchmarks.report import arguments, publish
+from jobs.embed import embed
+
+SHARD_ROWS = 10_000
+
+
+class TimedEncoder:
+    """An encoder that notes in `folder` how long each start of its engine takes."""
+
+    def __init__(self, encoder: TextEncoder, folder: str) -> None:
+        self._encoder = encoder
+        self._folder = folder
+
+    def identity(self) -> dict[str, Any]:
+        return self._encoder.identity()
+
+    def start(self) -> None:
+        begin = time.perf_counter()
+        self._encoder.start()
+        (Path(self._folder) / f"start-{os.getpid()}").write_text(str(time.perf_counter() - begin))
+
+    @property
+    def dim(self) -> int:
+        return self._encoder.dim
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        return self._encoder.encode(texts)
+
+
+class PlainVllm:
+    """What a user would write with vLLM alone; a process of its own."""
+
+    def __init__(self, folder: str, config: EmbedConfig) -> None:
+        from vllm import LLM
+
+        self._engine = LLM(
+            model=folder,
+            runner="pooling",
+            enforce_eager=True,
+            dtype=config.dtype,
+            max_model_len=config.max_length,
+        )
+
+    def embed(self, texts: Sequence[str]) -> tuple[float, np.ndarray]:
+        """Seconds, and the vectors as they come."""
+        begin = time.perf_counter()
+        outputs = self._engine.embed(list(texts), use_tqdm=False)
+        vectors = np.array([output.outputs.embedding for output in outputs], np.float32)
+        return time.perf_counter() - begin, vectors
+
+
+class PlainSentenceTransformers:
+    """What a user would write with sentence-transformers alone; a process of its own."""
+
+    def __init__(self, folder: str, config: EmbedConfig) -> None:
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        self._engine = SentenceTransformer(
+            folder, device="cpu", model_kwargs={"dtype": getattr(torch, config.dtype)}, local_files_only=True
+        )
+
+    def embed(self, texts: Sequence[str]) -> tuple[float, np.ndarray]:
+        """Seconds, and the vectors as they come."""
+        begin = time.perf_counter()
+        vectors = self._engine.encode(list(texts), batch_size=64, show_progress_bar=False, convert_to_tensor=True)
+        return time.perf_counter() - begin, vectors.float().numpy()
+
+
+def run_stage(texts: Sequence[str], config: EmbedConfig) -> tuple[float, np.ndarray]:
+    """Seconds of the whole stage but for the starts of its engines, and the stored vectors."""
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Workspace(folder)
+        write_catalog(workspace, texts)
+        begin = time.perf_counter()
+        embed(TimedEncoder(make_encoder(config), folder), config, workspace, ignore)
+        seconds = time.perf_counter() - begin
+        starts = [float(path.read_text()) for path in Path(folder).glob("start-*")]
+        return seconds - max(starts), read_rows(workspace.artifact("embeddings"), "embedding", 0, len(texts))
+
+
+def write_catalog(workspace: Workspace, texts: Sequence[str]) -> None:
+    """The catalog as `prepare` makes it."""
+    catalog, inputs = workspace.artifact("catalog"), {"benchmark": "embed"}
+    for shard, first in enumerate(range(0, len(texts), SHARD_ROWS)):
+        content = pa.array(texts[first : first + SHARD_ROWS], pa.string())
+        index = np.arange(first, first + len(content))
+        ids = [f"item {number}" for number in index]
+        table = pa.table(
+            [index, ids, content, content, hash_texts(content)],
+            ["item_index", "item_id", "text", "title", "text_hash"],
+        )
+        catalog.write_table(f"part-{shard:05d}.parquet", table, fingerprint(inputs), first_row=first)
+    catalog.commit(inputs)
+
+
+def read_texts(paths: Sequence[Path], count: int) -> list[str]:
+    """The first `count` different texts of the files."""
+    texts = dict.fromkeys(text for path in paths for text in pq.read_table(path, columns=["text"])["text"].to_pylist())
+    return [text for text in texts if text.strip()][:count]
+
+
+def environment(threads: int) -> Mapping[str, Any]:
+    """Of the plain engines' processes."""
+    variables = {
+        "OMP_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+    }
+    return {"env_vars": variables}
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--texts", type=Path, nargs="+", required=True, help="Parquet files with a column `text`")
+    parser.add_argument("--count", type=int, default=20_000)
+    parser.add_argument("--dtype", default=EmbedConfig().dtype, choices=["float32", "bfloat16"])
+    parser.add_argument("--workers", type=int, default=1, help="engines of the stage")
+    parser.add_argument("--threads", type=int, default=2, help="of all engines of a case together")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    texts = read_texts(options.texts, options.count)
+    config = EmbedConfig.model_validate(
+        {"dtype": options.dtype, "workers": options.workers, "cpus_per_worker": options.threads // options.workers}
+    )
+    ray.init(include_dashboard=False, log_to_driver=False)
+    folder = LanguageModel(config.model, None, config.dtype, config.max_length, True).folder()
+    cases: dict[str, Callable[[], tuple[float, np.ndarray]]] = {}
+    for name, engine in (("LLM.embed alone", PlainVllm), ("sentence-transformers alone", PlainSentenceTransformers)):
+        actor = ray.remote(engine).options(num_cpus=0, runtime_env=environment(options.threads)).remote(folder, config)
+        ray.get(actor.embed.remote(texts[:64]))
+        cases[name] = lambda actor=actor: ray.get(actor.embed.remote(texts))
+    cases["the stage embed"] = lambda: run_stage(texts, config)
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    vectors: dict[str, np.ndarray] = {}
+    for _ in range(options.rounds):
+        for name, case in cases.items():
+            elapsed, found = case()
+            seconds[name].append(elapsed)
+            vectors[name] = found / np.linalg.norm(found, axis=1, keepdims=True)
+    first = vectors["LLM.embed alone"]
+    rows = [
+        {
+            "case": name,
+            "seconds": median(seconds[name]),
+            "texts/s": len(texts) / median(seconds[name]),
+            "times LLM.embed": median(
+                own / other for own, other in zip(seconds["LLM.embed alone"], seconds[name], strict=True)
+            ),
+            "smallest cosine to LLM.embed": f"{float((vectors[name] * first).sum(axis=1).min()):.6f}",
+        }
+        for name in cases
+    ]
+    settings = {
+        "texts": len(texts), "mean characters": round(float(np.mean([len(text) for text in texts]))),
+        "dtype": config.dtype, "engines of the stage": config.workers, "threads": options.threads,
+        "batch_size": config.batch_size, "rounds": options.rounds,
+    }  # fmt: skip
+    publish("Embedding", settings, rows, options.json)
+
+
+if __name__ == "__main__":
+    main()

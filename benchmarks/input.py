@@ -1,0 +1,131 @@
+"""How fast the input pipeline hands out batches, beside the trainer that consumes them, with a log larger than memory.
+
+    python -m benchmarks.input --users 2000000 --json benchmarks/results/input.json
+
+A made-up log is written as `prepare` writes it. Each rank goes through its parts of an epoch without training: with the
+whole log in memory, with a window of a tenth, and with one of a hundredth of it. Beside that stands what the same ranks
+consume in training, with the training step of `benchmarks.step_time` at a million items and 1,024 shared negatives.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch.distributed as dist
+
+from alphafuse.data.batches import BatchOrder
+from alphafuse.data.samples import Positions
+from alphafuse.data.sequence_store import SequenceStore
+from alphafuse.data.shuffle import SampleStream
+from alphafuse.workspace import Workspace, fingerprint
+from benchmarks.processes import memory_mib, peak_memory_mib, run_ranks
+from benchmarks.report import arguments, publish
+from benchmarks.step_cases import BATCH, HISTORY, LOSSES, OurStep, draw_items
+
+NUM_ITEMS = 1_000_000
+SHARD_USERS = 200_000
+MEAN_ITEMS = 12
+TRAINER_STEPS = 30
+
+
+def write_log(folder: str, num_users: int) -> None:
+    """The artefact `sequences` of users with 5 to 19 items, all of which train."""
+    artifact, inputs = Workspace(folder).artifact("sequences"), {"benchmark": "input"}
+    generator = np.random.default_rng(0)
+    for number, first in enumerate(range(0, num_users, SHARD_USERS)):
+        lengths = generator.integers(5, 2 * MEAN_ITEMS - 4, min(SHARD_USERS, num_users - first))
+        items = pa.array(generator.integers(0, NUM_ITEMS, lengths.sum()))
+        ends = pa.array(lengths, pa.int32())
+        table = pa.table(
+            {
+                "user_id": pa.array([f"u{user}" for user in range(first, first + len(lengths))]),
+                "items": pa.LargeListArray.from_arrays(np.concatenate([[0], np.cumsum(lengths)]), items).cast(
+                    pa.list_(pa.int64())
+                ),
+                "train_end": ends,
+                "validation_end": ends,
+            }
+        )
+        artifact.write_table(f"part-{number:05d}.parquet", table, fingerprint(inputs), first_row=first)
+    artifact.commit(inputs)
+
+
+def go_through(folder: str, positions: Positions, window_users: int) -> dict[str, float]:
+    """One epoch of this rank's parts, not trained on."""
+    idle, begin = memory_mib(), time.perf_counter()
+    samples = SampleStream(SequenceStore(Workspace(folder)), HISTORY, positions, window_users, seed=1)
+    opened = time.perf_counter() - begin
+    order = BatchOrder(samples, BATCH * dist.get_world_size(), 1)
+    steps, own, longest = 0, 0, 0.0
+    begin = last = time.perf_counter()
+    for batches in order.epoch(0, 0, dist.get_rank(), dist.get_world_size()):
+        own += sum(len(batch.histories) for batch in batches)
+        steps += 1
+        longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
+    seconds = time.perf_counter() - begin
+    return {
+        "steps": steps,
+        "samples": own,
+        "seconds": seconds,
+        "opening s": opened,
+        "longest wait ms": 1e3 * longest,
+        "MiB": peak_memory_mib() - idle,
+    }
+
+
+def consume(positions: Positions) -> float:
+    """Seconds of a training step of this rank's batch."""
+    step = OurStep(LOSSES["infonce, 1,024 shared"], NUM_ITEMS, positions)
+    batches = draw_items(NUM_ITEMS, dist.get_rank(), TRAINER_STEPS + 5)
+    for number, batch in enumerate(batches[:5]):
+        step(batch, number)
+    dist.barrier()
+    begin = time.perf_counter()
+    for number, batch in enumerate(batches[5:], 5):
+        step(batch, number)
+    dist.barrier()
+    return (time.perf_counter() - begin) / TRAINER_STEPS
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--users", type=int, default=2_000_000)
+    parser.add_argument("--ranks", type=int, default=2)
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    modes: tuple[Positions, ...] = ("all", "last")
+    consumed = {mode: options.ranks * BATCH / max(run_ranks(options.ranks, consume, mode)) for mode in modes}
+    with tempfile.TemporaryDirectory() as folder:
+        write_log(folder, options.users)
+        size = sum(path.stat().st_size for path in Path(folder).rglob("*.parquet")) / 2**20
+        for mode, share in itertools.product(modes, (1, 10, 100)):
+            ranks = run_ranks(options.ranks, go_through, folder, mode, options.users // share)
+            assert len({rank["steps"] for rank in ranks}) == 1  # every rank takes as many steps
+            rate = sum(rank["samples"] for rank in ranks) / max(rank["seconds"] for rank in ranks)
+            rows.append(
+                {
+                    "positions": mode,
+                    "users in memory": options.users // share,
+                    "opening s": max(rank["opening s"] for rank in ranks),
+                    "samples/s": rate,
+                    "trainer's samples/s": consumed[mode],
+                    "times the trainer": rate / consumed[mode],
+                    "longest wait ms": max(rank["longest wait ms"] for rank in ranks),
+                    "MiB/rank": max(rank["MiB"] for rank in ranks),
+                }
+            )
+    settings = {
+        "users": options.users, "log MiB": round(size), "ranks": options.ranks, "batch/rank": BATCH,
+        "history": HISTORY,
+    }  # fmt: skip
+    publish("Input pipeline", settings, rows, options.json)
+
+
+if __name__ == "__main__":
+    main()
