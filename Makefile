@@ -2,10 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart setup torchrec system test lint types format constraints clean
+.PHONY: quickstart million setup torchrec system test lint types format constraints clean
 
 quickstart: setup
 	$(BIN)/alphafuse run configs/quickstart.yaml
+
+# About half an hour on two cores, 10 GB of disk.
+million: setup
+	$(BIN)/python -m benchmarks.million runs/million --json runs/million.json
 
 setup: .venv/.installed
 

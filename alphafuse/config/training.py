@@ -12,7 +12,7 @@ from alphafuse.config.section import Count, NonNegative, Positive, Section
 class LossConfig(Section):
     """What is minimised."""
 
-    name: Literal["infonce", "sampled_softmax", "softmax", "bce", "gbce"] = "infonce"
+    name: Literal["infonce", "sampled_softmax", "softmax", "bce", "gbce"] = "sampled_softmax"
     """`infonce`: cross entropy of the target among itself and sampled negatives; `softmax`: over the full, sharded
     catalog; `sampled_softmax`: an estimate of that, each negative weighing as many items as it stands for; `bce`:
     binary cross entropy against sampled negatives; `gbce`: the same, calibrated for the share that is sampled."""

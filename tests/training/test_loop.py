@@ -129,22 +129,25 @@ def _probability(config: Config, item: int) -> float:
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "shared": {},
-    "uniform": {"loss": {"negatives": "uniform", "num_negatives": 6}},
-    "uniform, last position": {"loss": {"negatives": "uniform", "num_negatives": 6}, "positions": "last"},
+    "shared": {"loss": {"name": "infonce", "num_negatives": 6}},
+    "uniform": {"loss": {"name": "infonce", "negatives": "uniform", "num_negatives": 6}},
+    "uniform, last position": {
+        "loss": {"name": "infonce", "negatives": "uniform", "num_negatives": 6},
+        "positions": "last",
+    },
     "bce, dot": {"loss": {"name": "bce", "similarity": "dot", "num_negatives": 6, "temperature": 1.0}},
     "gbce, dot": {"loss": {"name": "gbce", "similarity": "dot", "num_negatives": 6, "temperature": 1.0}},
     "softmax": {"loss": {"name": "softmax"}},
-    "shard-local": {"loss": {"negatives": "shard_local", "num_negatives": 6}},
-    "in batch": {"loss": {"negatives": "in_batch", "num_negatives": 6}},
+    "shard-local": {"loss": {"name": "infonce", "negatives": "shard_local", "num_negatives": 6}},
+    "in batch": {"loss": {"name": "infonce", "negatives": "in_batch", "num_negatives": 6}},
     "sampled softmax": {"loss": {"name": "sampled_softmax", "num_negatives": 6}},
     "sampled softmax, uniform": {"loss": {"name": "sampled_softmax", "negatives": "uniform", "num_negatives": 6}},
     "sampled softmax, shard-local": {
         "loss": {"name": "sampled_softmax", "negatives": "shard_local", "num_negatives": 6}
     },
     "sampled softmax, in batch": {"loss": {"name": "sampled_softmax", "negatives": "in_batch", "num_negatives": 6}},
-    "shared, accumulated": {"accumulation": 2},
-    "shared, rows faster": {"table_learning_rate": 3e-2},
+    "sampled softmax, accumulated": {"accumulation": 2},
+    "sampled softmax, rows faster": {"table_learning_rate": 3e-2},
 }
 
 
