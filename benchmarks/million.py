@@ -85,7 +85,7 @@ def popularity_metrics(config: Config, workspace: Workspace) -> dict[str, float]
 
 
 def alphafuse(*words: str) -> None:
-    subprocess.run([sys.executable, "-c", "from cluster.cli import main; main()", *words], check=True)
+    subprocess.run([Path(sys.executable).parent / "alphafuse", *words], check=True)
 
 
 def stage_times(workspace: Workspace, stage: str) -> tuple[float, float]:
