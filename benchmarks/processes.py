@@ -1,4 +1,4 @@
-"""Functions on the ranks of a gloo group, in the environment of training workers, and the memory of a process."""
+"""Functions on the ranks of a gloo group, and the memory of a process."""
 
 from __future__ import annotations
 
@@ -13,12 +13,23 @@ import torch.distributed as dist
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from alphafuse.config import TrainConfig
-from jobs.worker_group import worker_environment
+from jobs.worker_group import TUNING, worker_environment
 
 
-def run_ranks(world_size: int, function: Callable[..., Any], *arguments: Any, threads: int = 1) -> list[Any]:
-    """Call `function(*arguments)` on every rank of a new group; returns the ranks' results in order of rank."""
-    os.environ.update(worker_environment(TrainConfig(cpus_per_worker=threads)))
+def run_ranks(
+    world_size: int, function: Callable[..., Any], *arguments: Any, threads: int = 1, tuned: bool = True
+) -> list[Any]:
+    """Call `function(*arguments)` on every rank of a new group; returns the ranks' results in order of rank.
+
+    Args:
+        tuned: in the environment of training workers; else in the one that a user finds, but for the threads.
+    """
+    variables = worker_environment(TrainConfig(cpus_per_worker=threads))
+    for name, value in variables.items():
+        if tuned or name not in TUNING:
+            os.environ[name] = value
+        else:
+            os.environ.pop(name, None)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

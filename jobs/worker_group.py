@@ -25,6 +25,17 @@ from jobs.placement import require_places
 
 WorkerFunction = Callable[..., Any]
 
+TUNING = {
+    # Memory that a step frees stays in the process for the next one: by default glibc gives blocks of some MiB back to
+    # the system, and page faults then take a quarter of a step (docs/performance.md).
+    "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+    # Large tensors in large pages: rows from all over a table are then found without a walk through page tables.
+    "THP_MEM_ALLOC_ENABLE": "1",
+}
+"""Environment variables that speed a rank up and change no result."""
+
 
 def run_workers(
     stage: str, function: WorkerFunction, config: TrainConfig, arguments: dict[str, Any], listen: Listener
@@ -100,16 +111,7 @@ def _fit(settings: dict[str, Any], config: TrainConfig) -> Any:
 
 def worker_environment(config: TrainConfig) -> dict[str, str]:
     """Environment variables of a rank's process."""
-    environment = {
-        "OMP_NUM_THREADS": str(max(1, int(config.cpus_per_worker))),
-        # Memory that a step frees stays in the process for the next one: by default glibc gives blocks of some MiB
-        # back to the system, and page faults then take a quarter of a step (docs/performance.md).
-        "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
-        "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-        "MALLOC_TOP_PAD_": str(64 << 20),
-        # Large tensors in large pages: rows from all over a table are then found without a walk through page tables.
-        "THP_MEM_ALLOC_ENABLE": "1",
-    }
+    environment = {"OMP_NUM_THREADS": str(max(1, int(config.cpus_per_worker))), **TUNING}
     return environment if config.gpus_per_worker else environment | {"DS_ACCELERATOR": "cpu"}
 
 
