@@ -50,6 +50,8 @@ def cases(num_items: int, world_size: int, limits: dict[str, int]) -> dict[str, 
             chosen[f"ours, {name}"] = partial(OurStep, loss)
     if num_items <= limits["plain"]:
         chosen["nn.Embedding + Adam" + (" under DDP" if world_size > 1 else "")] = PlainStep
+    untuned = "infonce, 1,024 shared"
+    chosen[f"{untuned}, environment as found"] = partial(OurStep, LOSSES[untuned])
     chosen["lookup + update, ours"] = OurLookup
     if limits["torchrec"]:
         chosen["lookup + update, TorchRec"] = TorchRecLookup
@@ -57,6 +59,7 @@ def cases(num_items: int, world_size: int, limits: dict[str, int]) -> dict[str, 
 
 
 def is_ours(name: str) -> bool:
+    """Whether a case runs in the environment of our workers."""
     return "ours" in name
 
 
