@@ -68,9 +68,12 @@ class SequenceStore:
 
     def ends(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """`train_end` and `validation_end` of the users of each block."""
-        for block in range(len(self)):
-            table = self._table([block], ["train_end", "validation_end"])
-            yield table["train_end"].to_numpy().astype(np.int64), table["validation_end"].to_numpy().astype(np.int64)
+        for _, group in groupby(range(len(self)), lambda block: self._places[block][0]):  # a shard at a time
+            blocks = list(group)
+            table = self._table(blocks, ["train_end", "validation_end"])
+            cuts = np.cumsum(self.users[blocks])[:-1]
+            columns = [np.split(column.to_numpy().astype(np.int64), cuts) for column in table.columns]
+            yield from zip(*columns, strict=True)
 
     def num_validation_targets(self) -> int:
         """Of all users."""
