@@ -50,7 +50,7 @@ def cases(num_items: int, world_size: int, limits: dict[str, int]) -> dict[str, 
             chosen[f"ours, {name}"] = partial(OurStep, loss)
     if num_items <= limits["plain"]:
         chosen["nn.Embedding + Adam" + (" under DDP" if world_size > 1 else "")] = PlainStep
-    untuned = "infonce, 1,024 shared"
+    untuned = "infonce, 64 uniform per target"
     chosen[f"{untuned}, environment as found"] = partial(OurStep, LOSSES[untuned])
     chosen["lookup + update, ours"] = OurLookup
     if limits["torchrec"]:
