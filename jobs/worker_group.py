@@ -27,7 +27,7 @@ WorkerFunction = Callable[..., Any]
 
 TUNING = {
     # Memory that a step frees stays in the process for the next one: by default glibc gives blocks of some MiB back to
-    # the system, and page faults then take a quarter of a step (docs/performance.md).
+    # the system, and the next step pays for it in page faults (docs/performance.md).
     "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "MALLOC_TOP_PAD_": str(64 << 20),
