@@ -147,7 +147,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "sampled softmax, in batch": {"loss": {"name": "sampled_softmax", "negatives": "in_batch", "num_negatives": 6}},
     "sampled softmax, accumulated": {"accumulation": 2},
-    "sampled softmax, rows faster": {"table_learning_rate": 3e-2},
+    "shared, rows faster": {"loss": {"name": "infonce", "num_negatives": 6}, "table_learning_rate": 3e-2},
 }
 
 
