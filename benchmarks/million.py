@@ -38,10 +38,10 @@ STAGES = ("prepare", "embed", "decompose", "train", "evaluate", "recommend", "ex
 
 
 class Memory:
-    """Largest memory of this process's children together, sampled while a block runs; shared pages count once."""
+    """Memory of this process's children together, sampled while a block runs; shared pages count once."""
 
     def __init__(self) -> None:
-        self.peak_gib, self._begin, self._samples = 0.0, time.time(), list[tuple[float, float]]()
+        self._samples: list[tuple[float, float]] = []  # seconds since the epoch, GiB
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
@@ -54,7 +54,7 @@ class Memory:
         self._thread.join()
 
     def peak_between(self, start: float, stop: float) -> float:
-        """GiB, between two times in seconds since the epoch."""
+        """Largest GiB between two times in seconds since the epoch."""
         return max((gib for when, gib in self._samples if start <= when <= stop), default=0.0)
 
     def _watch(self) -> None:
