@@ -23,6 +23,9 @@ from alphafuse.events import Event, Listener
 from jobs.event_relay import EventRelay
 from jobs.placement import require_places
 
+WRAPPED_AS = ("cause", "health_check_failure", "__cause__")
+"""Where Ray's exceptions keep the one that they are about."""
+
 WorkerFunction = Callable[..., Any]
 
 TUNING = {
@@ -75,10 +78,12 @@ def _reason_to_restart(stage: str, failure: TrainingFailedError, last: bool) -> 
     for cause in causes:
         if isinstance(cause, AlphafuseError):
             raise cause from None
-    reason = (str(causes[0]).strip() or type(causes[0]).__name__).splitlines()[0]
+    # A worker that lost its peer reports a broken connection: the death of the peer says more.
+    first = next((cause for cause in causes if isinstance(cause, ray.exceptions.RayError)), causes[0])
+    reason = (str(first).strip() or type(first).__name__).splitlines()[0]
     if not last:
         return reason
-    if not isinstance(causes[0], ray.exceptions.RayError):
+    if not isinstance(first, ray.exceptions.RayError):
         raise failure  # a fault in the code, with its traceback
     raise ResourceError(
         f"the workers of {stage} died again and again, the last time with: {reason}. Most often a machine is out of "
@@ -147,7 +152,7 @@ def _failures(failure: TrainingFailedError) -> list[BaseException]:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The exception that the worker function raised, out of what Ray wraps around it."""
-    while (inner := getattr(error, "cause", None) or error.__cause__) is not None:
+    """The exception that the worker function raised, or the death of its process, out of what Ray wraps around it."""
+    while inner := next(filter(None, (getattr(error, name, None) for name in WRAPPED_AS)), None):
         error = inner
     return error
