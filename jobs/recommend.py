@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from alphafuse.collectives import Communicator
 from alphafuse.config import Config
 from alphafuse.data.catalog_lookup import find_items
 from alphafuse.data.importers.source import Source, find_sources
-from alphafuse.data.users import Histories, single_history, test_users, users_of
+from alphafuse.data.users import single_history, test_users, users_of
 from alphafuse.evaluation.evaluator import catalog_ranking
 from alphafuse.evaluation.recommendations import Recommendations, Recommended, rank_users
 from alphafuse.events import Event, Listener, ignore
@@ -98,12 +99,13 @@ def _recommend_on_worker(
     artifact = workspace.artifact("recommendations")
     written = artifact.committed_files(wanted)
     communicator.barrier()  # every rank has seen the same files before any is written
-    histories = test_users(workspace) if sources is None else users_of(workspace, sources)
     model = load_trained(config, workspace, communicator, device)
     ranking = catalog_ranking(model, config.evaluate, communicator, config.similarity)
-    for shard, start in enumerate(range(0, len(histories.users), USERS_PER_SHARD)):
+    counts: Counter[str] = Counter()
+    users = test_users(workspace) if sources is None else users_of(workspace, sources, counts)
+    done = 0
+    for shard, chunk in enumerate(chunk for histories in users for chunk in histories.split(USERS_PER_SHARD)):
         name = f"part-{shard:05d}.parquet"
-        chunk = Histories(histories.sequences, histories.users[start : start + USERS_PER_SHARD], {})
         if name not in written:
             items, scores = rank_users(
                 model,
@@ -117,12 +119,12 @@ def _recommend_on_worker(
             if communicator.rank == shard % communicator.world_size:
                 best = Recommendations(workspace.artifact("catalog"), chunk, items, scores)
                 details = {"examples": best.examples(EXAMPLES)} if shard == 0 else None
-                artifact.write_table(name, best.table, wanted, first_row=start, details=details)
+                artifact.write_table(name, best.table, wanted, first_row=done, details=details)
+        done += len(chunk.users)
         if communicator.rank == 0:
-            done, total = start + len(chunk.users), len(histories.users)
-            listen(Event("recommend", "progress", {"done": done, "total": total, "unit": "users"}))
+            listen(Event("recommend", "progress", {"done": done, "unit": "users"}))
     communicator.barrier()
-    return histories.counts
+    return dict(counts)
 
 
 def _recommend_history_on_worker(

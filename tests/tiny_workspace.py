@@ -94,7 +94,8 @@ def tiny_workspace(folder: Path, validation_users: int = 3, row_group_size: int 
             name = f"part-{number:05d}.parquet"
             artifact.write_table(name, shard, wanted, first_row=first, row_group_size=row_group_size)
             first += shard.num_rows
-        artifact.commit(inputs)
+        tested = sum(len(sequence) - 1 for sequence in items[18 + validation_users :])
+        artifact.commit(inputs, {"targets": {"test": tested}} if artifact.name == "sequences" else None)
     popularity = workspace.artifact("popularity")
     popularity.write_table("popularity.parquet", pa.table({"item_index": index, "count": counts}), wanted)
     popularity.commit(inputs)

@@ -1,6 +1,6 @@
 """Whom to recommend to: histories of the log's users, or histories given in a file.
 
-Knows nothing of models.
+All come as a stream, so that neither the log nor the file has to fit into memory. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -24,53 +24,60 @@ from alphafuse.workspace import Workspace
 
 @dataclass(frozen=True)
 class Histories:
-    """Users with their histories.
+    """Some users with their histories.
 
     Attributes:
         sequences: holds the histories; its split does not matter.
         users: [queries], position of each in `sequences`; the history is all its items.
-        counts: what was left out, by reason.
     """
 
     sequences: Sequences
     users: np.ndarray
-    counts: dict[str, int]
 
     @property
     def positions(self) -> np.ndarray:
         """[queries], lengths of the histories."""
         return np.diff(self.sequences.starts)[self.users]
 
+    def split(self, most: int) -> Iterator[Histories]:
+        """The same users, at most so many at a time."""
+        for start in range(0, len(self.users), most):
+            yield Histories(self.sequences, self.users[start : start + most])
 
-def test_users(workspace: Workspace) -> Histories:
+
+def test_users(workspace: Workspace) -> Iterator[Histories]:
     """Every user with a test target, with all their interactions; all users where the split tests none."""
-    sequences = SequenceStore(workspace).read_all()
-    users = np.unique(sequences.targets("test")[0])
-    return Histories(sequences, users if len(users) else np.arange(sequences.num_users), {})
+    tests = workspace.artifact("sequences").require().details["targets"]["test"] > 0
+    for sequences in SequenceStore(workspace).groups():
+        chosen = np.unique(sequences.targets("test")[0]) if tests else np.arange(sequences.num_users)
+        yield Histories(sequences, chosen)
 
 
-def users_of(workspace: Workspace, sources: Sequence[Source]) -> Histories:
-    """The users that a file lists: `user_id`, known from the log, or `user_id` and `history`, a list of item ids.
+def users_of(workspace: Workspace, sources: Sequence[Source], counts: Counter[str]) -> Iterator[Histories]:
+    """The users that a file lists: `user_id`, known from the log (and in its order), or `user_id` and `history`, a list
+    of item ids (in the order of the file).
 
-    Left out and counted: rows without an id, users that the log does not know, items that the catalog does not
-    know, and histories of which nothing remains.
+    Left out: rows without an id, users that the log does not know or that were named before, items that the catalog
+    does not know, and histories of which nothing remains.
+
+    Args:
+        counts: of what was left out, by reason; complete at the end of the stream.
 
     Raises:
         DataError: the file lacks a column, has one of another type, or nothing remains of it.
     """
-    counts: Counter[str] = Counter()
-    if _has_histories(sources):
-        histories = _given_histories(workspace, sources, counts)
-    else:
-        histories = _known_users(workspace, sources, counts)
-    if not len(histories.users):
+    nothing = True
+    find = _given_histories if _has_histories(sources) else _known_users
+    for histories in find(workspace, sources, counts):
+        nothing = nothing and not len(histories.users)
+        yield histories
+    if nothing:
         raise DataError(f"recommend.users: nothing is left of {sources[0].uri} ({dict(counts)})")
-    return histories
 
 
 def single_history(items: Sequence[int]) -> Histories:
     """One history, given as item indices."""
-    return Histories(_sequences(["history"], [np.array(items, np.int64)]), np.zeros(1, np.int64), {})
+    return Histories(_sequences(["history"], [np.array(items, np.int64)]), np.zeros(1, np.int64))
 
 
 def _has_histories(sources: Sequence[Source]) -> bool:
@@ -81,20 +88,19 @@ def _has_histories(sources: Sequence[Source]) -> bool:
     return True
 
 
-def _known_users(workspace: Workspace, sources: Sequence[Source], counts: Counter[str]) -> Histories:
-    sequences = SequenceStore(workspace).read_all()
-    found = []
-    for table in _read(sources, ["user_id"], counts):
-        position = pc.index_in(table["user_id"], sequences.user_ids.combine_chunks())
-        counts["users_not_in_the_log"] += position.null_count
-        found.append(position.drop_null().to_numpy())
-    users = np.concatenate(found).astype(np.int64) if found else np.zeros(0, np.int64)
-    return Histories(sequences, users, dict(counts))
+def _known_users(workspace: Workspace, sources: Sequence[Source], counts: Counter[str]) -> Iterator[Histories]:
+    named = [table["user_id"].combine_chunks() for table in _read(sources, ["user_id"], counts)]
+    all_named = pa.concat_arrays(named) if named else pa.array([], pa.string())
+    wanted = pc.unique(all_named)
+    counts["users_named_before"] += len(all_named) - len(wanted)
+    counts["users_not_in_the_log"] += len(wanted)
+    for sequences in SequenceStore(workspace).groups():
+        chosen = np.flatnonzero(pc.is_in(sequences.user_ids, wanted))
+        counts["users_not_in_the_log"] -= len(chosen)
+        yield Histories(sequences, chosen)
 
 
-def _given_histories(workspace: Workspace, sources: Sequence[Source], counts: Counter[str]) -> Histories:
-    names: list[str] = []
-    histories: list[np.ndarray] = []
+def _given_histories(workspace: Workspace, sources: Sequence[Source], counts: Counter[str]) -> Iterator[Histories]:
     for table in _read(sources, ["user_id", "history"], counts):
         column = table["history"].combine_chunks()
         if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
@@ -105,13 +111,14 @@ def _given_histories(workspace: Workspace, sources: Sequence[Source], counts: Co
         index = np.array([known.get(item, -1) for item in items.to_pylist()], np.int64)
         counts["items_not_in_the_catalog"] += int((index < 0).sum())
         ends = np.cumsum(np.asarray(pc.fill_null(pc.list_value_length(column), 0)))
-        for user_id, history in zip(table["user_id"].to_pylist(), np.split(index, ends[:-1]), strict=True):
-            if (history >= 0).any():
-                names.append(user_id)
-                histories.append(history[history >= 0])
-            else:
-                counts["users_without_a_known_item"] += 1
-    return Histories(_sequences(names, histories), np.arange(len(names)), dict(counts))
+        left = {
+            user: history[history >= 0]
+            for user, history in enumerate(np.split(index, ends[:-1]))
+            if history.max(initial=-1) >= 0
+        }
+        counts["users_without_a_known_item"] += len(table) - len(left)
+        names = table["user_id"].combine_chunks().take(pa.array(left, pa.int64())).to_pylist()
+        yield Histories(_sequences(names, list(left.values())), np.arange(len(left)))
 
 
 def _read(sources: Sequence[Source], columns: Sequence[str], counts: Counter[str]) -> Iterator[pa.Table]:

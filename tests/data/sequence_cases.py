@@ -32,7 +32,7 @@ def write_sequences(
         )
         name = f"part-{number:05d}.parquet"
         artifact.write_table(name, table, fingerprint(inputs), first_row=first, row_group_size=users_per_block)
-    artifact.commit(inputs)
+    artifact.commit(inputs, {"targets": {"test": sum(len(items) - max(end, 1) for items, end in users)}})
     return SequenceStore(Workspace(str(folder)))
 
 

@@ -78,12 +78,16 @@ def test_test_users_get_their_best_items(
 
 def test_users_by_id(tmp_path: Path) -> None:
     users = tmp_path / "users.parquet"
-    pq.write_table(pa.table({"user_id": ["user 3", None, "stranger", "user 0"]}), users)
+    pq.write_table(pa.table({"user_id": ["user 3", None, "stranger", "user 0", "user 3"]}), users)
     config, workspace = _set_up(tmp_path / "run", 2, users=str(users))
     found, warnings = _run(config, workspace)
-    assert list(found) == ["user 3", "user 0"]
+    assert list(found) == ["user 0", "user 3"]  # as in the log
     assert found["user 3"]["item_ids"] == [f"item {i}" for i in _best(config, workspace, tiny_sequences()[3])]
-    assert warnings == ["1 left out: rows without user id", "1 left out: users not in the log"]
+    assert warnings == [
+        "1 left out: rows without user id",
+        "1 left out: users named before",
+        "1 left out: users not in the log",
+    ]
 
 
 def test_given_histories(tmp_path: Path) -> None:
