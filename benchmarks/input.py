@@ -19,8 +19,9 @@ import numpy as np
 import pyarrow as pa
 import torch.distributed as dist
 
+from alphafuse.config import TrainConfig
 from alphafuse.data.batches import BatchOrder
-from alphafuse.data.samples import Positions
+from alphafuse.data.samples import Windowing
 from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.data.shuffle import SampleStream
 from alphafuse.workspace import Workspace, fingerprint
@@ -56,10 +57,11 @@ def write_log(folder: str, num_users: int) -> None:
     artifact.commit(inputs)
 
 
-def go_through(folder: str, positions: Positions, window_users: int) -> dict[str, float]:
+def go_through(folder: str, positions: str, window_users: int) -> dict[str, float]:
     """One epoch of this rank's parts, not trained on."""
     idle, begin = memory_mib(), time.perf_counter()
-    samples = SampleStream(SequenceStore(Workspace(folder)), HISTORY, positions, window_users, seed=1)
+    windowing = Windowing.of(TrainConfig.model_validate({"positions": positions}), HISTORY)
+    samples = SampleStream(SequenceStore(Workspace(folder)), windowing, window_users, seed=1)
     opened = time.perf_counter() - begin
     order = BatchOrder(samples, BATCH * dist.get_world_size(), 1)
     steps, own, longest = 0, 0, 0.0
@@ -79,7 +81,7 @@ def go_through(folder: str, positions: Positions, window_users: int) -> dict[str
     }
 
 
-def consume(positions: Positions) -> float:
+def consume(positions: str) -> float:
     """Seconds of a training step of this rank's batch."""
     step = OurStep(LOSSES["infonce, 1,024 shared"], NUM_ITEMS, positions)
     batches = draw_items(NUM_ITEMS, dist.get_rank(), TRAINER_STEPS + 5)
@@ -99,7 +101,7 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=2)
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    modes: tuple[Positions, ...] = ("all", "last")
+    modes = ("all", "last")
     consumed = {mode: options.ranks * BATCH / max(run_ranks(options.ranks, consume, mode)) for mode in modes}
     with tempfile.TemporaryDirectory() as folder:
         write_log(folder, options.users)

@@ -74,6 +74,9 @@ class TrainConfig(Section):
     gpus_per_worker: NonNegative = 0
     positions: Literal["all", "last"] = "all"
     """`all`: every position of a window predicts its next item in one causal pass; `last`: one sample per prefix."""
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """With `positions: all`: the share of a window, for users with more targets than one holds, that was in the window
+    before, and is now the history of the rest."""
     batch_size: Count = 64
     """Samples (windows or prefixes) of one optimizer step over all workers together."""
     shuffle_users: Count = 1_000_000

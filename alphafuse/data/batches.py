@@ -52,7 +52,7 @@ class BatchOrder:
         parts = world_size * self.accumulation
         for pieces in self._steps(epoch, first_step):
             size = sum(len(chosen) for _, chosen in pieces)
-            targets = sum(int(samples.num_targets[chosen].sum()) for samples, chosen in pieces)
+            targets = sum(samples.num_targets(chosen) for samples, chosen in pieces)
             batches = []
             for part in range(rank, parts, world_size):
                 start, stop = part * size // parts, (part + 1) * size // parts

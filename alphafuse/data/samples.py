@@ -1,72 +1,83 @@
-"""Training samples: stretches of users' training items. Knows nothing of the order they come in, or of models.
+"""Training samples: windows of users' training items. Knows nothing of the order they come in, or of models.
 
-`all` positions: a sample is a window in which every item after the first is a target; `last`: one history with one
-target.
+A window is a history and, behind each of its last items, the next item as a target. Every training target is one in
+exactly one window; a window overlaps the one before it, so that its first target has a history too.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Self
 
 import numpy as np
 
+from alphafuse.config import TrainConfig
 from alphafuse.data.sequences import Sequences
 
 PADDING = -1
-Positions = Literal["all", "last"]
+
+
+@dataclass(frozen=True)
+class Windowing:
+    """How the training targets of a user are cut into windows.
+
+    Attributes:
+        length: longest history.
+        first_targets: most targets of a user's first window, which starts with the user's first item.
+        new_targets: targets of every further window: its last ones.
+    """
+
+    length: int
+    first_targets: int
+    new_targets: int
+
+    @classmethod
+    def of(cls, config: TrainConfig, length: int) -> Self:
+        """The windows of `train.positions` and `train.overlap`."""
+        if config.positions == "last":
+            return cls(length, 1, 1)
+        return cls(length, length, max(length - round(config.overlap * length), 1))
+
+    def count(self, train_end: np.ndarray) -> np.ndarray:
+        """How many windows each user has: int64 [users]."""
+        targets = np.maximum(train_end - 1, 0)  # positions 1 … train_end − 1
+        further = -(-np.maximum(targets - self.first_targets, 0) // self.new_targets)
+        return np.where(targets > 0, 1 + further, 0)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples of some users: targets are the positions [first_target, first_target + num_targets) of a user."""
+    """The windows of some users: [first_target, stop) are positions of their user's targets, int64 [samples]."""
 
     sequences: Sequences
     users: np.ndarray
-    first_targets: np.ndarray
-    num_targets: np.ndarray
+    first_target: np.ndarray
+    stop: np.ndarray
     length: int
-    positions: Positions
 
     def __len__(self) -> int:
         return len(self.users)
 
+    def num_targets(self, chosen: np.ndarray) -> int:
+        """Targets of the chosen samples together."""
+        return int((self.stop[chosen] - self.first_target[chosen]).sum())
+
     def arrays(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Histories and targets, both int64 [samples, length] padded with −1, of the chosen samples."""
-        sequences, users, counts = self.sequences, self.users[chosen], self.num_targets[chosen]
-        ends = self.first_targets[chosen] + counts - 1  # position of the last target: the history stops before it
-        if self.positions == "last":
-            histories = sequences.histories(users, ends, self.length)
-            targets = np.full_like(histories, PADDING)
-            last = np.minimum(ends, self.length) - 1
-            targets[np.arange(len(chosen)), last] = sequences.items[sequences.starts[users] + ends]
-            return histories, targets
-        offsets = np.arange(self.length)
-        valid = offsets < counts[:, None]
-        index = np.where(valid, (sequences.starts[users] + self.first_targets[chosen])[:, None] + offsets, 1)
-        targets = np.where(valid, sequences.items[index], PADDING)
-        return np.where(valid, sequences.items[index - 1], PADDING), targets
+        users, stop = self.users[chosen, None], self.stop[chosen, None]
+        position = np.maximum(stop - self.length, 1) + np.arange(self.length)  # of the item after each of the history
+        inside = position < stop
+        index = np.where(inside, self.sequences.starts[users] + position, 1)
+        histories = np.where(inside, self.sequences.items[index - 1], PADDING)
+        wanted = inside & (position >= self.first_target[chosen, None])
+        return histories, np.where(wanted, self.sequences.items[index], PADDING)
 
 
-def samples_per_user(train_end: np.ndarray, length: int, positions: Positions) -> np.ndarray:
-    """How many samples the training targets of each user make: int64 [users]."""
-    targets = np.maximum(train_end - 1, 0)  # positions 1 … train_end − 1
-    return targets if positions == "last" else -(-targets // length)
-
-
-def training_samples(sequences: Sequences, length: int, positions: Positions) -> Samples:
-    """The samples of the training targets (docs/workspace.md).
-
-    Args:
-        length: longest history. With `all`, users with more targets than that get several windows that end where
-            the next begins, the latest one full: every target occurs once.
-    """
-    if positions == "last":
-        users, targets = sequences.targets("train")
-        return Samples(sequences, users, targets, np.ones_like(users), length, positions)
-    windows = samples_per_user(sequences.train_end, length, positions)
+def training_samples(sequences: Sequences, windowing: Windowing) -> Samples:
+    """The samples of the training targets (docs/workspace.md). A user's latest window ends with the latest target."""
+    windows = windowing.count(sequences.train_end)
     users = np.repeat(np.arange(sequences.num_users), windows)
     from_end = np.repeat(np.cumsum(windows), windows) - 1 - np.arange(len(users))  # 0: the user's latest window
-    stops = sequences.train_end[users] - from_end * length
-    starts = np.maximum(stops - length, 1)
-    return Samples(sequences, users, starts, stops - starts, length, positions)
+    stop = sequences.train_end[users] - from_end * windowing.new_targets
+    is_first = from_end == windows[users] - 1
+    return Samples(sequences, users, np.where(is_first, 1, stop - windowing.new_targets), stop, windowing.length)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alphafuse.data.samples import Positions, Samples, samples_per_user, training_samples
+from alphafuse.data.samples import Samples, Windowing, training_samples
 from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.read_ahead import read_ahead
 
@@ -32,17 +32,13 @@ class SampleStream:
     Opening reads one number per user, the end of the training items.
 
     Args:
-        length: longest history.
         window_users: users in memory at a time, at least those of one block; while a window is used, the next one is
             read. A log with fewer users is read once and shuffled as a whole.
     """
 
-    def __init__(self, store: SequenceStore, length: int, positions: Positions, window_users: int, seed: int) -> None:
-        self._store, self._length, self._positions = store, length, positions
-        self._window_users, self._seed = window_users, seed
-        self._counts = np.array(
-            [samples_per_user(train_end, length, positions).sum() for train_end, _ in store.ends()], np.int64
-        )
+    def __init__(self, store: SequenceStore, windowing: Windowing, window_users: int, seed: int) -> None:
+        self._store, self._windowing, self._window_users, self._seed = store, windowing, window_users, seed
+        self._counts = np.array([windowing.count(train_end).sum() for train_end, _ in store.ends()], np.int64)
         self._held: tuple[list[int], Samples] | None = None
 
     def __len__(self) -> int:
@@ -77,7 +73,7 @@ class SampleStream:
     def _read(self, blocks: list[int]) -> Samples:
         if self._held is None or self._held[0] != blocks:
             self._held = None  # two windows are in memory: this one, and the one in use
-            self._held = blocks, training_samples(self._store.read(blocks), self._length, self._positions)
+            self._held = blocks, training_samples(self._store.read(blocks), self._windowing)
         return self._held[1]
 
     def _generator(self, epoch: int, *place: int) -> np.random.Generator:

@@ -19,6 +19,7 @@ from alphafuse.collectives import Communicator
 from alphafuse.config import Config
 from alphafuse.data.batches import Batch, BatchOrder
 from alphafuse.data.popularity import load_popularity
+from alphafuse.data.samples import Windowing
 from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.data.shuffle import SampleStream
 from alphafuse.errors import DataError
@@ -83,9 +84,8 @@ class Trainer:
         self._device = device
         self._listen = listen
         train = config.train
-        samples = SampleStream(
-            self._sequences, config.model.history_length, train.positions, train.shuffle_users, config.seed
-        )
+        windowing = Windowing.of(train, config.model.history_length)
+        samples = SampleStream(self._sequences, windowing, train.shuffle_users, config.seed)
         if not len(samples):
             raise DataError("there is nothing to train on: no user has two training interactions; check data.split")
         self._validated = self._choose_validation_targets()

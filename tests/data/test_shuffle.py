@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from sequence_cases import random_users, train_targets, write_sequences
 
-from alphafuse.data.samples import Positions
+from alphafuse.data.samples import Windowing
 from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.data.shuffle import SampleStream
 
 USERS = random_users(60)
+ALL, LAST = Windowing(3, 3, 2), Windowing(3, 1, 1)
 
 
 def _targets(stream: SampleStream, epoch: int, first_sample: int = 0) -> list[list[int]]:
@@ -25,14 +26,14 @@ def _targets(stream: SampleStream, epoch: int, first_sample: int = 0) -> list[li
     return result
 
 
-def _stream(folder: Path, window_users: int, positions: Positions = "all", seed: int = 5) -> SampleStream:
-    return SampleStream(write_sequences(folder, USERS, 4, 20), 3, positions, window_users, seed)
+def _stream(folder: Path, window_users: int, windowing: Windowing = ALL, seed: int = 5) -> SampleStream:
+    return SampleStream(write_sequences(folder, USERS, 4, 20), windowing, window_users, seed)
 
 
-@pytest.mark.parametrize("positions", ["all", "last"])
+@pytest.mark.parametrize("windowing", [ALL, LAST], ids=["all", "last"])
 @pytest.mark.parametrize("window_users", [1, 10, 1000])
-def test_every_target_once_an_epoch(tmp_path: Path, window_users: int, positions: Positions) -> None:
-    stream = _stream(tmp_path, window_users, positions)
+def test_every_target_once_an_epoch(tmp_path: Path, window_users: int, windowing: Windowing) -> None:
+    stream = _stream(tmp_path, window_users, windowing)
     for epoch in range(2):
         samples = _targets(stream, epoch)
         assert len(samples) == len(stream)

@@ -17,6 +17,7 @@ from alphafuse.collectives import Communicator
 from alphafuse.config import Config, SASRecConfig
 from alphafuse.data.batches import BatchOrder
 from alphafuse.data.negatives import batch_negatives, shared_negatives, uniform_negatives
+from alphafuse.data.samples import Windowing
 from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.data.shuffle import SampleStream
 from alphafuse.errors import DataError
@@ -61,8 +62,8 @@ def _plain_torch(config: Config) -> tuple[list[float], dict[str, torch.Tensor], 
     rows = encoder.initial_rows(0, NUM_ITEMS, config.seed)
     first, second = torch.zeros_like(rows), torch.zeros_like(rows)
     adam = torch.optim.Adam(backbone.parameters(), lr=1e-2, weight_decay=config.train.weight_decay)
-    positions, users = config.train.positions, config.train.shuffle_users
-    samples = SampleStream(SequenceStore(workspace), 4, positions, users, config.seed)
+    windowing = Windowing.of(config.train, 4)
+    samples = SampleStream(SequenceStore(workspace), windowing, config.train.shuffle_users, config.seed)
     order = BatchOrder(samples, config.train.batch_size, 1)
     loss_config, losses = config.train.loss, []
     for step, (batch,) in enumerate(list(order.epoch(0, 0, 0, 1))[:STEPS]):
