@@ -67,7 +67,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     passes = 0 if nullspace_done else 1 if method == "gram" else num_passes(config.decompose.power_passes)
     progress = _Progress(listen, num_rows * (passes + 1))
     if not nullspace_done:
-        require_feasible(num_rows, dim, config.model.hidden_dim)
+        require_feasible(num_rows, dim, config.directions)
         covariance = _Covariance(config, workspace, shards, dim, progress)
         nullspace = _decompose(config, covariance, dim, method)
         progress.reach(num_rows * passes)  # the range finder may have needed fewer passes
@@ -134,12 +134,12 @@ class _Covariance:
             self.progress.add(sum(shard.rows for shard in group))
         self.moments = merged
         covariance = merged.covariance()
-        require_feasible(merged.count, self.dim, self.config.model.hidden_dim)
+        require_feasible(merged.count, self.dim, self.config.directions)
         return covariance
 
 
 def _decompose(config: Config, covariance: _Covariance, dim: int, method: str) -> NullSpace:
-    hidden_dim = config.model.hidden_dim
+    hidden_dim = config.directions
     if method == "gram":
         reference = _task(tasks.eigen, config)(covariance(None), _threads(config))
         values, vectors = result(reference)
@@ -204,7 +204,7 @@ def _method(config: Config, workspace: Workspace, num_rows: int, dim: int, num_s
     problem = Problem(
         num_items=num_rows,
         dim=dim,
-        num_directions=config.model.hidden_dim,
+        num_directions=config.directions,
         oversampling=config.decompose.oversampling,
         power_passes=config.decompose.power_passes,
         partials=min(num_shards, MAX_PARTIALS),
@@ -221,7 +221,7 @@ def _inputs(config: Config, workspace: Workspace, method: str) -> dict[str, Any]
         unused |= {"power_passes", "oversampling"}
     inputs: dict[str, Any] = {
         "decompose": config.decompose.model_dump(mode="json", exclude=unused),
-        "hidden_dim": config.model.hidden_dim,
+        "hidden_dim": config.directions,
         "method": method,
         "embeddings": workspace.artifact("embeddings").require().fingerprint,
     }

@@ -19,14 +19,17 @@ STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
 
 
 def needed_stages(config: Config, until: str | None = None) -> list[str]:
-    """The stages of a whole run, up to and including `until`. IDs alone need no embeddings.
+    """The stages of a whole run, up to and including `until`. What no part of the model
+    reads of the texts is left out.
 
     Raises:
         ConfigError: there is no stage `until`.
     """
     last = STAGES[-1] if until is None else until
-    needless = {"embed", "decompose"} if config.model.encoder.name == "id" else set()
-    return [stage for stage in STAGES[: _position(last) + 1] if stage not in needless]
+    read = {ARTIFACT_STAGES[name] for name in config.model.encoder.reads}
+    needed = read | {"embed"} if read else read
+    texts = {"embed", "decompose"}
+    return [stage for stage in STAGES[: _position(last) + 1] if stage not in texts or stage in needed]
 
 
 def redo(workspace: Workspace, stage: str) -> None:

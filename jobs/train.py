@@ -26,8 +26,8 @@ def training_inputs(config: Config, workspace: Workspace) -> dict[str, Any]:
         "validation": config.evaluate.model_dump(mode="json", include={"cutoffs", "similarity", "exclude_seen"}),
         "sequences": workspace.artifact("sequences").require().fingerprint,
     }
-    if config.model.encoder.name != "id":
-        inputs["features"] = workspace.artifact("features").require().fingerprint
+    for name in config.model.encoder.reads:
+        inputs[name] = workspace.artifact(name).require().fingerprint
     return inputs
 
 

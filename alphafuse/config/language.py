@@ -59,8 +59,10 @@ class DecomposeConfig(Section):
     """`gram`: exact, one pass; `randomized`: range finder with `power_passes`, no d×d matrix; `auto`: by cost."""
     scale: Positive = 40.0
     """Factor on the unit-norm embeddings; eigenvalues grow with its square."""
+    directions: Count | None = None
+    """Leading directions that are kept; null: `model.hidden_dim`."""
     null_dim: Count | None = 64
-    """Null-space directions among the `model.hidden_dim` kept ones."""
+    """Null-space directions among the kept ones."""
     null_threshold: Positive | None = None
     """Instead of `null_dim`: directions with an eigenvalue up to this belong to the null space."""
     row_energy: Annotated[float, Field(gt=0, lt=1)] | None = None

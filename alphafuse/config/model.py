@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from alphafuse.config.section import Count, Section
 
 
-class AlphaFuseConfig(Section):
+class EncoderSection(Section):
+    """Base of the encoders' sections."""
+
+    reads: ClassVar[tuple[Literal["features", "embeddings", "nullspace"], ...]] = ("features",)
+    """Artefacts of the texts that the method needs."""
+
+
+class AlphaFuseConfig(EncoderSection):
     """Frozen whitened text features, trainable ID embeddings in their null space (AlphaFuse §3.2)."""
 
     name: Literal["alphafuse"] = "alphafuse"
@@ -19,9 +26,10 @@ class AlphaFuseConfig(Section):
     """Of the ID embeddings; normal has unit variance, as the whitened features."""
 
 
-class IdConfig(Section):
+class IdConfig(EncoderSection):
     """Trainable ID embeddings alone, no text."""
 
+    reads = ()
     name: Literal["id"] = "id"
     initialization: Literal["zeros", "normal"] = "normal"
 

@@ -64,16 +64,21 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Config:
-        null_dim, hidden_dim = self.decompose.null_dim, self.model.hidden_dim
-        if self.model.encoder.name == "alphafuse" and null_dim is not None and null_dim >= hidden_dim:
+        null_dim = self.decompose.null_dim
+        if self.model.encoder.name == "alphafuse" and null_dim is not None and null_dim >= self.directions:
             raise ValueError(
-                f"decompose.null_dim ({null_dim}) must be smaller than model.hidden_dim ({hidden_dim}), "
-                "the rest of which is the row space"
+                f"decompose.null_dim ({null_dim}) must be smaller than the number of kept directions "
+                f"({self.directions}: decompose.directions, or model.hidden_dim), the rest of which is the row space"
             )
         valid = [f"{name}@{k}" for name in ("hr", "ndcg", "mrr") for k in self.evaluate.cutoffs]
         if self.train.monitor not in valid:
             raise ValueError(f"train.monitor {self.train.monitor!r} is not measured; valid: {', '.join(valid)}")
         return self
+
+    @property
+    def directions(self) -> int:
+        """How many directions of the language embeddings are kept."""
+        return self.decompose.directions or self.model.hidden_dim
 
     @property
     def similarity(self) -> Literal["cosine", "dot"]:

@@ -8,9 +8,8 @@ from torch import nn
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config
-from alphafuse.items.encoders.alphafuse import AlphaFuseEncoder
-from alphafuse.items.encoders.base import ItemEncoder
-from alphafuse.items.encoders.id import IdEncoder
+from alphafuse.items.encoders.base import FrozenFeatures, ItemEncoder
+from alphafuse.items.encoders.build import build_encoder
 from alphafuse.items.optimizer import RowAdam
 from alphafuse.items.table import ItemTable
 from alphafuse.matrices import iterate_rows
@@ -20,15 +19,6 @@ from alphafuse.training.objective import Objective
 from alphafuse.workspace import Workspace
 
 BLOCK_ROWS = 65_536
-
-
-def build_encoder(config: Config, workspace: Workspace) -> ItemEncoder:
-    """The encoder that `model.encoder` names; the cut between row and null space is the workspace's."""
-    encoder = config.model.encoder
-    if encoder.name == "id":
-        return IdEncoder(config.model.hidden_dim, encoder.initialization)
-    null_dim = workspace.artifact("nullspace").require().details["null_dim"]
-    return AlphaFuseEncoder(config.model.hidden_dim, null_dim, encoder.fusion, encoder.initialization)
 
 
 def build_backbone(config: Config) -> nn.Module:
@@ -43,7 +33,8 @@ def build_objective(config: Config, workspace: Workspace, communicator: Communic
         torch.manual_seed(config.seed)
         encoder = build_encoder(config, workspace)
         num_items = workspace.artifact("catalog").require().rows
-        return Objective(encoder, build_backbone(config), config.train.loss, num_items, communicator)
+        backbone = encoder.wrap(build_backbone(config))
+        return Objective(encoder, backbone, config.train.loss, num_items, communicator)
 
 
 def build_table(
@@ -51,19 +42,27 @@ def build_table(
 ) -> ItemTable:
     """This rank's part of the item table: its features from the workspace, its trainable rows at their start."""
     num_items = workspace.artifact("catalog").require().rows
-    columns = encoder.feature_columns
-    feature_dim = 0 if columns is None else columns.stop - columns.start
+    frozen = encoder.frozen
+    feature_dim = 0 if frozen is None else frozen.dim
     optimizer = RowAdam(weight_decay=config.train.weight_decay)
     table = ItemTable(num_items, feature_dim, encoder.trainable_dim, optimizer, communicator, device)
     start, stop = table.partition.range(communicator.rank)
     for first in range(start, stop, BLOCK_ROWS):
         last = min(first + BLOCK_ROWS, stop)
         table.trainable[first - start : last - start] = encoder.initial_rows(first, last, config.seed).to(device)
-    if columns is not None:
-        for first, block, _ in iterate_rows(workspace.artifact("features"), "features", start, stop):
-            rows = slice(first - start, first - start + len(block))
-            table.features[rows] = torch.tensor(block[:, columns], device=device)
+    if encoder.initialization == "features":
+        _read(FrozenFeatures("features", slice(0, encoder.trainable_dim)), workspace, start, table.trainable)
+    if frozen is not None:
+        _read(frozen, workspace, start, table.features)
     return table
+
+
+def _read(frozen: FrozenFeatures, workspace: Workspace, start: int, rows: torch.Tensor) -> None:
+    """Fill `rows` [rows, dim] with the features of the items from `start` on."""
+    column = {"features": "features", "embeddings": "embedding"}[frozen.artifact]
+    for first, block, _ in iterate_rows(workspace.artifact(frozen.artifact), column, start, start + len(rows)):
+        values = torch.tensor(block[:, frozen.columns], dtype=rows.dtype, device=rows.device)
+        rows[first - start : first - start + len(block)] = values * frozen.scale
 
 
 class ScoringModel:

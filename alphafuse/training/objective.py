@@ -91,6 +91,7 @@ class Objective(nn.Module):
         positive = (hidden * target_vectors).sum(dim=1) / self._loss.temperature  # [targets]
         if catalog is not None:
             return self._against_catalog(hidden, positive, catalog, step.log_weights)
+        aligned = self._alignment(rows, step, predicted) if self.encoder.alignment_weight else 0.0
         if step.negatives.dim() == 1:
             negative = hidden @ self._space(negatives).T  # [targets, count]
             negative = negative.masked_fill(step.negatives == step.targets[predicted][:, None], -torch.inf)
@@ -99,7 +100,25 @@ class Objective(nn.Module):
             negative = (chosen @ hidden[:, :, None]).squeeze(2)
             if self._loss.similarity == "cosine":  # dividing the products is cheaper than the vectors
                 negative = negative / torch.linalg.vector_norm(chosen, dim=2).clamp(min=SHORTEST)
-        return self._against_negatives(positive, negative / self._loss.temperature + step.log_weights)
+        return self._against_negatives(positive, negative / self._loss.temperature + step.log_weights) + aligned
+
+    def _alignment(self, rows: Rows, step: StepInput, predicted: torch.Tensor) -> torch.Tensor:
+        """InfoNCE between the encoder's two views of each target, against the second views of the step's negatives,
+        with cosines over the loss's temperature; summed over the targets, and weighted."""
+        first, second = (
+            functional.normalize(view, dim=1) for view in self.encoder.alignment_views(rows.features, rows.trainable)
+        )
+        _, target, negative = rows.inverse.split([step.histories.numel(), step.targets.numel(), step.negatives.numel()])
+        target = target[predicted.flatten()]  # [targets], as positions in the distinct rows
+        negative = negative.view(step.negatives.shape)
+        anchor = first[target]
+        positive = (anchor * second[target]).sum(dim=1)
+        if negative.dim() == 1:
+            against = (anchor @ second[negative].T).masked_fill(negative == target[:, None], -torch.inf)
+        else:
+            against = (second[negative] @ anchor[:, :, None]).squeeze(2)
+        temperature = self._loss.temperature
+        return self.encoder.alignment_weight * infonce(positive / temperature, against / temperature)
 
     def _against_negatives(self, positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
         """The loss of logits [targets] and [targets, count]."""

@@ -64,7 +64,7 @@ def test_ranking_goes_by_what_was_trained_unless_told() -> None:
         ("decompose.row_energy=0.9", "decompose: exactly one of null_dim, null_threshold, row_energy must be set"),
         (
             "decompose.null_dim=200",
-            "configuration: decompose.null_dim (200) must be smaller than model.hidden_dim (128)",
+            "configuration: decompose.null_dim (200) must be smaller than the number of kept directions (128",
         ),
         ("train.monitor=ndcg@7", "configuration: train.monitor 'ndcg@7' is not measured; valid: hr@1"),
         ("train.deepspeed.bf16=true", "train.deepspeed: `bf16` needs zero_stage 1 or 2"),

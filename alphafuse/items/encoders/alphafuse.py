@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from alphafuse.items.encoders.base import ItemEncoder
+from alphafuse.items.encoders.base import FrozenFeatures, ItemEncoder
 
 
 class AlphaFuseEncoder(ItemEncoder):
@@ -29,7 +29,7 @@ class AlphaFuseEncoder(ItemEncoder):
         self._fusion = fusion
         self._row_dim = hidden_dim - null_dim
         # `replace` never reads the null-space features, so they are neither stored nor sent.
-        self.feature_columns = slice(0, hidden_dim if fusion == "add" else self._row_dim)
+        self.frozen = FrozenFeatures("features", slice(0, hidden_dim if fusion == "add" else self._row_dim))
 
     def forward(self, features: torch.Tensor, trainable: torch.Tensor) -> torch.Tensor:
         if self._fusion == "replace":

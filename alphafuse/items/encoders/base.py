@@ -6,36 +6,72 @@ Where rows live and how they travel is the table's business; an encoder sees onl
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
 
+Initialization = Literal["zeros", "normal", "features"]
+
 # Rows are initialised in blocks with a seed each, so that a row's first value does not depend on the world size.
 INITIALIZATION_BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class FrozenFeatures:
+    """What a method reads of an item's text.
+
+    Attributes:
+        artifact: `features`: projections onto the kept directions (whitened, where the configuration says so);
+            `embeddings`: what the language model gave, which is of unit length by default.
+        columns: which of them.
+        scale: factor on the values.
+    """
+
+    artifact: Literal["features", "embeddings"]
+    columns: slice
+    scale: float = 1.0
+
+    @property
+    def dim(self) -> int:
+        return self.columns.stop - self.columns.start
 
 
 class ItemEncoder(nn.Module):
     """Base of the encoders.
 
     Attributes:
-        feature_columns: which columns of the stored features this method reads, or None where it reads none.
+        frozen: the features that this method reads, or None where it reads none.
         trainable_dim: width of the trainable rows (0: none).
-        initialization: of the trainable rows; "normal" has unit variance.
+        initialization: of the trainable rows; "normal" has unit variance, "features" takes the first `trainable_dim`
+            columns of the artefact `features`.
+        alignment_weight: of the loss that pulls the two views of `alignment_views` together; 0: there is none.
     """
 
-    feature_columns: slice | None
+    frozen: FrozenFeatures | None
     trainable_dim: int
-    initialization: Literal["zeros", "normal"]
+    initialization: Initialization
+    alignment_weight: float = 0.0
 
     @abstractmethod
     def forward(self, features: torch.Tensor, trainable: torch.Tensor) -> torch.Tensor:
-        """Map features [rows, feature_dim] and trainable [rows, trainable_dim] to [rows, hidden_dim]."""
+        """Map features [rows, feature_dim] and trainable [rows, trainable_dim] to item vectors [rows, dim]."""
+
+    def alignment_views(self, features: torch.Tensor, trainable: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two views of every item, [rows, any dim] each, for methods that align text and behaviour: the first view of a
+        target is to be nearer to its second view than to those of the step's negatives."""
+        raise NotImplementedError
+
+    def wrap(self, backbone: nn.Module) -> nn.Module:
+        """The backbone as the method uses it; most take it as it is."""
+        return backbone
 
     def initial_rows(self, start: int, stop: int, seed: int) -> torch.Tensor:
-        """First values of the trainable rows [start, stop): [stop − start, trainable_dim], float32."""
-        if self.initialization == "zeros":
+        """First values of the trainable rows [start, stop): [stop − start, trainable_dim], float32; zeros for
+        "features", which whoever builds the table fills in."""
+        if self.initialization != "normal":
             return torch.zeros(stop - start, self.trainable_dim)
         rows = np.empty((stop - start, self.trainable_dim), np.float32)
         for block in range(start // INITIALIZATION_BLOCK, -(-stop // INITIALIZATION_BLOCK)):

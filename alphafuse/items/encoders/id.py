@@ -14,7 +14,7 @@ class IdEncoder(ItemEncoder):
 
     def __init__(self, hidden_dim: int, initialization: Literal["zeros", "normal"]) -> None:
         super().__init__()
-        self.feature_columns = None
+        self.frozen = None
         self.trainable_dim = hidden_dim
         self.initialization = initialization
 

@@ -18,19 +18,19 @@ Z = torch.tensor([[0.1, 0.2], [0.3, 0.4]])
 def test_add_leaves_the_row_space_and_adds_in_the_null_space() -> None:
     encoder = AlphaFuseEncoder(4, 2, "add", "zeros")
     expected = torch.tensor([[1.0, 2.0, 3.1, 4.2], [5.0, 6.0, 7.3, 8.4]])
-    assert torch.equal(encoder(X[:, encoder.feature_columns], Z), expected)
+    assert torch.equal(encoder(X[:, encoder.frozen.columns], Z), expected)
 
 
 def test_replace_puts_ids_in_place_of_the_null_space() -> None:
     encoder = AlphaFuseEncoder(4, 2, "replace", "zeros")
-    features = X[:, encoder.feature_columns]
+    features = X[:, encoder.frozen.columns]
     assert features.shape == (2, 2)
     assert torch.equal(encoder(features, Z), torch.tensor([[1.0, 2.0, 0.1, 0.2], [5.0, 6.0, 0.3, 0.4]]))
 
 
 def test_id_is_the_identity() -> None:
     encoder = IdEncoder(2, "normal")
-    assert encoder.feature_columns is None
+    assert encoder.frozen is None
     assert torch.equal(encoder(torch.zeros(2, 0), Z), Z)
 
 
