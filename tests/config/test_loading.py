@@ -51,7 +51,7 @@ def test_ranking_goes_by_what_was_trained_unless_told() -> None:
         ("model.encoder={name: id, fusion: add}", "model.encoder.fusion: unknown key; valid keys here: name, init"),
         ("embed.null_dim=3", "embed.null_dim: unknown key; did you mean 'decompose.null_dim'?"),
         ("ray.zzz=3", "ray.zzz: unknown key; valid keys here: address, num_cpus"),
-        ("model.encoder.name=alphafuze", "model.encoder.name: must be one of 'alphafuse', 'id' (found 'alphafuze')"),
+        ("model.encoder.name=alphafuze", "model.encoder.name: must be one of 'alphafuse', 'id', 'morec', "),
         ("model.encoder.fusion=sum", "model.encoder.fusion: input should be 'add' or 'replace' (found 'sum')"),
         ("train.batch_size=many", "train.batch_size: input should be a valid integer"),
         ("train.batch_size=0", "train.batch_size: input should be greater than or equal to 1 (found 0)"),
