@@ -88,8 +88,8 @@ class Config(Section):
         if isinstance(encoder, AlignedSection) and (loss.name == "softmax" or loss.negatives == "shard_local"):
             chosen = "loss softmax" if loss.name == "softmax" else "negatives shard_local"
             raise ValueError(
-                f"the encoder {encoder.name!r} aligns text and ID against negatives that are looked up, and {chosen} looks "
-                "none up; take a sampled train.loss with negatives shared, uniform or in_batch"
+                f"the encoder {encoder.name!r} aligns text and ID against negatives that are looked up, and {chosen} "
+                "looks none up; take a sampled train.loss with negatives shared, uniform or in_batch"
             )
         if isinstance(encoder, AlphaFuseConfig) and encoder.euclidean and self.train.deepspeed.bf16:
             raise ValueError(

@@ -13,8 +13,8 @@ class EuclideanAlphaFuseEncoder(ItemEncoder):
     """h = y + U_null c, with y = s·e − μ the centred language embedding, neither whitened nor clipped.
 
     c is z itself where IDs are learnt in the singular space, or U_nullᵀ z where they are learnt in the Euclidean one.
-    With the fusion `replace`, y is first rid of its own part in the null space. The authors' code can also whiten y in its
-    row space. The map has no weights of its own.
+    With the fusion `replace`, y is first rid of its own part in the null space. (The authors' code can also whiten y in
+    its row space.) The map has no weights of its own.
 
     Args:
         basis: [embedding_dim, null_dim], U_null, orthonormal.

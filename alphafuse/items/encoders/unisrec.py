@@ -22,7 +22,7 @@ class UniSRecEncoder(TextOnlyEncoder):
 
 
 class ExpertMixture(nn.Module):
-    """v = Σ_k g_k v_k with g = softmax(x W₁ + δ), and in training alone δ = N(0, 1) · softplus(x W₂) (UniSRec, eq. 3–5).
+    """v = Σ_k g_k v_k, with g = softmax(x W₁ + δ) and δ = N(0, 1) · softplus(x W₂) in training (UniSRec, eq. 3–5).
 
     W₁ and W₂ begin as zeros, so that all experts weigh the same at first (Shazeer et al. 2017, appendix A).
     """

@@ -11,7 +11,7 @@ from alphafuse.items.encoders.text_only import Adapter, TextOnlyEncoder
 class WhitenRecEncoder(TextOnlyEncoder):
     """h = GELU(W x + b), with x the features in all kept directions, whitened by `decompose.standardize`.
 
-    Whitening is that of the principal components; the paper's (ZCA) differs from it by a rotation, which W can learn. The
+    Whitening is that of the principal components; the paper's (ZCA) differs by a rotation, which W can learn. The
     projection head is one layer, as in AlphaFuse's comparison, and the ensemble of WhitenRec+ is left out.
     """
 
