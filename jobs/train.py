@@ -28,6 +28,8 @@ def training_inputs(config: Config, workspace: Workspace) -> dict[str, Any]:
     }
     for name in config.model.encoder.reads:
         inputs[name] = workspace.artifact(name).require().fingerprint
+    if "embeddings" in config.model.encoder.reads:
+        inputs["scale"] = config.decompose.scale
     return inputs
 
 

@@ -13,12 +13,15 @@ import torch
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config, parse_config
 from alphafuse.matrices import to_column
+from alphafuse.nullspace.decomposition import NullSpace, save_nullspace
 from alphafuse.training.checkpoint import DENSE_FILE, write_table_rows
 from alphafuse.training.model import build_objective, build_table
 from alphafuse.workspace import Workspace, fingerprint
 
 NUM_ITEMS = 30
 HIDDEN_DIM = 8
+EMBEDDING_DIM = 12
+SCALE = 3.0
 NULL_DIM = 3
 NUM_USERS = 24
 
@@ -30,7 +33,7 @@ def tiny_config(folder: Path, **train: Any) -> Config:
             "workspace": str(folder),
             "seed": 7,
             "data": {"catalog": {"path": "items.parquet"}, "interactions": {"path": "log.parquet"}},
-            "decompose": {"null_dim": NULL_DIM},
+            "decompose": {"null_dim": NULL_DIM, "scale": SCALE},
             "model": {
                 "hidden_dim": HIDDEN_DIM,
                 "history_length": 4,
@@ -51,6 +54,29 @@ def tiny_config(folder: Path, **train: Any) -> Config:
 
 def tiny_features() -> np.ndarray:
     return np.random.default_rng(0).standard_normal((NUM_ITEMS, HIDDEN_DIM)).astype(np.float32)
+
+
+def tiny_embeddings() -> np.ndarray:
+    """Of unit length, as a language model gives them."""
+    vectors = np.random.default_rng(2).standard_normal((NUM_ITEMS, EMBEDDING_DIM)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def tiny_nullspace() -> NullSpace:
+    """Some orthonormal basis; `tiny_features` are not what it projects to."""
+    basis, _ = np.linalg.qr(np.random.default_rng(3).standard_normal((EMBEDDING_DIM, HIDDEN_DIM)))
+    eigenvalues = np.arange(HIDDEN_DIM, 0.0, -1.0)
+    return NullSpace(
+        mean=SCALE * tiny_embeddings().mean(axis=0, dtype=np.float64),
+        basis=basis,
+        eigenvalues=eigenvalues,
+        spectrum=eigenvalues,
+        total_variance=float(eigenvalues.sum()),
+        scale=SCALE,
+        null_dim=NULL_DIM,
+        standardize=True,
+        method="gram",
+    )
 
 
 def tiny_sequences() -> list[list[int]]:
@@ -77,9 +103,10 @@ def tiny_workspace(folder: Path, validation_users: int = 3, row_group_size: int 
             ),
         }
     )
+    tested = sum(len(sequence) - 1 for sequence in items[18 + validation_users :])
     counts = np.bincount(np.concatenate(items[:18]), minlength=NUM_ITEMS)
     catalog = pa.table({"item_index": index, "item_id": names, "text": names, "title": names})
-    features = tiny_features()
+    features, embeddings = tiny_features(), tiny_embeddings()
     tables = {
         "catalog": [catalog.slice(0, 20), catalog.slice(20)],
         "sequences": [users],
@@ -87,19 +114,20 @@ def tiny_workspace(folder: Path, validation_users: int = 3, row_group_size: int 
             pa.table({"item_index": index.slice(a, b - a), "features": to_column(features[a:b])})
             for a, b in ((0, 20), (20, NUM_ITEMS))
         ],
+        "embeddings": [pa.table({"item_index": index, "embedding": to_column(embeddings)})],
     }
+    details = {"sequences": {"targets": {"test": tested}}, "embeddings": {"dim": EMBEDDING_DIM}}
     for name, shards in tables.items():
         artifact, first = workspace.artifact(name), 0
         for number, shard in enumerate(shards):
             name = f"part-{number:05d}.parquet"
             artifact.write_table(name, shard, wanted, first_row=first, row_group_size=row_group_size)
             first += shard.num_rows
-        tested = sum(len(sequence) - 1 for sequence in items[18 + validation_users :])
-        artifact.commit(inputs, {"targets": {"test": tested}} if artifact.name == "sequences" else None)
+        artifact.commit(inputs, details.get(artifact.name))
     popularity = workspace.artifact("popularity")
     popularity.write_table("popularity.parquet", pa.table({"item_index": index, "count": counts}), wanted)
     popularity.commit(inputs)
-    workspace.artifact("nullspace").commit(inputs, {"null_dim": NULL_DIM, "row_dim": HIDDEN_DIM - NULL_DIM})
+    save_nullspace(tiny_nullspace(), workspace.artifact("nullspace"), inputs)
     return workspace
 
 

@@ -4,13 +4,27 @@ Every setting has one home here, with its default and its meaning, in the file o
 """
 
 from alphafuse.config.data import CatalogConfig, DataConfig, InteractionsConfig, SplitConfig
+from alphafuse.config.encoders import (
+    AlignedSection,
+    AlphaFuseConfig,
+    IdConfig,
+    IDreamRecConfig,
+    LLMESRConfig,
+    LLMInitConfig,
+    MoRecConfig,
+    RLMRecContrastiveConfig,
+    RLMRecGenerativeConfig,
+    UniSRecConfig,
+    WhitenRecConfig,
+)
 from alphafuse.config.language import DecomposeConfig, EmbedConfig
 from alphafuse.config.loading import load_config, parse_config
-from alphafuse.config.model import AlphaFuseConfig, IdConfig, ModelConfig, SASRecConfig
+from alphafuse.config.model import ModelConfig, SASRecConfig
 from alphafuse.config.training import DeepSpeedConfig, LossConfig, ScheduleConfig, TrainConfig
 from alphafuse.config.tree import Config, EvaluateConfig, RayConfig, RecommendConfig
 
 __all__ = [
+    "AlignedSection",
     "AlphaFuseConfig",
     "CatalogConfig",
     "Config",
@@ -19,16 +33,24 @@ __all__ = [
     "DeepSpeedConfig",
     "EmbedConfig",
     "EvaluateConfig",
+    "IDreamRecConfig",
     "IdConfig",
     "InteractionsConfig",
+    "LLMESRConfig",
+    "LLMInitConfig",
     "LossConfig",
+    "MoRecConfig",
     "ModelConfig",
+    "RLMRecContrastiveConfig",
+    "RLMRecGenerativeConfig",
     "RayConfig",
     "RecommendConfig",
     "SASRecConfig",
     "ScheduleConfig",
     "SplitConfig",
     "TrainConfig",
+    "UniSRecConfig",
+    "WhitenRecConfig",
     "load_config",
     "parse_config",
 ]

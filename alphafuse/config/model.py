@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from alphafuse.config.encoders import (
+    AlphaFuseConfig,
+    IdConfig,
+    IDreamRecConfig,
+    LLMESRConfig,
+    LLMInitConfig,
+    MoRecConfig,
+    RLMRecContrastiveConfig,
+    RLMRecGenerativeConfig,
+    UniSRecConfig,
+    WhitenRecConfig,
+)
 from alphafuse.config.section import Count, Section
-
-
-class EncoderSection(Section):
-    """Base of the encoders' sections."""
-
-    reads: ClassVar[tuple[Literal["features", "embeddings", "nullspace"], ...]] = ("features",)
-    """Artefacts of the texts that the method needs."""
-
-
-class AlphaFuseConfig(EncoderSection):
-    """Frozen whitened text features, trainable ID embeddings in their null space (AlphaFuse §3.2)."""
-
-    name: Literal["alphafuse"] = "alphafuse"
-    fusion: Literal["add", "replace"] = "add"
-    """`add`: IDs are added to the null-space coordinates; `replace`: they take their place."""
-    initialization: Literal["zeros", "normal"] = "zeros"
-    """Of the ID embeddings; normal has unit variance, as the whitened features."""
-
-
-class IdConfig(EncoderSection):
-    """Trainable ID embeddings alone, no text."""
-
-    reads = ()
-    name: Literal["id"] = "id"
-    initialization: Literal["zeros", "normal"] = "normal"
 
 
 def _tag(default: str) -> Discriminator:
@@ -42,7 +29,17 @@ def _tag(default: str) -> Discriminator:
 
 
 EncoderConfig = Annotated[
-    Annotated[AlphaFuseConfig, Tag("alphafuse")] | Annotated[IdConfig, Tag("id")], _tag("alphafuse")
+    Annotated[AlphaFuseConfig, Tag("alphafuse")]
+    | Annotated[IdConfig, Tag("id")]
+    | Annotated[MoRecConfig, Tag("morec")]
+    | Annotated[WhitenRecConfig, Tag("whitenrec")]
+    | Annotated[IDreamRecConfig, Tag("idreamrec")]
+    | Annotated[UniSRecConfig, Tag("unisrec")]
+    | Annotated[LLMInitConfig, Tag("llminit")]
+    | Annotated[RLMRecContrastiveConfig, Tag("rlmrec_con")]
+    | Annotated[RLMRecGenerativeConfig, Tag("rlmrec_gen")]
+    | Annotated[LLMESRConfig, Tag("llm_esr")],
+    _tag("alphafuse"),
 ]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from alphafuse.config.data import DataConfig
+from alphafuse.config.encoders import AlignedSection, AlphaFuseConfig
 from alphafuse.config.language import DecomposeConfig, EmbedConfig
 from alphafuse.config.model import ModelConfig
 from alphafuse.config.section import Count, Fraction, Section
@@ -64,16 +65,37 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Config:
-        null_dim = self.decompose.null_dim
-        if self.model.encoder.name == "alphafuse" and null_dim is not None and null_dim >= self.directions:
-            raise ValueError(
-                f"decompose.null_dim ({null_dim}) must be smaller than the number of kept directions "
-                f"({self.directions}: decompose.directions, or model.hidden_dim), the rest of which is the row space"
-            )
+        self._check_encoder()
         valid = [f"{name}@{k}" for name in ("hr", "ndcg", "mrr") for k in self.evaluate.cutoffs]
         if self.train.monitor not in valid:
             raise ValueError(f"train.monitor {self.train.monitor!r} is not measured; valid: {', '.join(valid)}")
         return self
+
+    def _check_encoder(self) -> None:
+        """What the method of the items wants of the other sections."""
+        encoder, loss, null_dim = self.model.encoder, self.train.loss, self.decompose.null_dim
+        decomposed = {"features", "nullspace"} & set(encoder.reads)
+        if decomposed and null_dim is not None and null_dim >= self.directions:
+            raise ValueError(
+                f"decompose.null_dim ({null_dim}) must be smaller than the number of kept directions "
+                f"({self.directions}: decompose.directions, or model.hidden_dim), the rest of which is the row space"
+            )
+        if encoder.width_of_features and self.directions != self.model.hidden_dim:
+            raise ValueError(
+                f"the encoder {encoder.name!r} takes the features as they are, so decompose.directions "
+                f"({self.directions}) must be model.hidden_dim ({self.model.hidden_dim}), or left out"
+            )
+        if isinstance(encoder, AlignedSection) and (loss.name == "softmax" or loss.negatives == "shard_local"):
+            chosen = "loss softmax" if loss.name == "softmax" else "negatives shard_local"
+            raise ValueError(
+                f"the encoder {encoder.name!r} aligns text and ID against negatives that are looked up, and {chosen} "
+                "looks none up; take a sampled train.loss with negatives shared, uniform or in_batch"
+            )
+        if isinstance(encoder, AlphaFuseConfig) and encoder.euclidean and self.train.deepspeed.bf16:
+            raise ValueError(
+                "train.deepspeed.bf16 would round the basis of the null space, which a euclidean id_space or "
+                "injection_space projects with; set it to false"
+            )
 
     @property
     def directions(self) -> int:

@@ -2,7 +2,7 @@
 
 Every rank scores the hidden states of all ranks against the items it owns, a block at a time; what travels are the
 hidden states and one number per target (the vocabulary-parallel cross entropy of Megatron-LM, Shoeybi et al. 2019,
-§3). Logits exist for one block at a time: the backward pass computes them again.
+§3). Logits exist for one block at a time: the backward pass computes them again, with the same random numbers.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def sharded_log_partition(
     # An empty sum first: for a rank without items, and so that the backward pass of every rank reaches the gathering.
     partial = [NOTHING + 0 * everyone.sum(dim=1)]
     for block in blocks:
-        partial.append(checkpoint(block_partition, everyone, block, use_reentrant=False, preserve_rng_state=False))
+        partial.append(checkpoint(block_partition, everyone, block, use_reentrant=False))
     own: torch.Tensor = _SumPartitions.apply(torch.stack(partial).logsumexp(dim=0), len(hidden), communicator)
     return own
 

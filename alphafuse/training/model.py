@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import safetensors.torch
 import torch
 from torch import nn
@@ -60,9 +63,11 @@ def build_table(
 def _read(frozen: FrozenFeatures, workspace: Workspace, start: int, rows: torch.Tensor) -> None:
     """Fill `rows` [rows, dim] with the features of the items from `start` on."""
     column = {"features": "features", "embeddings": "embedding"}[frozen.artifact]
-    for first, block, _ in iterate_rows(workspace.artifact(frozen.artifact), column, start, start + len(rows)):
-        values = torch.tensor(block[:, frozen.columns], dtype=rows.dtype, device=rows.device)
-        rows[first - start : first - start + len(block)] = values * frozen.scale
+    for first, block, present in iterate_rows(workspace.artifact(frozen.artifact), column, start, start + len(rows)):
+        values = frozen.scale * torch.tensor(block[:, frozen.columns], dtype=rows.dtype)
+        if frozen.mean is not None:
+            values[torch.from_numpy(present)] -= torch.from_numpy(frozen.mean)
+        rows[first - start : first - start + len(block)] = values.to(rows.device)
 
 
 class ScoringModel:
@@ -83,27 +88,32 @@ class ScoringModel:
 
     @torch.no_grad()
     def item_vectors(self) -> torch.Tensor:
-        """Encoded items of this rank: [rows of this rank, hidden_dim]."""
+        """Encoded items of this rank: [rows of this rank, dim]."""
         table, encoder = self._table, self._objective.encoder
-        hidden_dim = encoder(table.features[:0], table.trainable[:0]).shape[1]
-        vectors = torch.empty(len(table.trainable), hidden_dim, device=table.trainable.device)
-        for start in range(0, len(vectors), BLOCK_ROWS):
-            rows = slice(start, start + BLOCK_ROWS)
-            vectors[rows] = encoder(table.features[rows], table.trainable[rows])
+        with self._without_dropout():
+            dim = encoder(table.features[:0], table.trainable[:0]).shape[1]
+            vectors = torch.empty(len(table.trainable), dim, device=table.trainable.device)
+            for start in range(0, len(vectors), BLOCK_ROWS):
+                rows = slice(start, start + BLOCK_ROWS)
+                vectors[rows] = encoder(table.features[rows], table.trainable[rows])
         return vectors
 
     @torch.no_grad()
     def hidden_states(self, histories: torch.Tensor) -> torch.Tensor:
-        """States behind the histories, int64 [queries, length] padded with −1 at the end: [queries, hidden_dim].
+        """States behind the histories, int64 [queries, length] padded with −1 at the end: [queries, dim].
 
         A collective: every rank must call it equally often, if need be with no queries.
         """
         histories = histories.to(self._table.trainable.device)
+        with self._without_dropout():
+            return self._objective.hidden_states(self._table.lookup(histories), histories)
+
+    @contextlib.contextmanager
+    def _without_dropout(self) -> Iterator[None]:
         training = self._objective.training
         self._objective.eval()
-        states = self._objective.hidden_states(self._table.lookup(histories), histories)
+        yield
         self._objective.train(training)
-        return states
 
 
 def load_trained(

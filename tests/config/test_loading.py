@@ -51,7 +51,7 @@ def test_ranking_goes_by_what_was_trained_unless_told() -> None:
         ("model.encoder={name: id, fusion: add}", "model.encoder.fusion: unknown key; valid keys here: name, init"),
         ("embed.null_dim=3", "embed.null_dim: unknown key; did you mean 'decompose.null_dim'?"),
         ("ray.zzz=3", "ray.zzz: unknown key; valid keys here: address, num_cpus"),
-        ("model.encoder.name=alphafuze", "model.encoder.name: must be one of 'alphafuse', 'id' (found 'alphafuze')"),
+        ("model.encoder.name=alphafuze", "model.encoder.name: must be one of 'alphafuse', 'id', 'morec', "),
         ("model.encoder.fusion=sum", "model.encoder.fusion: input should be 'add' or 'replace' (found 'sum')"),
         ("train.batch_size=many", "train.batch_size: input should be a valid integer"),
         ("train.batch_size=0", "train.batch_size: input should be greater than or equal to 1 (found 0)"),
@@ -66,6 +66,15 @@ def test_ranking_goes_by_what_was_trained_unless_told() -> None:
             "decompose.null_dim=200",
             "configuration: decompose.null_dim (200) must be smaller than the number of kept directions (128",
         ),
+        (
+            "decompose.directions=256",
+            "configuration: the encoder 'alphafuse' takes the features as they are, so decompose.directions (256) must "
+            "be model.hidden_dim (128)",
+        ),
+        (
+            "model.encoder={frozen: false, fusion: replace}",
+            "model.encoder: frozen: false trains the features themselves",
+        ),
         ("train.monitor=ndcg@7", "configuration: train.monitor 'ndcg@7' is not measured; valid: hr@1"),
         ("train.deepspeed.bf16=true", "train.deepspeed: `bf16` needs zero_stage 1 or 2"),
     ],
@@ -74,6 +83,44 @@ def test_errors_name_the_path_and_the_remedy(tmp_path: Path, override: str, mess
     with pytest.raises(ConfigError) as error:
         _load(tmp_path, MINIMAL, override)
     assert str(error.value).startswith(message)
+
+
+ALIGNED = ("rlmrec_con", "rlmrec_gen", "llm_esr")
+
+
+@pytest.mark.parametrize("encoder", ["idreamrec", "llminit", "llm_esr"])
+def test_features_that_are_taken_as_they_are_fit_the_model(encoder: str) -> None:
+    with pytest.raises(ConfigError, match=f"the encoder '{encoder}' takes the features as they are"):
+        parse_config(_tree(model={"encoder": {"name": encoder}}, decompose={"directions": 256}))
+
+
+@pytest.mark.parametrize("encoder", [{"name": "whitenrec"}, {"name": "morec"}, {"injection_space": "euclidean"}])
+def test_other_methods_take_any_number_of_directions(encoder: dict[str, str]) -> None:
+    assert parse_config(_tree(model={"encoder": encoder}, decompose={"directions": 256})).directions == 256
+
+
+@pytest.mark.parametrize("encoder", ALIGNED)
+@pytest.mark.parametrize(
+    ("loss", "named"), [({"name": "softmax"}, "loss softmax"), ({"negatives": "shard_local"}, "negatives shard_local")]
+)
+def test_alignment_needs_negatives_that_are_looked_up(encoder: str, loss: dict[str, str], named: str) -> None:
+    with pytest.raises(ConfigError, match=f"the encoder '{encoder}' aligns text and ID .* and {named} looks none up"):
+        parse_config(_tree(model={"encoder": {"name": encoder}}, train={"loss": loss}))
+
+
+def test_a_null_space_is_not_asked_of_methods_that_read_none() -> None:
+    small = {"hidden_dim": 32}  # fewer than the 64 directions of the null space
+    for name in ("id", "morec", "unisrec", "rlmrec_con"):
+        assert parse_config(_tree(model={**small, "encoder": {"name": name}})).model.hidden_dim == 32
+    with pytest.raises(ConfigError, match=r"decompose\.null_dim \(64\) must be smaller"):
+        parse_config(_tree(model={**small, "encoder": {"name": "llminit"}}))
+
+
+def test_the_basis_of_the_null_space_is_not_rounded() -> None:
+    half = {"deepspeed": {"bf16": True, "zero_stage": 1}}
+    assert parse_config(_tree(train=half)).train.deepspeed.bf16
+    with pytest.raises(ConfigError, match="would round the basis of the null space"):
+        parse_config(_tree(train=half, model={"encoder": {"id_space": "euclidean"}}))
 
 
 def test_all_errors_are_named_at_once() -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from tiny_workspace import tiny_config, tiny_workspace
 
-from alphafuse.config import Config, IdConfig, parse_config
+from alphafuse.config import Config, IdConfig, MoRecConfig, parse_config
 from alphafuse.errors import ConfigError, ResourceError
 from alphafuse.events import Event
 from alphafuse.workspace import Workspace
@@ -74,6 +74,13 @@ def test_ids_alone_need_no_embeddings(tmp_path: Path) -> None:
     stages = pipeline.needed_stages(config.model_copy(update={"model": model}))
     assert stages == ["prepare", "train", "evaluate", "recommend", "export", "report"]
     assert pipeline.needed_stages(config) == list(pipeline.STAGES)
+
+
+def test_raw_embeddings_need_no_null_space(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    model = config.model.model_copy(update={"encoder": MoRecConfig()})
+    stages = pipeline.needed_stages(config.model_copy(update={"model": model}), "train")
+    assert stages == ["prepare", "embed", "train"]
 
 
 def test_redo_deletes_a_stage_and_what_follows(tmp_path: Path, ran: list[str]) -> None:

@@ -16,7 +16,7 @@ import torch
 from tiny_workspace import NUM_ITEMS, tiny_config, tiny_features, tiny_workspace
 
 from alphafuse.collectives import Communicator
-from alphafuse.config import Config
+from alphafuse.config import Config, parse_config
 from alphafuse.errors import DataError, ResourceError, WorkspaceError
 from alphafuse.events import Event
 from alphafuse.matrices import read_rows
@@ -167,3 +167,13 @@ def test_what_a_user_can_cure_comes_out_as_raised_and_at_once(tmp_path: Path) ->
     with pytest.raises(DataError, match="the cause"):
         run_workers("train", _raises, config.train, {"log": tmp_path / "log"}, lambda event: None)
     assert (tmp_path / "log").read_text() == "called\n"
+
+
+def test_the_scale_of_raw_embeddings_is_an_input(tmp_path: Path) -> None:
+    """Features have it in their fingerprint; raw embeddings are scaled as they are read."""
+    workspace, tree = tiny_workspace(tmp_path), tiny_config(tmp_path).model_dump(mode="json")
+    scales = {}
+    for name in ("morec", "llminit"):
+        tree["model"]["encoder"] = {"name": name}
+        scales[name] = train.training_inputs(parse_config(tree), workspace).get("scale")
+    assert scales == {"morec": tree["decompose"]["scale"], "llminit": None}

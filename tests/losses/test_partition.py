@@ -75,3 +75,19 @@ def test_softmax_equals_cross_entropy() -> None:
     losses = partition - (hidden * vectors[targets]).sum(dim=1)
     expected = functional.cross_entropy(hidden.double() @ vectors.double().T, targets, reduction="none")
     torch.testing.assert_close(losses.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_dropout_is_repeated_when_scores_are_computed_again() -> None:
+    hidden, vectors, _ = _inputs()
+    table = ItemTable(ITEMS, 0, DIM, RowAdam(), Communicator())
+    table.trainable.copy_(vectors)
+    gradients = []
+    for partition in (
+        lambda block, score: sharded_log_partition(hidden, [block], score, Communicator()),
+        lambda block, score: score(hidden, block).logsumexp(dim=1),
+    ):
+        block = table.local_block(0, ITEMS)
+        torch.manual_seed(1)
+        partition(block, lambda everyone, block: everyone @ functional.dropout(block.trainable).T).sum().backward()
+        gradients.append(block.trainable.grad)
+    torch.testing.assert_close(*gradients)

@@ -14,7 +14,13 @@ class AlphaFuseEncoder(ItemEncoder):
 
     The features x are ordered by descending eigenvalue, so the null space is their last `null_dim` columns.
     The map has no weights of its own.
+
+    Args:
+        id_basis: [embedding_dim, null_dim], U_null, to learn IDs in the space of the language embeddings: their
+            projections z U_null then take the place of z (the ablation "Euclidean ID, singular injection").
     """
+
+    id_basis: torch.Tensor | None
 
     def __init__(
         self,
@@ -22,17 +28,20 @@ class AlphaFuseEncoder(ItemEncoder):
         null_dim: int,
         fusion: Literal["add", "replace"],
         initialization: Literal["zeros", "normal"],
+        id_basis: torch.Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.trainable_dim = null_dim
+        self.trainable_dim = null_dim if id_basis is None else len(id_basis)
         self.initialization = initialization
+        self.register_buffer("id_basis", id_basis, persistent=False)
         self._fusion = fusion
         self._row_dim = hidden_dim - null_dim
         # `replace` never reads the null-space features, so they are neither stored nor sent.
         self.frozen = FrozenFeatures("features", slice(0, hidden_dim if fusion == "add" else self._row_dim))
 
     def forward(self, features: torch.Tensor, trainable: torch.Tensor) -> torch.Tensor:
+        ids = trainable if self.id_basis is None else trainable @ self.id_basis  # [rows, null_dim]
         if self._fusion == "replace":
-            return torch.cat([features, trainable], dim=1)
+            return torch.cat([features, ids], dim=1)
         row_space, null_space = features.tensor_split([self._row_dim], dim=1)
-        return torch.cat([row_space, null_space + trainable], dim=1)
+        return torch.cat([row_space, null_space + ids], dim=1)

@@ -28,11 +28,13 @@ class FrozenFeatures:
             `embeddings`: what the language model gave, which is of unit length by default.
         columns: which of them.
         scale: factor on the values.
+        mean: [columns], subtracted from the scaled values of items that have any; items without a text stay zero.
     """
 
     artifact: Literal["features", "embeddings"]
     columns: slice
     scale: float = 1.0
+    mean: np.ndarray | None = None
 
     @property
     def dim(self) -> int:

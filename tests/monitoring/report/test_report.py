@@ -51,7 +51,7 @@ class _Tags(html.parser.HTMLParser):
 def finished(tmp_path: Path) -> tuple[Config, Workspace]:
     """A workspace in which every stage before the report has committed something recognisable."""
     config, workspace = tiny_config(tmp_path), tiny_workspace(tmp_path)
-    for name in ("catalog", "sequences", "nullspace"):
+    for name in ("catalog", "sequences", "embeddings", "nullspace"):
         (tmp_path / name / "manifest.json").unlink()
     workspace.artifact("catalog").commit(
         {"made by": "hand"}, {"items": 30, "duplicate_ids_dropped": 7, "empty_texts": 0}
@@ -62,7 +62,8 @@ def finished(tmp_path: Path) -> tuple[Config, Workspace]:
     )
     encoder = {"engine": "vllm", "model": "org/model", "files": {"weights": "sha"}, "revision": None}
     reasons = {"quarantined_by_reason": {EVIL: 3}}
-    workspace.artifact("embeddings").commit({}, {"items": 30, "quarantined": 3, "encoder": encoder, **reasons})
+    embedded = {"items": 30, "quarantined": 3, "encoder": encoder, **reasons}
+    workspace.artifact("embeddings").commit({"made by": "hand"}, embedded)
     arrays = {
         "mean": np.zeros(12),
         "basis": np.eye(12, 8),

@@ -1,0 +1,34 @@
+"""What the methods share whose item vector is an ID embedding that a second loss aligns with the text."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from alphafuse.items.encoders.base import FrozenFeatures, ItemEncoder
+from alphafuse.items.encoders.text_only import Adapter
+
+
+class AlignedIdEncoder(ItemEncoder):
+    """h = z; the text e is read by the alignment alone.
+
+    Args:
+        embeddings: e.
+        alignment_weight: of the loss that `alignment_views` enters.
+    """
+
+    def __init__(self, embeddings: FrozenFeatures, hidden_dim: int, alignment_weight: float) -> None:
+        super().__init__()
+        self.frozen = embeddings
+        self.trainable_dim = hidden_dim
+        self.initialization = "normal"
+        self.alignment_weight = alignment_weight
+
+    def forward(self, features: torch.Tensor, trainable: torch.Tensor) -> torch.Tensor:
+        return trainable
+
+
+def two_layers(input_dim: int, output_dim: int) -> Adapter:
+    """The perceptron of RLMRec between text and behaviour, with a hidden layer half way between their widths."""
+    middle = (input_dim + output_dim) // 2
+    return Adapter(nn.Linear(input_dim, middle), nn.LeakyReLU(), nn.Linear(middle, output_dim))

@@ -1,0 +1,49 @@
+"""AlphaFuse's ablations that inject IDs in the space of the language embeddings (arXiv 2504.19218)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from alphafuse.items.encoders.base import FrozenFeatures, ItemEncoder
+
+
+class EuclideanAlphaFuseEncoder(ItemEncoder):
+    """h = y + U_null c, with y = s·e − μ the centred language embedding, neither whitened nor clipped.
+
+    c is z itself where IDs are learnt in the singular space, or U_nullᵀ z where they are learnt in the Euclidean one.
+    With the fusion `replace`, y is first rid of its own part in the null space. (The authors' code can also whiten y in
+    its row space.) The map has no weights of its own.
+
+    Args:
+        basis: [embedding_dim, null_dim], U_null, orthonormal.
+        mean: [embedding_dim], μ, of the scaled embeddings.
+        scale: s.
+    """
+
+    basis: torch.Tensor
+
+    def __init__(
+        self,
+        basis: torch.Tensor,
+        mean: torch.Tensor,
+        scale: float,
+        id_space: Literal["singular", "euclidean"],
+        fusion: Literal["add", "replace"],
+        initialization: Literal["zeros", "normal"],
+    ) -> None:
+        super().__init__()
+        embedding_dim, null_dim = basis.shape
+        self.frozen = FrozenFeatures("embeddings", slice(0, embedding_dim), scale, mean.numpy())
+        self.trainable_dim = null_dim if id_space == "singular" else embedding_dim
+        self.initialization = initialization
+        self.register_buffer("basis", basis, persistent=False)
+        self._id_space = id_space
+        self._fusion = fusion
+
+    def forward(self, features: torch.Tensor, trainable: torch.Tensor) -> torch.Tensor:
+        coordinates = trainable if self._id_space == "singular" else trainable @ self.basis  # [rows, null_dim]
+        if self._fusion == "replace":
+            coordinates = coordinates - features @ self.basis
+        return features + coordinates @ self.basis.T

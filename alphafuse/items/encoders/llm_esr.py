@@ -1,0 +1,74 @@
+"""LLM-ESR: an ID view and a text view of every item, which attend to one another (Liu et al. 2024)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from alphafuse.items.encoders.base import FrozenFeatures, ItemEncoder
+from alphafuse.items.encoders.text_only import Adapter
+
+
+class LLMESREncoder(ItemEncoder):
+    """h = [z; A(e)]: ID embeddings that begin as the features, beside the scaled language embeddings e through an
+    adapter A of two linear layers (LLM-ESR §3.2).
+
+    The second loss aligns the two views of an item: z_i with A(e_i) against the A(e_j) of the step's negatives. It is
+    an option of the authors' code. The paper's retrieval-augmented self-distillation (§3.3), which pulls the state of a
+    user to those of similar users, is left out: it needs an index over the users.
+    """
+
+    def __init__(self, embeddings: FrozenFeatures, hidden_dim: int, alignment_weight: float) -> None:
+        super().__init__()
+        self.frozen = embeddings
+        self.trainable_dim = hidden_dim
+        self.initialization = "features"
+        self.alignment_weight = alignment_weight
+        middle = embeddings.dim // 2
+        self.adapter = Adapter(nn.Linear(embeddings.dim, middle), nn.Linear(middle, hidden_dim))
+
+    def forward(self, features: torch.Tensor, trainable: torch.Tensor) -> torch.Tensor:
+        return torch.cat([trainable, self.adapter(features)], dim=1)  # [rows, 2 · hidden_dim]
+
+    def alignment_views(self, features: torch.Tensor, trainable: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return trainable, self.adapter(features)
+
+    def wrap(self, backbone: nn.Module) -> nn.Module:
+        return DualView(backbone, self.trainable_dim)
+
+
+class DualView(nn.Module):
+    """One backbone on both views of a history, after cross attention between them (LLM-ESR §3.2).
+
+    Different from the paper: attention is causal, since every position may predict, and positions enter in the
+    backbone, behind it.
+    """
+
+    def __init__(self, backbone: nn.Module, hidden_dim: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.texts_to_ids = CrossAttention(hidden_dim)
+        self.ids_to_texts = CrossAttention(hidden_dim)
+
+    def forward(self, item_vectors: torch.Tensor, at: torch.Tensor | None = None) -> torch.Tensor:
+        """Map item vectors [batch, length, 2 · hidden_dim] to the states of all positions, the same shape, or with `at`
+        (int64 [batch]) to those at one position of each history, [batch, 2 · hidden_dim]."""
+        ids, texts = item_vectors.chunk(2, dim=2)  # [batch, length, hidden_dim] each
+        views = torch.cat([self.texts_to_ids(texts, ids), self.ids_to_texts(ids, texts)])
+        states = self.backbone(views, None if at is None else at.repeat(2))
+        return torch.cat(states.chunk(2), dim=-1)
+
+
+class CrossAttention(nn.Module):
+    """softmax(Q Kᵀ/√d) V with queries of one view, keys and values of the other, with one head (LLM-ESR §3.2)."""
+
+    def __init__(self, hidden_dim: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(hidden_dim, hidden_dim, bias=False)
+        self.key_value = nn.Linear(hidden_dim, 2 * hidden_dim, bias=False)
+
+    def forward(self, asking: torch.Tensor, answering: torch.Tensor) -> torch.Tensor:
+        """[batch, length, hidden_dim] twice → the same shape; position t sees the positions up to t."""
+        key, value = self.key_value(answering).chunk(2, dim=2)
+        return functional.scaled_dot_product_attention(self.query(asking), key, value, is_causal=True)

@@ -1,0 +1,57 @@
+"""UniSRec: a mixture of whitening experts makes item vectors of text embeddings (Hou et al. 2022)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from alphafuse.items.encoders.base import FrozenFeatures
+from alphafuse.items.encoders.text_only import Adapter, TextOnlyEncoder
+
+
+class UniSRecEncoder(TextOnlyEncoder):
+    """The item vectors of UniSRec (§2.1); its pre-training over several domains and its contrastive tasks are left
+    out, as in AlphaFuse's comparison.
+
+    One draw of dropout and noise holds for an item in all places of a rank's step.
+    """
+
+    def __init__(self, embeddings: FrozenFeatures, hidden_dim: int, num_experts: int, dropout: float) -> None:
+        super().__init__(embeddings, Adapter(ExpertMixture(embeddings.dim, hidden_dim, num_experts, dropout)))
+
+
+class ExpertMixture(nn.Module):
+    """v = Σ_k g_k v_k, with g = softmax(x W₁ + δ) and δ = N(0, 1) · softplus(x W₂) in training (UniSRec, eq. 3–5).
+
+    W₁ and W₂ begin as zeros, so that all experts weigh the same at first (Shazeer et al. 2017, appendix A).
+    """
+
+    def __init__(self, input_dim: int, output_dim: int, num_experts: int, dropout: float) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(WhiteningExpert(input_dim, output_dim, dropout) for _ in range(num_experts))
+        self.gate = nn.Parameter(torch.zeros(input_dim, num_experts))
+        self.noise = nn.Parameter(torch.zeros(input_dim, num_experts))
+
+    def forward(self, text: torch.Tensor) -> torch.Tensor:
+        """[rows, input_dim] → [rows, output_dim]."""
+        logits = text @ self.gate  # [rows, experts]
+        if self.training:
+            logits = logits + torch.randn_like(logits) * functional.softplus(text @ self.noise)
+        shares = logits.softmax(dim=1)
+        # One expert at a time: all outputs together would be as many times larger than the result.
+        return torch.stack([shares[:, [k]] * expert(text) for k, expert in enumerate(self.experts)]).sum(dim=0)
+
+
+class WhiteningExpert(nn.Module):
+    """Parametric whitening: v = (x − b) W (UniSRec, eq. 2), with dropout on x."""
+
+    def __init__(self, input_dim: int, output_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.bias = nn.Parameter(torch.zeros(input_dim))
+        self.weight = nn.Linear(input_dim, output_dim, bias=False)
+
+    def forward(self, text: torch.Tensor) -> torch.Tensor:
+        whitened: torch.Tensor = self.weight(self.dropout(text) - self.bias)
+        return whitened

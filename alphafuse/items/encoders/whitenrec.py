@@ -1,0 +1,20 @@
+"""WhitenRec: whitened text embeddings in place of IDs (Zhang et al. 2024)."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from alphafuse.items.encoders.base import FrozenFeatures
+from alphafuse.items.encoders.text_only import Adapter, TextOnlyEncoder
+
+
+class WhitenRecEncoder(TextOnlyEncoder):
+    """h = GELU(W x + b), with x the features in all kept directions, whitened by `decompose.standardize`.
+
+    Whitening is that of the principal components; the paper's (ZCA) differs by a rotation, which W can learn. The
+    projection head is one layer, as in AlphaFuse's comparison, and the ensemble of WhitenRec+ is left out.
+    """
+
+    def __init__(self, directions: int, hidden_dim: int) -> None:
+        frozen = FrozenFeatures("features", slice(0, directions))
+        super().__init__(frozen, Adapter(nn.Linear(directions, hidden_dim), nn.GELU()))
