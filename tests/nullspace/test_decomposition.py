@@ -150,6 +150,15 @@ def test_an_empty_row_or_null_space_is_refused(settings, message):
 
 
 @pytest.mark.parametrize("method", ["gram", "randomized"])
+def test_all_directions_can_be_kept(method):
+    """model.hidden_dim as wide as the embeddings: nothing is clipped, so unwhitened features are a rotation."""
+    nullspace = decompose(ROWS, method, hidden_dim=ROWS.shape[1], standardize=False)
+    assert nullspace.retained_energy == pytest.approx(1)
+    centred = 40.0 * (ROWS - ROWS.mean(axis=0, dtype=np.float64))
+    np.testing.assert_allclose(nullspace.project(ROWS) @ nullspace.basis.T, centred, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["gram", "randomized"])
 def test_eigenvalues_near_zero_are_clamped_and_counted(method):
     eigenvalues = np.concatenate([0.5 ** np.arange(6), [1e-9], np.zeros(13)])
     rows = rows_with_spectrum(300, eigenvalues, seed=3)

@@ -24,7 +24,7 @@ class UniSRecEncoder(TextOnlyEncoder):
 class ExpertMixture(nn.Module):
     """v = Σ_k g_k v_k, with g = softmax(x W₁ + δ) and δ = N(0, 1) · softplus(x W₂) in training (UniSRec, eq. 3–5).
 
-    W₁ and W₂ begin as zeros, so that all experts weigh the same at first (Shazeer et al. 2017, appendix A).
+    W₁ and W₂ begin as zeros, so that no expert is preferred at first (Shazeer et al. 2017, appendix A).
     """
 
     def __init__(self, input_dim: int, output_dim: int, num_experts: int, dropout: float) -> None:
@@ -39,8 +39,8 @@ class ExpertMixture(nn.Module):
         if self.training:
             logits = logits + torch.randn_like(logits) * functional.softplus(text @ self.noise)
         shares = logits.softmax(dim=1)
-        # One expert at a time: all outputs together would be as many times larger than the result.
-        return torch.stack([shares[:, [k]] * expert(text) for k, expert in enumerate(self.experts)]).sum(dim=0)
+        weighted = (shares[:, [k]] * expert(text) for k, expert in enumerate(self.experts))
+        return sum(weighted, start=text.new_zeros(()))
 
 
 class WhiteningExpert(nn.Module):
