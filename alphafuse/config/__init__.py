@@ -6,7 +6,15 @@ Every setting has one home here, with its default and its meaning, in the file o
 from alphafuse.config.data import CatalogConfig, DataConfig, InteractionsConfig, SplitConfig
 from alphafuse.config.language import DecomposeConfig, EmbedConfig
 from alphafuse.config.loading import load_config, parse_config
-from alphafuse.config.model import AlphaFuseConfig, IdConfig, ModelConfig, SASRecConfig
+from alphafuse.config.model import (
+    AlphaFuseConfig,
+    DreamRecConfig,
+    GRU4RecConfig,
+    HSTUConfig,
+    IdConfig,
+    ModelConfig,
+    SASRecConfig,
+)
 from alphafuse.config.training import DeepSpeedConfig, LossConfig, ScheduleConfig, TrainConfig
 from alphafuse.config.tree import Config, EvaluateConfig, RayConfig, RecommendConfig
 
@@ -17,8 +25,11 @@ __all__ = [
     "DataConfig",
     "DecomposeConfig",
     "DeepSpeedConfig",
+    "DreamRecConfig",
     "EmbedConfig",
     "EvaluateConfig",
+    "GRU4RecConfig",
+    "HSTUConfig",
     "IdConfig",
     "InteractionsConfig",
     "LossConfig",

@@ -73,7 +73,20 @@ class Config(Section):
         valid = [f"{name}@{k}" for name in ("hr", "ndcg", "mrr") for k in self.evaluate.cutoffs]
         if self.train.monitor not in valid:
             raise ValueError(f"train.monitor {self.train.monitor!r} is not measured; valid: {', '.join(valid)}")
+        self._check_diffusion()
         return self
+
+    def _check_diffusion(self) -> None:
+        backbone, loss = self.model.backbone.name, self.train.loss.name
+        if (backbone == "dreamrec") != (loss == "diffusion"):
+            raise ValueError(
+                "model.backbone.name `dreamrec` and train.loss.name `diffusion` go together "
+                f"(found `{backbone}` and `{loss}`)"
+            )
+        if backbone == "dreamrec" and self.similarity != "dot":
+            raise ValueError(
+                f"evaluate.similarity must be `trained` or `dot` with the backbone `dreamrec`, not `{self.similarity}`"
+            )
 
     @property
     def directions(self) -> int:

@@ -68,12 +68,12 @@ class Diffusion:
         Visits every `stride`-th step from the last one down; what is predicted at the lowest of them is the sample.
 
         Args:
-            predict: (x_t [batch, dim], t int64 [batch]) → the prediction of x₀ [batch, dim].
+            predict: (x_t [batch, dim], t int64 [1], the same for all) → the prediction of x₀ [batch, dim].
         """
         current, clean = noise, noise
         visited = list(range(self.timesteps - 1, -1, -stride))
         for step, following in zip(visited, [*visited[1:], None], strict=True):
-            clean = predict(current, torch.full((len(current),), step, device=current.device))
+            clean = predict(current, torch.tensor([step], device=current.device))
             if following is not None:
                 implied = (current - float(self._signal_scale[step]) * clean) / float(self._noise_scale[step])
                 current = float(self._signal_scale[following]) * clean + float(self._noise_scale[following]) * implied
