@@ -26,8 +26,9 @@ NULL_DIM = 3
 NUM_USERS = 24
 
 
-def tiny_config(folder: Path, **train: Any) -> Config:
-    """A configuration that fits `tiny_workspace`; without dropout, so that ranks can be compared."""
+def tiny_config(folder: Path, backbone: dict[str, Any] | None = None, **train: Any) -> Config:
+    """A configuration that fits `tiny_workspace`; SASRec without dropout, so that ranks can be compared, or another
+    backbone."""
     return parse_config(
         {
             "workspace": str(folder),
@@ -38,7 +39,7 @@ def tiny_config(folder: Path, **train: Any) -> Config:
                 "hidden_dim": HIDDEN_DIM,
                 "history_length": 4,
                 "encoder": {"name": "alphafuse", "initialization": "normal"},
-                "backbone": {"dropout": 0.0},
+                "backbone": backbone or {"dropout": 0.0},
             },
             "train": {
                 "batch_size": 10,
@@ -84,14 +85,17 @@ def tiny_sequences() -> list[list[int]]:
     return [generator.integers(NUM_ITEMS, size=generator.integers(3, 9)).tolist() for _ in range(NUM_USERS)]
 
 
-def tiny_workspace(folder: Path, validation_users: int = 3, row_group_size: int = 8192) -> Workspace:
-    """Write the artefacts that training reads. The first 18 users train, the next ones validate, the rest tests."""
+def tiny_workspace(
+    folder: Path, validation_users: int = 3, row_group_size: int = 8192, sequences: list[list[int]] | None = None
+) -> Workspace:
+    """Write the artefacts that training reads, for `tiny_sequences` or others of as many users. The first 18 users
+    train, the next ones validate, the rest tests."""
     workspace = Workspace(str(folder))
     inputs = {"made by": "hand"}
     wanted = fingerprint(inputs)
     index = pa.array(range(NUM_ITEMS), pa.int64())
     names = [f"item {number}" for number in range(NUM_ITEMS)]
-    items = tiny_sequences()
+    items = sequences or tiny_sequences()
     ends = [[len(s) if u < users else 0 for u, s in enumerate(items)] for users in (18, 18 + validation_users)]
     users = pa.table(
         {

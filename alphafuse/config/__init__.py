@@ -3,6 +3,7 @@
 Every setting has one home here, with its default and its meaning, in the file of its section.
 """
 
+from alphafuse.config.backbones import DreamRecConfig, GRU4RecConfig, HSTUConfig, SASRecConfig
 from alphafuse.config.data import CatalogConfig, DataConfig, InteractionsConfig, SplitConfig
 from alphafuse.config.encoders import (
     AlignedSection,
@@ -19,7 +20,7 @@ from alphafuse.config.encoders import (
 )
 from alphafuse.config.language import DecomposeConfig, EmbedConfig
 from alphafuse.config.loading import load_config, parse_config
-from alphafuse.config.model import ModelConfig, SASRecConfig
+from alphafuse.config.model import ModelConfig
 from alphafuse.config.training import DeepSpeedConfig, LossConfig, ScheduleConfig, TrainConfig
 from alphafuse.config.tree import Config, EvaluateConfig, RayConfig, RecommendConfig
 
@@ -31,8 +32,11 @@ __all__ = [
     "DataConfig",
     "DecomposeConfig",
     "DeepSpeedConfig",
+    "DreamRecConfig",
     "EmbedConfig",
     "EvaluateConfig",
+    "GRU4RecConfig",
+    "HSTUConfig",
     "IDreamRecConfig",
     "IdConfig",
     "InteractionsConfig",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Tag, model_validator
 
+from alphafuse.config.backbones import DreamRecConfig, GRU4RecConfig, HSTUConfig, SASRecConfig
 from alphafuse.config.encoders import (
     AlphaFuseConfig,
     IdConfig,
@@ -43,13 +44,13 @@ EncoderConfig = Annotated[
 ]
 
 
-class SASRecConfig(Section):
-    """Self-attentive sequential recommendation (Kang & McAuley 2018)."""
-
-    name: Literal["sasrec"] = "sasrec"
-    num_layers: Count = 1
-    num_heads: Count = 1
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+BackboneConfig = Annotated[
+    Annotated[SASRecConfig, Tag("sasrec")]
+    | Annotated[GRU4RecConfig, Tag("gru4rec")]
+    | Annotated[HSTUConfig, Tag("hstu")]
+    | Annotated[DreamRecConfig, Tag("dreamrec")],
+    _tag("sasrec"),
+]
 
 
 class ModelConfig(Section):
@@ -60,12 +61,11 @@ class ModelConfig(Section):
     history_length: Count = 10
     """Latest items of a user that the model sees."""
     encoder: EncoderConfig = AlphaFuseConfig()
-    backbone: SASRecConfig = SASRecConfig()
+    backbone: BackboneConfig = SASRecConfig()
 
     @model_validator(mode="after")
     def _check(self) -> ModelConfig:
-        if self.hidden_dim % self.backbone.num_heads:
-            raise ValueError(
-                f"hidden_dim ({self.hidden_dim}) must be a multiple of num_heads ({self.backbone.num_heads})"
-            )
+        num_heads = 1 if isinstance(self.backbone, GRU4RecConfig) else self.backbone.num_heads
+        if self.hidden_dim % num_heads:
+            raise ValueError(f"hidden_dim ({self.hidden_dim}) must be a multiple of num_heads ({num_heads})")
         return self

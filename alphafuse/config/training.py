@@ -12,10 +12,11 @@ from alphafuse.config.section import Count, NonNegative, Positive, Section
 class LossConfig(Section):
     """What is minimised."""
 
-    name: Literal["infonce", "sampled_softmax", "softmax", "bce", "gbce"] = "sampled_softmax"
+    name: Literal["infonce", "sampled_softmax", "softmax", "bce", "gbce", "diffusion"] = "sampled_softmax"
     """`infonce`: cross entropy of the target among itself and sampled negatives; `softmax`: over the full, sharded
     catalog; `sampled_softmax`: an estimate of that, each negative weighing as many items as it stands for; `bce`:
-    binary cross entropy against sampled negatives; `gbce`: the same, calibrated for the share that is sampled."""
+    binary cross entropy against sampled negatives; `gbce`: the same, calibrated for the share that is sampled;
+    `diffusion`: squared error of the denoised target, for the backbone `dreamrec`."""
     similarity: Literal["cosine", "dot"] = "cosine"
     """Between the history's hidden state and an item vector, in the loss and (by default) in ranking."""
     temperature: Positive = 0.07
@@ -37,7 +38,14 @@ class LossConfig(Section):
                 f"`{self.name}` takes negatives `shared` or `uniform`; `{self.negatives}` is for `infonce` and "
                 "`sampled_softmax`"
             )
+        if self.name == "diffusion" and self.similarity != "dot":
+            raise ValueError("`diffusion` generates item vectors, which are ranked by the similarity `dot`: set it")
         return self
+
+    @property
+    def samples_negatives(self) -> bool:
+        """Whether targets are compared with some drawn items."""
+        return self.name not in ("softmax", "diffusion")
 
 
 class ScheduleConfig(Section):

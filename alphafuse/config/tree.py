@@ -69,6 +69,7 @@ class Config(Section):
         valid = [f"{name}@{k}" for name in ("hr", "ndcg", "mrr") for k in self.evaluate.cutoffs]
         if self.train.monitor not in valid:
             raise ValueError(f"train.monitor {self.train.monitor!r} is not measured; valid: {', '.join(valid)}")
+        self._check_diffusion()
         return self
 
     def _check_encoder(self) -> None:
@@ -85,8 +86,8 @@ class Config(Section):
                 f"the encoder {encoder.name!r} takes the features as they are, so decompose.directions "
                 f"({self.directions}) must be model.hidden_dim ({self.model.hidden_dim}), or left out"
             )
-        if isinstance(encoder, AlignedSection) and (loss.name == "softmax" or loss.negatives == "shard_local"):
-            chosen = "loss softmax" if loss.name == "softmax" else "negatives shard_local"
+        if isinstance(encoder, AlignedSection) and (not loss.samples_negatives or loss.negatives == "shard_local"):
+            chosen = "negatives shard_local" if loss.samples_negatives else f"loss {loss.name}"
             raise ValueError(
                 f"the encoder {encoder.name!r} aligns text and ID against negatives that are looked up, and {chosen} "
                 "looks none up; take a sampled train.loss with negatives shared, uniform or in_batch"
@@ -95,6 +96,18 @@ class Config(Section):
             raise ValueError(
                 "train.deepspeed.bf16 would round the basis of the null space, which a euclidean id_space or "
                 "injection_space projects with; set it to false"
+            )
+
+    def _check_diffusion(self) -> None:
+        backbone, loss = self.model.backbone.name, self.train.loss.name
+        if (backbone == "dreamrec") != (loss == "diffusion"):
+            raise ValueError(
+                "model.backbone.name `dreamrec` and train.loss.name `diffusion` go together "
+                f"(found `{backbone}` and `{loss}`)"
+            )
+        if backbone == "dreamrec" and self.similarity != "dot":
+            raise ValueError(
+                f"evaluate.similarity must be `trained` or `dot` with the backbone `dreamrec`, not `{self.similarity}`"
             )
 
     @property

@@ -1,14 +1,13 @@
 """Negative items, drawn by position in the global batch: any rank can draw its part alone.
 
-A counter-based generator (Philox; Salmon et al. 2011) jumps straight to a position, so what is drawn for a target
-depends on seed, step and position, and not on how many ranks share the batch.
+What is drawn for a target depends on seed, step and position, and not on how many ranks share the batch.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-_DRAWS_PER_COUNTER = 4
+from alphafuse.data.counter import random_words, whole_counters
 
 
 def shared_negatives(seed: int, step: int, count: int, num_items: int) -> np.ndarray:
@@ -29,8 +28,7 @@ def uniform_negatives(
     Returns:
         int64 [targets, count].
     """
-    # Whole counters for each target, so that every target begins at a position a rank can jump to.
-    width = -(-count // _DRAWS_PER_COUNTER) * _DRAWS_PER_COUNTER
+    width = whole_counters(count)
     drawn = _draw(seed, step, first_target * width, len(positives) * width, num_items - 1)
     negatives = drawn.reshape(len(positives), width)[:, :count]
     return negatives + (negatives >= positives[:, None])
@@ -45,8 +43,6 @@ def batch_negatives(seed: int, step: int, count: int, targets: np.ndarray) -> np
 
 
 def _draw(seed: int, step: int, first: int, count: int, bound: int) -> np.ndarray:
-    """`count` numbers in [0, bound) from position `first` (a multiple of 4) of the stream of (seed, step)."""
-    generator = np.random.Philox(key=[seed, step])
-    generator.advance(int(first) // _DRAWS_PER_COUNTER)  # numpy integers overflow in there
+    """`count` numbers in [0, bound) from position `first` of the stream of (seed, step)."""
     # The bias of the remainder is below bound / 2^64.
-    return (generator.random_raw(count) % np.uint64(bound)).astype(np.int64)
+    return (random_words(seed, step, first, count) % np.uint64(bound)).astype(np.int64)

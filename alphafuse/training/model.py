@@ -10,14 +10,21 @@ import torch
 from torch import nn
 
 from alphafuse.collectives import Communicator
-from alphafuse.config import Config
+from alphafuse.config import Config, DreamRecConfig, GRU4RecConfig, HSTUConfig, SASRecConfig
+from alphafuse.errors import ConfigError
 from alphafuse.items.encoders.base import FrozenFeatures, ItemEncoder
 from alphafuse.items.encoders.build import build_encoder
 from alphafuse.items.optimizer import RowAdam
 from alphafuse.items.table import ItemTable
 from alphafuse.matrices import iterate_rows
+from alphafuse.recommenders.diffusion import Diffusion, remaining_signal
+from alphafuse.recommenders.dreamrec import DreamRec
+from alphafuse.recommenders.gru4rec import GRU4Rec
+from alphafuse.recommenders.hstu import HSTU
 from alphafuse.recommenders.sasrec import SASRec
 from alphafuse.training.checkpoint import DENSE_FILE, read_table_rows
+from alphafuse.training.dense import DenseModel
+from alphafuse.training.diffusion_objective import DiffusionObjective
 from alphafuse.training.objective import Objective
 from alphafuse.workspace import Workspace
 
@@ -26,17 +33,35 @@ BLOCK_ROWS = 65_536
 
 def build_backbone(config: Config) -> nn.Module:
     """The backbone that `model.backbone` names."""
-    model, backbone = config.model, config.model.backbone
-    return SASRec(model.hidden_dim, model.history_length, backbone.num_layers, backbone.num_heads, backbone.dropout)
+    width, length, backbone = config.model.hidden_dim, config.model.history_length, config.model.backbone
+    match backbone:
+        case SASRecConfig():
+            return SASRec(width, length, backbone.num_layers, backbone.num_heads, backbone.dropout)
+        case GRU4RecConfig():
+            return GRU4Rec(width, backbone.state_dim or width, backbone.num_layers, backbone.dropout)
+        case HSTUConfig():
+            return HSTU(width, length, backbone.num_layers, backbone.num_heads, backbone.dropout)
+        case DreamRecConfig():
+            history_encoder = SASRec(width, length, backbone.num_layers, backbone.num_heads, backbone.dropout)
+            signal = remaining_signal(backbone.schedule, backbone.timesteps, backbone.beta_range)
+            diffusion, stride = Diffusion(signal), backbone.sampling_stride
+            return DreamRec(history_encoder, width, diffusion, backbone.guidance, stride, config.seed)
 
 
-def build_objective(config: Config, workspace: Workspace, communicator: Communicator) -> Objective:
+def build_objective(config: Config, workspace: Workspace, communicator: Communicator) -> DenseModel:
     """Encoder, backbone and loss, with weights initialised from the seed, equal on every rank."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         encoder = build_encoder(config, workspace)
         num_items = workspace.artifact("catalog").require().rows
         backbone = encoder.wrap(build_backbone(config))
+        if isinstance(config.model.backbone, DreamRecConfig):
+            if not isinstance(backbone, DreamRec) or encoder.alignment_weight:
+                raise ConfigError(
+                    "the backbone `dreamrec` takes no encoder that runs the backbone in its own way, or compares texts "
+                    f"with negatives (model.encoder.name is `{config.model.encoder.name}`)"
+                )
+            return DiffusionObjective(encoder, backbone, config.model.backbone.condition_dropout, config.seed)
         return Objective(encoder, backbone, config.train.loss, num_items, communicator)
 
 
@@ -79,7 +104,7 @@ class ScoringModel:
         history_length: longest history that the model takes.
     """
 
-    def __init__(self, objective: Objective, table: ItemTable, history_length: int) -> None:
+    def __init__(self, objective: DenseModel, table: ItemTable, history_length: int) -> None:
         self.history_length = history_length
         self.num_items = table.num_items
         self.first_row = table.first_row

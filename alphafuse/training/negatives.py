@@ -23,7 +23,7 @@ class Negatives:
     """What was drawn for one micro-batch of one rank.
 
     Attributes:
-        items: int64 [count], for all targets; or [targets, count]; [0] for the full softmax.
+        items: int64 [count], for all targets; or [targets, count]; [0] where none are drawn.
         log_weights: added to their logits: a number or [count].
     """
 
@@ -33,7 +33,7 @@ class Negatives:
 
 def needs_popularity(config: LossConfig) -> bool:
     """Whether the loss draws items in proportion to their popularity."""
-    return config.name != "softmax" and config.negatives == "in_batch"
+    return config.samples_negatives and config.negatives == "in_batch"
 
 
 class NegativeSampler:
@@ -56,7 +56,7 @@ class NegativeSampler:
     def draw(self, batch: Batch, step: int) -> Negatives:
         """For one micro-batch of this rank. A collective for `in_batch`, which asks for all ranks' targets."""
         config, num_items, frequency = self._config, self._num_items, None
-        if config.name == "softmax":
+        if not config.samples_negatives:
             return Negatives(np.zeros(0, np.int64), 0.0)
         estimate = config.name == "sampled_softmax"
         if config.negatives == "uniform":

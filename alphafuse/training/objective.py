@@ -5,8 +5,6 @@ Plain torch but for losses over sharded items, whose collectives sit in `alphafu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 from torch.nn import functional
@@ -17,56 +15,21 @@ from alphafuse.items.encoders.base import ItemEncoder
 from alphafuse.items.table import PADDING, Rows
 from alphafuse.losses.partition import NOTHING, sharded_log_partition
 from alphafuse.losses.sampled import binary_cross_entropy, calibrated_weight, infonce
+from alphafuse.training.dense import DenseModel
+from alphafuse.training.step_input import Catalog, StepInput
 
 SHORTEST = 1e-12
 """Vectors are divided by no length below this, as torch.nn.functional.normalize does."""
 
 
-@dataclass(frozen=True)
-class StepInput:
-    """Item indices of one micro-batch of one rank.
-
-    Attributes:
-        histories, targets: int64 [samples, length], −1 where there is none.
-        negatives: int64 [count], for all targets, or [targets, count] (for the positions that have a target); empty
-            where targets are scored against a `Catalog`.
-        log_weights: added to the logits of the negatives: a number or [count].
-    """
-
-    histories: torch.Tensor
-    targets: torch.Tensor
-    negatives: torch.Tensor
-    log_weights: torch.Tensor | float
-
-    def items(self) -> torch.Tensor:
-        """All item indices that the step needs, flat: the argument of the one lookup."""
-        return torch.cat([self.histories.flatten(), self.targets.flatten(), self.negatives.flatten()])
-
-
-@dataclass(frozen=True)
-class Catalog:
-    """Rows of this rank that the targets of all ranks are scored against.
-
-    Attributes:
-        blocks: of bounded size.
-        everyones_targets: int64 [targets of all ranks], as row numbers of this rank; a target is not its own negative.
-            None where the rows are the whole catalog, with the targets in it.
-    """
-
-    blocks: list[Rows]
-    everyones_targets: torch.Tensor | None
-
-
-class Objective(nn.Module):
-    """The dense weights (encoder and backbone) and the loss on them."""
+class Objective(DenseModel):
+    """Scores the targets against other items."""
 
     def __init__(
         self, encoder: ItemEncoder, backbone: nn.Module, loss: LossConfig, num_items: int, communicator: Communicator
     ) -> None:
-        super().__init__()
+        super().__init__(encoder, backbone)
         self._num_items = num_items
-        self.encoder = encoder
-        self.backbone = backbone
         self._loss = loss
         self._communicator = communicator
 
@@ -77,16 +40,9 @@ class Objective(nn.Module):
             rows: what `step.items()` looked up.
             catalog: for losses over sharded items.
         """
-        encoded = self.encoder(rows.features, rows.trainable)  # [distinct, hidden_dim]
-        # One gathering for all, whose backward pass writes the gradient of the rows once; padding takes any row.
-        gathered = functional.embedding(rows.inverse.clamp(max=len(encoded) - 1), encoded)
-        in_history, targets, negatives = gathered.split(
-            [step.histories.numel(), step.targets.numel(), step.negatives.numel()]
-        )
-        item_vectors = in_history.view(*step.histories.shape, -1)  # [samples, length, hidden_dim]
-        item_vectors = item_vectors.masked_fill((step.histories == PADDING)[:, :, None], 0.0)
+        item_vectors, targets, negatives = self.gather(rows, step)
         predicted = step.targets != PADDING
-        hidden = self._space(self._target_states(item_vectors, predicted))  # [targets, hidden_dim]
+        hidden = self._space(self.target_states(item_vectors, predicted))  # [targets, hidden_dim]
         target_vectors = self._space(targets[predicted.flatten()])
         positive = (hidden * target_vectors).sum(dim=1) / self._loss.temperature  # [targets]
         if catalog is not None:
@@ -145,22 +101,6 @@ class Objective(nn.Module):
         if catalog.everyones_targets is not None:
             log_partition = torch.logaddexp(positive, log_partition + log_weights)
         return (log_partition - positive).sum()
-
-    def hidden_states(self, rows: Rows, histories: torch.Tensor) -> torch.Tensor:
-        """State behind the last item of each history [queries, length] → [queries, hidden_dim]."""
-        encoded = self.encoder(rows.features, rows.trainable)
-        last = (histories != PADDING).sum(dim=1).clamp(min=1) - 1
-        return self._run_backbone(rows.expand(encoded), last)
-
-    def _target_states(self, item_vectors: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
-        """States [targets, hidden_dim] at the positions that predict; `predicted` [samples, length] of bool."""
-        if predicted.sum(dim=1).eq(1).all():  # one target each, as in training on last positions
-            return self._run_backbone(item_vectors, predicted.int().argmax(dim=1))
-        return self._run_backbone(item_vectors)[predicted]
-
-    def _run_backbone(self, item_vectors: torch.Tensor, at: torch.Tensor | None = None) -> torch.Tensor:
-        """The backbone in the precision of its weights; scores and losses are computed in float32."""
-        return self.backbone(item_vectors.to(next(self.backbone.parameters()).dtype), at).float()
 
     def _space(self, vectors: torch.Tensor) -> torch.Tensor:
         """Vectors as the similarity wants them: of unit length for the cosine."""

@@ -15,11 +15,11 @@ from alphafuse.data.samples import PADDING
 from alphafuse.items.table import ItemTable
 from alphafuse.training.engine import DenseEngine
 from alphafuse.training.negatives import Negatives, NegativeSampler
-from alphafuse.training.objective import Catalog, StepInput
+from alphafuse.training.step_input import Catalog, StepInput
 
 
 class TrainingStep:
-    """Takes optimizer steps on the dense weights of an engine, whose module is an `Objective`, and on a table's rows.
+    """Takes optimizer steps on the dense weights of an engine, whose module is a `DenseModel`, and on a table's rows.
 
     Every rank takes the same steps, each with its part of the batch.
 
@@ -62,7 +62,7 @@ class TrainingStep:
             self._seed_dropout(step, micro)
             negatives = self._sampler.draw(batch, step)
             catalog = self._catalog(batch, negatives)
-            given = self._step_input(batch, negatives, catalog)
+            given = self._step_input(batch, negatives, catalog, step)
             rows = table.lookup(given.items())
             loss = self._engine.module(rows, given, catalog) / batch.targets_per_part
             self._engine.backward(loss)
@@ -73,7 +73,7 @@ class TrainingStep:
         table.update(config.table_learning_rate * rate_factor, config.max_grad_norm)
         return total / (self._communicator.world_size * len(batches))
 
-    def _step_input(self, batch: Batch, negatives: Negatives, catalog: Catalog | None) -> StepInput:
+    def _step_input(self, batch: Batch, negatives: Negatives, catalog: Catalog | None, step: int) -> StepInput:
         looked_up = negatives.items if catalog is None else np.zeros(0, np.int64)
         histories, targets, items = (
             torch.from_numpy(array).to(self._device) for array in (batch.histories, batch.targets, looked_up)
@@ -81,12 +81,12 @@ class TrainingStep:
         log_weights = negatives.log_weights
         if isinstance(log_weights, torch.Tensor):
             log_weights = log_weights.to(self._device)
-        return StepInput(histories, targets, items, log_weights)
+        return StepInput(histories, targets, items, log_weights, step, batch.first_sample)
 
     def _catalog(self, batch: Batch, negatives: Negatives) -> Catalog | None:
         """This rank's rows that the targets of all ranks are scored against; None where the loss looks rows up."""
         loss, table = self._config.loss, self._table
-        if loss.name != "softmax" and loss.negatives != "shard_local":
+        if loss.name != "softmax" and not (loss.samples_negatives and loss.negatives == "shard_local"):
             return None
         # Scores, their exponentials and the gradient of both, and the encoded rows with theirs.
         targets_of_all = batch.targets_per_part * self._communicator.world_size

@@ -77,6 +77,33 @@ def test_ranking_goes_by_what_was_trained_unless_told() -> None:
         ),
         ("train.monitor=ndcg@7", "configuration: train.monitor 'ndcg@7' is not measured; valid: hr@1"),
         ("train.deepspeed.bf16=true", "train.deepspeed: `bf16` needs zero_stage 1 or 2"),
+        ("model.backbone.name=bert4rec", "model.backbone.name: must be one of 'sasrec', 'gru4rec', 'hstu', 'dreamrec'"),
+        ("model.backbone={name: hstu, num_heads: 5}", "model: hidden_dim (128) must be a multiple of num_heads (5)"),
+        (
+            "model.backbone={name: gru4rec, num_heads: 2}",
+            "model.backbone.num_heads: unknown key; did you mean 'model.backbone.num_layers'?",
+        ),
+        (
+            "model.backbone={name: dreamrec, timesteps: 50}",
+            "model.backbone: sampling_stride (100) must not be greater than timesteps (50)",
+        ),
+        (
+            "model.backbone={name: dreamrec, condition_dropout: 0}",
+            "model.backbone: `guidance` needs a condition_dropout above 0",
+        ),
+        ("model.backbone={name: dreamrec, schedule: square}", "model.backbone.schedule: input should be 'linear', "),
+        ("model.backbone={name: dreamrec, beta_range: [0.1, 1]}", "model.backbone.beta_range.1: input should be less"),
+        ("train.loss.name=diffusion", "train.loss: `diffusion` generates item vectors, which are ranked by"),
+        (
+            "model.backbone.name=dreamrec",
+            "configuration: model.backbone.name `dreamrec` and train.loss.name `diffusion` go together "
+            "(found `dreamrec` and `sampled_softmax`)",
+        ),
+        (
+            "train.loss={name: diffusion, similarity: dot}",
+            "configuration: model.backbone.name `dreamrec` and train.loss.name `diffusion` go together "
+            "(found `sasrec` and `diffusion`)",
+        ),
     ],
 )
 def test_errors_name_the_path_and_the_remedy(tmp_path: Path, override: str, message: str) -> None:
@@ -121,6 +148,13 @@ def test_the_basis_of_the_null_space_is_not_rounded() -> None:
     assert parse_config(_tree(train=half)).train.deepspeed.bf16
     with pytest.raises(ConfigError, match="would round the basis of the null space"):
         parse_config(_tree(train=half, model={"encoder": {"id_space": "euclidean"}}))
+
+
+def test_generated_item_vectors_are_ranked_by_inner_products() -> None:
+    tree = _tree(model={"backbone": {"name": "dreamrec"}}, train={"loss": {"name": "diffusion", "similarity": "dot"}})
+    assert parse_config(tree).similarity == "dot"
+    with pytest.raises(ConfigError, match=r"evaluate\.similarity must be `trained` or `dot` with .*, not `cosine`"):
+        parse_config({**tree, "evaluate": {"similarity": "cosine"}})
 
 
 def test_all_errors_are_named_at_once() -> None:

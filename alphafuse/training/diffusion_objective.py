@@ -1,0 +1,62 @@
+"""What one training step of a generating backbone computes: noise the targets' vectors, denoise, sum the errors.
+
+Knows nothing of ranks: what it draws depends on a target's place in the global batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from alphafuse.data.noise import TargetNoise, target_noise
+from alphafuse.items.encoders.base import ItemEncoder
+from alphafuse.items.table import PADDING, Rows
+from alphafuse.recommenders.dreamrec import DreamRec
+from alphafuse.training.dense import DenseModel
+from alphafuse.training.step_input import StepInput
+
+
+class DiffusionObjective(DenseModel):
+    """Denoises the item vector of each target on the condition of its history (DreamRec, Yang et al. 2023).
+
+    Args:
+        drop_rate: share of the targets that are denoised without a condition, for classifier-free guidance.
+        seed: of what is drawn.
+    """
+
+    backbone: DreamRec
+
+    def __init__(self, encoder: ItemEncoder, backbone: DreamRec, drop_rate: float, seed: int) -> None:
+        super().__init__(encoder, backbone)
+        self._drop_rate = drop_rate
+        self._seed = seed
+
+    def forward(self, rows: Rows, step: StepInput, catalog: None = None) -> torch.Tensor:
+        """Squared error of the predicted x₀, its mean over the dimensions, summed over this rank's targets: a scalar.
+
+        Args:
+            rows: what `step.items()` looked up.
+            catalog: there is none; targets are compared with no other items.
+        """
+        item_vectors, targets, _ = self.gather(rows, step)
+        predicted = step.targets != PADDING
+        clean = targets[predicted.flatten()].float()  # [targets, hidden_dim]
+        drawn = self._draw(step, predicted, clean.shape[1])
+        timesteps, dropped, noise = (
+            torch.from_numpy(array).to(clean.device) for array in (drawn.timesteps, drawn.dropped, drawn.noise)
+        )
+        conditions = self.backbone.drop_conditions(self.target_states(item_vectors, predicted), dropped)
+        noisy = self.backbone.diffusion.add_noise(clean, timesteps, noise)
+        denoised = self.backbone.denoiser(noisy, conditions, timesteps)
+        return (denoised - clean).square().mean(dim=1).sum()
+
+    def hidden_states(self, rows: Rows, histories: torch.Tensor) -> torch.Tensor:
+        """The item vectors that are generated for histories [queries, length]: [queries, hidden_dim]."""
+        return self.backbone.generate(super().hidden_states(rows, histories))
+
+    def _draw(self, step: StepInput, predicted: torch.Tensor, dim: int) -> TargetNoise:
+        """A place for every position of every sample, so that the draws of a target are the same on any rank."""
+        chosen: np.ndarray = predicted.flatten().cpu().numpy()
+        first_slot = step.first_sample * predicted.shape[1]
+        timesteps = self.backbone.diffusion.timesteps
+        return target_noise(self._seed, step.number, first_slot, chosen, dim, timesteps, self._drop_rate)

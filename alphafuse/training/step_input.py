@@ -1,0 +1,48 @@
+"""What one training step gives to the dense part of a model besides the rows that it looked up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from alphafuse.items.table import Rows
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """Item indices of one micro-batch of one rank, and its place in training.
+
+    Attributes:
+        histories, targets: int64 [samples, length], −1 where there is none.
+        negatives: int64 [count], for all targets, or [targets, count] (for the positions that have a target); empty
+            where targets are scored against a `Catalog`, or against nothing.
+        log_weights: added to the logits of the negatives: a number or [count].
+        number: of the optimizer step.
+        first_sample: position of the first sample in the step's global batch.
+    """
+
+    histories: torch.Tensor
+    targets: torch.Tensor
+    negatives: torch.Tensor
+    log_weights: torch.Tensor | float
+    number: int
+    first_sample: int
+
+    def items(self) -> torch.Tensor:
+        """All item indices that the step needs, flat: the argument of the one lookup."""
+        return torch.cat([self.histories.flatten(), self.targets.flatten(), self.negatives.flatten()])
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Rows of this rank that the targets of all ranks are scored against.
+
+    Attributes:
+        blocks: of bounded size.
+        everyones_targets: int64 [targets of all ranks], as row numbers of this rank; a target is not its own negative.
+            None where the rows are the whole catalog, with the targets in it.
+    """
+
+    blocks: list[Rows]
+    everyones_targets: torch.Tensor | None
