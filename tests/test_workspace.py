@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -100,9 +101,9 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
 def test_a_table_written_part_by_part_is_there_once_it_is_whole(tmp_path: Path, scheme: str) -> None:
     artifact = Workspace(f"{scheme}{tmp_path}/run").artifact("evaluation")
     schema, wanted = pa.schema({"x": pa.int64()}), fingerprint(INPUTS)
-    with pytest.raises(ValueError, match="half way"), artifact.writing_table("x.parquet", schema, wanted) as append:
+    with contextlib.suppress(InterruptedError), artifact.writing_table("x.parquet", schema, wanted) as append:
         append(pa.table({"x": [1]}))
-        raise ValueError("half way")
+        raise InterruptedError
     assert artifact.folder.names() == []
     with artifact.writing_table("x.parquet", schema, wanted) as append:
         append(pa.table({"x": [1, 2]}))
