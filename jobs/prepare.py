@@ -19,6 +19,7 @@ from alphafuse.config import Config, DataConfig, SplitConfig
 from alphafuse.data.importers.source import Source
 from alphafuse.data.interactions import require_one_time_kind
 from alphafuse.data.rules import catalog_warnings, interaction_warnings, nothing_left
+from alphafuse.data.sequence_shards import ShardPlan
 from alphafuse.data.splits import NAMES
 from alphafuse.errors import ConfigError, DataError
 from alphafuse.events import Event, Listener, Value
@@ -162,22 +163,16 @@ def _make_sequences(stage: _Stage, sources: Sources) -> dict[str, Any]:
     cold = stage.cold_items()
     cuts = tasks.find_cuts.remote(scratch, [bucket_name(number) for number in range(num_buckets)], split, stage.seed)
     first_rows = np.cumsum([0, *users]).tolist()
+    plans = [
+        ShardPlan(bucket_name(bucket), _shard_name(bucket), first_rows[bucket])
+        for bucket in np.flatnonzero(users).tolist()
+    ]
     targets = stage.do(
         "user shards",
-        lambda bucket: tasks.write_sequences_shard.remote(
-            artifact,
-            _shard_name(bucket),
-            wanted,
-            first_rows[bucket],
-            scratch,
-            bucket_name(bucket),
-            split,
-            stage.seed,
-            cuts,
-            parts,
-            cold,
+        lambda plan: tasks.write_sequences_shard.remote(
+            artifact, wanted, scratch, plan, split, stage.seed, cuts, parts, cold
         ),
-        np.flatnonzero(users).tolist(),
+        plans,
     )
     counts["targets"] = {name: sum(shard[name] for shard in targets) for name in NAMES}
     if split.cold_items:

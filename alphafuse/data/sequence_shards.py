@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,20 @@ from alphafuse.data.splits import (
 )
 from alphafuse.storage import Folder
 from alphafuse.workspace import Artifact, Workspace
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """A bucket of grouped users and the shard that it becomes.
+
+    Attributes:
+        file: name of the grouped users, in the scratch folder.
+        name, first_row: of the shard.
+    """
+
+    file: str
+    name: str
+    first_row: int
 
 
 def find_cuts(scratch: Folder, files: Sequence[str], split: SplitConfig, seed: int) -> Cuts:
@@ -57,11 +72,9 @@ def find_cold_items(catalog: Artifact, split: SplitConfig, seed: int) -> np.ndar
 
 def write_sequences_shard(
     artifact: Artifact,
-    name: str,
     wanted: str,
-    first_row: int,
     scratch: Folder,
-    file: str,
+    plan: ShardPlan,
     split: SplitConfig,
     seed: int,
     cuts: Cuts,
@@ -71,7 +84,6 @@ def write_sequences_shard(
     """Write the grouped users of a bucket as a shard (docs/workspace.md).
 
     Args:
-        file: name of the grouped users.
         cuts: from `find_cuts`.
         parts: what the file of the split says, for `kind: file`.
         cold: [items] of bool, which items are held out of training; None: none are.
@@ -79,7 +91,7 @@ def write_sequences_shard(
     Returns:
         Number of targets of each split, and `held_out`, the interactions before `train_end` that do not train.
     """
-    table = read_columns(scratch, file, ["user_id", "items", "times"])
+    table = read_columns(scratch, plan.file, ["user_id", "items", "times"])
     lengths = np.asarray(table["items"].combine_chunks().value_lengths(), np.int64)
     train_end, validation_end = _ends(table, lengths, split, seed, cuts, parts)
     columns = {
@@ -94,7 +106,7 @@ def write_sequences_shard(
         positions, counts = held_out_positions(items, lengths, train_end, cold)
         ends = pa.array(np.cumsum([0, *counts]), pa.int32())
         columns[sequence_store.HELD_OUT] = pa.ListArray.from_arrays(ends, pa.array(positions, pa.int32()))
-    artifact.write_table(name, pa.table(columns), wanted, first_row=first_row)
+    artifact.write_table(plan.name, pa.table(columns), wanted, first_row=plan.first_row)
     targets = num_targets(lengths, train_end, validation_end, counts)
     return {"held_out": int(counts.sum()), **{part: int(number.sum()) for part, number in targets.items()}}
 
