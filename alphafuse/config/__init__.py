@@ -4,6 +4,7 @@ Every setting has one home here, with its default and its meaning, in the file o
 """
 
 from alphafuse.config.data import CatalogConfig, DataConfig, InteractionsConfig, SplitConfig
+from alphafuse.config.grid import EnsembleConfig, GridConfig, MethodConfig, load_grid
 from alphafuse.config.language import DecomposeConfig, EmbedConfig
 from alphafuse.config.loading import load_config, parse_config
 from alphafuse.config.model import AlphaFuseConfig, IdConfig, ModelConfig, SASRecConfig
@@ -18,10 +19,13 @@ __all__ = [
     "DecomposeConfig",
     "DeepSpeedConfig",
     "EmbedConfig",
+    "EnsembleConfig",
     "EvaluateConfig",
+    "GridConfig",
     "IdConfig",
     "InteractionsConfig",
     "LossConfig",
+    "MethodConfig",
     "ModelConfig",
     "RayConfig",
     "RecommendConfig",
@@ -30,5 +34,6 @@ __all__ = [
     "SplitConfig",
     "TrainConfig",
     "load_config",
+    "load_grid",
     "parse_config",
 ]
