@@ -68,10 +68,13 @@ def run(grid: GridConfig, configs: Mapping[str, Config], listen: Listener, again
 
 
 def side_by_side(runs: Sequence[Run], parallel: int) -> int:
-    """How many runs go at a time: as many as are wanted, and as the cluster holds with all of their workers."""
+    """How many runs go at a time: as many as are wanted, and as the cluster holds with all of their workers.
+
+    A run whose workers alone are too many takes no place: it fails at once.
+    """
     trainings = [run.config.train for run in runs]
     fitting = [room(train.cpus_per_worker, train.gpus_per_worker) // train.workers for train in trainings]
-    return max(1, min([parallel, *fitting]))
+    return min([parallel, *(number for number in fitting if number)])
 
 
 def _failed_before(runs: Sequence[Run], configs: Mapping[str, Config], broken: Mapping[str, str]) -> dict[str, str]:

@@ -69,10 +69,10 @@ class Comparison:
     protocol: dict[str, str]
     failures: dict[str, str]
 
-    def best(self, metric: str) -> str | None:
-        """The row with the largest mean."""
-        measured = [row for row in self.rows if row.estimates]
-        return max(measured, key=lambda row: row.estimates[metric].mean).name if measured else None
+    def best(self, metric: str) -> set[str]:
+        """The rows with the largest mean."""
+        means = {row.name: row.estimates[metric].mean for row in self.rows if row.estimates}
+        return {name for name, mean in means.items() if mean == max(means.values())}
 
 
 def gather(

@@ -17,7 +17,7 @@ _COLORS: Any = {"text.color": _TEXT, "axes.labelcolor": _TEXT, "xtick.color": _T
 
 
 def dot_plot(comparison: Comparison) -> str:
-    """An SVG document. The best row of each panel is orange, the bars are one standard deviation each way."""
+    """An SVG document. The best of each panel is orange, the bars are one standard deviation each way."""
     rows = [row for row in comparison.rows if row.estimates]
     with rc_context({**STYLE, **_COLORS}):
         size = (1.6 + 2.6 * len(comparison.metrics), 0.9 + 0.34 * max(len(rows), 1))
@@ -27,7 +27,7 @@ def dot_plot(comparison: Comparison) -> str:
             for place, row in enumerate(rows):
                 estimate = row.estimates[metric]
                 spread = 0.0 if math.isnan(estimate.std) else estimate.std
-                color = ORANGE if row.name == comparison.best(metric) else BLUE
+                color = ORANGE if row.name in comparison.best(metric) else BLUE
                 axes.errorbar(estimate.mean, place, xerr=spread, fmt="o", color=color, ms=6, capsize=3)
             axes.set(xlabel=metric.upper(), yticks=range(len(rows)), yticklabels=[row.name for row in rows])
             axes.grid(axis="x", color=GRAY, alpha=0.25, lw=0.6)

@@ -46,7 +46,7 @@ def _means(comparison: Comparison) -> str:
     best = {metric: comparison.best(metric) for metric in comparison.metrics}
     lines = []
     for row in comparison.rows:
-        means = [_mean(row, metric, best[metric] == row.name) for metric in comparison.metrics]
+        means = [_mean(row, metric, row.name in best[metric]) for metric in comparison.metrics]
         effort = [f"{row.epochs:.0f}", f"{row.train_seconds:.1f}"] if row.estimates else ["–", "–"]
         lines.append([row.name, *means, *effort, str(len(row.seeds))])
     return _table(header, lines)
