@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -125,7 +126,7 @@ def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
         if isinstance(before, dict) and isinstance(value, dict) and value.get("name") in (None, before.get("name")):
             _merge(before, value)
         else:
-            tree[key] = value
+            tree[key] = copy.deepcopy(value)  # other methods may begin with the same settings
 
 
 def _with_one_split(config: Config) -> Config:

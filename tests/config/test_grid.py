@@ -78,3 +78,9 @@ def test_errors_are_told_in_the_words_of_the_file(tmp_path: Path, grid: dict[str
 def test_texts_may_differ(tmp_path: Path) -> None:
     other = {"name": "titles", "set": {"data": {"catalog": {"text": "{title}"}}}}
     assert _load(tmp_path, methods=[*METHODS, other])[1]["titles"].data.catalog.text == "{title}"
+
+
+def test_the_example_is_valid() -> None:
+    grid, configs = load_grid(Path(__file__).parents[2] / "configs" / "grids" / "quickstart.yaml")
+    assert grid.reference == "AlphaFuse"
+    assert configs["IDs"].model.encoder.name == "id"
