@@ -18,7 +18,7 @@ class Event:
 
     Attributes:
         stage: name of the stage ("prepare", "embed", …).
-        kind: "started", "progress", "metrics", "warning" or "finished".
+        kind: "started", "progress", "metrics", "warning"; at the end "finished", "skipped" or "failed".
         values: what is reported; for "progress" `done`, `total` (None where unknown) and `unit`.
         time: seconds since the epoch.
     """

@@ -8,7 +8,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import posixpath
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import fsspec
@@ -40,7 +43,8 @@ def resolve(path: str, folder: str = ".") -> str:
     if "://" in path:
         return path
     if "://" in folder:
-        return folder.rstrip("/") + "/" + path
+        scheme, _, inside = folder.partition("://")
+        return f"{scheme}://{posixpath.normpath(f'{inside}/{path}')}"  # object stores know no ".."
     return os.path.abspath(os.path.expanduser(os.path.join(os.path.expanduser(folder), path)))
 
 
@@ -84,7 +88,14 @@ class Folder:
             return stream.read()
 
     def write_bytes(self, name: str, content: bytes | pa.Buffer) -> str:
-        """Write a file whole or not at all; return the SHA-256 of its content.
+        """Write a file whole or not at all; return the SHA-256 of its content."""
+        with self.writing(name) as stream:
+            stream.write(content)
+        return stream.sha256.hexdigest()
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[HashedStream]:
+        """A stream to a file, which is there once the block has ended without an error.
 
         The content goes to a temporary name beside the target and is renamed when complete. Object stores
         show an object only once it is complete, so there the rename costs a copy and loses nothing.
@@ -94,19 +105,46 @@ class Folder:
         temporary = _join(path, f".{name}.{uuid.uuid4().hex}.tmp")
         try:
             with filesystem.open_output_stream(temporary) as stream:
-                stream.write(content)
+                yield HashedStream(stream)
             filesystem.move(temporary, _join(path, name))
         except BaseException:
             if filesystem.get_file_info(temporary).type != pafs.FileType.NotFound:
                 filesystem.delete_file(temporary)
             raise
-        return hashlib.sha256(content).hexdigest()
 
     def delete(self) -> None:
         """Remove the folder and all that is in it; nothing happens where it does not exist."""
         filesystem, path = self.open()
         if self.exists():
             filesystem.delete_dir(path)
+
+
+class HashedStream:
+    """Passes on what is written, and knows its length and SHA-256. As much of a file as pyarrow's writers ask for.
+
+    Attributes:
+        sha256: of everything so far.
+        bytes: so far.
+    """
+
+    closed = False
+
+    def __init__(self, stream: pa.NativeFile) -> None:
+        self.sha256 = hashlib.sha256()
+        self.bytes = 0
+        self._stream = stream
+
+    def write(self, content: bytes | pa.Buffer) -> int:
+        self._stream.write(content)
+        self.sha256.update(content)
+        self.bytes += len(content)
+        return len(content)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Whoever has opened the stream behind closes it."""
 
 
 def _join(path: str, name: str) -> str:

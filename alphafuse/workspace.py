@@ -12,7 +12,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,10 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alphafuse.errors import WorkspaceError
-from alphafuse.storage import Folder, resolve
+from alphafuse.storage import Folder, HashedStream, resolve
 
 MANIFEST = "manifest.json"
 RECORD_SUFFIX = ".record.json"
+BORROWED = "borrowed.json"
 
 
 def fingerprint(inputs: Mapping[str, Any]) -> str:
@@ -155,8 +156,38 @@ class Artifact:
         details: Mapping[str, Any] | None = None,
     ) -> FileRecord:
         """Write a file atomically, then its record: a file without a record does not count as written."""
-        checksum = self.folder.write_bytes(name, content)
-        record = FileRecord(name, rows, first_row, len(content), checksum, wanted, dict(details or {}))
+        with self.folder.writing(name) as stream:
+            stream.write(content)
+        return self._write_record(name, stream, wanted, rows, first_row, details)
+
+    @contextmanager
+    def writing_table(self, name: str, schema: pa.Schema, wanted: str) -> Iterator[Callable[[pa.Table], None]]:
+        """Write the Parquet file `name` part by part: gives a function that appends a table as a row group.
+
+        File and record are there once the block has ended without an error.
+        """
+        rows = 0
+        with self.folder.writing(name) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+
+            def append(table: pa.Table) -> None:
+                nonlocal rows
+                writer.write_table(table)
+                rows += table.num_rows
+
+            yield append
+        self._write_record(name, stream, wanted, rows, 0, None)
+
+    def _write_record(
+        self,
+        name: str,
+        stream: HashedStream,
+        wanted: str,
+        rows: int,
+        first_row: int,
+        details: Mapping[str, Any] | None,
+    ) -> FileRecord:
+        checksum = stream.sha256.hexdigest()
+        record = FileRecord(name, rows, first_row, stream.bytes, checksum, wanted, dict(details or {}))
         self.folder.write_bytes(name + RECORD_SUFFIX, json.dumps(dataclasses.asdict(record)).encode())
         return record
 
@@ -263,14 +294,42 @@ class Workspace:
     """The folder of one run, on any storage. Picklable.
 
     Layout: one folder per artefact (see `ARTIFACT_STAGES`), `checkpoints/` (unfinished training),
-    `events/` (one JSON-lines file per stage), `logs/` and `config.yaml`.
+    `events/` (one JSON-lines file per stage), `logs/` and `config.yaml`. Artefacts that `borrowed.json` names lie in
+    other workspaces, which several runs share.
     """
 
     def __init__(self, uri: str) -> None:
         self.folder = Folder(resolve(uri))  # absolute: workers have another current folder
+        self._borrowed: dict[str, str] = {}
+        if self.folder.exists(BORROWED):
+            self._borrowed = json.loads(self.folder.read_bytes(BORROWED))
 
     def artifact(self, name: str) -> Artifact:
-        return Artifact(self.folder / name, name, ARTIFACT_STAGES[name])
+        owner = Folder(resolve(self._borrowed[name], self.folder.uri)) if name in self._borrowed else self.folder
+        return Artifact(owner / name, name, ARTIFACT_STAGES[name])
+
+    def borrow(self, owners: Mapping[str, str]) -> None:
+        """Read artefacts from other workspaces from here on, and whenever this one is opened.
+
+        Args:
+            owners: artefact → workspace, relative to the folder of this one, so that all can be moved together.
+        """
+        if dict(owners) != self._borrowed:
+            self.folder.write_bytes(BORROWED, json.dumps(owners, indent=1).encode())
+            self._borrowed = dict(owners)
+
+    def require_own(self, names: Iterable[str]) -> None:
+        """Check that artefacts may be deleted.
+
+        Raises:
+            WorkspaceError: one is borrowed: other runs need it.
+        """
+        for name in names:
+            if name in self._borrowed:
+                raise WorkspaceError(
+                    f"{self.folder.uri} borrows {name!r} from {self.artifact(name).folder.uri}, as other runs may: it "
+                    "is not made again from here. Give another `workspace`"
+                )
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

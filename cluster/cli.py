@@ -112,6 +112,32 @@ def recommend(
 
 
 @app.command()
+def compare(
+    grid: Annotated[Path, typer.Argument(metavar="GRID", help="YAML file.")],
+    overrides: Overrides = None,
+    redo: Annotated[list[str] | None, typer.Option(metavar="METHOD", help="Train this method again.")] = None,
+) -> None:
+    """Train methods with several seeds and write one table; what is done already is skipped."""
+    from alphafuse.config import load_grid
+    from alphafuse.storage import Folder, resolve
+
+    with _reported():
+        settings, configs = load_grid(grid, overrides or ())
+        folder = Folder(resolve(settings.workspace))
+        with _quiet(folder) as output:
+            from jobs import compare
+            from monitoring.comparison.table import to_markdown
+            from monitoring.console import RunConsole
+
+            with RunConsole(output) as console:
+                comparison = compare.run(settings, configs, console, redo or ())
+            output.write(f"\n{to_markdown(comparison)}\ntable   {folder.uri}/comparison.md\n")
+    if comparison.failures:
+        typer.secho(f"error: {len(comparison.failures)} runs failed, see above", fg="red", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
 def synth(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder or URI to write to.")],
     items: Annotated[int, typer.Option(min=2)] = 1_000_000,

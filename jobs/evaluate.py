@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
 from alphafuse.collectives import Communicator
-from alphafuse.config import Config
-from alphafuse.data.popularity import load_popularity
+from alphafuse.config import Config, EvaluateConfig
+from alphafuse.data.popularity import load_held_out, load_popularity
 from alphafuse.data.sequence_store import SequenceStore
-from alphafuse.evaluation.evaluator import evaluate
+from alphafuse.evaluation.evaluator import Similarity, evaluate
+from alphafuse.evaluation.ranks import writing_ranks
+from alphafuse.evaluation.scorer import Scorer
 from alphafuse.events import Event, Listener
 from alphafuse.training.model import load_trained
-from alphafuse.workspace import Workspace, fingerprint
+from alphafuse.workspace import Artifact, Workspace, fingerprint
 from jobs.worker_group import run_workers
 
 METRICS_FILE = "metrics.json"
@@ -24,8 +28,8 @@ RESOURCE_KEYS = {"similarity", "query_batch"}
 
 
 def run(config: Config, workspace: Workspace, listen: Listener) -> None:
-    """Write the artefact `evaluation` with `metrics.json` (see `alphafuse.evaluation.evaluator.evaluate`), unless the
-    split tests nothing."""
+    """Write the artefact `evaluation` with `metrics.json` (see `alphafuse.evaluation.evaluator.evaluate`) and
+    `ranks.parquet`, unless the split tests nothing."""
     artifact = workspace.artifact("evaluation")
     inputs = {
         "model": workspace.artifact("model").require().fingerprint,
@@ -38,29 +42,63 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
         message = "the split leaves no test targets: there is nothing to measure"
         listen(Event("evaluate", "warning", {"message": message}))
         return
-    result = run_workers(
-        "evaluate", _evaluate_on_worker, config.train, {"config": config, "workspace": workspace}, listen
-    )
-    content = json.dumps(result, indent=1).encode()
-    artifact.write_file(METRICS_FILE, content, fingerprint(inputs), rows=result["queries"])
-    artifact.commit(inputs, {"queries": result["queries"], "overall": result["overall"]})
+    arguments = {"config": config, "workspace": workspace, "wanted": fingerprint(inputs)}
+    result = run_workers("evaluate", _evaluate_on_worker, config.train, arguments, listen)
+    commit(artifact, inputs, result)
     monitor = config.train.monitor
     listen(Event("evaluate", "finished", {"queries": result["queries"], monitor: result["overall"][monitor]}))
 
 
-def _evaluate_on_worker(
-    *, config: Config, workspace: Workspace, communicator: Communicator, device: torch.device, listen: Listener
+def commit(artifact: Artifact, inputs: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    """Complete an evaluation: ranks are written, metrics known."""
+    content = json.dumps(result, indent=1).encode()
+    artifact.write_file(METRICS_FILE, content, fingerprint(inputs), rows=result["queries"])
+    artifact.commit(inputs, {"queries": result["queries"], "overall": result["overall"]})
+
+
+def measure(
+    model: Scorer,
+    similarity: Similarity,
+    config: EvaluateConfig,
+    workspace: Workspace,
+    wanted: str,
+    communicator: Communicator,
+    listen: Listener,
 ) -> dict[str, Any]:
+    """Rank the test targets of a workspace with a model, and write their ranks. A collective.
+
+    Returns:
+        The content of `metrics.json`.
+    """
+
     def progress(done: int, total: int) -> None:
         if communicator.rank == 0:
             listen(Event("evaluate", "progress", {"done": done, "total": total, "unit": "users"}))
 
-    return evaluate(
-        load_trained(config, workspace, communicator, device),
-        SequenceStore(workspace),
-        load_popularity(workspace),
-        config.evaluate,
-        communicator,
-        config.similarity,
-        progress,
-    )
+    artifact = workspace.artifact("evaluation")
+    recording = writing_ranks(artifact, wanted) if communicator.rank == 0 else nullcontext(lambda answers: None)
+    with recording as record:
+        return evaluate(
+            model,
+            SequenceStore(workspace),
+            load_popularity(workspace),
+            load_held_out(workspace),
+            config,
+            communicator,
+            similarity,
+            progress,
+            record,
+        )
+
+
+def _evaluate_on_worker(
+    *,
+    config: Config,
+    workspace: Workspace,
+    wanted: str,
+    communicator: Communicator,
+    device: torch.device,
+    listen: Listener,
+) -> dict[str, Any]:
+    model = load_trained(config, workspace, communicator, device)
+    return measure(model, config.similarity, config.evaluate, workspace, wanted, communicator, listen)

@@ -40,11 +40,17 @@ def redo(workspace: Workspace, stage: str) -> None:
 
     Raises:
         ConfigError: there is no such stage.
+        WorkspaceError: the workspace borrows what would be deleted.
     """
     first = _position(stage)
-    for name, maker in ARTIFACT_STAGES.items():
-        if STAGES.index(maker) >= first and (name != "embeddings" or stage == "embed"):
-            workspace.artifact(name).clear()
+    names = [
+        name
+        for name, maker in ARTIFACT_STAGES.items()
+        if STAGES.index(maker) >= first and (name != "embeddings" or stage == "embed")
+    ]
+    workspace.require_own(names)
+    for name in names:
+        workspace.artifact(name).clear()
     if first <= STAGES.index("train"):
         (workspace.folder / "checkpoints").delete()
 

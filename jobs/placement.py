@@ -8,6 +8,12 @@ from alphafuse.errors import ResourceError
 from alphafuse.workspace import Workspace
 
 
+def room(cpus: float, gpus: float = 0) -> int:
+    """How many workers of `cpus` CPUs and `gpus` GPUs each, one of which is more than 0, an idle cluster holds."""
+    wanted = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
+    return sum(int(min(node.get(name, 0) // amount for name, amount in wanted.items())) for node in _machines())
+
+
 def require_places(section: str, workers: int, cpus: float, gpus: float = 0) -> None:
     """Check that `workers` of `cpus` CPUs and `gpus` GPUs each fit on the machines of the cluster.
 
@@ -17,12 +23,9 @@ def require_places(section: str, workers: int, cpus: float, gpus: float = 0) -> 
     Raises:
         ResourceError: they do not.
     """
-    wanted = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    places = sum(
-        int(min((node.get(name, 0) // amount for name, amount in wanted.items()), default=workers)) for node in nodes
-    )
+    places = room(cpus, gpus) if cpus or gpus else workers
     if places < workers:
+        nodes = _machines()
         have = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes[:8])
         raise ResourceError(
             f"{section}.workers asks for {workers} workers with {cpus:g} CPUs and {gpus:g} GPUs each, but the cluster "
@@ -45,3 +48,8 @@ def require_shared(workspace: Workspace) -> None:
             "Give a URI that all of them reach (s3://…, gs://…), or, if they share this folder, "
             f"workspace: file://{workspace.folder.uri}"
         )
+
+
+def _machines() -> list[dict[str, float]]:
+    """What each machine of the cluster has."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]

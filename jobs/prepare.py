@@ -19,6 +19,7 @@ from alphafuse.config import Config, DataConfig, SplitConfig
 from alphafuse.data.importers.source import Source
 from alphafuse.data.interactions import require_one_time_kind
 from alphafuse.data.rules import catalog_warnings, interaction_warnings, nothing_left
+from alphafuse.data.sequence_shards import ShardPlan
 from alphafuse.data.splits import NAMES
 from alphafuse.errors import ConfigError, DataError
 from alphafuse.events import Event, Listener, Value
@@ -47,7 +48,8 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     # A worker may have another current folder.
     data = config.data.model_copy(update={"folder": resolve(config.data.folder)})
     sources = result(tasks.find_all.remote(data))
-    stage = _Stage(data, config.seed, workspace, listen)
+    split_seed = config.seed if data.split.seed is None else data.split.seed
+    stage = _Stage(data, split_seed, workspace, listen)
     catalog = _make_catalog(stage, sources.catalog)
     if catalog["items"] < config.model.hidden_dim:
         raise DataError(
@@ -64,7 +66,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
 
 @dataclass
 class _Stage:
-    """What all steps need."""
+    """What all steps need; `seed` is that of the split."""
 
     data: DataConfig
     seed: int
@@ -85,6 +87,10 @@ class _Stage:
             results.append(value)
             self.listen(Event(STAGE, "progress", {"done": len(results), "total": len(arguments), "unit": unit}))
         return results
+
+    def cold_items(self) -> ray.ObjectRef:
+        """Which items are held out of training (see `find_cold_items`)."""
+        return tasks.find_cold_items.remote(self.workspace.artifact("catalog"), self.data.split, self.seed)
 
     def warn(self, messages: Iterable[str]) -> None:
         for message in messages:
@@ -154,25 +160,23 @@ def _make_sequences(stage: _Stage, sources: Sources) -> dict[str, Any]:
     parts: Any = tasks.read_user_parts.remote(sources.split) if split.kind == "file" else None
     counts, users = _group(stage, sources.interactions, parts, scratch, num_buckets)
 
+    cold = stage.cold_items()
     cuts = tasks.find_cuts.remote(scratch, [bucket_name(number) for number in range(num_buckets)], split, stage.seed)
     first_rows = np.cumsum([0, *users]).tolist()
+    plans = [
+        ShardPlan(bucket_name(bucket), _shard_name(bucket), first_rows[bucket])
+        for bucket in np.flatnonzero(users).tolist()
+    ]
     targets = stage.do(
         "user shards",
-        lambda bucket: tasks.write_sequences_shard.remote(
-            artifact,
-            _shard_name(bucket),
-            wanted,
-            first_rows[bucket],
-            scratch,
-            bucket_name(bucket),
-            split,
-            stage.seed,
-            cuts,
-            parts,
+        lambda plan: tasks.write_sequences_shard.remote(
+            artifact, wanted, scratch, plan, split, stage.seed, cuts, parts, cold
         ),
-        np.flatnonzero(users).tolist(),
+        plans,
     )
     counts["targets"] = {name: sum(shard[name] for shard in targets) for name in NAMES}
+    if split.cold_items:
+        counts["held_out_interactions"] = sum(shard["held_out"] for shard in targets)
     if not counts["targets"]["train"]:
         artifact.clear()  # so that a run with another split may follow
         raise DataError(
@@ -227,8 +231,10 @@ def _make_popularity(stage: _Stage, num_items: int) -> None:
     inputs = {"sequences": sequences.require().fingerprint}
     if not artifact.is_committed(inputs):
         wanted = fingerprint(inputs)
-        stage.do("popularity", lambda _: tasks.write_popularity.remote(artifact, wanted, sequences, num_items), [None])
-        artifact.commit(inputs)
+        cold = stage.cold_items()
+        write = tasks.write_popularity
+        (counts,) = stage.do("popularity", lambda _: write.remote(stage.workspace, wanted, num_items, cold), [None])
+        artifact.commit(inputs, counts)
 
 
 def _split_inputs(split: SplitConfig, seed: int, sources: Sequence[Source]) -> dict[str, Any]:
@@ -236,8 +242,10 @@ def _split_inputs(split: SplitConfig, seed: int, sources: Sequence[Source]) -> d
     inputs: dict[str, Any] = {"kind": split.kind}
     if split.kind in ("users", "temporal"):
         inputs["ratios"] = list(split.ratios)
-    if split.kind == "users":
+    if split.kind == "users" or split.cold_items:
         inputs["seed"] = seed
+    if split.cold_items:
+        inputs["cold_items"] = split.cold_items
     if split.kind == "file":
         inputs["files"] = [source.identity for source in sources]
     return inputs

@@ -20,6 +20,7 @@ from alphafuse.storage import Folder
 write_catalog_shard = ray.remote(catalog.write_catalog_shard)
 load_item_hashes = ray.remote(catalog.load_item_hashes)
 read_user_parts = ray.remote(splits.read_user_parts)
+find_cold_items = ray.remote(sequence_shards.find_cold_items)
 find_cuts = ray.remote(sequence_shards.find_cuts)
 write_sequences_shard = ray.remote(sequence_shards.write_sequences_shard)
 write_popularity = ray.remote(sequence_shards.write_popularity)

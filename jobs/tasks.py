@@ -1,4 +1,4 @@
-"""Runs Ray tasks side by side: a bounded number at a time, results in the order of submission.
+"""Runs Ray tasks side by side: a bounded number at a time, results in the order of submission or as they come.
 
 Owns the way errors come back; knows nothing of what the tasks do.
 """
@@ -38,6 +38,31 @@ def in_order(submit: Callable[[Any], ray.ObjectRef], arguments: Iterable[Any], l
             yield result(results.popleft())
     finally:
         for reference in results:
+            ray.cancel(reference)
+
+
+def as_finished(
+    submit: Callable[[Any], ray.ObjectRef], arguments: Iterable[Any], limit: int
+) -> Iterator[tuple[Any, Any]]:
+    """Yield (argument, result of `submit(argument)`) as tasks end, with at most `limit` of them unfinished.
+
+    A task that fails does not stop the others: the exception is its result, as `result` raises it.
+    """
+    waiting = deque(arguments)
+    running: dict[ray.ObjectRef, Any] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < limit:
+                argument = waiting.popleft()
+                running[submit(argument)] = argument
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            try:
+                outcome = result(done)
+            except Exception as error:
+                outcome = error
+            yield running.pop(done), outcome
+    finally:
+        for reference in running:
             ray.cancel(reference)
 
 

@@ -1,10 +1,12 @@
 """Shows a run to the person who started it: one line per stage with rate and time left, warnings, results.
 
-On a terminal the line of the running stage moves; elsewhere (files, CI) there is a plain line now and then.
+On a terminal the line of a running stage moves (several may run side by side); elsewhere (files, CI) there is a plain
+line now and then.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TextIO
 
@@ -39,10 +41,7 @@ class RunConsole:
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self._task: TaskID | None = None
-        self._unit: Value = None
-        self._started = 0.0
-        self._plain_at = 0.0
+        self._running: dict[str, _Running] = {}
 
     def __enter__(self) -> RunConsole:
         self._progress.start()
@@ -51,7 +50,8 @@ class RunConsole:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._remove_task()
+        for stage in list(self._running):
+            self._end(stage)
         self._progress.stop()
 
     def __call__(self, event: Event) -> None:
@@ -62,25 +62,26 @@ class RunConsole:
             "warning": self._on_warning,
             "finished": self._on_finished,
             "skipped": self._on_skipped,
+            "failed": self._on_failed,
         }[event.kind]
         show(event)
 
     def _on_started(self, event: Event) -> None:
-        self._remove_task()
-        self._started, self._plain_at = event.time, event.time
-        self._task = self._progress.add_task(event.stage, total=None, count="", unit="")
+        self._end(event.stage)
+        task = self._progress.add_task(event.stage, total=None, count="", unit="")
+        self._running[event.stage] = _Running(task, event.time, event.time)
 
     def _on_progress(self, event: Event) -> None:
         done, total, unit = (event.values.get(key) for key in ("done", "total", "unit"))
         count = f"{_number(done)}" + (f" / {_number(total)}" if total is not None else "") + f" {unit}"
-        if self._task is not None:
-            if unit != self._unit:  # another part of the stage: the rate starts again
-                self._progress.reset(self._task)
-            self._progress.update(self._task, completed=_float(done), total=_float(total), count=count, unit=unit)
-        self._unit = unit
-        if not self.console.is_terminal and event.time - self._plain_at >= PLAIN_SECONDS:
-            self._plain_at = event.time
-            self.console.print(f"  {event.stage:<10} {count}, {event.time - self._started:.0f} s", soft_wrap=True)
+        running = self._running[event.stage]
+        if unit != running.unit:  # another part of the stage: the rate starts again
+            self._progress.reset(running.task)
+            running.unit = unit
+        self._progress.update(running.task, completed=_float(done), total=_float(total), count=count, unit=unit)
+        if not self.console.is_terminal and event.time - running.plain_at >= PLAIN_SECONDS:
+            running.plain_at = event.time
+            self.console.print(f"  {event.stage:<10} {count}, {event.time - running.started:.0f} s", soft_wrap=True)
 
     def _on_metrics(self, event: Event) -> None:
         shown = {name: event.values[name] for name in ("epoch", "loss", self._monitor) if name in event.values}
@@ -91,24 +92,41 @@ class RunConsole:
         self.console.print(f"[yellow]! {event.stage:<10} {escape(str(event.values['message']))}[/]", soft_wrap=True)
 
     def _on_finished(self, event: Event) -> None:
-        self._remove_task()
+        started = self._end(event.stage) or event.time
         facts = [
             f"{name} {_number(value)}" for name, value in event.values.items() if value not in (0, None, "", False)
         ]
-        seconds = f"{event.time - self._started:.1f} s"
+        seconds = f"{event.time - started:.1f} s"
         self.console.print(
             f"[green]✓[/] {event.stage:<10} {seconds:>8}  [dim]{escape(' · '.join(facts))}[/]", soft_wrap=True
         )
 
     def _on_skipped(self, event: Event) -> None:
-        self._remove_task()
+        self._end(event.stage)
         self.console.print(f"[green]✓[/] {event.stage:<10} {'—':>8}  [dim]done before[/]", soft_wrap=True)
 
-    def _remove_task(self) -> None:
-        if self._task is not None:
-            self._progress.refresh()
-            self._progress.remove_task(self._task)
-            self._task = None
+    def _on_failed(self, event: Event) -> None:
+        self._end(event.stage)
+        self.console.print(f"[red]✗ {event.stage:<10} {escape(str(event.values['message']))}[/]", soft_wrap=True)
+
+    def _end(self, stage: str) -> float | None:
+        """Take the line of a stage away; returns when the stage started, if it has."""
+        running = self._running.pop(stage, None)
+        if running is None:
+            return None
+        self._progress.refresh()
+        self._progress.remove_task(running.task)
+        return running.started
+
+
+@dataclass
+class _Running:
+    """A stage with a line of its own."""
+
+    task: TaskID
+    started: float
+    plain_at: float
+    unit: Value = None
 
 
 class _RateColumn(ProgressColumn):

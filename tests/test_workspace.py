@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -94,3 +95,39 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
         folder.write_bytes("a", "no bytes")  # type: ignore[arg-type]
     assert folder.read_bytes("a") == b"first"
     assert folder.names() == ["a"]  # and no temporary file remains
+
+
+@pytest.mark.parametrize("scheme", ["", "file://", "memory://"])
+def test_a_table_written_part_by_part_is_there_once_it_is_whole(tmp_path: Path, scheme: str) -> None:
+    artifact = Workspace(f"{scheme}{tmp_path}/run").artifact("evaluation")
+    schema, wanted = pa.schema({"x": pa.int64()}), fingerprint(INPUTS)
+    with contextlib.suppress(InterruptedError), artifact.writing_table("x.parquet", schema, wanted) as append:
+        append(pa.table({"x": [1]}))
+        raise InterruptedError
+    assert artifact.folder.names() == []
+    with artifact.writing_table("x.parquet", schema, wanted) as append:
+        append(pa.table({"x": [1, 2]}))
+        append(pa.table({"x": [3]}))
+    assert artifact.read_table("x.parquet")["x"].to_pylist() == [1, 2, 3]
+    (record,) = artifact.commit(INPUTS).files
+    assert (record.rows, record.bytes) == (3, len(artifact.folder.read_bytes("x.parquet")))
+    artifact.verify()
+
+
+@pytest.mark.parametrize("scheme", ["", "file://", "memory://"])
+def test_borrowed_artifacts_lie_elsewhere_and_may_move_together(tmp_path: Path, scheme: str) -> None:
+    shared = Workspace(f"{scheme}{tmp_path}/all/shared/one")
+    _write(shared)
+    shared.artifact("catalog").commit(INPUTS)
+    run = Workspace(f"{scheme}{tmp_path}/all/run")
+    assert run.artifact("catalog").manifest() is None
+    run.borrow({"catalog": "../shared/one"})
+    for workspace in (run, Workspace(run.folder.uri)):
+        assert workspace.artifact("catalog").read_table("part-0.parquet")["x"].to_pylist() == [0, 1, 2]
+        assert workspace.artifact("model").folder.uri == f"{run.folder.uri}/model"
+    with pytest.raises(WorkspaceError, match=r"borrows 'catalog' from .*shared/one.*not made again from here"):
+        run.require_own(["model", "catalog"])
+    run.require_own(["model"])
+    if not scheme:
+        (tmp_path / "all").rename(tmp_path / "moved")
+        assert Workspace(str(tmp_path / "moved" / "run")).artifact("catalog").manifest() is not None

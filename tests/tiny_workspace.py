@@ -135,9 +135,9 @@ def tiny_workspace(
     return workspace
 
 
-def tiny_model(workspace: Workspace, config: Config) -> None:
+def tiny_model(workspace: Workspace, config: Config, made_by: str = "hand") -> None:
     """Write a `model` artefact whose rows are random: what is done with scores does not depend on training."""
-    communicator, artifact, inputs = Communicator(), workspace.artifact("model"), {"made by": "hand"}
+    communicator, artifact, inputs = Communicator(), workspace.artifact("model"), {"made by": made_by}
     objective = build_objective(config, workspace, communicator)
     table = build_table(config, workspace, objective.encoder, communicator, torch.device("cpu"))
     for first, stop in ((0, 13), (13, NUM_ITEMS)):  # as two ranks would have written it

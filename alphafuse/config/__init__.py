@@ -18,6 +18,7 @@ from alphafuse.config.encoders import (
     UniSRecConfig,
     WhitenRecConfig,
 )
+from alphafuse.config.grid import EnsembleConfig, GridConfig, MethodConfig, load_grid
 from alphafuse.config.language import DecomposeConfig, EmbedConfig
 from alphafuse.config.loading import load_config, parse_config
 from alphafuse.config.model import ModelConfig
@@ -34,8 +35,10 @@ __all__ = [
     "DeepSpeedConfig",
     "DreamRecConfig",
     "EmbedConfig",
+    "EnsembleConfig",
     "EvaluateConfig",
     "GRU4RecConfig",
+    "GridConfig",
     "HSTUConfig",
     "IDreamRecConfig",
     "IdConfig",
@@ -43,6 +46,7 @@ __all__ = [
     "LLMESRConfig",
     "LLMInitConfig",
     "LossConfig",
+    "MethodConfig",
     "MoRecConfig",
     "ModelConfig",
     "RLMRecContrastiveConfig",
@@ -56,5 +60,6 @@ __all__ = [
     "UniSRecConfig",
     "WhitenRecConfig",
     "load_config",
+    "load_grid",
     "parse_config",
 ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from alphafuse.config.section import Count, NonNegative, Section
 
@@ -54,6 +54,11 @@ class SplitConfig(Section):
     """Train : validation : test."""
     path: str | None = None
     """Parquet or CSV file of `kind: file` with the columns user_id and split (train, validation or test)."""
+    cold_items: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """This share of the items, drawn by a hash, is held out of training: no interaction with them trains. They stay in
+    the histories and targets of validation and test."""
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Of the draw of users (`kind: users`) and of cold items; null: the run's `seed`."""
 
     @model_validator(mode="after")
     def _check(self) -> SplitConfig:

@@ -20,6 +20,18 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: the file cannot be read or parsed, or a key or value is wrong.
     """
+    tree = read_tree(path)
+    for override in overrides:
+        apply_override(tree, override)
+    return parse_config(tree)
+
+
+def read_tree(path: str | Path) -> dict[str, Any]:
+    """The plain values of a YAML file.
+
+    Raises:
+        ConfigError: the file cannot be read or parsed.
+    """
     try:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -28,9 +40,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected keys and values at the top level, found {type(tree).__name__}")
-    for override in overrides:
-        _apply(tree, override)
-    return parse_config(tree)
+    return tree
 
 
 def parse_config(tree: dict[str, Any]) -> Config:
@@ -45,8 +55,12 @@ def parse_config(tree: dict[str, Any]) -> Config:
         raise ConfigError("\n".join(explain(item) for item in error.errors())) from error
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
-    """Set one dotted path of the tree; sections that are not there yet are made."""
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set one dotted path of a tree, given as `key.path=value`; sections that are not there yet are made.
+
+    Raises:
+        ConfigError: the override has another form, or its path leads through a value.
+    """
     path, equals, value = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):

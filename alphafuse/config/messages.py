@@ -11,12 +11,12 @@ from alphafuse.config.section import Section
 from alphafuse.config.tree import Config
 
 
-def explain(error: Any) -> str:
-    """One line for one pydantic error: path, what is wrong, what would be right."""
+def explain(error: Any, root: type[Section] = Config) -> str:
+    """One line for one pydantic error about a tree of `root`: path, what is wrong, what would be right."""
     keys = [str(part) for part in error["loc"]]
-    path, section = _locate(keys)
+    path, section = _locate(keys, root)
     if error["type"] == "extra_forbidden":
-        return f"{path}: unknown key; {_nearest(path, section)}"
+        return f"{path}: unknown key; {_nearest(path, section, root)}"
     if error["type"] == "missing":
         return f"{path}: this key is required"
     if error["type"] == "model_type":
@@ -28,11 +28,10 @@ def explain(error: Any) -> str:
     return f"{path}: {error['msg'][:1].lower()}{error['msg'][1:]} (found {error['input']!r})"
 
 
-def _locate(keys: list[str]) -> tuple[str, type[Section]]:
+def _locate(keys: list[str], root: type[Section]) -> tuple[str, type[Section]]:
     """The path as a user writes it (pydantic puts the `name` of a chosen section into it), and the section that holds
     its last key."""
-    options: list[type[Section]] = [Config]
-    holder: type[Section] = Config
+    options, holder = [root], root
     path = []
     for key in keys:
         named = [option for option in options if _name_of(option) == key]
@@ -47,12 +46,12 @@ def _locate(keys: list[str]) -> tuple[str, type[Section]]:
     return ".".join(path), holder
 
 
-def _nearest(path: str, section: type[Section]) -> str:
+def _nearest(path: str, section: type[Section], root: type[Section]) -> str:
     """What the writer of an unknown key may have meant: a key of the same section, else one of the whole tree."""
     parent, _, key = path.rpartition(".")
     near = [f"{parent}.{name}".lstrip(".") for name in _close(key, section.model_fields)]
     if not near:  # settings are often put into the wrong section
-        paths = {known.rsplit(".", 1)[-1]: known for known in _paths(Config)}
+        paths = {known.rsplit(".", 1)[-1]: known for known in _paths(root)}
         near = [paths[name] for name in _close(key, paths) if paths[name] != path]
     return f"did you mean {near[0]!r}?" if near else f"valid keys here: {', '.join(section.model_fields)}"
 

@@ -1,4 +1,4 @@
-"""The items' training interactions, as `prepare` counted them."""
+"""The items' training interactions, as `prepare` counted them, and which items it kept out of training."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import numpy as np
 from alphafuse.workspace import Workspace
 
 FILE = "popularity.parquet"
+HELD_OUT = "held_out"
+"""Column that is there where items are kept out of training."""
 
 
 def load_popularity(workspace: Workspace) -> np.ndarray:
@@ -18,3 +20,17 @@ def load_popularity(workspace: Workspace) -> np.ndarray:
     artifact = workspace.artifact("popularity")
     artifact.require()
     return artifact.read_table(FILE, ["count"])["count"].to_numpy()
+
+
+def load_held_out(workspace: Workspace) -> np.ndarray:
+    """Which items `data.split.cold_items` keeps out of training, by item index: bool [items].
+
+    Raises:
+        WorkspaceError: `prepare` has not finished, or the file is damaged.
+    """
+    artifact = workspace.artifact("popularity")
+    num_items = artifact.require().rows
+    with artifact.open_parquet(FILE) as parquet:
+        if HELD_OUT not in parquet.schema_arrow.names:
+            return np.zeros(num_items, bool)
+        return parquet.read([HELD_OUT])[HELD_OUT].to_numpy()

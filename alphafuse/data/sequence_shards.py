@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from alphafuse.config import SplitConfig
+from alphafuse.data import popularity, sequence_store
 from alphafuse.data.hashing import hash_with_seed
 from alphafuse.data.scratch import read_columns
+from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.data.splits import (
     Cuts,
     Ends,
     UserParts,
+    cold_items,
     cuts_by_ratios,
+    held_out_positions,
     num_targets,
     split_by_file,
     split_leave_one_out,
@@ -22,7 +27,21 @@ from alphafuse.data.splits import (
     split_users,
 )
 from alphafuse.storage import Folder
-from alphafuse.workspace import Artifact
+from alphafuse.workspace import Artifact, Workspace
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """A bucket of grouped users and the shard that it becomes.
+
+    Attributes:
+        file: name of the grouped users, in the scratch folder.
+        name, first_row: of the shard.
+    """
+
+    file: str
+    name: str
+    first_row: int
 
 
 def find_cuts(scratch: Folder, files: Sequence[str], split: SplitConfig, seed: int) -> Cuts:
@@ -43,29 +62,36 @@ def find_cuts(scratch: Folder, files: Sequence[str], split: SplitConfig, seed: i
     return None, None
 
 
+def find_cold_items(catalog: Artifact, split: SplitConfig, seed: int) -> np.ndarray | None:
+    """Which items are held out of training, by item index: bool [items]; None: `split` holds none out."""
+    if not split.cold_items:
+        return None
+    ids = [catalog.read_table(shard.name, ["item_id"])["item_id"] for shard in catalog.require().files]
+    return cold_items(np.concatenate([hash_with_seed(column, seed) for column in ids]), split.cold_items)
+
+
 def write_sequences_shard(
     artifact: Artifact,
-    name: str,
     wanted: str,
-    first_row: int,
     scratch: Folder,
-    file: str,
+    plan: ShardPlan,
     split: SplitConfig,
     seed: int,
     cuts: Cuts,
     parts: UserParts | None,
+    cold: np.ndarray | None,
 ) -> dict[str, int]:
     """Write the grouped users of a bucket as a shard (docs/workspace.md).
 
     Args:
-        file: name of the grouped users.
         cuts: from `find_cuts`.
         parts: what the file of the split says, for `kind: file`.
+        cold: [items] of bool, which items are held out of training; None: none are.
 
     Returns:
-        Number of targets of each split.
+        Number of targets of each split, and `held_out`, the interactions before `train_end` that do not train.
     """
-    table = read_columns(scratch, file, ["user_id", "items", "times"])
+    table = read_columns(scratch, plan.file, ["user_id", "items", "times"])
     lengths = np.asarray(table["items"].combine_chunks().value_lengths(), np.int64)
     train_end, validation_end = _ends(table, lengths, split, seed, cuts, parts)
     columns = {
@@ -74,23 +100,35 @@ def write_sequences_shard(
         "train_end": pa.array(train_end, pa.int32()),
         "validation_end": pa.array(validation_end, pa.int32()),
     }
-    artifact.write_table(name, pa.table(columns), wanted, first_row=first_row)
-    return {part: int(counts.sum()) for part, counts in num_targets(lengths, train_end, validation_end).items()}
+    counts = np.zeros_like(lengths)
+    if cold is not None:
+        items = table["items"].combine_chunks().flatten().to_numpy()
+        positions, counts = held_out_positions(items, lengths, train_end, cold)
+        ends = pa.array(np.cumsum([0, *counts]), pa.int32())
+        columns[sequence_store.HELD_OUT] = pa.ListArray.from_arrays(ends, pa.array(positions, pa.int32()))
+    artifact.write_table(plan.name, pa.table(columns), wanted, first_row=plan.first_row)
+    targets = num_targets(lengths, train_end, validation_end, counts)
+    return {"held_out": int(counts.sum()), **{part: int(number.sum()) for part, number in targets.items()}}
 
 
-def write_popularity(artifact: Artifact, wanted: str, sequences: Artifact, num_items: int) -> None:
-    """Count each item's interactions inside of `items[:train_end]`, shard by shard, and write them."""
+def write_popularity(workspace: Workspace, wanted: str, num_items: int, cold: np.ndarray | None) -> dict[str, int]:
+    """Count each item's interactions that train, some blocks of users at a time, and write them.
+
+    Args:
+        cold: as in `write_sequences_shard`.
+
+    Returns:
+        `held_out_items`, where items are held out.
+    """
     counts = np.zeros(num_items, np.int64)
-    for shard in sequences.require().files:
-        table = sequences.read_table(shard.name, ["items", "train_end"])
-        items = table["items"].combine_chunks()
-        lengths = np.asarray(items.value_lengths(), np.int64)
-        positions = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        train = positions < np.repeat(table["train_end"].to_numpy(), lengths)
-        index, times = np.unique(items.flatten().to_numpy()[train], return_counts=True)
+    for sequences in SequenceStore(workspace).groups():
+        index, times = np.unique(sequences.trained().items, return_counts=True)
         counts[index] += times
     table = pa.table({"item_index": np.arange(num_items), "count": counts})
-    artifact.write_table("popularity.parquet", table, wanted)
+    if cold is not None:
+        table = table.append_column(popularity.HELD_OUT, pa.array(cold))
+    workspace.artifact("popularity").write_table(popularity.FILE, table, wanted)
+    return {} if cold is None else {"held_out_items": int(cold.sum())}
 
 
 def _ends(

@@ -15,6 +15,8 @@ from alphafuse.data.sequences import Sequences
 from alphafuse.workspace import Workspace
 
 COLUMNS = ["user_id", "items", "train_end", "validation_end"]
+HELD_OUT = "held_out"
+"""Column that is there where items are held out of training."""
 GROUP_USERS = 65_536
 """Users of the groups in which all are read one after the other."""
 
@@ -32,9 +34,11 @@ class SequenceStore:
     def __init__(self, workspace: Workspace) -> None:
         self._artifact = workspace.artifact("sequences")
         self._places: list[tuple[str, int]] = []  # file and row group of each block
+        self._held_out: list[str] = []
         users = []
         for file in self._artifact.require().files:
             with self._artifact.open_parquet(file.name) as parquet:
+                self._held_out = [name for name in parquet.schema_arrow.names if name == HELD_OUT]
                 groups = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
             self._places += [(file.name, group) for group in range(len(groups))]
             users += groups
@@ -45,15 +49,21 @@ class SequenceStore:
 
     def read(self, blocks: Sequence[int]) -> Sequences:
         """The users of some blocks, in the order of the blocks."""
-        table = self._table(blocks, COLUMNS)
+        table = self._table(blocks, [*COLUMNS, *self._held_out])
         items = table["items"].combine_chunks()
         lengths = np.asarray(items.value_lengths(), np.int64)
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        held_out = np.zeros(starts[-1], bool) if self._held_out else None
+        if held_out is not None:
+            positions = table[HELD_OUT].combine_chunks()
+            held_out[np.repeat(starts[:-1], positions.value_lengths()) + positions.flatten().to_numpy()] = True
         return Sequences(
             items=items.flatten().to_numpy(),
-            starts=np.concatenate([[0], np.cumsum(lengths)]),
+            starts=starts,
             train_end=table["train_end"].to_numpy().astype(np.int64),
             validation_end=table["validation_end"].to_numpy().astype(np.int64),
             user_ids=table["user_id"],
+            held_out=held_out,
         )
 
     def read_all(self) -> Sequences:
@@ -66,21 +76,27 @@ class SequenceStore:
         for _, blocks in groupby(range(len(self)), lambda block: number[block]):
             yield self.read(list(blocks))
 
-    def ends(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """`train_end` and `validation_end` of the users of each block."""
-        for _, group in groupby(range(len(self)), lambda block: self._places[block][0]):  # a shard at a time
-            blocks = list(group)
-            table = self._table(blocks, ["train_end", "validation_end"])
-            cuts = np.cumsum(self.users[blocks])[:-1]
-            columns = [np.split(column.to_numpy().astype(np.int64), cuts) for column in table.columns]
-            yield from zip(*columns, strict=True)
+    def trained_lengths(self) -> Iterator[np.ndarray]:
+        """How many items of each user train: int64 [users of the block], block after block."""
+        for blocks, table in self._shards(["train_end", *self._held_out]):
+            lengths = table["train_end"].to_numpy().astype(np.int64)
+            for column in self._held_out:
+                lengths -= np.asarray(table[column].combine_chunks().value_lengths(), np.int64)
+            yield from np.split(lengths, np.cumsum(self.users[blocks])[:-1])
 
     def num_validation_targets(self) -> int:
         """Of all users."""
-        return sum(
-            int(np.maximum(validation_end - np.maximum(train_end, 1), 0).sum())
-            for train_end, validation_end in self.ends()
-        )
+        total = 0
+        for _, table in self._shards(["train_end", "validation_end"]):
+            train_end, validation_end = (column.to_numpy().astype(np.int64) for column in table.columns)
+            total += int(np.maximum(validation_end - np.maximum(train_end, 1), 0).sum())
+        return total
+
+    def _shards(self, columns: Sequence[str]) -> Iterator[tuple[list[int], pa.Table]]:
+        """The blocks of each shard, and some columns of their users."""
+        for _, group in groupby(range(len(self)), lambda block: self._places[block][0]):
+            blocks = list(group)
+            yield blocks, self._table(blocks, columns)
 
     def _table(self, blocks: Sequence[int], columns: Sequence[str]) -> pa.Table:
         tables = []

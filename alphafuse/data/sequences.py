@@ -23,6 +23,7 @@ class Sequences:
         starts: [users + 1], where each user's items begin in `items`.
         train_end, validation_end: [users], see docs/workspace.md.
         user_ids: [users], as given by the log.
+        held_out: [interactions] of bool, which of them must not train, or None: all before `train_end` do.
     """
 
     items: np.ndarray
@@ -30,6 +31,7 @@ class Sequences:
     train_end: np.ndarray
     validation_end: np.ndarray
     user_ids: pa.ChunkedArray
+    held_out: np.ndarray | None = None
 
     @property
     def num_users(self) -> int:
@@ -38,6 +40,16 @@ class Sequences:
     def of(self, user: int) -> np.ndarray:
         """The items of one user, in time order."""
         return self.items[self.starts[user] : self.starts[user + 1]]
+
+    def trained(self) -> Sequences:
+        """The same users with nothing but what trains: the items before `train_end` that are not held out."""
+        lengths = np.diff(self.starts)
+        users = np.repeat(np.arange(self.num_users), lengths)
+        trains = np.arange(len(self.items)) - self.starts[users] < self.train_end[users]
+        if self.held_out is not None:
+            trains &= ~self.held_out
+        counts = np.bincount(users[trains], minlength=self.num_users)
+        return Sequences(self.items[trains], np.concatenate([[0], np.cumsum(counts)]), counts, counts, self.user_ids)
 
     def targets(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Users and positions of all targets of a split, user after user: position t has the history items[:t]."""

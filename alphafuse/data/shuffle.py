@@ -29,7 +29,7 @@ class Window(NamedTuple):
 class SampleStream:
     """All training samples of a workspace, epoch after epoch.
 
-    Opening reads one number per user, the end of the training items.
+    Opening reads one number per user, that of its training items.
 
     Args:
         window_users: users in memory at a time, at least those of one block; while a window is used, the next one is
@@ -38,7 +38,7 @@ class SampleStream:
 
     def __init__(self, store: SequenceStore, windowing: Windowing, window_users: int, seed: int) -> None:
         self._store, self._windowing, self._window_users, self._seed = store, windowing, window_users, seed
-        self._counts = np.array([windowing.count(train_end).sum() for train_end, _ in store.ends()], np.int64)
+        self._counts = np.array([windowing.count(lengths).sum() for lengths in store.trained_lengths()], np.int64)
         self._held: tuple[list[int], Samples] | None = None
 
     def __len__(self) -> int:
@@ -73,7 +73,7 @@ class SampleStream:
     def _read(self, blocks: list[int]) -> Samples:
         if self._held is None or self._held[0] != blocks:
             self._held = None  # two windows are in memory: this one, and the one in use
-            self._held = blocks, training_samples(self._store.read(blocks), self._windowing)
+            self._held = blocks, training_samples(self._store.read(blocks).trained(), self._windowing)
         return self._held[1]
 
     def _generator(self, epoch: int, *place: int) -> np.random.Generator:

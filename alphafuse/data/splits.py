@@ -81,6 +81,35 @@ def split_by_file(parts: np.ndarray, lengths: np.ndarray) -> Ends:
     return np.where(parts == 0, lengths, 0), np.where(parts <= 1, lengths, 0)
 
 
+def cold_items(keys: np.ndarray, share: float) -> np.ndarray:
+    """Which items no model may learn from, bool [items]: the round(items · share) with the smallest keys.
+
+    Args:
+        keys: uint64 [items], hashes of seed and item id.
+    """
+    cut, _ = cuts_by_ratios(keys, (share, 1 - share, 0))
+    return _before(keys, cut)
+
+
+def held_out_positions(
+    items: np.ndarray, lengths: np.ndarray, train_end: np.ndarray, cold: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which positions before `train_end` do not train, since their item is cold.
+
+    Args:
+        items: [interactions], user after user.
+        lengths, train_end: [users].
+        cold: [items] of bool.
+
+    Returns:
+        The positions within each user's sequence, user after user, and how many of them each user has, [users].
+    """
+    users = np.repeat(np.arange(len(lengths)), lengths)
+    positions = np.arange(len(items)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    held_out = cold[items] & (positions < train_end[users])
+    return positions[held_out], np.bincount(users[held_out], minlength=len(lengths))
+
+
 @dataclass(frozen=True)
 class UserParts:
     """What a file says of each user: 9 bytes per user.
@@ -140,11 +169,18 @@ def read_user_parts(sources: Iterable[Source]) -> UserParts:
     return UserParts(keys[kept], values[kept], null_ids)
 
 
-def num_targets(lengths: np.ndarray, train_end: np.ndarray, validation_end: np.ndarray) -> dict[str, np.ndarray]:
-    """Targets of each user in each split, [users] each: positions from 1 on, see docs/workspace.md."""
+def num_targets(
+    lengths: np.ndarray, train_end: np.ndarray, validation_end: np.ndarray, num_held_out: np.ndarray | int = 0
+) -> dict[str, np.ndarray]:
+    """Targets of each user in each split, [users] each: positions from 1 on, see docs/workspace.md.
+
+    Args:
+        num_held_out: [users], positions before `train_end` that do not train.
+    """
     bounds = [np.ones_like(lengths), train_end, validation_end, lengths]
     starts = [np.maximum(bound, 1) for bound in bounds]
-    return {name: np.maximum(stop - start, 0) for name, start, stop in zip(NAMES, starts[:3], bounds[1:], strict=True)}
+    stops = [train_end - num_held_out, *bounds[2:]]
+    return {name: np.maximum(stop - start, 0) for name, start, stop in zip(NAMES, starts[:3], stops, strict=True)}
 
 
 def _before(values: np.ndarray, cut: float | None) -> np.ndarray:

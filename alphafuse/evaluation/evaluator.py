@@ -6,12 +6,12 @@ of a batch and gets those of the others, so all ranks end with the same ranks an
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from alphafuse.collectives import Communicator
@@ -21,16 +21,17 @@ from alphafuse.data.sequences import Sequences, Split
 from alphafuse.errors import DataError
 from alphafuse.evaluation.metrics import CatalogUse, ranking_metrics, tail_items
 from alphafuse.evaluation.ranking import CatalogRanking, Queries
+from alphafuse.evaluation.ranks import RankedTargets
+from alphafuse.evaluation.scorer import Scorer
 from alphafuse.items.partition import RowPartition
 from alphafuse.read_ahead import read_ahead
-from alphafuse.training.model import ScoringModel
 
 Similarity = Literal["cosine", "dot"]
 Progress = Callable[[int, int], None]
 
 
 def validation_metrics(
-    model: ScoringModel,
+    model: Scorer,
     sequences: SequenceStore,
     split: Split,
     config: EvaluateConfig,
@@ -46,28 +47,33 @@ def validation_metrics(
     Raises:
         DataError: the split has no targets.
     """
-    answers = list(_rank_targets(model, sequences, split, config, communicator, similarity, 0, chosen))
-    return ranking_metrics(np.concatenate([answer.ranks for answer in answers]), config.cutoffs)
+    answers = _rank_targets(model, sequences, split, config, communicator, similarity, 0, chosen)
+    return ranking_metrics(np.concatenate([answer.ranked.ranks for answer in answers]), config.cutoffs)
 
 
 def evaluate(
-    model: ScoringModel,
+    model: Scorer,
     sequences: SequenceStore,
     popularity: np.ndarray,
+    held_out: np.ndarray,
     config: EvaluateConfig,
     communicator: Communicator,
     similarity: Similarity,
     progress: Progress,
+    record: Callable[[RankedTargets], None],
 ) -> dict[str, Any]:
     """Everything that `evaluation/metrics.json` says about the test targets. A collective.
 
     Args:
         popularity: [items], training interactions.
+        held_out: [items] of bool, items that were kept out of training on purpose.
         progress: called with (users done, users in all) after each batch.
+        record: called with the answers of each batch, equal on every rank.
 
     Returns:
         `overall` metrics; `slices` by target item (`head`, `tail`: the less popular `tail_share` of the catalog,
-        `cold`: without training interactions, part of the tail) and by history (`short`, `long`);
+        `cold`: without training interactions, part of the tail, `held_out`: part of the cold, where items are held
+        out) and by history (`short`, `long`);
         `catalog`: coverage and popularity of the top lists.
 
     Raises:
@@ -75,18 +81,20 @@ def evaluate(
     """
     tail = tail_items(popularity, config.tail_share)
     use = CatalogUse(popularity, tail, config.cutoffs)
-    kept: list[_Answer] = []
+    kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for answer in _rank_targets(model, sequences, "test", config, communicator, similarity, max(config.cutoffs)):
         use.add(answer.items)
-        kept.append(dataclasses.replace(answer, items=answer.items[:0]))  # top lists would fill the memory
+        record(answer.ranked)
+        # Names and top lists would fill the memory.
+        kept.append((answer.ranked.ranks, answer.ranked.targets, answer.ranked.positions))
         progress(answer.users_done, int(sequences.users.sum()))
-    ranks = np.concatenate([answer.ranks for answer in kept])
-    targets = np.concatenate([answer.targets for answer in kept])
-    positions = np.concatenate([answer.positions for answer in kept])
+    ranks, targets, positions = (np.concatenate(parts) for parts in zip(*kept, strict=True))
     slices = {
         "items": {"head": ~tail[targets], "tail": tail[targets], "cold": popularity[targets] == 0},
         "histories": {"short": positions <= config.short_history, "long": positions > config.short_history},
     }
+    if held_out.any():
+        slices["items"]["held_out"] = held_out[targets]
     return {
         "split": "test",
         "similarity": similarity,
@@ -114,21 +122,17 @@ class _Answer:
     """A batch of queries with their answers.
 
     Attributes:
-        positions: [queries], of the target in the user's sequence, which is the length of the whole history.
-        targets, ranks: [queries].
         items: [queries, top_k], the best items.
         users_done: users of the log up to the last query.
     """
 
-    positions: np.ndarray
-    targets: np.ndarray
-    ranks: np.ndarray
+    ranked: RankedTargets
     items: np.ndarray
     users_done: int
 
 
 def _rank_targets(
-    model: ScoringModel,
+    model: Scorer,
     store: SequenceStore,
     split: Split,
     config: EvaluateConfig,
@@ -153,8 +157,9 @@ def _rank_targets(
             targets = sequences.items[sequences.starts[users] + positions]
             seen = seen_items(sequences, users, positions).to(hidden.device) if config.exclude_seen else None
             ranked = ranking.rank(Queries(hidden, torch.from_numpy(targets).to(hidden.device), seen), top_k)
-            ranks, items = ranked.ranks.cpu().numpy(), ranked.items.cpu().numpy()
-            yield _Answer(positions, targets, ranks, items, first_user + int(users[-1]) + 1)
+            names, ranks = sequences.user_ids.take(pa.array(users)), ranked.ranks.cpu().numpy()
+            answers = RankedTargets(names, positions, targets, ranks)
+            yield _Answer(answers, ranked.items.cpu().numpy(), first_user + int(users[-1]) + 1)
             answered = True
         first_user += sequences.num_users
     if not answered:
@@ -162,14 +167,14 @@ def _rank_targets(
 
 
 def catalog_ranking(
-    model: ScoringModel, config: EvaluateConfig, communicator: Communicator, similarity: Similarity
+    model: Scorer, config: EvaluateConfig, communicator: Communicator, similarity: Similarity
 ) -> CatalogRanking:
     """The ranking over all items of a model."""
     return CatalogRanking(model.item_vectors(), model.first_row, similarity, communicator)
 
 
 def gather_hidden_states(
-    model: ScoringModel, sequences: Sequences, users: np.ndarray, positions: np.ndarray, communicator: Communicator
+    model: Scorer, sequences: Sequences, users: np.ndarray, positions: np.ndarray, communicator: Communicator
 ) -> torch.Tensor:
     """States behind the histories `items[:position]` of users: [queries, hidden_dim], equal on every rank.
 

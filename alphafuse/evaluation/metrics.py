@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+
+_GAINS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "hr": np.ones_like,
+    "ndcg": lambda ranks: 1 / np.log2(1 + ranks),
+    "mrr": lambda ranks: 1 / ranks,
+}
 
 
 def ranking_metrics(ranks: np.ndarray, cutoffs: Sequence[int]) -> dict[str, float]:
@@ -17,12 +23,19 @@ def ranking_metrics(ranks: np.ndarray, cutoffs: Sequence[int]) -> dict[str, floa
         `hr@K`: share of queries with rank ≤ K; `ndcg@K`: mean of 1 / log2(1 + rank) (the ideal DCG is 1) and
         `mrr@K`: mean of 1 / rank, both 0 beyond K. Without queries all are NaN.
     """
-    ranks = ranks.astype(np.float64)
-    result = {}
-    for name, gain in (("hr", np.ones_like(ranks)), ("ndcg", 1 / np.log2(1 + ranks)), ("mrr", 1 / ranks)):
-        for cutoff in cutoffs:
-            result[f"{name}@{cutoff}"] = float(np.mean(np.where(ranks <= cutoff, gain, 0))) if len(ranks) else np.nan
-    return result
+    names = [f"{name}@{cutoff}" for name in _GAINS for cutoff in cutoffs]
+    return {name: float(gains(ranks, name).mean()) if len(ranks) else np.nan for name in names}
+
+
+def gains(ranks: np.ndarray, metric: str) -> np.ndarray:
+    """What each query adds to the mean that is the metric: float64 [queries].
+
+    Args:
+        ranks: [queries], rank of the target, best is 1.
+        metric: hr@K, ndcg@K or mrr@K.
+    """
+    name, _, cutoff = metric.partition("@")
+    return np.where(ranks <= int(cutoff), _GAINS[name](ranks.astype(np.float64)), 0)
 
 
 def measured_cutoffs(metrics: Mapping[str, float]) -> tuple[int, ...]:

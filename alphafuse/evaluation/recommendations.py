@@ -17,8 +17,8 @@ from alphafuse.data.catalog_lookup import item_names
 from alphafuse.data.users import Histories
 from alphafuse.evaluation.evaluator import gather_hidden_states, seen_items
 from alphafuse.evaluation.ranking import CatalogRanking, Queries
+from alphafuse.evaluation.scorer import Scorer
 from alphafuse.evaluation.top_lists import NO_ITEM
-from alphafuse.training.model import ScoringModel
 from alphafuse.workspace import Artifact
 
 EXAMPLE_HISTORY = 6
@@ -86,7 +86,7 @@ class Recommendations:
 
 
 def rank_users(
-    model: ScoringModel,
+    model: Scorer,
     ranking: CatalogRanking,
     histories: Histories,
     top_k: int,

@@ -11,6 +11,7 @@ from torch import nn
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config, DreamRecConfig, GRU4RecConfig, HSTUConfig, SASRecConfig
+from alphafuse.data.popularity import load_held_out
 from alphafuse.errors import ConfigError
 from alphafuse.items.encoders.base import FrozenFeatures, ItemEncoder
 from alphafuse.items.encoders.build import build_encoder
@@ -78,6 +79,9 @@ def build_table(
     for first in range(start, stop, BLOCK_ROWS):
         last = min(first + BLOCK_ROWS, stop)
         table.trainable[first - start : last - start] = encoder.initial_rows(first, last, config.seed).to(device)
+    held_out = load_held_out(workspace)[start:stop]
+    if held_out.any():  # nothing but their text is known of these items
+        table.hold_out(torch.from_numpy(held_out))
     if encoder.initialization == "features":
         _read(FrozenFeatures("features", slice(0, encoder.trainable_dim)), workspace, start, table.trainable)
     if frozen is not None:

@@ -84,7 +84,11 @@ def gather(config: Config, workspace: Workspace) -> Content:
         training_figure=training_figure,
         nullspace=nullspace,
         spectrum_figure=spectrum_figure,
-        data=_facts("catalog", details["catalog"]) + _facts("log", details["sequences"]),
+        data=[
+            *_facts("catalog", details["catalog"]),
+            *_facts("catalog", details["popularity"]),
+            *_facts("log", details["sequences"]),
+        ],
         embedding=_embedding_facts(embeddings),
         quarantined=(embeddings or {}).get("quarantined_by_reason", {}),
         examples=(details["recommendations"] or {}).get("examples", []),
@@ -103,7 +107,7 @@ def _settings(config: Config, inputs: Mapping[str, Mapping[str, Any]]) -> dict[s
 
 
 # What `prepare` counts without anything having been dropped or repaired.
-_PLAIN_COUNTS = {"items", "users", "rows_read", "interactions"}
+_PLAIN_COUNTS = {"items", "users", "rows_read", "interactions", "held_out_interactions", "held_out_items"}
 
 
 def _facts(prefix: str, details: Mapping[str, Any] | None) -> list[Fact]:

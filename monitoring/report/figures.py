@@ -14,14 +14,14 @@ from matplotlib.figure import Figure
 
 # Stands for the page's text colour until the SVG is written; matplotlib knows no currentColor.
 _TEXT = "#010203"
-_BLUE, _ORANGE, _GRAY = "#3b7dc4", "#e08a3c", "#8a97a6"
-_STYLE: Any = {
+BLUE, ORANGE, GRAY = "#3b7dc4", "#e08a3c", "#8a97a6"
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "alphafuse",
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": _TEXT,
-    "axes.edgecolor": _GRAY,
+    "axes.edgecolor": GRAY,
     "axes.labelcolor": _TEXT,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -36,24 +36,24 @@ def training_curves(history: Sequence[Mapping[str, Any]], monitor: str, best_epo
     Args:
         history: of the `model` artefact: `epoch`, `loss` and `validation` (metrics, or None) per epoch.
     """
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(9, 2.9), layout="constrained")
         left, right = figure.subplots(1, 2)
         marker = "o" if len(history) < 12 else ""
-        left.plot([e["epoch"] for e in history], [e["loss"] for e in history], color=_BLUE, marker=marker, ms=4)
+        left.plot([e["epoch"] for e in history], [e["loss"] for e in history], color=BLUE, marker=marker, ms=4)
         left.set(xlabel="epoch", ylabel="training loss")
         validated = [entry for entry in history if entry["validation"]]
         epochs = [entry["epoch"] for entry in validated]
         values = [entry["validation"][monitor] for entry in validated]
-        right.plot(epochs, values, color=_ORANGE, marker=marker, ms=4)
+        right.plot(epochs, values, color=ORANGE, marker=marker, ms=4)
         right.set(xlabel="epoch", ylabel=f"validation {monitor.upper()}")
         if best_epoch in epochs:
             best = values[epochs.index(best_epoch)]
-            right.plot([best_epoch], [best], "o", color=_ORANGE, ms=8)
+            right.plot([best_epoch], [best], "o", color=ORANGE, ms=8)
             right.annotate(f"{best:.4f}", (best_epoch, best), (0, -16), textcoords="offset points", ha="center")
         for axes in (left, right):
             axes.xaxis.get_major_locator().set_params(integer=True)
-            _quiet_grid(axes)
+            quiet_grid(axes)
         return _svg(figure, "Training loss and validation metric over the epochs")
 
 
@@ -61,11 +61,11 @@ def singular_spectrum(eigenvalues: np.ndarray, row_dim: int, hidden_dim: int) ->
     """Eigenvalues of the covariance, descending, with the row space, the null space and what is left out."""
     order = np.arange(1, len(eigenvalues) + 1)
     regions = (
-        (0, row_dim, _BLUE, "row space, frozen"),
-        (row_dim, hidden_dim, _ORANGE, "null space, IDs learn here"),
-        (hidden_dim, len(eigenvalues), _GRAY, "left out"),
+        (0, row_dim, BLUE, "row space, frozen"),
+        (row_dim, hidden_dim, ORANGE, "null space, IDs learn here"),
+        (hidden_dim, len(eigenvalues), GRAY, "left out"),
     )
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(9, 2.9), layout="constrained")
         axes = figure.subplots()
         shown = np.maximum(eigenvalues, eigenvalues[0] * 1e-5)
@@ -75,12 +75,12 @@ def singular_spectrum(eigenvalues: np.ndarray, row_dim: int, hidden_dim: int) ->
                 axes.plot(order[start:stop], shown[start:stop], color=color, label=f"{label} ({stop - start})")
         axes.set(xlabel="direction", ylabel="eigenvalue", yscale="log", xlim=(1, max(2, len(order))))
         axes.legend(frameon=False)
-        _quiet_grid(axes)
+        quiet_grid(axes)
         return _svg(figure, "Eigenvalues of the embeddings' covariance with the cut between row space and null space")
 
 
-def _quiet_grid(axes: Axes) -> None:
-    axes.grid(axis="y", color=_GRAY, alpha=0.25, lw=0.6)
+def quiet_grid(axes: Axes) -> None:
+    axes.grid(axis="y", color=GRAY, alpha=0.25, lw=0.6)
 
 
 def _svg(figure: Figure, label: str) -> str:

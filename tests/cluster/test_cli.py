@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -37,6 +38,7 @@ def test_help_names_every_stage_and_imports_nothing_heavy() -> None:
         "export",
         "report",
         "synth",
+        "compare",
     ):
         assert f" {stage} " in result.output
     code = "import sys, cluster.cli; print({'torch', 'ray', 'pydantic', 'pyarrow'} & set(sys.modules))"
@@ -57,6 +59,7 @@ def test_config_show_and_validate(config: Path) -> None:
         (["run", "CONFIG", "--redo", "tran"], "there is no stage 'tran'"),
         (["run", "CONFIG", "--until", "tran"], "there is no stage 'tran'"),
         (["run", "CONFIG", "--until", "embed", "--redo", "train"], "'train' to be redone is none of those to run"),
+        (["compare", "missing.yaml"], "cannot read the configuration missing.yaml"),
         (["verify", "CONFIG"], "holds no finished stage: is `workspace` right?"),
         (["run", "CONFIG", "--set", "workspace=FILE/run"], "cannot write into the folder"),
     ],
@@ -105,3 +108,27 @@ def test_recommend_by_hand_needs_a_model(config: Path, tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 1
     assert "run the stage 'train' first" in result.stderr
+
+
+@pytest.mark.parametrize(("failures", "code"), [({}, 0), ({"IDs-22": "no memory"}, 1)])
+def test_a_comparison_with_failed_runs_ends_with_an_error(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: dict[str, str], code: int
+) -> None:
+    from jobs import compare
+    from monitoring.comparison.content import Comparison
+
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(
+        yaml.safe_dump({"base": config.name, "workspace": str(tmp_path / "all"), "methods": [{"name": "IDs"}]})
+    )
+    asked = []
+
+    def run(settings: Any, configs: Any, listen: Any, again: Any) -> Comparison:
+        asked.append((settings.seeds, list(configs), again))
+        return Comparison([], settings.metrics, settings.reference, {}, failures)
+
+    monkeypatch.setattr(compare, "run", run)
+    result = runner.invoke(app, ["compare", str(grid), "--set", "seeds=[22]", "--redo", "IDs"])
+    assert result.exit_code == code
+    assert ("1 runs failed" in result.stderr) == bool(failures)
+    assert asked == [((22,), ["IDs"], ["IDs"])]

@@ -15,9 +15,17 @@ USERS = [([10, 11, 12, 13, 14, 15], 6), ([20, 21], 2), ([30, 31, 32], 0), ([40, 
 
 
 def write_sequences(
-    folder: Path, users: list[tuple[list[int], int]], users_per_block: int, users_per_shard: int = 10**6
+    folder: Path,
+    users: list[tuple[list[int], int]],
+    users_per_block: int,
+    users_per_shard: int = 10**6,
+    held_out: list[list[int]] | None = None,
 ) -> SequenceStore:
-    """The artefact `sequences` of users as (items, train_end), who validate on nothing."""
+    """The artefact `sequences` of users as (items, train_end), who validate on nothing.
+
+    Args:
+        held_out: positions of each user that do not train.
+    """
     artifact, inputs = Workspace(str(folder)).artifact("sequences"), {"made by": "hand"}
     for number, first in enumerate(range(0, len(users), users_per_shard)):
         shard = users[first : first + users_per_shard]
@@ -30,6 +38,9 @@ def write_sequences(
                 "validation_end": ends,
             }
         )
+        if held_out is not None:
+            positions = held_out[first : first + users_per_shard]
+            table = table.append_column("held_out", pa.array(positions, pa.list_(pa.int32())))
         name = f"part-{number:05d}.parquet"
         artifact.write_table(name, table, fingerprint(inputs), first_row=first, row_group_size=users_per_block)
     artifact.commit(inputs, {"targets": {"test": sum(len(items) - max(end, 1) for items, end in users)}})

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from alphafuse.data.splits import (
+    cold_items,
     cuts_by_ratios,
+    held_out_positions,
     num_targets,
     split_by_file,
     split_leave_one_out,
@@ -64,4 +66,22 @@ def test_targets_start_at_the_second_position() -> None:
         "train": [3, 0, 0, 1, 0],
         "validation": [0, 3, 0, 1, 0],
         "test": [0, 0, 3, 1, 0],
+    }
+
+
+def test_cold_items_are_those_with_the_smallest_keys() -> None:
+    keys = np.array([50, 10, 40, 20, 30], np.uint64)
+    assert cold_items(keys, 0.4).tolist() == [False, True, False, True, False]
+    assert not cold_items(keys, 0.01).any()
+
+
+def test_cold_items_are_held_out_of_what_trains_alone() -> None:
+    items, cold = np.array([0, 1, 1, 2, 1, 0, 2, 1]), np.array([False, True, False])
+    positions, counts = held_out_positions(items, np.array([4, 0, 4]), np.array([4, 0, 3]), cold)
+    assert (positions.tolist(), counts.tolist()) == ([1, 2, 0], [2, 0, 1])
+    targets = num_targets(np.array([4, 0, 4]), np.array([4, 0, 3]), np.array([4, 0, 4]), counts)
+    assert {name: count.tolist() for name, count in targets.items()} == {
+        "train": [1, 0, 1],
+        "validation": [0, 0, 1],
+        "test": [0, 0, 0],
     }

@@ -40,7 +40,15 @@ def _evaluate(config: Config, popularity: np.ndarray) -> tuple[dict[str, Any], d
     sequences = SequenceStore(Workspace(config.workspace))
     model, done = _model(config), []
     result = evaluate(
-        model, sequences, popularity, config.evaluate, Communicator(), config.similarity, lambda n, _: done.append(n)
+        model,
+        sequences,
+        popularity,
+        popularity % 4 == 0,
+        config.evaluate,
+        Communicator(),
+        config.similarity,
+        lambda n, _: done.append(n),
+        lambda answers: None,
     )
     validation = validation_metrics(model, sequences, "validation", config.evaluate, Communicator(), config.similarity)
     return result, validation, done
@@ -96,6 +104,7 @@ def test_metrics_equal_plain_loops(tmp_path: Path, world_size: int, exclude: boo
         ("items", "head"): [rank for rank, target, *_ in expected if target in head],
         ("items", "tail"): [rank for rank, target, *_ in expected if target not in head],
         ("items", "cold"): [rank for rank, target, *_ in expected if popularity[target] == 0],
+        ("items", "held_out"): [rank for rank, target, *_ in expected if popularity[target] % 4 == 0],
         ("histories", "short"): [rank for rank, _, length, _ in expected if length <= 2],
         ("histories", "long"): [rank for rank, _, length, _ in expected if length > 2],
     }
@@ -143,4 +152,14 @@ def test_a_split_without_targets_is_refused(tmp_path: Path) -> None:
     sequences = SequenceStore(tiny_workspace(tmp_path, validation_users=6))
     config = _config(tmp_path)
     with pytest.raises(DataError, match=r"no test targets; check data\.split"):
-        evaluate(_model(config), sequences, np.ones(NUM_ITEMS), config.evaluate, Communicator(), "dot", lambda *_: None)
+        evaluate(
+            _model(config),
+            sequences,
+            np.ones(NUM_ITEMS),
+            np.zeros(NUM_ITEMS, bool),
+            config.evaluate,
+            Communicator(),
+            "dot",
+            lambda *_: None,
+            lambda answers: None,
+        )

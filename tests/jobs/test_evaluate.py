@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from gloo_workers import run_on_gloo
-from tiny_workspace import tiny_config, tiny_model, tiny_workspace
+from tiny_workspace import tiny_config, tiny_model, tiny_sequences, tiny_workspace
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config
 from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.errors import WorkspaceError
+from alphafuse.evaluation import ranks
+from alphafuse.evaluation.ranks import read_ranks
 from alphafuse.events import Event, ignore
 from alphafuse.training.model import load_trained
 from alphafuse.workspace import Workspace
@@ -37,7 +39,7 @@ def _set_up(folder: Path, workers: int) -> tuple[Config, Workspace]:
 def _ranks(config: Config, workspace: Workspace) -> np.ndarray:
     """Of every test target: 1 + the items with a larger cosine that the user has not seen before, in float64."""
     model, sequences = load_trained(config, workspace, Communicator()), SequenceStore(workspace).read_all()
-    ranks = []
+    found = []
     for user in range(sequences.num_users):
         items = sequences.of(user)
         for position in range(max(1, int(sequences.validation_end[user])), len(items)):
@@ -45,8 +47,8 @@ def _ranks(config: Config, workspace: Workspace) -> np.ndarray:
             state = model.hidden_states(history[None]).double()
             scores = torch.nn.functional.cosine_similarity(model.item_vectors().double(), state)
             higher = set((scores > scores[items[position]]).nonzero().flatten().tolist())
-            ranks.append(1 + len(higher - set(items[:position].tolist())))
-    return np.array(ranks)
+            found.append(1 + len(higher - set(items[:position].tolist())))
+    return np.array(found)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -55,13 +57,33 @@ def test_metrics_are_those_of_ranks_counted_by_hand(tmp_path: Path, workers: int
     evaluate.run(config, workspace, ignore)
     artifact = workspace.artifact("evaluation")
     metrics = json.loads(artifact.folder.read_bytes("metrics.json"))
-    ranks = _ranks(config, workspace)
-    assert metrics["queries"] == artifact.require().details["queries"] == len(ranks) > 0
+    expected = _ranks(config, workspace)
+    assert metrics["queries"] == artifact.require().details["queries"] == len(expected) > 0
     for cutoff in (1, 5, 10):
-        hit = ranks <= cutoff
+        hit = expected <= cutoff
         assert metrics["overall"][f"hr@{cutoff}"] == pytest.approx(hit.mean())
-        assert metrics["overall"][f"mrr@{cutoff}"] == pytest.approx((hit / ranks).mean())
-        assert metrics["overall"][f"ndcg@{cutoff}"] == pytest.approx((hit / np.log2(1 + ranks)).mean())
+        assert metrics["overall"][f"mrr@{cutoff}"] == pytest.approx((hit / expected).mean())
+        assert metrics["overall"][f"ndcg@{cutoff}"] == pytest.approx((hit / np.log2(1 + expected)).mean())
+    written = read_ranks(artifact, "user_id", "position", "item_index", "rank").to_pylist()
+    assert [row["rank"] for row in written] == expected.tolist()
+    sequences = dict(zip([f"user {number}" for number in range(24)], tiny_sequences(), strict=True))
+    assert [(row["user_id"], row["position"]) for row in written] == [
+        (f"user {user}", position) for user in (21, 22, 23) for position in range(1, len(sequences[f"user {user}"]))
+    ]
+    assert all(sequences[row["user_id"]][row["position"]] == row["item_index"] for row in written)
+
+
+def test_ranks_are_written_while_queries_go_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, workspace = _set_up(tmp_path, 1)
+    monkeypatch.setattr(ranks, "GROUP_ROWS", 5)
+    batches = config.evaluate.model_copy(update={"query_batch": 2})
+    evaluate.run(config.model_copy(update={"evaluate": batches}), workspace, ignore)
+    artifact = workspace.artifact("evaluation")
+    with artifact.open_parquet(ranks.FILE) as parquet:
+        groups = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+    assert sum(groups) == artifact.require().details["queries"]
+    assert len(groups) > 1
+    assert max(groups) < 5 + 2
 
 
 def test_what_is_measured_is_kept_and_other_settings_are_refused(tmp_path: Path) -> None:

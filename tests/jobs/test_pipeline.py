@@ -13,7 +13,7 @@ import yaml
 from tiny_workspace import tiny_config, tiny_workspace
 
 from alphafuse.config import Config, IdConfig, MoRecConfig, parse_config
-from alphafuse.errors import ConfigError, ResourceError
+from alphafuse.errors import ConfigError, ResourceError, WorkspaceError
 from alphafuse.events import Event
 from alphafuse.workspace import Workspace
 from jobs import pipeline, placement
@@ -107,6 +107,19 @@ def test_redo_deletes_a_stage_and_what_follows(tmp_path: Path, ran: list[str]) -
     assert _committed(workspace) == ["embeddings"]  # it tells by the texts itself what still holds
     pipeline.redo(workspace, "embed")
     assert _committed(workspace) == []
+
+
+def test_what_other_runs_may_need_is_not_deleted(tmp_path: Path, ran: list[str]) -> None:
+    config, shared = tiny_config(tmp_path / "run"), Workspace(str(tmp_path / "shared"))
+    pipeline.run_stages(config, shared, ["prepare"], lambda event: None)
+    run = Workspace(config.workspace)
+    run.borrow(dict.fromkeys(("catalog", "sequences", "popularity"), "../shared"))
+    pipeline.run_stages(config, run, ["prepare", "train"], lambda event: None)
+    with pytest.raises(WorkspaceError, match="borrows 'catalog'"):
+        pipeline.redo(run, "prepare")
+    assert _committed(run) == ["catalog", "sequences", "popularity", "model"]
+    pipeline.redo(run, "train")
+    assert _committed(run) == _committed(shared) == ["catalog", "sequences", "popularity"]
 
 
 def test_redo_waits_until_the_stages_before_have_accepted_the_configuration(

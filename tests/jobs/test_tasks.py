@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from alphafuse.errors import DataError
-from jobs.tasks import in_order, result
+from jobs.tasks import as_finished, in_order, result
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("ray_cluster")]
 
@@ -71,3 +71,15 @@ def test_a_task_whose_worker_dies_is_run_again(tmp_path):
 
     assert list(found) == [0, 1, 2]
     assert (tmp_path / "died").exists()
+
+
+def test_results_as_they_come_with_failures_among_them() -> None:
+    outcomes = list(as_finished(lambda number: sleep.remote(number, 2.0 if number == 0 else 0.0), range(4), 2))
+    assert outcomes[-1][0] == 0
+    assert {number: result[0] for number, result in outcomes} == {number: number for number in range(4)}
+    spans = sorted((result[1], result[2]) for _, result in outcomes)
+    assert all(later[0] >= min(span[1] for span in spans[:place]) for place, later in enumerate(spans) if place >= 2)
+    failed = dict(as_finished(fail.remote, range(6), 3))
+    assert {number: value for number, value in failed.items() if number not in (2, 5)} == {0: 0, 1: 1, 3: 3, 4: 4}
+    assert isinstance(failed[2], DataError)
+    assert isinstance(failed[5].cause, ValueError)

@@ -64,3 +64,21 @@ def test_a_stage_may_count_several_things() -> None:
         ("progress", _steps(5, "queries"), 102.0),
     )
     assert "5 / 30,000 queries" in text
+
+
+def test_stages_may_run_side_by_side() -> None:
+    stream = io.StringIO()
+    with RunConsole(stream) as listen:
+        for stage, kind, values, time in (
+            ("ids-1", "started", {}, 100.0),
+            ("ids-2", "started", {}, 110.0),
+            ("ids-1", "progress", _steps(10), 115.0),
+            ("ids-2", "failed", {"message": "[bad] texts"}, 116.0),
+            ("ids-1", "finished", {"epochs": 3}, 120.0),
+        ):
+            listen(Event(stage, kind, values, time))
+    assert stream.getvalue().splitlines() == [
+        "  ids-1      10 / 30,000 steps, 15 s",
+        "✗ ids-2      [bad] texts",
+        "✓ ids-1        20.0 s  epochs 3",
+    ]

@@ -1,0 +1,164 @@
+"""A comparison: methods × seeds, each a run of its own; and the file that describes it."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from alphafuse.config.loading import apply_override, parse_config, read_tree
+from alphafuse.config.messages import explain
+from alphafuse.config.section import Count, Section
+from alphafuse.config.tree import Config
+from alphafuse.errors import ConfigError
+
+Settings = dict[str, Any] | tuple[str, ...]
+"""A tree of sections, or KEY=VALUE texts as of `--set`."""
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+"""Part of the name of a folder."""
+
+
+class MethodConfig(Section):
+    """One row of the comparison."""
+
+    name: Name
+    set: Settings = ()
+    """What it changes of the base configuration. A section that is chosen by its `name` is replaced as a whole where
+    another name is given."""
+
+
+class EnsembleConfig(Section):
+    """A row that is made of others: finished runs of the same seed, ranked by the sum of their scores."""
+
+    name: Name
+    of: Annotated[tuple[str, ...], Field(min_length=2)]
+    """Names of methods."""
+
+
+class GridConfig(Section):
+    """The whole comparison."""
+
+    base: str
+    """Configuration of a run; a relative path starts from the folder of the grid's file."""
+    workspace: str
+    """Folder or URI that holds the workspaces of all runs, and the table."""
+    set: Settings = ()
+    """What all methods change of the base configuration."""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (22, 23, 24)
+    """Of the trainings. Data are split, and texts decomposed, with the seed of the base configuration."""
+    methods: Annotated[tuple[MethodConfig, ...], Field(min_length=1)]
+    ensembles: tuple[EnsembleConfig, ...] = ()
+    against: str | None = None
+    """The row that the others are tested against; null: that named alphafuse, else the first."""
+    metrics: Annotated[tuple[str, ...], Field(min_length=1)] = ("ndcg@10", "hr@10")
+    """Columns of the table: hr@K, ndcg@K, mrr@K with K in `evaluate.cutoffs`."""
+    parallel: Count = 1
+    """Runs side by side, as far as the cluster holds their workers."""
+
+    @model_validator(mode="after")
+    def _check(self) -> GridConfig:
+        methods = [method.name for method in self.methods]
+        rows = [*methods, *(ensemble.name for ensemble in self.ensembles)]
+        for kind, values in (("name", [row.lower() for row in rows]), ("seed", self.seeds), ("metric", self.metrics)):
+            repeated = [value for value, count in Counter(values).items() if count > 1]
+            if repeated:
+                raise ValueError(f"the {kind} {repeated[0]!r} is given more than once")
+        for ensemble in self.ensembles:
+            _require_known(f"ensemble {ensemble.name}", ensemble.of, methods)
+        if self.against is not None:
+            _require_known("against", [self.against], rows)
+        return self
+
+    @property
+    def reference(self) -> str:
+        """The row that the others are tested against."""
+        names = [method.name for method in self.methods]
+        return self.against or next((name for name in names if name.lower() == "alphafuse"), names[0])
+
+
+def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> tuple[GridConfig, dict[str, Config]]:
+    """Read a grid, and the configuration of each method from the base and its settings.
+
+    The configurations have the seed of the base and the workspace of the grid; `data.split.seed` is set, so that the
+    split does not follow the seed of a training.
+
+    Raises:
+        ConfigError: a file cannot be read, or a key or value is wrong; the methods have other queries to answer.
+    """
+    tree = read_tree(path)
+    for override in overrides:
+        apply_override(tree, override)
+    try:
+        grid = GridConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(item, GridConfig) for item in error.errors())) from error
+    base = Path(path).parent / grid.base
+    configs = {}
+    for method in grid.methods:
+        settings = read_tree(base)
+        for changes in (grid.set, method.set):
+            apply_settings(settings, changes)
+        settings["workspace"] = grid.workspace
+        try:
+            configs[method.name] = _with_one_split(parse_config(settings))
+        except ConfigError as error:
+            raise ConfigError(f"method {method.name}: {error}") from error
+    _require_comparable(grid, configs)
+    return grid, configs
+
+
+def apply_settings(tree: dict[str, Any], settings: Settings) -> None:
+    """Change a tree of plain values in place."""
+    if isinstance(settings, dict):
+        _merge(tree, settings)
+    else:
+        for override in settings:
+            apply_override(tree, override)
+
+
+def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        before = tree.get(key)
+        if isinstance(before, dict) and isinstance(value, dict) and value.get("name") in (None, before.get("name")):
+            _merge(before, value)
+        else:
+            tree[key] = copy.deepcopy(value)  # other methods may begin with the same settings
+
+
+def _with_one_split(config: Config) -> Config:
+    """The same, with the seed of the split said where it is not."""
+    split = config.data.split
+    if split.seed is not None:
+        return config
+    split = split.model_copy(update={"seed": config.seed})
+    return config.model_copy(update={"data": config.data.model_copy(update={"split": split})})
+
+
+def _require_comparable(grid: GridConfig, configs: Mapping[str, Config]) -> None:
+    """All methods answer the same queries, from the same items, and are measured alike."""
+    asked = {}
+    for name, config in configs.items():
+        data = config.data.model_dump(exclude={"shard_rows": True, "catalog": {"text", "title"}})
+        asked[name] = {"seed": config.seed, "data": data, "evaluate.exclude_seen": config.evaluate.exclude_seen}
+        valid = [f"{metric}@{k}" for metric in ("hr", "ndcg", "mrr") for k in config.evaluate.cutoffs]
+        for metric in grid.metrics:
+            if metric not in valid:
+                raise ConfigError(f"metrics: {metric!r} is not measured by {name}; valid: {', '.join(valid)}")
+    first, *others = asked
+    for name in others:
+        for key, value in asked[first].items():
+            if asked[name][key] != value:
+                raise ConfigError(
+                    f"the methods {first} and {name} differ in {key}: what is compared must answer the same queries. "
+                    "Methods may differ in the catalog's texts, embed, decompose, model, train, evaluate.similarity"
+                )
+
+
+def _require_known(where: str, names: Iterable[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{where}: there is no {name!r}; there are {', '.join(known)}")

@@ -1,0 +1,30 @@
+"""What evaluation and recommendation need of a model: vectors of items, and states of histories to compare with."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+
+class Scorer(Protocol):
+    """A model whose score of an item is the similarity of a hidden state and the item's vector.
+
+    Attributes:
+        num_items: of the catalog.
+        first_row: item index of the first of this rank's item vectors.
+        history_length: longest history that the model takes.
+    """
+
+    num_items: int
+    first_row: int
+    history_length: int
+
+    def item_vectors(self) -> torch.Tensor:
+        """Vectors of this rank's items: [rows of this rank, dim]."""
+
+    def hidden_states(self, histories: torch.Tensor) -> torch.Tensor:
+        """States behind the histories, int64 [queries, length] padded with −1 at the end: [queries, dim].
+
+        A collective: every rank must call it equally often, if need be with no queries.
+        """

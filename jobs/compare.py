@@ -1,0 +1,116 @@
+"""A grid of methods × seeds: every run trains and evaluates in a workspace of its own, several side by side.
+
+A run is a Ray task without a CPU of its own, which waits for the workers that its training starts. There are never
+more of them than have room for all of their workers together, so none holds what another waits for.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+
+from alphafuse.config import Config, GridConfig
+from alphafuse.errors import AlphafuseError, ConfigError
+from alphafuse.events import Event, Listener
+from alphafuse.storage import Folder, resolve
+from alphafuse.workspace import Workspace
+from jobs.event_relay import EventRelay
+from jobs.grid_runs import Run, carry_out, ensemble_runs, method_runs
+from jobs.pipeline import redo
+from jobs.placement import require_shared, room
+from jobs.runtime import connected
+from jobs.shared_stages import borrow, make_shared, shared_stages
+from jobs.tasks import as_finished
+from monitoring.comparison.content import Comparison, Measured, gather
+from monitoring.comparison.figure import dot_plot
+from monitoring.comparison.table import to_csv, to_markdown
+
+
+def run(grid: GridConfig, configs: Mapping[str, Config], listen: Listener, again: Sequence[str] = ()) -> Comparison:
+    """Do what is left of a grid, and write `comparison.md`, `.csv` and `.svg` about what has finished.
+
+    A run that fails is named in the result and stops no other.
+
+    Args:
+        configs: of each method, as of `load_grid`.
+        again: methods that are trained again.
+
+    Raises:
+        ConfigError: `again` names no method.
+        ResourceError: the machines of the cluster cannot all reach the workspace.
+    """
+    for name in again:
+        if name not in configs:
+            raise ConfigError(f"there is no method {name!r} to be redone; methods: {', '.join(configs)}")
+    folder = Folder(resolve(grid.workspace))
+    methods = method_runs(grid, configs)
+    ensembles = ensemble_runs(grid, methods)
+    with connected(methods[0].config.ray):
+        require_shared(Workspace(folder.uri))
+        failures = _failed_before(methods, configs, make_shared(configs.values(), folder, listen))
+        for each in methods:
+            borrow(each.workspace, configs[each.row])
+            if each.row in again:
+                redo(each.workspace, "train")
+        _carry_out(methods, grid.parallel, listen, failures)
+        for each in ensembles:
+            borrow(each.workspace, configs[each.parts[0].row])
+            failed = [part.name for part in each.parts if part.name in failures]
+            if failed:
+                failures[each.name] = f"needs {', '.join(failed)}"
+        _carry_out(ensembles, grid.parallel, listen, failures)
+    comparison = gather(grid, configs, _measured([*methods, *ensembles], failures), failures)
+    folder.write_bytes("comparison.md", to_markdown(comparison).encode())
+    folder.write_bytes("comparison.csv", to_csv(comparison).encode())
+    folder.write_bytes("comparison.svg", dot_plot(comparison).encode())
+    return comparison
+
+
+def side_by_side(runs: Sequence[Run], parallel: int) -> int:
+    """How many runs go at a time: as many as are wanted, and as the cluster holds with all of their workers.
+
+    A run whose workers alone are too many takes no place: it fails at once.
+    """
+    trainings = [run.config.train for run in runs]
+    fitting = [room(train.cpus_per_worker, train.gpus_per_worker) // train.workers for train in trainings]
+    return min([parallel, *(number for number in fitting if number)])
+
+
+def _failed_before(runs: Sequence[Run], configs: Mapping[str, Config], broken: Mapping[str, str]) -> dict[str, str]:
+    """Why runs cannot begin, by name: what went wrong in the shared stages that they need."""
+    failures = {}
+    for run in runs:
+        reasons = [broken[shared.folder] for shared in shared_stages(configs[run.row]) if shared.folder in broken]
+        if reasons:
+            failures[run.name] = reasons[0]
+    return failures
+
+
+def _carry_out(runs: Sequence[Run], parallel: int, listen: Listener, failures: dict[str, str]) -> None:
+    """Carry out the runs that have not failed yet, which do not depend on each other; adds those that fail."""
+    left = [run for run in runs if run.name not in failures]
+    with EventRelay(listen) as relay:
+        outcomes = as_finished(lambda run: carry_out.remote(run, relay.queue), left, side_by_side(left, parallel))
+        for run, outcome in outcomes:
+            if isinstance(outcome, Exception):
+                failures[run.name] = _reason(outcome)
+                relay.queue.put(Event(run.name, "failed", {"message": failures[run.name]}))
+
+
+def _measured(runs: Sequence[Run], failures: Mapping[str, str]) -> dict[str, dict[int, Measured]]:
+    """Where the results of the finished runs are, by row and seed."""
+    rows: dict[str, dict[int, Measured]] = {run.row: {} for run in runs}
+    for run in runs:
+        if run.name not in failures:
+            rows[run.row][run.seed] = Measured(run.workspace, [part.workspace for part in run.parts or (run,)])
+    return rows
+
+
+def _reason(error: Exception) -> str:
+    """What to tell of a failure; of what should not happen, the traceback goes to the log."""
+    if isinstance(error, AlphafuseError):
+        return str(error)
+    traceback.print_exception(error, file=sys.stderr)
+    cause = getattr(error, "cause", error)
+    return f"{type(cause).__name__}: {cause}"

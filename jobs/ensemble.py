@@ -1,0 +1,59 @@
+"""Evaluates finished runs together, as one model whose scores are the sums of theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from alphafuse.collectives import Communicator
+from alphafuse.config import Config
+from alphafuse.evaluation.ensemble import Ensemble
+from alphafuse.events import Event, Listener
+from alphafuse.training.model import load_trained
+from alphafuse.workspace import Workspace, fingerprint
+from jobs.evaluate import RESOURCE_KEYS, commit, measure
+from jobs.worker_group import run_workers
+
+
+def run(members: Sequence[Config], workspace: Workspace, listen: Listener) -> None:
+    """Write the artefact `evaluation` of an ensemble; it is made again whenever one of its models was.
+
+    The first member says on how many workers, and how it is measured.
+
+    Args:
+        members: configurations of finished runs.
+        workspace: borrows or holds `catalog`, `sequences` and `popularity`.
+    """
+    artifact, config = workspace.artifact("evaluation"), members[0]
+    similarities = [member.similarity for member in members]
+    inputs = {
+        "models": [Workspace(member.workspace).artifact("model").require().fingerprint for member in members],
+        "similarities": similarities,
+        "evaluate": config.evaluate.model_dump(mode="json", exclude=RESOURCE_KEYS),
+    }
+    made = artifact.manifest()
+    if made is not None and made.fingerprint == fingerprint(inputs):
+        return
+    artifact.clear()
+    arguments = {"members": members, "workspace": workspace, "wanted": fingerprint(inputs)}
+    result = run_workers("evaluate", evaluate_on_worker, config.train, arguments, listen)
+    commit(artifact, inputs, {**result, "similarity": " + ".join(similarities)})
+    monitor = config.train.monitor
+    listen(Event("evaluate", "finished", {"queries": result["queries"], monitor: result["overall"][monitor]}))
+
+
+def evaluate_on_worker(
+    *,
+    members: Sequence[Config],
+    workspace: Workspace,
+    wanted: str,
+    communicator: Communicator,
+    device: torch.device,
+    listen: Listener,
+) -> dict[str, Any]:
+    """What one rank does: each holds its rows of all members."""
+    models = [load_trained(member, Workspace(member.workspace), communicator, device) for member in members]
+    ensemble = Ensemble(models, [member.similarity for member in members])
+    return measure(ensemble, "dot", members[0].evaluate, workspace, wanted, communicator, listen)

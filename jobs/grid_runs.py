@@ -1,0 +1,91 @@
+"""The runs of a grid, and the Ray task that carries one out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import ray
+from ray.util.queue import Queue
+
+from alphafuse.config import Config, GridConfig
+from alphafuse.events import Event
+from alphafuse.storage import Folder, resolve
+from alphafuse.workspace import Workspace
+from jobs import ensemble
+from jobs.pipeline import run_stages
+from monitoring.event_log import EventLog
+
+STAGES = ("train", "evaluate")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of the table.
+
+    Attributes:
+        row: name of the method or the ensemble.
+        seed: of the training.
+        config: with this seed and the run's own workspace.
+        parts: the runs that an ensemble is made of; none for a method.
+    """
+
+    row: str
+    seed: int
+    config: Config
+    parts: tuple[Run, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.row}-{self.seed}"
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace(self.config.workspace)
+
+
+def method_runs(grid: GridConfig, configs: Mapping[str, Config]) -> list[Run]:
+    """The runs of all methods, seed after seed: after each seed the table is whole."""
+    return [Run(name, seed, _own(grid, name, seed, config)) for seed in grid.seeds for name, config in configs.items()]
+
+
+def ensemble_runs(grid: GridConfig, runs: list[Run]) -> list[Run]:
+    """The runs of all ensembles, made of those of the methods."""
+    known = {(run.row, run.seed): run for run in runs}
+    made = []
+    for row in grid.ensembles:
+        for seed in grid.seeds:
+            parts = tuple(known[name, seed] for name in row.of)
+            made.append(Run(row.name, seed, _own(grid, row.name, seed, parts[0].config), parts))
+    return made
+
+
+@ray.remote(num_cpus=0)
+def carry_out(run: Run, events: Queue) -> None:
+    """Do what is left of a run.
+
+    Args:
+        events: gets the progress and the warnings, under the name of the run; its own log has all.
+    """
+    workspace, result = run.workspace, {}
+    log = EventLog(workspace)
+
+    def hear(event: Event) -> None:
+        log(event)
+        if event.kind == "finished":
+            result.update({name: value for name, value in event.values.items() if name != "queries"})
+        elif event.kind in ("progress", "warning"):
+            events.put(dataclasses.replace(event, stage=run.name))
+
+    events.put(Event(run.name, "started", {}))
+    if run.parts:
+        ensemble.run([part.config for part in run.parts], workspace, hear)
+    else:
+        run_stages(run.config, workspace, STAGES, hear)
+    events.put(Event(run.name, "finished" if result else "skipped", result))
+
+
+def _own(grid: GridConfig, row: str, seed: int, config: Config) -> Config:
+    folder = Folder(resolve(grid.workspace)) / f"{row}-{seed}"
+    return config.model_copy(update={"seed": seed, "workspace": folder.uri})

@@ -1,0 +1,189 @@
+"""The numbers of a comparison, from the evaluations of its runs: means over seeds, and differences query by query."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from alphafuse.config import Config, GridConfig
+from alphafuse.evaluation.metrics import gains
+from alphafuse.evaluation.ranks import read_ranks
+from alphafuse.evaluation.significance import holm, paired_p_value
+from alphafuse.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A finished run: where its evaluation is, and the trainings that it took (those of its parts for an ensemble)."""
+
+    evaluation: Workspace
+    trainings: Sequence[Workspace]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric of one row.
+
+    Attributes:
+        mean, std: over the seeds; the sample's standard deviation, NaN for a single seed.
+        difference: to the reference, of the means over the seeds that each has; None for the reference itself.
+        p_value, p_corrected: of the difference; corrected for the number of rows tested.
+    """
+
+    mean: float
+    std: float
+    difference: float | None = None
+    p_value: float | None = None
+    p_corrected: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method or an ensemble; `estimates` by metric, empty where no run has finished; epochs and seconds of training
+    are means over the seeds."""
+
+    name: str
+    seeds: tuple[int, ...]
+    estimates: dict[str, Estimate]
+    epochs: float
+    train_seconds: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything in the table.
+
+    Attributes:
+        protocol: what was asked of all methods, as name and value.
+        failures: reasons by the name of the run.
+    """
+
+    rows: list[Row]
+    metrics: tuple[str, ...]
+    reference: str
+    protocol: dict[str, str]
+    failures: dict[str, str]
+
+    def best(self, metric: str) -> set[str]:
+        """The rows with the largest mean."""
+        means = {row.name: row.estimates[metric].mean for row in self.rows if row.estimates}
+        return {name for name, mean in means.items() if mean == max(means.values())}
+
+
+def gather(
+    grid: GridConfig,
+    configs: Mapping[str, Config],
+    measured: Mapping[str, Mapping[int, Measured]],
+    failures: Mapping[str, str],
+) -> Comparison:
+    """The comparison of all runs that have finished.
+
+    Holds the metrics of the queries of two rows in memory.
+
+    Args:
+        measured: by row and seed; no seeds where all runs of a row have failed.
+    """
+    finished = {name: seeds for name, seeds in measured.items() if seeds}
+    estimates = {name: _estimates(seeds.values(), grid.metrics) for name, seeds in finished.items()}
+    if grid.reference in finished:
+        _compare(grid, finished, estimates)
+    rows = [
+        Row(name, tuple(seeds), estimates.get(name, {}), *_effort(list(seeds.values())))
+        for name, seeds in measured.items()
+    ]
+    protocol = _protocol(configs, finished) if finished else {}
+    return Comparison(rows, grid.metrics, grid.reference, protocol, dict(failures))
+
+
+def _estimates(runs: Any, metrics: Sequence[str]) -> dict[str, Estimate]:
+    values = [_metrics(run)["overall"] for run in runs]
+    result = {}
+    for metric in metrics:
+        sample = np.array([value[metric] for value in values])
+        result[metric] = Estimate(float(sample.mean()), float(sample.std(ddof=1)) if len(sample) > 1 else float("nan"))
+    return result
+
+
+def _compare(
+    grid: GridConfig, finished: Mapping[str, Mapping[int, Measured]], estimates: dict[str, dict[str, Estimate]]
+) -> None:
+    """Add differences to the reference and their p-values."""
+    reference = finished[grid.reference]
+    users = _users(next(iter(reference.values())))
+    expected = _query_gains(reference, grid.metrics)
+    p_values: dict[str, dict[str, float]] = {metric: {} for metric in grid.metrics}
+    for name in [name for name in finished if name != grid.reference]:
+        found = _query_gains(finished[name], grid.metrics)
+        for metric in grid.metrics:
+            p_values[metric][name] = paired_p_value(found[metric] - expected[metric], users)
+    for metric, by_row in p_values.items():
+        corrected = dict(zip(by_row, holm(list(by_row.values())), strict=True))
+        base = estimates[grid.reference][metric].mean
+        for name, p_value in by_row.items():
+            own = estimates[name][metric]
+            estimates[name][metric] = Estimate(own.mean, own.std, own.mean - base, p_value, corrected[name])
+
+
+def _query_gains(runs: Mapping[int, Measured], metrics: Sequence[str]) -> dict[str, np.ndarray]:
+    """Of each metric what every query adds to it, averaged over the seeds: [queries]."""
+    totals: dict[str, Any] = dict.fromkeys(metrics, 0.0)
+    for run in runs.values():
+        ranks = read_ranks(run.evaluation.artifact("evaluation"), "rank")["rank"].to_numpy()
+        for metric in metrics:
+            totals[metric] = totals[metric] + gains(ranks, metric)
+    return {metric: total / len(runs) for metric, total in totals.items()}
+
+
+def _users(run: Measured) -> np.ndarray:
+    """The number of each query's user, from 0 on: int64 [queries]."""
+    names = read_ranks(run.evaluation.artifact("evaluation"), "user_id")["user_id"]
+    return pc.dictionary_encode(names).combine_chunks().indices.to_numpy()
+
+
+def _effort(runs: Sequence[Measured]) -> tuple[float, float]:
+    """Epochs and seconds of training (without validation), summed over the parts, means over the runs."""
+    histories = [
+        [epoch for training in run.trainings for epoch in training.artifact("model").require().details["history"]]
+        for run in runs
+    ]
+    if not histories:
+        return float("nan"), float("nan")
+    seconds = [sum(epoch["seconds"] for epoch in history) for history in histories]
+    return float(np.mean([len(history) for history in histories])), float(np.mean(seconds))
+
+
+def _protocol(configs: Mapping[str, Config], finished: Mapping[str, Mapping[int, Measured]]) -> dict[str, str]:
+    """What was asked of all rows; where they rank by different similarities, which."""
+    results = {name: _metrics(next(iter(seeds.values()))) for name, seeds in finished.items()}
+    result, split = next(iter(results.values())), next(iter(configs.values())).data.split
+    users = _users(next(iter(next(iter(finished.values())).values())))
+    shares = f" {':'.join(f'{share:g}' for share in split.ratios)}" if split.kind in ("users", "temporal") else ""
+    similarities: dict[str, list[str]] = {}
+    for name, measured in results.items():
+        similarities.setdefault(measured["similarity"], []).append(name)
+    ranked_by = [
+        similarity if len(similarities) == 1 else f"{similarity} ({', '.join(names)})"
+        for similarity, names in similarities.items()
+    ]
+    protocol = {
+        "split": f"{split.kind}{shares}, seed {split.seed}",
+        "queries": f"{result['queries']:,} {result['split']} targets of {users.max() + 1:,} users",
+        "ranking": f"all {result['num_items']:,} items, "
+        + ("without" if result["exclude_seen"] else "with") + " those that the user has seen before",
+        "similarity": "; ".join(ranked_by),
+    }  # fmt: skip
+    if split.cold_items:
+        protocol["cold items"] = f"{split.cold_items:.0%} of the items are held out of training"
+    return protocol
+
+
+def _metrics(run: Measured) -> dict[str, Any]:
+    """The content of `metrics.json`."""
+    evaluation = run.evaluation.artifact("evaluation")
+    evaluation.require()
+    return json.loads(evaluation.folder.read_bytes("metrics.json"))

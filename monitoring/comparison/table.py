@@ -1,0 +1,119 @@
+"""A comparison as Markdown, for people, and as CSV, for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+
+from monitoring.comparison.content import Comparison, Estimate, Row
+
+LEVEL = 0.05
+"""Corrected p-values below it are marked."""
+MARK = "†"
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """The protocol, the table, what its signs mean, the differences and the runs that failed."""
+    parts = ["# Comparison", "\n".join(f"- {name}: {value}" for name, value in comparison.protocol.items())]
+    if any(row.estimates for row in comparison.rows):
+        parts += [_means(comparison), _legend(comparison)]
+    if _tested(comparison):
+        parts += [f"## Differences to {comparison.reference}", _differences(comparison)]
+    if comparison.failures:
+        reasons = [f"- {name}: {' '.join(reason.split())}" for name, reason in comparison.failures.items()]
+        parts += ["## Failed runs", "\n".join(reasons)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def to_csv(comparison: Comparison) -> str:
+    """One line for each row and metric, with all digits; cells without a number are empty."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    names = ("mean", "std", "difference", "p_value", "p_corrected")
+    writer.writerow(["method", "metric", *names, "seeds", "epochs", "train_seconds"])
+    for row in comparison.rows:
+        for metric, estimate in row.estimates.items():
+            values = [getattr(estimate, name) for name in names]
+            numbers = [_cell(value) for value in (*values, len(row.seeds), row.epochs, row.train_seconds)]
+            writer.writerow([row.name, metric, *numbers])
+    return stream.getvalue()
+
+
+def _means(comparison: Comparison) -> str:
+    header = ["method", *(metric.upper() for metric in comparison.metrics), "epochs", "train s", "seeds"]
+    best = {metric: comparison.best(metric) for metric in comparison.metrics}
+    lines = []
+    for row in comparison.rows:
+        means = [_mean(row, metric, row.name in best[metric]) for metric in comparison.metrics]
+        effort = [f"{row.epochs:.0f}", f"{row.train_seconds:.1f}"] if row.estimates else ["–", "–"]
+        lines.append([row.name, *means, *effort, str(len(row.seeds))])
+    return _table(header, lines)
+
+
+def _mean(row: Row, metric: str, best: bool) -> str:
+    if not row.estimates:
+        return "failed"
+    estimate = row.estimates[metric]
+    mean = f"**{estimate.mean:.4f}**" if best else f"{estimate.mean:.4f}"
+    std = "" if math.isnan(estimate.std) else f" ± {estimate.std:.4f}"
+    return mean + std + (MARK if _is_significant(estimate) else "")
+
+
+def _differences(comparison: Comparison) -> str:
+    header = ["method", *(f"{name} {what}" for name in map(str.upper, comparison.metrics) for what in ("Δ", "p"))]
+    lines = []
+    for row in _tested(comparison):
+        cells = [row.name]
+        for metric in comparison.metrics:
+            estimate = row.estimates[metric]
+            cells += [f"{estimate.difference:+.4f}", _probability(estimate.p_corrected)]
+        lines.append(cells)
+    return _table(header, lines)
+
+
+def _legend(comparison: Comparison) -> str:
+    text = (
+        "Mean ± standard deviation over the seeds, **best in bold**. Epochs and seconds of training (without "
+        "validation) are means over the seeds; an ensemble's are those of its parts together."
+    )
+    if not _tested(comparison):
+        return text
+    return (
+        f"{text} {MARK}: differs from {comparison.reference} (p < {LEVEL:g}) by a two-sided paired t-test of the "
+        "metric of every query, averaged over the seeds, whose samples are the users (the queries of a user count as "
+        "a cluster); p is corrected, for each metric, for the number of rows tested (Holm). It says what other users "
+        "would change, and not what other seeds would."
+    )
+
+
+def _tested(comparison: Comparison) -> list[Row]:
+    return [
+        row for row in comparison.rows if any(estimate.difference is not None for estimate in row.estimates.values())
+    ]
+
+
+def _is_significant(estimate: Estimate) -> bool:
+    return estimate.p_corrected is not None and estimate.p_corrected < LEVEL
+
+
+def _probability(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return "–"
+    return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else repr(value)
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns are also aligned for those who read the plain text."""
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    padded = [
+        [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        for line in (header, *lines)
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:]))

@@ -1,0 +1,147 @@
+"""A whole comparison on real Ray workers: shared stages, runs side by side, failures, and what is left of it later."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from tiny_workspace import tiny_config
+
+from alphafuse.config import Config, GridConfig, load_grid
+from alphafuse.errors import ConfigError
+from alphafuse.events import Event, ignore
+from alphafuse.workspace import Workspace
+from jobs import compare
+from jobs.grid_runs import Run
+from monitoring.comparison.content import Comparison
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("ray_cluster")]
+
+NUM_ITEMS, NUM_USERS = 40, 30
+METHODS: list[dict[str, Any]] = [
+    {"name": "AlphaFuse"},
+    {"name": "IDs", "set": {"model": {"encoder": {"name": "id"}}}},
+    {"name": "too-wide", "set": {"decompose": {"directions": 50}}},
+    {"name": "too-many", "set": ["train.workers=50", "model.encoder.name=id"]},
+]
+ENSEMBLES = [{"name": "both", "of": ["IDs", "AlphaFuse"]}, {"name": "hopeless", "of": ["IDs", "too-many"]}]
+
+
+def _grid(folder: Path) -> tuple[GridConfig, dict[str, Config]]:
+    """Files of items with vectors and of a log, a base configuration and a grid over them."""
+    generator = np.random.default_rng(0)
+    items = [f"item {number}" for number in range(NUM_ITEMS)]
+    vectors = pa.array(list(generator.standard_normal((NUM_ITEMS, 12)).astype(np.float32)), pa.list_(pa.float32()))
+    pq.write_table(pa.table({"item_id": items, "text": items, "embedding": vectors}), folder / "items.parquet")
+    log = [(f"user {user}", str(item), time) for user in range(NUM_USERS) for time, item in enumerate(
+        generator.choice(items, 6, replace=False)
+    )]  # fmt: skip
+    columns = zip(*log, strict=True)
+    pq.write_table(pa.table(list(map(list, columns)), ["user_id", "item_id", "timestamp"]), folder / "log.parquet")
+    base = {
+        "workspace": "unused",
+        "data": {
+            "folder": str(folder),
+            "catalog": {"path": "items.parquet"},
+            "interactions": {"path": "log.parquet"},
+            "split": {"cold_items": 0.1},
+        },
+        "embed": {"engine": "precomputed", "precomputed": "items.parquet"},
+        "decompose": {"null_dim": 3},
+        "model": {"hidden_dim": 8, "history_length": 4},
+        "train": {"max_epochs": 2, "loss": {"num_negatives": 6}},
+    }
+    grid = {"base": "base.yaml", "workspace": str(folder / "all"), "methods": METHODS, "ensembles": ENSEMBLES}
+    grid |= {"seeds": [1, 2], "parallel": 3, "metrics": ["ndcg@10", "hr@5"]}
+    (folder / "base.yaml").write_text(yaml.safe_dump(base))
+    (folder / "grid.yaml").write_text(yaml.safe_dump(grid))
+    return load_grid(folder / "grid.yaml")
+
+
+@pytest.fixture(scope="module")
+def finished(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Comparison, list[Event]]:
+    """Folder of the grid, what came out, what was told."""
+    folder, events = tmp_path_factory.mktemp("grid"), list[Event]()
+    comparison = compare.run(*_grid(folder), events.append)
+    return folder, comparison, events
+
+
+def _metrics(folder: Path, run: str) -> dict[str, Any]:
+    return json.loads((folder / "all" / run / "evaluation" / "metrics.json").read_text())["overall"]
+
+
+def test_runs_end_in_one_table(finished: tuple[Path, Comparison, list[Event]]) -> None:
+    folder, comparison, events = finished
+    table = list(csv.DictReader((folder / "all" / "comparison.csv").read_text().splitlines()))
+    assert [row["method"] for row in table] == ["AlphaFuse"] * 2 + ["IDs"] * 2 + ["both"] * 2
+    for row in table:
+        values = [_metrics(folder, f"{row['method']}-{seed}")[row["metric"]] for seed in (1, 2)]
+        assert float(row["mean"]) == pytest.approx(statistics.mean(values))
+        assert float(row["std"]) == pytest.approx(statistics.stdev(values))
+    page = (folder / "all" / "comparison.md").read_text()
+    assert "- cold items: 10% of the items are held out of training" in page
+    assert (folder / "all" / "comparison.svg").exists()
+    told = {(event.stage, event.kind) for event in events}
+    assert {(f"{row}-{seed}", "finished") for row in ("AlphaFuse", "IDs", "both") for seed in (1, 2)} <= told
+    assert comparison.reference == "AlphaFuse"
+
+
+def test_failures_are_named_and_stop_nothing(finished: tuple[Path, Comparison, list[Event]]) -> None:
+    folder, comparison, events = finished
+    assert {name.rpartition("-")[0] for name in comparison.failures} == {"too-wide", "too-many", "hopeless"}
+    assert "exceeds the 12 dimensions" in comparison.failures["too-wide-1"]
+    assert "asks for 50 workers" in comparison.failures["too-many-2"]
+    assert comparison.failures["hopeless-1"] == "needs too-many-1"
+    assert "- too-many-2: train.workers asks for 50 workers" in (folder / "all" / "comparison.md").read_text()
+    assert {event.stage for event in events if event.kind == "failed"} == {"decompose", "too-many-1", "too-many-2"}
+
+
+def test_data_are_prepared_once_and_with_one_seed(finished: tuple[Path, Comparison, list[Event]]) -> None:
+    folder, _, events = finished
+    shared = sorted(path.name.partition("-")[0] for path in (folder / "all" / "shared").iterdir())
+    assert shared == ["decompose", "decompose", "embed", "prepare"]  # one decomposition failed
+    assert [event.stage for event in events if event.kind == "finished"][:3] == ["prepare", "embed", "decompose"]
+    runs = [Workspace(str(folder / "all" / name)) for name in ("AlphaFuse-1", "AlphaFuse-2", "IDs-2", "both-1")]
+    assert len({run.artifact("sequences").require().fingerprint for run in runs}) == 1
+    models = [run.artifact("model").require() for run in runs[:3]]
+    assert [model.inputs["seed"] for model in models] == [1, 2, 2]
+    assert not (folder / "all" / "AlphaFuse-1" / "catalog").exists()
+
+
+def test_what_is_finished_is_skipped_and_what_is_lost_made_again(
+    finished: tuple[Path, Comparison, list[Event]],
+) -> None:
+    folder, before, _ = finished
+    grid, configs = load_grid(folder / "grid.yaml")
+    Workspace(str(folder / "all" / "IDs-2")).artifact("evaluation").clear()
+    grid = grid.model_copy(update={"methods": grid.methods[:2], "ensembles": grid.ensembles[:1]})
+    events: list[Event] = []
+    comparison = compare.run(grid, {name: configs[name] for name in ("AlphaFuse", "IDs")}, events.append)
+    kinds = {event.stage: event.kind for event in events if event.kind in ("finished", "skipped")}
+    assert kinds.pop("IDs-2") == "finished"
+    assert set(kinds.values()) == {"skipped"}
+    assert [row.estimates for row in comparison.rows] == [row.estimates for row in before.rows if row.estimates]
+    assert comparison.failures == {}
+
+
+def test_a_method_to_be_redone_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no method 'IDS' to be redone; methods: AlphaFuse, IDs"):
+        compare.run(*_grid(tmp_path), ignore, again=["IDS"])
+
+
+@pytest.mark.parametrize(
+    ("workers", "parallel", "expected"), [([1], 3, 3), ([1], 9, 4), ([2], 9, 2), ([1, 3], 9, 1), ([2, 50], 9, 2)]
+)
+def test_runs_side_by_side_have_room_for_all_of_their_workers(
+    tmp_path: Path, workers: list[int], parallel: int, expected: int
+) -> None:
+    runs = [Run("x", number, tiny_config(tmp_path, workers=number)) for number in workers]
+    assert compare.side_by_side(runs, parallel) == expected

@@ -1,0 +1,154 @@
+"""The table of a comparison, against numbers worked out from hand-made ranks."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+import statistics
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from scipy import stats
+from tiny_workspace import tiny_config
+
+from alphafuse.config import GridConfig
+from alphafuse.evaluation.ranks import FILE, SCHEMA
+from alphafuse.workspace import Workspace, fingerprint
+from monitoring.comparison.content import Comparison, Measured, gather
+from monitoring.comparison.figure import dot_plot
+from monitoring.comparison.table import to_csv, to_markdown
+
+USERS = ["ann", "bob", "cy", "dee"]  # with one query each
+RANKS = {
+    ("AlphaFuse", 1): [1, 2, 1, 5],
+    ("AlphaFuse", 2): [1, 1, 2, 9],
+    ("IDs", 1): [3, 8, 2, 20],
+    ("IDs", 2): [5, 9, 1, 30],
+    ("text", 1): [2, 1, 1, 5],
+}
+SECONDS = {"AlphaFuse": [1.0, 2.0], "IDs": [3.0], "text": [0.5]}  # of the epochs
+
+
+def _hits(ranks: list[int]) -> list[float]:
+    return [float(rank <= 3) for rank in ranks]
+
+
+def _ndcg(ranks: list[int]) -> list[float]:
+    return [1 / math.log2(1 + rank) if rank <= 10 else 0.0 for rank in ranks]
+
+
+METRICS = {"ndcg@10": _ndcg, "hr@3": _hits}
+
+
+def _finished(folder: Path, row: str, ranks: list[int]) -> Measured:
+    workspace, inputs = Workspace(str(folder)), {"made by": "hand"}
+    evaluation = workspace.artifact("evaluation")
+    table = pa.table([USERS, [1] * 4, range(4), ranks], SCHEMA)
+    evaluation.write_table(FILE, table, fingerprint(inputs))
+    metrics = {
+        "split": "test",
+        "similarity": "cosine" if row != "IDs" else "dot",
+        "exclude_seen": True,
+        "queries": 4,
+        "num_items": 1234,
+        "overall": {name: statistics.mean(gain(ranks)) for name, gain in METRICS.items()},
+    }
+    evaluation.write_file("metrics.json", json.dumps(metrics).encode(), fingerprint(inputs))
+    evaluation.commit(inputs)
+    workspace.artifact("model").commit(inputs, {"history": [{"seconds": value} for value in SECONDS[row]]})
+    return Measured(workspace, [workspace])
+
+
+@pytest.fixture
+def comparison(tmp_path: Path) -> Comparison:
+    rows: dict[str, dict[int, Measured]] = {"AlphaFuse": {}, "IDs": {}, "text": {}, "broken": {}}
+    for (row, seed), ranks in RANKS.items():
+        rows[row][seed] = _finished(tmp_path / f"{row}-{seed}", row, ranks)
+    rows["both"] = {1: Measured(rows["text"][1].evaluation, [rows[name][1].evaluation for name in ("IDs", "text")])}
+    grid = GridConfig(base="b", workspace="w", metrics=tuple(METRICS), methods=({"name": "AlphaFuse"},), seeds=(1, 2))
+    return gather(grid, {"AlphaFuse": tiny_config(tmp_path)}, rows, {"broken-1": "no\ntexts"})
+
+
+def test_means_and_spreads_are_those_over_the_seeds(comparison: Comparison) -> None:
+    rows = {row.name: row for row in comparison.rows}
+    for name in ("AlphaFuse", "IDs"):
+        for metric, gain in METRICS.items():
+            values = [statistics.mean(gain(RANKS[name, seed])) for seed in (1, 2)]
+            assert rows[name].estimates[metric].mean == pytest.approx(statistics.mean(values))
+            assert rows[name].estimates[metric].std == pytest.approx(statistics.stdev(values))
+    assert math.isnan(rows["text"].estimates["hr@3"].std)
+    assert (rows["AlphaFuse"].epochs, rows["AlphaFuse"].train_seconds) == (2, 3.0)
+    assert (rows["both"].epochs, rows["both"].train_seconds) == (2, 3.5)
+    assert rows["broken"].estimates == {}
+
+
+def test_p_values_are_those_of_a_paired_t_test_over_users_with_holms_correction(comparison: Comparison) -> None:
+    rows = {row.name: row for row in comparison.rows}
+    for metric, gain in METRICS.items():
+        averaged = {
+            name: [statistics.mean(values) for values in zip(*(gain(RANKS[name, s]) for s in seeds), strict=True)]
+            for name, seeds in (("AlphaFuse", (1, 2)), ("IDs", (1, 2)), ("text", (1,)))
+        }
+        averaged["both"] = averaged["text"]
+        raw = {name: stats.ttest_rel(averaged[name], averaged["AlphaFuse"]).pvalue for name in ("IDs", "text", "both")}
+        raw = {name: 1.0 if math.isnan(value) else value for name, value in raw.items()}  # no difference at all
+        highest, corrected = 0.0, {}
+        for place, name in enumerate(sorted(raw, key=lambda name: raw[name])):
+            highest = max(highest, min(1.0, raw[name] * (3 - place)))
+            corrected[name] = highest
+        for name in raw:
+            estimate = rows[name].estimates[metric]
+            assert estimate.p_value == pytest.approx(raw[name])
+            assert estimate.p_corrected == pytest.approx(corrected[name])
+            difference = estimate.mean - rows["AlphaFuse"].estimates[metric].mean
+            assert estimate.difference == pytest.approx(difference)
+    assert rows["AlphaFuse"].estimates["hr@3"].difference is None
+
+
+def test_the_page_states_protocol_numbers_and_failures(comparison: Comparison) -> None:
+    page = to_markdown(comparison)
+    assert "- split: users 8:1:1, seed" in page
+    assert "- queries: 4 test targets of 4 users" in page
+    assert "- ranking: all 1,234 items, without those that the user has seen before" in page
+    assert "- similarity: cosine (AlphaFuse, text, both); dot (IDs)" in page
+    (line,) = re.findall(r"^\| text .*\|$", page, re.MULTILINE)[:1]
+    assert [cell.strip() for cell in line.split("|")[1:-1]] == ["text", "**0.7544**", "**0.7500**", "1", "0.5", "1"]
+    assert re.search(r"^\| broken +\| +failed \| +failed \| +– \| +– \| +0 \|$", page, re.MULTILINE)
+    assert "- broken-1: no texts" in page
+    assert "two-sided paired t-test" in page
+    assert "Holm" in page
+    lines = [line for line in page.splitlines() if line.startswith("|")]
+    assert len({len(line) for line in lines[:7]}) == 1  # aligned
+
+
+def test_the_file_for_programs_has_all_digits(comparison: Comparison) -> None:
+    rows = list(csv.DictReader(io.StringIO(to_csv(comparison))))
+    assert len(rows) == 4 * 2
+    (row,) = [row for row in rows if (row["method"], row["metric"]) == ("IDs", "ndcg@10")]
+    estimate = next(row for row in comparison.rows if row.name == "IDs").estimates["ndcg@10"]
+    assert [float(row[name]) for name in ("mean", "std", "p_corrected")] == [
+        estimate.mean,
+        estimate.std,
+        estimate.p_corrected,
+    ]
+    assert next(row for row in rows if row["method"] == "text")["std"] == ""
+
+
+def test_the_figure_names_rows_and_metrics(comparison: Comparison) -> None:
+    figure = dot_plot(comparison)
+    assert figure.startswith("<?xml")
+    for name in ("AlphaFuse", "IDs", "text", "both", "NDCG@10", "HR@3"):
+        assert f">{name}</text>" in figure
+    assert ">broken<" not in figure
+
+
+def test_without_any_result_the_failures_are_left(tmp_path: Path) -> None:
+    grid = GridConfig(base="b", workspace="w", methods=({"name": "x"},))
+    comparison = gather(grid, {"x": tiny_config(tmp_path)}, {"x": {}}, {"x-22": "no memory"})
+    assert "- x-22: no memory" in to_markdown(comparison)
+    assert len(to_csv(comparison).splitlines()) == 1
+    assert "<svg" in dot_plot(comparison)
