@@ -42,7 +42,7 @@ def _loss(encoder: RLMRecContrastiveEncoder, loss: LossConfig, step: StepInput, 
 @pytest.mark.parametrize("negatives", [SHARED, UNIFORM], ids=["shared", "uniform"])
 @pytest.mark.parametrize("name", ["infonce", "bce"])
 def test_alignment_is_added_as_written_out(negatives: torch.Tensor, name: str) -> None:
-    step = StepInput(HISTORIES, TARGETS, negatives, 0.0)
+    step = StepInput(HISTORIES, TARGETS, negatives, 0.0, number=0, first_sample=0)
     rows, text, ids = _rows(step)
     encoder = RLMRecContrastiveEncoder(FrozenFeatures("embeddings", slice(0, 6)), 4, WEIGHT)
     loss = LossConfig(name=name, temperature=TEMPERATURE)
