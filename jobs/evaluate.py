@@ -52,7 +52,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
 def commit(artifact: Artifact, inputs: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     """Complete an evaluation: ranks are written, metrics known."""
     content = json.dumps(result, indent=1).encode()
-    artifact.write_file(METRICS_FILE, content, fingerprint(inputs), rows=result["queries"])
+    artifact.write_file(METRICS_FILE, content, fingerprint(inputs))
     artifact.commit(inputs, {"queries": result["queries"], "overall": result["overall"]})
 
 
