@@ -75,9 +75,9 @@ class Denoiser(nn.Module):
         )
 
     def forward(self, noisy: torch.Tensor, conditions: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-        """noisy, conditions [batch, hidden_dim], steps int64 [batch] or [1] → [batch, hidden_dim] of its dtype.
+        """noisy, conditions [batch, hidden_dim], steps int64 [batch] or [1] → [batch, hidden_dim].
 
-        Computes in the precision of the weights.
+        Computes in the precision of the weights; the result is as precise as `noisy`.
         """
         precision = next(self.parameters()).dtype
         step = self.step(sinusoidal_embedding(steps, self._hidden_dim).to(precision))
