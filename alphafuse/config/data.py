@@ -55,7 +55,7 @@ class SplitConfig(Section):
     path: str | None = None
     """Parquet or CSV file of `kind: file` with the columns user_id and split (train, validation or test)."""
     cold_items: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """This share of the items, drawn by a hash, is held out of training: no interaction with them trains. They stay in
+    """This share of the items, drawn by a hash, is held out of training, as target, history and negative. They stay in
     the histories and targets of validation and test."""
     seed: Annotated[int, Field(ge=0)] | None = None
     """Of the draw of users (`kind: users`) and of cold items; null: the run's `seed`."""

@@ -34,3 +34,13 @@ def load_held_out(workspace: Workspace) -> np.ndarray:
         if HELD_OUT not in parquet.schema_arrow.names:
             return np.zeros(num_items, bool)
         return parquet.read([HELD_OUT])[HELD_OUT].to_numpy()
+
+
+def load_trained_items(workspace: Workspace) -> np.ndarray | None:
+    """The items that training may know of, int64, ascending; None: all.
+
+    Raises:
+        WorkspaceError: `prepare` has not finished, or the file is damaged.
+    """
+    held_out = load_held_out(workspace)
+    return np.flatnonzero(~held_out) if held_out.any() else None

@@ -85,16 +85,6 @@ class ItemTable:
         self.trainable, self.first_moment, self.second_moment = self._state.tensor_split(STATE_VALUES, dim=1)
         self._communicator = communicator
         self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._held_out: torch.Tensor | None = None
-
-    def hold_out(self, rows: torch.Tensor) -> None:
-        """Keep rows from being trained: they become zeros, and updates pass them by.
-
-        Args:
-            rows: bool [rows of this rank].
-        """
-        self._held_out = rows.to(self.trainable.device)
-        self.trainable[self._held_out] = 0
 
     def lookup(self, items: torch.Tensor) -> Rows:
         """Gather the rows of `items` (int64, any shape, −1 pads). A collective: every rank must call it.
@@ -148,9 +138,6 @@ class ItemTable:
         gradient.index_add_(0, position, torch.cat([gradient for _, gradient in self._pending]))
         gradient /= self._communicator.world_size
         self._pending.clear()
-        if self._held_out is not None:
-            trained = ~self._held_out[rows]
-            rows, gradient = rows[trained], gradient[trained]
         square = gradient.square().sum()
         if max_grad_norm is not None:
             self._communicator.all_reduce(square)

@@ -18,7 +18,7 @@ import torch
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config
 from alphafuse.data.batches import Batch, BatchOrder
-from alphafuse.data.popularity import load_popularity
+from alphafuse.data.popularity import load_popularity, load_trained_items
 from alphafuse.data.samples import Windowing
 from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.data.shuffle import SampleStream
@@ -94,7 +94,10 @@ class Trainer:
         self.table = build_table(config, workspace, self._objective.encoder, communicator, device)
         self.engine = DenseEngine(self._objective, train, communicator.world_size)
         popularity = load_popularity(workspace) if needs_popularity(train.loss) else None
-        self._step = TrainingStep(train, config.seed, self.table, self.engine, communicator, device, popularity)
+        trained = load_trained_items(workspace)
+        self._step = TrainingStep(
+            train, config.seed, self.table, self.engine, communicator, device, popularity, trained
+        )
         self._checkpoints = Checkpoints(workspace, inputs, communicator)
         self._epoch_loss = torch.zeros((), dtype=torch.float64, device=device)
 

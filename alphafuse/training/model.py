@@ -54,7 +54,7 @@ def build_objective(config: Config, workspace: Workspace, communicator: Communic
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         encoder = build_encoder(config, workspace)
-        num_items = workspace.artifact("catalog").require().rows
+        num_items = int((~load_held_out(workspace)).sum())
         backbone = encoder.wrap(build_backbone(config))
         if isinstance(config.model.backbone, DreamRecConfig):
             if not isinstance(backbone, DreamRec) or encoder.alignment_weight:
@@ -79,9 +79,8 @@ def build_table(
     for first in range(start, stop, BLOCK_ROWS):
         last = min(first + BLOCK_ROWS, stop)
         table.trainable[first - start : last - start] = encoder.initial_rows(first, last, config.seed).to(device)
-    held_out = load_held_out(workspace)[start:stop]
-    if held_out.any():  # nothing but their text is known of these items
-        table.hold_out(torch.from_numpy(held_out))
+    # Nothing but their text is known of these items: no step touches their rows.
+    table.trainable[torch.from_numpy(load_held_out(workspace)[start:stop]).to(device)] = 0
     if encoder.initialization == "features":
         _read(FrozenFeatures("features", slice(0, encoder.trainable_dim)), workspace, start, table.trainable)
     if frozen is not None:

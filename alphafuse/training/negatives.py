@@ -41,15 +41,23 @@ class NegativeSampler:
 
     Args:
         popularity: [items], training interactions of each, where the negatives are drawn by it (`needs_popularity`).
+        trained: int64, ascending, the items that training may know of; None: all.
     """
 
     def __init__(
-        self, config: TrainConfig, seed: int, num_items: int, communicator: Communicator, popularity: np.ndarray | None
+        self,
+        config: TrainConfig,
+        seed: int,
+        num_items: int,
+        communicator: Communicator,
+        popularity: np.ndarray | None,
+        trained: np.ndarray | None,
     ) -> None:
         self._config = config.loss
         self._positions = config.positions
         self._seed = seed
-        self._num_items = num_items
+        self._trained = trained
+        self._num_items = num_items if trained is None else len(trained)
         self._communicator = communicator
         self._frequency = None if popularity is None else popularity / popularity.sum()
 
@@ -72,7 +80,7 @@ class NegativeSampler:
             assert self._frequency is not None
             frequency = torch.from_numpy(self._frequency[items]).float()
         else:
-            items = shared_negatives(self._seed, step, config.num_negatives, num_items)
+            items = self._items(shared_negatives(self._seed, step, config.num_negatives, num_items))
         return Negatives(items, log_weights(len(items), num_items, frequency, estimate))
 
     def _draw_for_each_target(self, batch: Batch, step: int) -> np.ndarray:
@@ -80,5 +88,11 @@ class NegativeSampler:
         slots = batch.targets if self._positions == "all" else batch.targets.max(axis=1, keepdims=True)
         count = self._config.num_negatives
         first = batch.first_sample * slots.shape[1]
-        negatives = uniform_negatives(self._seed, step, first, slots.ravel(), count, self._num_items)
-        return negatives[slots.ravel() != PADDING]
+        there = slots.ravel() != PADDING
+        targets = slots.ravel() if self._trained is None else np.searchsorted(self._trained, slots.ravel())
+        negatives = uniform_negatives(self._seed, step, first, targets, count, self._num_items)
+        return self._items(negatives[there])
+
+    def _items(self, drawn: np.ndarray) -> np.ndarray:
+        """The items that were drawn as numbers among those that train."""
+        return drawn if self._trained is None else self._trained[drawn]

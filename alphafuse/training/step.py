@@ -12,7 +12,7 @@ from alphafuse.collectives import Communicator
 from alphafuse.config import TrainConfig
 from alphafuse.data.batches import Batch
 from alphafuse.data.samples import PADDING
-from alphafuse.items.table import ItemTable
+from alphafuse.items.table import ItemTable, Rows
 from alphafuse.training.engine import DenseEngine
 from alphafuse.training.negatives import Negatives, NegativeSampler
 from alphafuse.training.step_input import Catalog, StepInput
@@ -24,7 +24,7 @@ class TrainingStep:
     Every rank takes the same steps, each with its part of the batch.
 
     Args:
-        popularity: as `NegativeSampler` wants it.
+        popularity, trained: as `NegativeSampler` wants them.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class TrainingStep:
         communicator: Communicator,
         device: torch.device,
         popularity: np.ndarray | None = None,
+        trained: np.ndarray | None = None,
     ) -> None:
         self._config = config
         self._seed = seed
@@ -43,7 +44,9 @@ class TrainingStep:
         self._engine = engine
         self._communicator = communicator
         self._device = device
-        self._sampler = NegativeSampler(config, seed, table.num_items, communicator, popularity)
+        # All rows need no copy: they are read where they lie.
+        self._trained_rows = None if trained is None else self._own_rows(torch.from_numpy(trained))
+        self._sampler = NegativeSampler(config, seed, table.num_items, communicator, popularity, trained)
 
     def __call__(self, batches: list[Batch], step: int, rate_factor: float) -> torch.Tensor:
         """One optimizer step over its micro-batches. A collective.
@@ -92,15 +95,25 @@ class TrainingStep:
         targets_of_all = batch.targets_per_part * self._communicator.world_size
         bytes_per_row = 16 * (targets_of_all + table.features.shape[1] + table.trainable.shape[1])
         block_rows = max(1, int((loss.memory_mib << 20) / bytes_per_row))
-        num_rows = len(table.trainable)
         if loss.name == "softmax":
-            starts = range(0, num_rows, block_rows)
-            return Catalog([table.local_block(start, min(start + block_rows, num_rows)) for start in starts], None)
-        items = torch.from_numpy(negatives.items).to(self._device) - table.first_row
-        own = items[(items >= 0) & (items < num_rows)]
+            return Catalog(self._all_blocks(block_rows), None)
+        own = self._own_rows(torch.from_numpy(negatives.items))
         targets = torch.from_numpy(batch.targets[batch.targets != PADDING]).to(self._device)
         everyones_targets = self._communicator.all_gather_rows(targets)[0] - table.first_row
         return Catalog([table.local_rows(rows) for rows in own.split(block_rows) if len(rows)], everyones_targets)
+
+    def _all_blocks(self, block_rows: int) -> list[Rows]:
+        """The rows of this rank that train."""
+        table, num_rows = self._table, len(self._table.trainable)
+        if self._trained_rows is not None:
+            return [table.local_rows(rows) for rows in self._trained_rows.split(block_rows) if len(rows)]
+        starts = range(0, num_rows, block_rows)
+        return [table.local_block(start, min(start + block_rows, num_rows)) for start in starts]
+
+    def _own_rows(self, items: torch.Tensor) -> torch.Tensor:
+        """Row numbers within this rank's range of those of the items that it holds."""
+        rows = items.to(self._device) - self._table.first_row
+        return rows[(rows >= 0) & (rows < len(self._table.trainable))]
 
     def _seed_dropout(self, step: int, micro: int) -> None:
         """Dropout depends on (seed, step, part) alone, so that a resumed training repeats it."""

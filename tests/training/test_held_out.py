@@ -1,15 +1,17 @@
-"""Items that are held out: nothing but their text is known of them, whatever is trained beside them."""
+"""Items that are held out: nothing of them is known in training, and nothing but their text afterwards."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import tiny_workspace
 import torch
 from multi_process import run_ranks
-from tiny_workspace import NUM_ITEMS, tiny_config, tiny_features, tiny_workspace
+from tiny_workspace import NUM_ITEMS, tiny_config, tiny_features, tiny_sequences
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config
@@ -21,22 +23,50 @@ from alphafuse.workspace import Workspace, fingerprint
 HELD_OUT = np.arange(NUM_ITEMS) % 5 == 2
 
 
-def _train(config: Config) -> torch.Tensor:
-    """Item vectors of all ranks after a training in which held-out items are negatives."""
-    communicator, workspace = Communicator(), Workspace(config.workspace)
-    Trainer(config, workspace, {"made by": "hand"}, communicator, torch.device("cpu"), ignore).run()
-    return communicator.all_gather_rows(load_trained(config, workspace, communicator).item_vectors())[0]
-
-
-@pytest.mark.distributed
-@pytest.mark.parametrize("world_size", [1, 2])
-def test_held_out_items_keep_the_vectors_of_their_texts(tmp_path: Path, world_size: int) -> None:
-    workspace = tiny_workspace(tmp_path)
-    popularity, inputs = workspace.artifact("popularity"), {"made by": "hand"}
+def _hold_out(folder: Path) -> None:
+    """A workspace whose users never meet a held-out item."""
+    sequences = [[item + HELD_OUT[item] for item in sequence] for sequence in tiny_sequences()]
+    popularity = tiny_workspace.tiny_workspace(folder, sequences=sequences).artifact("popularity")
+    inputs = {"made by": "hand"}
     table = popularity.read_table("popularity.parquet").append_column("held_out", pa.array(HELD_OUT))
     popularity.write_table("popularity.parquet", table, fingerprint(inputs))
     popularity.commit(inputs)
-    vectors, *_ = run_ranks(world_size, _train, tiny_config(tmp_path, loss={"name": "softmax"}))
-    features = torch.from_numpy(tiny_features())
-    assert torch.equal(vectors[HELD_OUT], features[HELD_OUT])
-    assert (vectors[~HELD_OUT] != features[~HELD_OUT]).any(dim=1).all()
+
+
+def _train(config: Config) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Item vectors of all ranks after a training, and the dense weights."""
+    communicator, workspace = Communicator(), Workspace(config.workspace)
+    trainer = Trainer(config, workspace, {"made by": "hand"}, communicator, torch.device("cpu"), ignore)
+    trainer.run()
+    vectors = load_trained(config, workspace, communicator).item_vectors()
+    return communicator.all_gather_rows(vectors)[0], trainer.engine.state()
+
+
+LOSSES: list[dict[str, Any]] = [
+    {"name": "softmax"},
+    {"name": "gbce", "negatives": "uniform", "num_negatives": 6},
+    {"name": "infonce", "negatives": "uniform", "num_negatives": 6},
+    {"name": "sampled_softmax", "negatives": "shared", "num_negatives": 6},
+    {"name": "sampled_softmax", "negatives": "shard_local", "num_negatives": 6},
+    {"name": "sampled_softmax", "negatives": "in_batch", "num_negatives": 6},
+]
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(("world_size", "loss"), [(1, loss) for loss in LOSSES] + [(2, LOSSES[0]), (2, LOSSES[4])])
+def test_training_knows_nothing_of_held_out_items(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world_size: int, loss: dict[str, Any]
+) -> None:
+    """Other texts of held-out items change their own vectors, and nothing else."""
+    features, results = tiny_features(), []
+    for name, factor in (("one", 1.0), ("other", -3.0)):
+        texts = np.where(HELD_OUT[:, None], np.float32(factor) * features, features)
+        monkeypatch.setattr(tiny_workspace, "tiny_features", lambda texts=texts: texts)
+        _hold_out(tmp_path / name)
+        config = tiny_config(tmp_path / name, loss=loss, max_epochs=1)  # validations rank held-out items, too
+        results.append(run_ranks(world_size, _train, config)[0])
+        assert torch.equal(results[-1][0][HELD_OUT], torch.from_numpy(texts[HELD_OUT]))
+    (one, weights), (other, same_weights) = results
+    assert torch.equal(one[~HELD_OUT], other[~HELD_OUT])
+    assert (one[~HELD_OUT] != torch.from_numpy(features[~HELD_OUT])).any(dim=1).sum() > (~HELD_OUT).sum() / 2
+    assert all(torch.equal(weight, same_weights[name]) for name, weight in weights.items())
