@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
+from alphafuse.artifact import Artifact, FileRecord
 from alphafuse.errors import WorkspaceError
-from alphafuse.workspace import Artifact, FileRecord
 
 
 class VectorType(pa.ExtensionType):

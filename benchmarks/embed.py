@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
+from alphafuse.artifact import fingerprint
 from alphafuse.config import EmbedConfig
 from alphafuse.data.hashing import hash_texts
 from alphafuse.events import ignore
@@ -31,7 +32,7 @@ from alphafuse.language.encoder import Encoded, TextEncoder
 from alphafuse.language.engines import make_encoder
 from alphafuse.language.model import LanguageModel
 from alphafuse.matrices import read_rows
-from alphafuse.workspace import Workspace, fingerprint
+from alphafuse.workspace import Workspace
 from benchmarks.report import arguments, publish
 from jobs.embed import embed
 

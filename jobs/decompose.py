@@ -15,6 +15,7 @@ import numpy as np
 import ray
 from threadpoolctl import threadpool_limits
 
+from alphafuse.artifact import FileRecord, fingerprint
 from alphafuse.config import Config
 from alphafuse.errors import DataError
 from alphafuse.events import Event, Listener
@@ -30,7 +31,7 @@ from alphafuse.nullspace.decomposition import (
 )
 from alphafuse.nullspace.moments import Moments
 from alphafuse.nullspace.randomized import num_passes, randomized_eigen
-from alphafuse.workspace import FileRecord, Workspace, fingerprint
+from alphafuse.workspace import Workspace
 from jobs import decompose_tasks as tasks
 from jobs.placement import require_places
 from jobs.tasks import in_order, result

@@ -10,12 +10,13 @@ import pyarrow.parquet as pq
 import ray
 from threadpoolctl import threadpool_limits
 
+from alphafuse.artifact import FileRecord
 from alphafuse.errors import DataError
 from alphafuse.matrices import iterate_rows, to_column
 from alphafuse.nullspace.decomposition import NullSpace
 from alphafuse.nullspace.moments import Moments
 from alphafuse.read_ahead import read_ahead
-from alphafuse.workspace import FileRecord, Workspace
+from alphafuse.workspace import Workspace
 
 BLOCK_BYTES = 64 * 2**20
 """Size of a block of embeddings in float64, the unit in which a task holds them."""

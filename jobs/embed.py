@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from alphafuse.artifact import Artifact, FileRecord
 from alphafuse.config import Config, EmbedConfig
 from alphafuse.errors import DataError
 from alphafuse.events import Event, Listener
@@ -27,7 +28,7 @@ from alphafuse.language.plan import Plan, hash_array, make_plan
 from alphafuse.language.precomputed import NO_VECTOR, PrecomputedFiles
 from alphafuse.language.store import ITEM_COLUMNS, EmbeddingStore
 from alphafuse.storage import resolve
-from alphafuse.workspace import Artifact, FileRecord, Workspace
+from alphafuse.workspace import Workspace
 from jobs.embed_engines import embed_on_engines, num_engines
 from jobs.embed_precomputed import bring_in_files, find_files
 from jobs.placement import require_places

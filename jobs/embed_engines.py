@@ -20,12 +20,12 @@ import ray
 import ray.data
 from ray.util.annotations import RayDeprecationWarning
 
+from alphafuse.artifact import Artifact
 from alphafuse.config import EmbedConfig
 from alphafuse.errors import AlphafuseError, ResourceError
 from alphafuse.language.encoder import EMPTY, TextEncoder, encode_texts, failures_by_category
 from alphafuse.language.plan import Batch
 from alphafuse.language.store import EmbeddingStore
-from alphafuse.workspace import Artifact
 from jobs.placement import require_places
 
 # A batch that takes its engine down this often and once more ends the job.

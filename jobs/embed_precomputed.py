@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 
+from alphafuse.artifact import Artifact, FileRecord
 from alphafuse.config import EmbedConfig
 from alphafuse.data.scratch import once
 from alphafuse.events import Event, Listener
@@ -21,7 +22,6 @@ from alphafuse.language.precomputed import (
 )
 from alphafuse.language.store import ITEM_COLUMNS, EmbeddingStore
 from alphafuse.storage import Folder
-from alphafuse.workspace import Artifact, FileRecord
 from jobs.tasks import in_order, result
 
 BUCKET_BYTES = 32 * 2**20

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
+from alphafuse.artifact import fingerprint
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config
 from alphafuse.evaluation.ensemble import Ensemble
 from alphafuse.events import Event, Listener
 from alphafuse.training.model import load_trained
-from alphafuse.workspace import Workspace, fingerprint
+from alphafuse.workspace import Workspace
 from jobs.evaluate import RESOURCE_KEYS, commit, measure
 from jobs.worker_group import run_workers
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from alphafuse.artifact import Artifact, fingerprint
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config, EvaluateConfig
 from alphafuse.data.popularity import load_held_out, load_popularity
@@ -18,7 +19,7 @@ from alphafuse.evaluation.ranks import writing_ranks
 from alphafuse.evaluation.scorer import Scorer
 from alphafuse.events import Event, Listener
 from alphafuse.training.model import load_trained
-from alphafuse.workspace import Artifact, Workspace, fingerprint
+from alphafuse.workspace import Workspace
 from jobs.worker_group import run_workers
 
 METRICS_FILE = "metrics.json"

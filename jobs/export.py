@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from alphafuse.artifact import fingerprint
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config
 from alphafuse.data.catalog_lookup import item_names
@@ -15,7 +16,7 @@ from alphafuse.events import Event, Listener
 from alphafuse.matrices import to_lists
 from alphafuse.training.checkpoint import DENSE_FILE
 from alphafuse.training.model import load_trained
-from alphafuse.workspace import Workspace, fingerprint
+from alphafuse.workspace import Workspace
 from jobs.worker_group import run_workers
 
 ITEMS_PER_SHARD = 50_000

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from alphafuse.artifact import fingerprint
 from alphafuse.config import Config, DataConfig, SplitConfig
 from alphafuse.data.importers.source import Source
 from alphafuse.data.interactions import require_one_time_kind
@@ -24,7 +25,7 @@ from alphafuse.data.splits import NAMES
 from alphafuse.errors import ConfigError, DataError
 from alphafuse.events import Event, Listener, Value
 from alphafuse.storage import Folder, resolve
-from alphafuse.workspace import Workspace, fingerprint
+from alphafuse.workspace import Workspace
 from jobs import prepare_tasks as tasks
 from jobs.prepare_tasks import Sources, bucket_name
 from jobs.tasks import in_order, result

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 import torch
 
+from alphafuse.artifact import fingerprint
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config
 from alphafuse.data.catalog_lookup import find_items
@@ -19,7 +20,7 @@ from alphafuse.evaluation.recommendations import Recommendations, Recommended, r
 from alphafuse.events import Event, Listener, ignore
 from alphafuse.storage import resolve
 from alphafuse.training.model import load_trained
-from alphafuse.workspace import Workspace, fingerprint
+from alphafuse.workspace import Workspace
 from jobs.runtime import connected
 from jobs.tasks import result
 from jobs.worker_group import run_workers

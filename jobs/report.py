@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from alphafuse.artifact import fingerprint
 from alphafuse.config import Config
 from alphafuse.events import Event, Listener
-from alphafuse.workspace import ARTIFACT_STAGES, Workspace, fingerprint
+from alphafuse.workspace import ARTIFACT_STAGES, Workspace
 from monitoring.report.content import gather
 from monitoring.report.environment import environment
 from monitoring.report.page import render

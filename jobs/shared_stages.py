@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from alphafuse.artifact import fingerprint
 from alphafuse.config import Config
 from alphafuse.errors import AlphafuseError
 from alphafuse.events import Event, Listener
 from alphafuse.storage import Folder
-from alphafuse.workspace import ARTIFACT_STAGES, Workspace, fingerprint
+from alphafuse.workspace import ARTIFACT_STAGES, Workspace
 from jobs.pipeline import needed_stages, run_stages
 from monitoring.event_log import EventLog
 

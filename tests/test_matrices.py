@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alphafuse.artifact import Artifact, fingerprint
 from alphafuse.errors import WorkspaceError
 from alphafuse.matrices import VectorType, from_column, iterate_rows, read_rows, to_column, to_lists
-from alphafuse.workspace import Artifact, Workspace, fingerprint
+from alphafuse.workspace import Workspace
 
 INPUTS = {"made by": "hand"}
 CUTS = (0, 23, 24, 60, 61)

@@ -10,13 +10,14 @@ import pyarrow as pa
 import safetensors.torch
 import torch
 
+from alphafuse.artifact import fingerprint
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config, parse_config
 from alphafuse.matrices import to_column
 from alphafuse.nullspace.decomposition import NullSpace, save_nullspace
 from alphafuse.training.checkpoint import DENSE_FILE, write_table_rows
 from alphafuse.training.model import build_objective, build_table
-from alphafuse.workspace import Workspace, fingerprint
+from alphafuse.workspace import Workspace
 
 NUM_ITEMS = 30
 HIDDEN_DIM = 8

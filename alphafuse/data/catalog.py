@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from alphafuse.artifact import Artifact
 from alphafuse.config import CatalogConfig
 from alphafuse.data.hashing import hash_ids, hash_texts
 from alphafuse.data.importers.columns import as_ids, as_text
@@ -22,7 +23,6 @@ from alphafuse.data.scratch import RunWriter, read_bucket, read_rows, write_rows
 from alphafuse.data.text import TextTemplate, tidy
 from alphafuse.errors import DataError
 from alphafuse.storage import Folder
-from alphafuse.workspace import Artifact
 
 TITLE_LENGTH = 80
 """Characters of the text that serve as title where there is none."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from alphafuse.artifact import Artifact
 from alphafuse.config import SplitConfig
 from alphafuse.data import popularity, sequence_store
 from alphafuse.data.hashing import hash_with_seed
@@ -27,7 +28,7 @@ from alphafuse.data.splits import (
     split_users,
 )
 from alphafuse.storage import Folder
-from alphafuse.workspace import Artifact, Workspace
+from alphafuse.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from alphafuse.workspace import Artifact
+from alphafuse.artifact import Artifact
 
 FILE = "ranks.parquet"
 SCHEMA = pa.schema(

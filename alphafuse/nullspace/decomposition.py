@@ -14,9 +14,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from alphafuse.artifact import Artifact, fingerprint
 from alphafuse.config import DecomposeConfig
 from alphafuse.errors import ConfigError, DataError
-from alphafuse.workspace import Artifact, Workspace, fingerprint
+from alphafuse.workspace import Workspace
 
 FILE = "nullspace.safetensors"
 RELATIVE_FLOOR = 1e-7

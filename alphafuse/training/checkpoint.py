@@ -11,11 +11,12 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from alphafuse.artifact import Artifact, Manifest, fingerprint
 from alphafuse.collectives import Communicator
 from alphafuse.items.table import ItemTable
 from alphafuse.storage import Folder
 from alphafuse.training.engine import DenseEngine
-from alphafuse.workspace import Artifact, Manifest, Workspace, fingerprint
+from alphafuse.workspace import Workspace
 
 DENSE_FILE = "dense.safetensors"
 

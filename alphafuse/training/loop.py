@@ -15,6 +15,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
+from alphafuse.artifact import fingerprint
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config
 from alphafuse.data.batches import Batch, BatchOrder
@@ -31,7 +32,7 @@ from alphafuse.training.model import ScoringModel, build_objective, build_table
 from alphafuse.training.negatives import needs_popularity
 from alphafuse.training.schedule import rate_factor
 from alphafuse.training.step import TrainingStep
-from alphafuse.workspace import Workspace, fingerprint
+from alphafuse.workspace import Workspace
 
 
 @dataclass

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from alphafuse.artifact import fingerprint
 from alphafuse.data.sequence_store import SequenceStore
-from alphafuse.workspace import Workspace, fingerprint
+from alphafuse.workspace import Workspace
 
 USERS = [([10, 11, 12, 13, 14, 15], 6), ([20, 21], 2), ([30, 31, 32], 0), ([40, 41, 42, 43], 3)]
 """Items of each user, and the end of those that train."""

@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from alphafuse.artifact import Artifact
 from alphafuse.data.catalog_lookup import find_ids, find_items, item_names
 from alphafuse.errors import DataError
-from alphafuse.workspace import Artifact, Workspace
+from alphafuse.workspace import Workspace
 
 TITLES = ["Heat", "Usual Suspects, The", "Suspects", "Alien", "Aliens", "Seven", "Toy Story", "heat", "Seven"]
 
@@ -28,7 +29,7 @@ def catalog(tmp_path: Path) -> Artifact:
 
 @pytest.fixture(autouse=True)
 def _any_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alphafuse.workspace.fingerprint", lambda inputs: "f")
+    monkeypatch.setattr("alphafuse.artifact.fingerprint", lambda inputs: "f")
 
 
 @pytest.mark.parametrize("items", [[], [3], [8, 0, 3, 3, -1], [1, 2, 4, 5, 7], list(range(9))])

@@ -18,11 +18,12 @@ import numpy as np
 import pyarrow as pa
 import ray
 
+from alphafuse.artifact import fingerprint
 from alphafuse.config import EmbedConfig
 from alphafuse.errors import ResourceError
 from alphafuse.events import ignore
 from alphafuse.language.encoder import Encoded
-from alphafuse.workspace import Workspace, fingerprint
+from alphafuse.workspace import Workspace
 from jobs.embed import embed
 
 DIM = 8

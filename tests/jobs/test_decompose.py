@@ -11,12 +11,13 @@ import pyarrow as pa
 import pytest
 from nullspace.reference import exact_covariance, exact_eigen, exact_features, rows_with_spectrum
 
+from alphafuse.artifact import fingerprint
 from alphafuse.config import Config, parse_config
 from alphafuse.errors import ConfigError, DataError, ResourceError, WorkspaceError
 from alphafuse.events import ignore
 from alphafuse.matrices import VectorType, read_rows, to_column
 from alphafuse.nullspace.decomposition import load_nullspace
-from alphafuse.workspace import Workspace, fingerprint
+from alphafuse.workspace import Workspace
 from jobs import decompose
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("ray_cluster")]

@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 from embed_cases import write_catalog
 
+from alphafuse.artifact import Manifest
 from alphafuse.config import Config, EmbedConfig, parse_config
 from alphafuse.errors import DataError
 from alphafuse.events import ignore
 from alphafuse.language.encoder import encode_texts
 from alphafuse.language.engines import make_encoder
 from alphafuse.matrices import read_rows
-from alphafuse.workspace import Manifest, Workspace
+from alphafuse.workspace import Workspace
 from jobs import embed
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("ray_cluster")]

@@ -13,12 +13,13 @@ import torch
 from multi_process import run_ranks
 from tiny_workspace import NUM_ITEMS, tiny_config, tiny_features, tiny_sequences
 
+from alphafuse.artifact import fingerprint
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config
 from alphafuse.events import ignore
 from alphafuse.training.loop import Trainer
 from alphafuse.training.model import load_trained
-from alphafuse.workspace import Workspace, fingerprint
+from alphafuse.workspace import Workspace
 
 HELD_OUT = np.arange(NUM_ITEMS) % 5 == 2
 

@@ -22,13 +22,14 @@ from tiny_workspace import (
     tiny_workspace,
 )
 
+from alphafuse.artifact import fingerprint
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config, parse_config
 from alphafuse.errors import ConfigError
 from alphafuse.items.encoders.build import build_encoder
 from alphafuse.matrices import to_column
 from alphafuse.training.model import build_table
-from alphafuse.workspace import Workspace, fingerprint
+from alphafuse.workspace import Workspace
 
 ROW_DIM = HIDDEN_DIM - NULL_DIM
 BASIS = tiny_nullspace().basis

@@ -15,9 +15,10 @@ import pytest
 from scipy import stats
 from tiny_workspace import tiny_config
 
+from alphafuse.artifact import fingerprint
 from alphafuse.config import GridConfig
 from alphafuse.evaluation.ranks import FILE, SCHEMA
-from alphafuse.workspace import Workspace, fingerprint
+from alphafuse.workspace import Workspace
 from monitoring.comparison.content import Comparison, Measured, gather
 from monitoring.comparison.figure import dot_plot
 from monitoring.comparison.table import to_csv, to_markdown

@@ -8,8 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from alphafuse.artifact import fingerprint
 from alphafuse.errors import WorkspaceError
-from alphafuse.workspace import Workspace, fingerprint
+from alphafuse.workspace import Workspace
 
 INPUTS = {"model": "a", "train": {"rate": 1, "steps": 5}}
 

@@ -1,0 +1,285 @@
+"""An artefact: a folder of files that one stage makes, and the manifest that commits them.
+
+A stage writes files one by one, each atomically and with a small record beside it, and at the end a manifest
+that names them all. The fingerprint in records and manifest says from which inputs (configuration and upstream
+artefacts) they were made: equal fingerprint, nothing to do; files without a manifest, continue; another
+fingerprint, refuse. This module knows nothing of what a stage computes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alphafuse.errors import WorkspaceError
+from alphafuse.storage import Folder, HashedStream
+
+MANIFEST = "manifest.json"
+RECORD_SUFFIX = ".record.json"
+
+
+def fingerprint(inputs: Mapping[str, Any]) -> str:
+    """SHA-256 over the canonical JSON of what an artefact is made from."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One committed file: its name, its rows [first_row, first_row + rows), its size and checksum."""
+
+    name: str
+    rows: int
+    first_row: int
+    bytes: int
+    sha256: str
+    fingerprint: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What was committed, from which inputs, and what the stage has to say about it (`details`)."""
+
+    artifact: str
+    fingerprint: str
+    inputs: dict[str, Any]
+    files: list[FileRecord]
+    details: dict[str, Any]
+    created: str
+    format_version: int = 1
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for file in self.files)
+
+
+class Artifact:
+    """A named folder of a workspace, made by one stage and read by later ones. Picklable."""
+
+    def __init__(self, folder: Folder, name: str, stage: str) -> None:
+        self.folder = folder
+        self.name = name
+        self.stage = stage
+
+    def manifest(self) -> Manifest | None:
+        """The manifest, or None where the artefact is not committed."""
+        if not self.folder.exists(MANIFEST):
+            return None
+        content = json.loads(self.folder.read_bytes(MANIFEST))
+        content["files"] = [FileRecord(**file) for file in content["files"]]
+        return Manifest(**content)
+
+    def require(self) -> Manifest:
+        """The manifest of a committed artefact.
+
+        Raises:
+            WorkspaceError: the stage that makes it has not finished.
+        """
+        manifest = self.manifest()
+        if manifest is None:
+            raise WorkspaceError(
+                f"{self.folder.uri} holds no finished {self.name!r}; run the stage {self.stage!r} first "
+                f"(`alphafuse {self.stage} CONFIG`, or `alphafuse run CONFIG` for all stages)"
+            )
+        return manifest
+
+    def is_committed(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether the artefact is complete and made from exactly these inputs.
+
+        Raises:
+            WorkspaceError: it, or files of an unfinished run, were made from other inputs.
+        """
+        wanted = fingerprint(inputs)
+        manifest = self.manifest()
+        if manifest is not None and manifest.fingerprint != wanted:
+            raise self._mismatch(_changed(manifest.inputs, json.loads(json.dumps(inputs))))
+        self.committed_files(wanted)
+        return manifest is not None
+
+    def committed_files(self, wanted: str) -> dict[str, FileRecord]:
+        """Records by file name of the files already written for fingerprint `wanted`.
+
+        A record whose file is gone (an interrupted deletion) does not count.
+
+        Raises:
+            WorkspaceError: files of another fingerprint lie in the folder.
+        """
+        records, names = self.records(), set(self.folder.names())
+        for record in records.values():
+            if record.fingerprint != wanted:
+                raise self._mismatch([f"file {record.name} was made by an earlier, different run"])
+        return {name: record for name, record in records.items() if name in names}
+
+    def records(self) -> dict[str, FileRecord]:
+        """Records by file name of all files written, whatever they were made from."""
+        names = [name for name in self.folder.names() if name.endswith(RECORD_SUFFIX)]
+        records = [FileRecord(**json.loads(self.folder.read_bytes(name))) for name in names]
+        return {record.name: record for record in records}
+
+    def write_table(
+        self,
+        name: str,
+        table: pa.Table,
+        wanted: str,
+        *,
+        first_row: int = 0,
+        row_group_size: int = 8192,
+        details: Mapping[str, Any] | None = None,
+    ) -> FileRecord:
+        """Write `table` as the Parquet file `name`, atomically, with its record (see `write_file`)."""
+        sink = pa.BufferOutputStream()
+        # Vectors hardly compress, and take longer to decompress than to read.
+        vectors = any(isinstance(kind, pa.ExtensionType) for kind in table.schema.types)
+        compression = "none" if vectors else "zstd"
+        pq.write_table(table, sink, compression=compression, use_dictionary=not vectors, row_group_size=row_group_size)
+        return self.write_file(name, sink.getvalue(), wanted, rows=table.num_rows, first_row=first_row, details=details)
+
+    def write_file(
+        self,
+        name: str,
+        content: bytes | pa.Buffer,
+        wanted: str,
+        *,
+        rows: int = 0,
+        first_row: int = 0,
+        details: Mapping[str, Any] | None = None,
+    ) -> FileRecord:
+        """Write a file atomically, then its record: a file without a record does not count as written."""
+        with self.folder.writing(name) as stream:
+            stream.write(content)
+        return self._write_record(name, stream, wanted, rows, first_row, details)
+
+    @contextmanager
+    def writing_table(self, name: str, schema: pa.Schema, wanted: str) -> Iterator[Callable[[pa.Table], None]]:
+        """Write the Parquet file `name` part by part: gives a function that appends a table as a row group.
+
+        File and record are there once the block has ended without an error.
+        """
+        rows = 0
+        with self.folder.writing(name) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+
+            def append(table: pa.Table) -> None:
+                nonlocal rows
+                writer.write_table(table)
+                rows += table.num_rows
+
+            yield append
+        self._write_record(name, stream, wanted, rows, 0, None)
+
+    def _write_record(
+        self,
+        name: str,
+        stream: HashedStream,
+        wanted: str,
+        rows: int,
+        first_row: int,
+        details: Mapping[str, Any] | None,
+    ) -> FileRecord:
+        checksum = stream.sha256.hexdigest()
+        record = FileRecord(name, rows, first_row, stream.bytes, checksum, wanted, dict(details or {}))
+        self.folder.write_bytes(name + RECORD_SUFFIX, json.dumps(dataclasses.asdict(record)).encode())
+        return record
+
+    def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """One Parquet file of this artefact.
+
+        Raises:
+            WorkspaceError: the file is missing or damaged.
+        """
+        with self.open_parquet(name) as parquet:
+            return parquet.read(columns=columns)
+
+    @contextmanager
+    def open_parquet(self, name: str) -> Iterator[pq.ParquetFile]:
+        """One Parquet file of this artefact, to read parts of it.
+
+        Raises:
+            WorkspaceError: the file is missing or damaged, or lacks a column that is read.
+        """
+        filesystem, path = self.folder.open()
+        try:
+            with filesystem.open_input_file(f"{path}/{name}") as stream:
+                yield pq.ParquetFile(stream)
+        except (OSError, pa.ArrowInvalid, KeyError) as error:
+            raise self.damaged(name, error) from error
+
+    def take_rows(self, name: str, rows: np.ndarray, columns: Sequence[str]) -> pa.Table:
+        """Some rows of a Parquet file, in the order asked for; reads only the row groups that hold them.
+
+        Raises:
+            WorkspaceError: the file is missing or damaged.
+        """
+        with self.open_parquet(name) as parquet:
+            sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+            starts = np.cumsum([0, *sizes])
+            groups = np.searchsorted(starts, rows, side="right") - 1
+            needed, index = np.unique(groups, return_inverse=True)
+            table = parquet.read_row_groups(needed.tolist(), columns=list(columns))
+        before = np.cumsum([0, *np.diff(starts)[needed]])[index]  # rows read before those of the row's group
+        return table.take(pa.array(before + rows - starts[groups]))
+
+    def verify(self) -> None:
+        """Read every committed file and compare its checksum.
+
+        Raises:
+            WorkspaceError: a file is missing or differs from what was committed.
+        """
+        for file in self.require().files:
+            if not self.folder.exists(file.name):
+                raise self.damaged(file.name, "it is missing")
+            if hashlib.sha256(self.folder.read_bytes(file.name)).hexdigest() != file.sha256:
+                raise self.damaged(file.name, "its checksum differs from the manifest's")
+
+    def commit(self, inputs: Mapping[str, Any], details: Mapping[str, Any] | None = None) -> Manifest:
+        """Write the manifest over all files recorded for these inputs; from here on the artefact exists."""
+        wanted = fingerprint(inputs)
+        files = sorted(self.committed_files(wanted).values(), key=lambda file: (file.first_row, file.name))
+        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        manifest = Manifest(self.name, wanted, dict(inputs), files, dict(details or {}), created)
+        content = json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False)
+        self.folder.write_bytes(MANIFEST, content.encode())
+        return manifest
+
+    def clear(self) -> None:
+        """Delete the artefact, its manifest first: an interrupted deletion leaves nothing that looks whole."""
+        filesystem, path = self.folder.open()
+        if self.folder.exists(MANIFEST):
+            filesystem.delete_file(f"{path}/{MANIFEST}")
+        self.folder.delete()
+
+    def damaged(self, name: str, cause: object) -> WorkspaceError:
+        """The error for a file that cannot be read back."""
+        return WorkspaceError(
+            f"{self.folder.uri}/{name} cannot be used: {cause}. "
+            f"Make it again with `alphafuse run CONFIG --redo {self.stage}`"
+        )
+
+    def _mismatch(self, changes: Sequence[str]) -> WorkspaceError:
+        shown = "; ".join(changes[:5]) + ("; …" if len(changes) > 5 else "")
+        return WorkspaceError(
+            f"{self.folder.uri} was made from other inputs than this configuration gives ({shown}). "
+            f"Give another `workspace`, or replace it and all that follows from it: "
+            f"`alphafuse run CONFIG --redo {self.stage}`"
+        )
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted paths at which two trees of inputs differ, with both values."""
+    changes = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            changes += _changed(before, after, f"{prefix}{key}.")
+        elif before != after:
+            changes.append(f"{prefix}{key}: {before!r} → {after!r}")
+    return changes
