@@ -29,7 +29,7 @@ NUM_ITEMS, NUM_USERS = 40, 30
 METHODS: list[dict[str, Any]] = [
     {"name": "AlphaFuse"},
     {"name": "IDs", "set": {"model": {"encoder": {"name": "id"}}}},
-    {"name": "too-wide", "set": {"decompose": {"directions": 50}}},
+    {"name": "too-wide", "set": {"model": {"encoder": {"name": "whitenrec"}}, "decompose": {"directions": 50}}},
     {"name": "too-many", "set": ["train.workers=50", "model.encoder.name=id"]},
 ]
 ENSEMBLES = [{"name": "both", "of": ["IDs", "AlphaFuse"]}, {"name": "hopeless", "of": ["IDs", "too-many"]}]

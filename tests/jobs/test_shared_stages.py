@@ -54,8 +54,8 @@ def test_folders_follow_from_what_a_stage_is_made_from(tmp_path: Path) -> None:
     on_more_workers = _changed(_changed(config, "embed", workers=4), "decompose", workers=4)
     assert _folders(trained_otherwise) == _folders(on_more_workers) == [prepare, embed, decompose]
     assert _folders(_changed(config, "model", encoder=IdConfig())) == [prepare]
-    assert _folders(_changed(config, "decompose", scale=3))[:2] == [prepare, embed]
-    assert _folders(_changed(config, "decompose", scale=3))[2] != decompose
+    assert _folders(_changed(config, "decompose", scale=7))[:2] == [prepare, embed]
+    assert _folders(_changed(config, "decompose", scale=7))[2] != decompose
     assert _folders(_changed(config, "embed", model="other"))[0] == prepare
     assert not set(_folders(_changed(config, "embed", model="other"))[1:]) & {embed, decompose}
     assert not set(_folders(_changed(config, "data", shard_rows=7))) & {prepare, embed, decompose}
@@ -63,7 +63,7 @@ def test_folders_follow_from_what_a_stage_is_made_from(tmp_path: Path) -> None:
 
 def test_each_is_made_once_and_found_by_the_runs(tmp_path: Path, made: list[str]) -> None:
     config = tiny_config(tmp_path)
-    configs = [config, _changed(config, "model", encoder=IdConfig()), _changed(config, "decompose", scale=3)]
+    configs = [config, _changed(config, "model", encoder=IdConfig()), _changed(config, "decompose", scale=7)]
     folder = Folder(str(tmp_path))
     assert shared_stages.make_shared(configs, folder, lambda event: None) == {}
     assert made == [*_folders(config), _folders(configs[2])[2]]
