@@ -11,10 +11,10 @@ from alphafuse.artifact import fingerprint
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config
 from alphafuse.evaluation.ensemble import Ensemble
-from alphafuse.events import Event, Listener
+from alphafuse.events import Listener
 from alphafuse.training.model import load_trained
 from alphafuse.workspace import Workspace
-from jobs.evaluate import RESOURCE_KEYS, commit, measure
+from jobs.evaluate import RESOURCE_KEYS, finish, measure
 from jobs.worker_group import run_workers
 
 
@@ -40,9 +40,8 @@ def run(members: Sequence[Config], workspace: Workspace, listen: Listener) -> No
     artifact.clear()
     arguments = {"members": members, "workspace": workspace, "wanted": fingerprint(inputs)}
     result = run_workers("evaluate", evaluate_on_worker, config.train, arguments, listen)
-    commit(artifact, inputs, {**result, "similarity": " + ".join(similarities)})
-    monitor = config.train.monitor
-    listen(Event("evaluate", "finished", {"queries": result["queries"], monitor: result["overall"][monitor]}))
+    result["similarity"] = " + ".join(similarities)
+    finish(artifact, inputs, result, config.train.monitor, listen)
 
 
 def evaluate_on_worker(

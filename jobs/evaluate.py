@@ -45,16 +45,17 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
         return
     arguments = {"config": config, "workspace": workspace, "wanted": fingerprint(inputs)}
     result = run_workers("evaluate", _evaluate_on_worker, config.train, arguments, listen)
-    commit(artifact, inputs, result)
-    monitor = config.train.monitor
-    listen(Event("evaluate", "finished", {"queries": result["queries"], monitor: result["overall"][monitor]}))
+    finish(artifact, inputs, result, config.train.monitor, listen)
 
 
-def commit(artifact: Artifact, inputs: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-    """Complete an evaluation: ranks are written, metrics known."""
+def finish(
+    artifact: Artifact, inputs: Mapping[str, Any], result: Mapping[str, Any], monitor: str, listen: Listener
+) -> None:
+    """Complete an evaluation, whose ranks are written and metrics known."""
     content = json.dumps(result, indent=1).encode()
     artifact.write_file(METRICS_FILE, content, fingerprint(inputs))
     artifact.commit(inputs, {"queries": result["queries"], "overall": result["overall"]})
+    listen(Event("evaluate", "finished", {"queries": result["queries"], monitor: result["overall"][monitor]}))
 
 
 def measure(

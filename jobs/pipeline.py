@@ -19,8 +19,8 @@ STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
 
 
 def needed_stages(config: Config, until: str | None = None) -> list[str]:
-    """The stages of a whole run, up to and including `until`. What no part of the model
-    reads of the texts is left out.
+    """The stages of a whole run, up to and including `until`. The work on texts that the model does not need is
+    left out.
 
     Raises:
         ConfigError: there is no stage `until`.

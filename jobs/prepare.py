@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,7 @@ class _Stage:
             self.listen(Event(STAGE, "progress", {"done": len(results), "total": len(arguments), "unit": unit}))
         return results
 
+    @cached_property
     def cold_items(self) -> ray.ObjectRef:
         """Which items are held out of training (see `find_cold_items`)."""
         return tasks.find_cold_items.remote(self.workspace.artifact("catalog"), self.data.split, self.seed)
@@ -161,7 +163,7 @@ def _make_sequences(stage: _Stage, sources: Sources) -> dict[str, Any]:
     parts: Any = tasks.read_user_parts.remote(sources.split) if split.kind == "file" else None
     counts, users = _group(stage, sources.interactions, parts, scratch, num_buckets)
 
-    cold = stage.cold_items()
+    cold = stage.cold_items
     cuts = tasks.find_cuts.remote(scratch, [bucket_name(number) for number in range(num_buckets)], split, stage.seed)
     first_rows = np.cumsum([0, *users]).tolist()
     plans = [
@@ -232,7 +234,7 @@ def _make_popularity(stage: _Stage, num_items: int) -> None:
     inputs = {"sequences": sequences.require().fingerprint}
     if not artifact.is_committed(inputs):
         wanted = fingerprint(inputs)
-        cold = stage.cold_items()
+        cold = stage.cold_items
         write = tasks.write_popularity
         (counts,) = stage.do("popularity", lambda _: write.remote(stage.workspace, wanted, num_items, cold), [None])
         artifact.commit(inputs, counts)

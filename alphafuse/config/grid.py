@@ -144,7 +144,7 @@ def _require_comparable(grid: GridConfig, configs: Mapping[str, Config]) -> None
     for name, config in configs.items():
         data = config.data.model_dump(exclude={"shard_rows": True, "catalog": {"text", "title"}})
         asked[name] = {"seed": config.seed, "data": data, "evaluate.exclude_seen": config.evaluate.exclude_seen}
-        valid = [f"{metric}@{k}" for metric in ("hr", "ndcg", "mrr") for k in config.evaluate.cutoffs]
+        valid = config.evaluate.metrics
         for metric in grid.metrics:
             if metric not in valid:
                 raise ConfigError(f"metrics: {metric!r} is not measured by {name}; valid: {', '.join(valid)}")

@@ -29,6 +29,11 @@ class EvaluateConfig(Section):
     query_batch: Count = 512
     """Queries ranked at a time."""
 
+    @property
+    def metrics(self) -> list[str]:
+        """Names of what is measured."""
+        return [f"{name}@{k}" for name in ("hr", "ndcg", "mrr") for k in self.cutoffs]
+
 
 class RecommendConfig(Section):
     """Top items for users or histories."""
@@ -66,7 +71,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _check(self) -> Config:
         self._check_encoder()
-        valid = [f"{name}@{k}" for name in ("hr", "ndcg", "mrr") for k in self.evaluate.cutoffs]
+        valid = self.evaluate.metrics
         if self.train.monitor not in valid:
             raise ValueError(f"train.monitor {self.train.monitor!r} is not measured; valid: {', '.join(valid)}")
         self._check_diffusion()

@@ -36,9 +36,7 @@ class DenseModel(nn.Module):
         encoded = self.encoder(rows.features, rows.trainable)  # [distinct, hidden_dim]
         # One gathering for all, whose backward pass writes the gradient of the rows once; padding takes any row.
         gathered = functional.embedding(rows.inverse.clamp(max=len(encoded) - 1), encoded)
-        in_history, targets, negatives = gathered.split(
-            [step.histories.numel(), step.targets.numel(), step.negatives.numel()]
-        )
+        in_history, targets, negatives = step.split(gathered)
         item_vectors = in_history.view(*step.histories.shape, -1)
         return item_vectors.masked_fill((step.histories == PADDING)[:, :, None], 0.0), targets, negatives
 

@@ -64,7 +64,7 @@ class Objective(DenseModel):
         first, second = (
             functional.normalize(view, dim=1) for view in self.encoder.alignment_views(rows.features, rows.trainable)
         )
-        _, target, negative = rows.inverse.split([step.histories.numel(), step.targets.numel(), step.negatives.numel()])
+        _, target, negative = step.split(rows.inverse)
         target = target[predicted.flatten()]  # [targets], as positions in the distinct rows
         negative = negative.view(step.negatives.shape)
         anchor = first[target]

@@ -33,6 +33,10 @@ class StepInput:
         """All item indices that the step needs, flat: the argument of the one lookup."""
         return torch.cat([self.histories.flatten(), self.targets.flatten(), self.negatives.flatten()])
 
+    def split(self, looked_up: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What belongs to the histories, the targets and the negatives of [items, …] in the order of `items`."""
+        return looked_up.split([self.histories.numel(), self.targets.numel(), self.negatives.numel()])
+
 
 @dataclass(frozen=True)
 class Catalog:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
-from alphafuse.items.encoders.base import FrozenFeatures, ItemEncoder
+from alphafuse.items.encoders.base import FrozenFeatures
+from alphafuse.items.encoders.id import IdEncoder
 from alphafuse.items.encoders.text_only import Adapter
 
 
-class AlignedIdEncoder(ItemEncoder):
+class AlignedIdEncoder(IdEncoder):
     """h = z; the text e is read by the alignment alone.
 
     Args:
@@ -18,14 +18,9 @@ class AlignedIdEncoder(ItemEncoder):
     """
 
     def __init__(self, embeddings: FrozenFeatures, hidden_dim: int, alignment_weight: float) -> None:
-        super().__init__()
+        super().__init__(hidden_dim, "normal")
         self.frozen = embeddings
-        self.trainable_dim = hidden_dim
-        self.initialization = "normal"
         self.alignment_weight = alignment_weight
-
-    def forward(self, features: torch.Tensor, trainable: torch.Tensor) -> torch.Tensor:
-        return trainable
 
 
 def two_layers(input_dim: int, output_dim: int) -> Adapter:

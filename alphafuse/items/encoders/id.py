@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
-from alphafuse.items.encoders.base import ItemEncoder
+from alphafuse.items.encoders.base import Initialization, ItemEncoder
 
 
 class IdEncoder(ItemEncoder):
     """h = z, with as many trainable dimensions as the model is wide."""
 
-    def __init__(self, hidden_dim: int, initialization: Literal["zeros", "normal"]) -> None:
+    def __init__(self, hidden_dim: int, initialization: Initialization) -> None:
         super().__init__()
         self.frozen = None
         self.trainable_dim = hidden_dim

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-
-from alphafuse.items.encoders.base import ItemEncoder
+from alphafuse.items.encoders.id import IdEncoder
 
 
-class LLMInitEncoder(ItemEncoder):
+class LLMInitEncoder(IdEncoder):
     """h = z, where z begins as the features and is trained in all of its dimensions.
 
     It is also AlphaFuse without freezing, whose IDs begin as zeros: x + [0; z] with both trained.
     """
 
     def __init__(self, hidden_dim: int) -> None:
-        super().__init__()
-        self.frozen = None
-        self.trainable_dim = hidden_dim
-        self.initialization = "features"
-
-    def forward(self, features: torch.Tensor, trainable: torch.Tensor) -> torch.Tensor:
-        return trainable
+        super().__init__(hidden_dim, "features")
