@@ -5,6 +5,7 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from monitoring.report.content import Content
+from monitoring.report.figures import singular_spectrum, training_curves
 
 
 def render(content: Content, environment: dict[str, str]) -> str:
@@ -19,7 +20,24 @@ def render(content: Content, environment: dict[str, str]) -> str:
     templates.filters["metric"] = lambda value: "–" if value is None else f"{value:.4f}"
     templates.filters["duration"] = _duration
     slowest = max((timing.seconds or 0.0 for timing in content.timings), default=0.0)
-    return templates.get_template("page.html").render(page=content, environment=environment, slowest=slowest)
+    return templates.get_template("page.html").render(
+        page=content,
+        environment=environment,
+        slowest=slowest,
+        training_figure=_training_figure(content),
+        spectrum_figure=_spectrum_figure(content),
+    )
+
+
+def _training_figure(content: Content) -> str | None:
+    training = content.training
+    return training and training_curves(training["history"], content.monitor, training["best"]["epoch"])
+
+
+def _spectrum_figure(content: Content) -> str | None:
+    if content.spectrum is None or content.nullspace is None:
+        return None
+    return singular_spectrum(content.spectrum, content.nullspace["row_dim"], content.nullspace["hidden_dim"])
 
 
 def _duration(seconds: float | None) -> str:
