@@ -30,7 +30,8 @@ class StageState:
         done, total, unit: of its progress; None where unknown.
         rate: units per second, lately.
         remaining: seconds until `total` at this rate.
-        seconds: that its latest run took, or has taken so far; None for one that was skipped or has left no events.
+        seconds: that its latest run took, or has taken so far; a run that was skipped does not count.
+        ended: when that run finished or failed; None while it runs, and for a stage without events.
         message: why it failed.
     """
 
@@ -42,6 +43,7 @@ class StageState:
     rate: float | None = None
     remaining: float | None = None
     seconds: float | None = None
+    ended: float | None = None
     message: str = ""
 
     @property
@@ -128,12 +130,17 @@ def _is_quiet(stream: Sequence[Event], now: float) -> bool:
 def _stage(name: str, stream: Sequence[Event], may_run: bool, now: float) -> StageState:
     latest_run = _latest_run(stream)
     started, end = latest_run[0].time, _end(latest_run)
-    if end is not None and end.kind != "failed":
-        return StageState(name, "finished", seconds=end.time - started if end.kind == "finished" else None)
+    if end is not None and end.kind == "skipped":
+        before = stream[: len(stream) - len(latest_run)]
+        if any(event.kind == "finished" for event in before):
+            return _stage(name, before, False, now)
+        return StageState(name, "finished")
+    if end is not None and end.kind == "finished":
+        return StageState(name, "finished", seconds=end.time - started, ended=end.time)
     done, total, unit, rate = _progress(latest_run)
     if end is not None:
         message = str(end.values.get("message", ""))
-        return StageState(name, "failed", done, total, unit, seconds=end.time - started, message=message)
+        return StageState(name, "failed", done, total, unit, None, None, end.time - started, end.time, message)
     if not may_run:
         return StageState(name, "cut off", done, total, unit, seconds=latest_run[-1].time - started)
     remaining = (total - done) / rate if total is not None and done is not None and rate else None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import resources
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from monitoring.formats import duration
 from monitoring.report.content import Content
 from monitoring.report.figures import singular_spectrum, training_curves
 
@@ -18,7 +21,7 @@ def render(content: Content, environment: dict[str, str]) -> str:
         lstrip_blocks=True,
     )
     templates.filters["metric"] = lambda value: "–" if value is None else f"{value:.4f}"
-    templates.filters["duration"] = _duration
+    templates.filters["duration"] = lambda seconds: "not run" if seconds is None else duration(seconds)
     slowest = max((timing.seconds or 0.0 for timing in content.timings), default=0.0)
     return templates.get_template("page.html").render(
         page=content,
@@ -27,6 +30,11 @@ def render(content: Content, environment: dict[str, str]) -> str:
         training_figure=_training_figure(content),
         spectrum_figure=_spectrum_figure(content),
     )
+
+
+def style() -> str:
+    """The style sheet of this page, and of others that shall look like it."""
+    return (resources.files("monitoring.report") / "templates" / "style.css").read_text()
 
 
 def _training_figure(content: Content) -> str | None:
@@ -38,10 +46,3 @@ def _spectrum_figure(content: Content) -> str | None:
     if content.spectrum is None or content.nullspace is None:
         return None
     return singular_spectrum(content.spectrum, content.nullspace["row_dim"], content.nullspace["hidden_dim"])
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "not run"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"

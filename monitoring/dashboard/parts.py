@@ -1,0 +1,113 @@
+"""Small parts that the pages are put together from. Texts are children of components, which React escapes."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+import plotly.graph_objects as go
+from dash import dcc, html
+
+from monitoring.dashboard.figures import CONFIG, sparkline
+from monitoring.dashboard.reader import Run
+from monitoring.dashboard.status import StageState
+from monitoring.formats import duration, number, rough
+
+Part = Any
+"""A component of Dash, a text, or a list of them."""
+
+TONES = {"running": "good", "finished": "calm", "failed": "bad", "lost": "bad", "quiet": "warm", "stopped": "warm"}
+RUN_PATH, COMPARE_PATH = "/run/", "/compare"
+
+
+def badge(status: str) -> Part:
+    """A run's state: a word, and a dot of its colour."""
+    word = "not started" if status == "empty" else status
+    return html.Span([html.Span(className="dot"), word], className=f"badge {TONES.get(status, 'calm')}")
+
+
+def link_to(run: Run) -> Part:
+    return dcc.Link(run.key, href=RUN_PATH + quote(run.key), className="name")
+
+
+def bar(share: float | None, label: str) -> Part:
+    """How far something is; without a share, that it goes on."""
+    known = {} if share is None else {"value": f"{share:.4f}"}
+    return html.Progress(max="1", **known, **{"aria-label": label})
+
+
+def ago(moment: float, now: float) -> str:
+    return "just now" if now - moment < 2 else f"{rough(now - moment)} ago"
+
+
+def clock(moment: float) -> str:
+    """Local date and time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+
+
+def progress_text(stage: StageState) -> str:
+    """How far a stage is and how long still, such as "1,240 / 4,400 steps · 12.3/s · about 4 min left"."""
+    texts = []
+    if stage.done is not None:
+        total = f" / {number(int(stage.total))}" if stage.total is not None else ""
+        texts.append(f"{number(int(stage.done))}{total} {stage.unit}".strip())
+    if stage.rate is not None:
+        texts.append(f"{stage.rate:,.3g}/s")
+    if stage.remaining is not None:
+        least = "at most" if stage.name == "train" else "about"  # a training may stop early
+        texts.append(f"{least} {rough(stage.remaining)} left")
+    elif not texts and stage.seconds is not None:
+        texts.append(f"for {duration(stage.seconds)}")
+    return " · ".join(texts)
+
+
+def figure(name: str, title: str, drawing: go.Figure | None = None, said: str = "") -> Part:
+    """A card with a figure and what it shows in words. Callbacks find the graph by `name`, and `name-said`,
+    `name-card`."""
+    graph = dcc.Graph(id=name, figure=drawing or go.Figure(), config=CONFIG, responsive=True, className="graph")
+    caption = [html.B(title), html.Span(said, id=f"{name}-said", className="soft")]
+    return html.Figure(
+        [
+            html.Figcaption(caption, id=f"{name}-title"),
+            html.Div(graph, role="group", **{"aria-labelledby": f"{name}-title"}),
+        ],
+        id=f"{name}-card",
+        className="card",
+        hidden=drawing is None,
+    )
+
+
+def spark(values: Sequence[float], said: str) -> Part:
+    encoded = base64.b64encode(sparkline(values).encode()).decode()
+    return html.Img(src=f"data:image/svg+xml;base64,{encoded}", alt=said, className="spark")
+
+
+def table(head: Sequence[Part], rows: Sequence[Sequence[Part]], caption: str, marked: Sequence[int] = ()) -> Part:
+    """The first cell of a row names it.
+
+    Args:
+        marked: numbers of the rows that need attention.
+    """
+    body = [
+        html.Tr(
+            [html.Th(row[0], scope="row"), *(html.Td(cell) for cell in row[1:])],
+            className="concern" if place in marked else "",
+        )
+        for place, row in enumerate(rows)
+    ]
+    columns = html.Thead(html.Tr([html.Th(cell, scope="col") for cell in head])) if head else None
+    parts = [html.Caption(caption, className="unseen"), columns, html.Tbody(body)]
+    # What scrolls must be reached by the keyboard.
+    return html.Div(html.Table([part for part in parts if part]), className="scroll", tabIndex="0", role="group",
+                    **{"aria-label": caption})  # fmt: skip
+
+
+def section(title: str, name: str, *parts: Part) -> Part:
+    return html.Section([html.H2(title, id=name), *parts], **{"aria-labelledby": name})
+
+
+def soft(*parts: Part) -> Part:
+    return html.P(list(parts), className="soft")
