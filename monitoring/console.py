@@ -94,9 +94,7 @@ class RunConsole:
 
     def _on_finished(self, event: Event) -> None:
         started = self._end(event.stage) or event.time
-        facts = [
-            f"{name} {number(value)}" for name, value in event.values.items() if value not in (0, None, "", False)
-        ]
+        facts = [f"{name} {number(value)}" for name, value in event.values.items() if value not in (0, None, "", False)]
         seconds = f"{event.time - started:.1f} s"
         self.console.print(
             f"[green]✓[/] {event.stage:<10} {seconds:>8}  [dim]{escape(' · '.join(facts))}[/]", soft_wrap=True

@@ -1,7 +1,7 @@
 """Tells from the workspace alone whether a run's process still lives: a file that it writes anew while it does.
 
-Events cannot tell: a process that was killed says nothing, and one that validates on a large catalog may say nothing for
-minutes either.
+Events cannot tell: a process that was killed says nothing, and one that validates on a large catalog may say nothing
+for minutes either.
 """
 
 from __future__ import annotations

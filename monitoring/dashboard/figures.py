@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from monitoring.dashboard.training import PARTS, Curve
 from monitoring.palette import BLUE, GRAY, ORANGE, SERIES
 
-CONFIG = {
+CONFIG: Any = {
     "displaylogo": False,
     "displayModeBar": "hover",
     "modeBarButtons": [["zoom2d", "pan2d", "resetScale2d"]],
@@ -24,7 +24,7 @@ def line(curves: Mapping[str, Curve], x: str, y: str, best: tuple[float, float] 
     """Curves by name over steps or epochs.
 
     Args:
-        best: a point of the only curve that is marked and named.
+        best: a point of the only curve that is marked.
     """
     figure = _figure(x, y, legend=len(curves) > 1)
     for number, (name, curve) in enumerate(curves.items()):
@@ -41,13 +41,10 @@ def line(curves: Mapping[str, Curve], x: str, y: str, best: tuple[float, float] 
         figure.add_scatter(
             x=[best[0]],
             y=[best[1]],
-            mode="markers+text",
-            text=[f"{best[1]:.4f}"],
-            textposition="bottom center",
+            mode="markers",
             marker={"color": ORANGE, "size": 11},
             hoverinfo="skip",
             showlegend=False,
-            cliponaxis=False,
         )
     return figure
 
@@ -85,18 +82,19 @@ def spectrum(eigenvalues: np.ndarray, row_dim: int, hidden_dim: int) -> go.Figur
     )
     for start, stop, color, name in regions:
         if start < stop:
-            order = np.arange(start + 1, stop + 1)
+            end = min(stop + 1, len(shown))  # up to the next region
             figure.add_scatter(
-                x=order,
-                y=shown[start:stop],
+                x=np.arange(start + 1, end + 1),
+                y=shown[start:end],
                 name=f"{name} ({stop - start})",
                 mode="lines",
                 line={"color": color, "width": 2},
                 fill="tozeroy",
+                fillcolor=f"rgba({','.join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5))},0.25)",
                 hovertemplate="%{y:.4~g}<extra></extra>",
             )
     if 0 < row_dim < len(shown):
-        figure.add_vline(x=row_dim + 0.5, line={"color": GRAY, "dash": "dot", "width": 1.5})
+        figure.add_vline(x=row_dim + 1, line={"color": GRAY, "dash": "dot", "width": 1.5})
     low = float(np.log10(shown.min()))
     figure.update_yaxes(type="log", range=[low - 0.1, float(np.log10(shown[0])) + 0.2], exponentformat="power")
     return figure
@@ -118,7 +116,6 @@ def _figure(x: str, y: str, legend: bool) -> go.Figure:
     axis: dict[str, Any] = {"showline": False, "zeroline": False, "ticks": "", "automargin": True, "fixedrange": False}
     layout: dict[str, Any] = {
         "template": None,
-        "height": 250,
         "margin": {"l": 8, "r": 12, "t": 30 if legend else 12, "b": 8},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",

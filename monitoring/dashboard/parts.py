@@ -20,13 +20,20 @@ Part = Any
 """A component of Dash, a text, or a list of them."""
 
 TONES = {"running": "good", "finished": "calm", "failed": "bad", "lost": "bad", "quiet": "warm", "stopped": "warm"}
+WORDS = {"empty": "not started"}
 RUN_PATH, COMPARE_PATH = "/run/", "/compare"
+
+
+def aria(**names: str) -> dict[str, Any]:
+    """Attributes for those who do not see the page: `label`, `labelledby`, `hidden`."""
+    return {f"aria-{name}": value for name, value in names.items()}
 
 
 def badge(status: str) -> Part:
     """A run's state: a word, and a dot of its colour."""
-    word = "not started" if status == "empty" else status
-    return html.Span([html.Span(className="dot"), word], className=f"badge {TONES.get(status, 'calm')}")
+    return html.Span(
+        [html.Span(className="dot"), WORDS.get(status, status)], className=f"badge {TONES.get(status, 'calm')}"
+    )
 
 
 def link_to(run: Run) -> Part:
@@ -35,8 +42,9 @@ def link_to(run: Run) -> Part:
 
 def bar(share: float | None, label: str) -> Part:
     """How far something is; without a share, that it goes on."""
-    known = {} if share is None else {"value": f"{share:.4f}"}
-    return html.Progress(max="1", **known, **{"aria-label": label})
+    if share is None:
+        return html.Progress(**aria(label=label))
+    return html.Progress(value=f"{share:.4f}", max="1", **aria(label=label))
 
 
 def ago(moment: float, now: float) -> str:
@@ -64,15 +72,21 @@ def progress_text(stage: StageState) -> str:
     return " · ".join(texts)
 
 
-def figure(name: str, title: str, drawing: go.Figure | None = None, said: str = "") -> Part:
+def figure(name: str, title: str, drawing: go.Figure | None = None, said: str = "", high: bool = False) -> Part:
     """A card with a figure and what it shows in words. Callbacks find the graph by `name`, and `name-said`,
     `name-card`."""
-    graph = dcc.Graph(id=name, figure=drawing or go.Figure(), config=CONFIG, responsive=True, className="graph")
+    graph = dcc.Graph(
+        id=name,
+        figure=drawing or go.Figure(),
+        config=CONFIG,
+        responsive=True,
+        className="graph high" if high else "graph",
+    )
     caption = [html.B(title), html.Span(said, id=f"{name}-said", className="soft")]
     return html.Figure(
         [
             html.Figcaption(caption, id=f"{name}-title"),
-            html.Div(graph, role="group", **{"aria-labelledby": f"{name}-title"}),
+            html.Div(graph, role="group", **aria(labelledby=f"{name}-title")),
         ],
         id=f"{name}-card",
         className="card",
@@ -85,28 +99,43 @@ def spark(values: Sequence[float], said: str) -> Part:
     return html.Img(src=f"data:image/svg+xml;base64,{encoded}", alt=said, className="spark")
 
 
-def table(head: Sequence[Part], rows: Sequence[Sequence[Part]], caption: str, marked: Sequence[int] = ()) -> Part:
+def table(
+    head: Sequence[Part],
+    rows: Sequence[Sequence[Part]],
+    caption: str,
+    marked: Sequence[int] = (),
+    texts: Sequence[int] = (),
+) -> Part:
     """The first cell of a row names it.
 
     Args:
         marked: numbers of the rows that need attention.
+        texts: numbers of the columns that hold words, no numbers.
     """
+    kind = ["text" if column in texts else "" for column in range(max(map(len, [head, *rows])))]
     body = [
         html.Tr(
-            [html.Th(row[0], scope="row"), *(html.Td(cell) for cell in row[1:])],
+            [
+                html.Th(row[0], scope="row"),
+                *(html.Td(cell, className=kind[column]) for column, cell in enumerate(row[1:], start=1)),
+            ],
             className="concern" if place in marked else "",
         )
         for place, row in enumerate(rows)
     ]
-    columns = html.Thead(html.Tr([html.Th(cell, scope="col") for cell in head])) if head else None
+    columns = (
+        html.Thead(html.Tr([html.Th(cell, scope="col", className=kind[column]) for column, cell in enumerate(head)]))
+        if head
+        else None
+    )
     parts = [html.Caption(caption, className="unseen"), columns, html.Tbody(body)]
     # What scrolls must be reached by the keyboard.
     return html.Div(html.Table([part for part in parts if part]), className="scroll", tabIndex="0", role="group",
-                    **{"aria-label": caption})  # fmt: skip
+                    **aria(label=caption))  # fmt: skip
 
 
 def section(title: str, name: str, *parts: Part) -> Part:
-    return html.Section([html.H2(title, id=name), *parts], **{"aria-labelledby": name})
+    return html.Section([html.H2(title, id=name), *parts], **aria(labelledby=name))
 
 
 def soft(*parts: Part) -> Part:

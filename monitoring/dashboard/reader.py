@@ -42,7 +42,7 @@ class Run:
     events: Mapping[str, list[Event]] = field(default_factory=dict)
     beat: Beat | None = None
     committed: frozenset[str] = frozenset()
-    training: Training = Training()
+    training: Training = field(default_factory=Training)
     version: int = 0
     results: int = 0
     problem: str = ""

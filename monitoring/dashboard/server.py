@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import socket
 import time
@@ -12,6 +14,7 @@ from urllib.parse import parse_qs, unquote
 from dash import Dash, Input, Output, State, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 from flask import Flask, Response
+from plotly.utils import PlotlyJSONEncoder
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from alphafuse.errors import ResourceError
@@ -79,9 +82,9 @@ def application(watcher: Watcher) -> Flask:
     server = Flask(__name__, static_folder=None)
     app = Dash(
         __name__,
-        server=server,
+        server=server,  # type: ignore[arg-type]  # as documented: a Flask application
         title="alphafuse",
-        update_title=None,
+        update_title="",
         index_string=PAGE.replace("STYLE", style()),
         suppress_callback_exceptions=True,
         add_log_handler=False,
@@ -135,29 +138,42 @@ def _route(app: Dash, watcher: Watcher) -> None:
         return overview.skeleton()
 
 
+def _changed(parts: Part, before: str | None) -> tuple[Part, str]:
+    """Parts and their digest, where they differ from what the page shows: what stays is not touched, nor the focus.
+
+    Raises:
+        PreventUpdate: they do not.
+    """
+    digest = hashlib.sha256(json.dumps(parts, cls=PlotlyJSONEncoder).encode()).hexdigest()
+    if digest == before:
+        raise PreventUpdate
+    return parts, digest
+
+
 def _on_overview(app: Dash, watcher: Watcher) -> None:
-    @app.callback(Output("overview", "children"), Input("overview-tick", "n_intervals"))
-    def update(_: int) -> Part:
-        return overview.overview(watcher.runs(), watcher.places, time.time())
+    @app.callback(
+        Output("overview", "children"),
+        Output("overview-digest", "data"),
+        Input("overview-tick", "n_intervals"),
+        State("overview-digest", "data"),
+    )
+    def update(_: int, before: str | None) -> tuple[Part, str]:
+        return _changed(overview.overview(watcher.runs(), watcher.places, time.time()), before)
 
 
 def _on_run(app: Dash, watcher: Watcher) -> None:
     @app.callback(
-        Output("run-glance", "children"),
-        Output("run-stages", "children"),
-        Output("run-messages", "children"),
-        Output("run-workers", "children"),
-        Input("run-tick", "n_intervals"),
-        State("place", "pathname"),
+        output=[[Output(f"run-{name}", "children") for name in run.LIVE], Output("run-digest", "data")],
+        inputs=[Input("run-tick", "n_intervals"), State("run-digest", "data"), State("place", "pathname")],
     )
-    def update(_: int, path: str) -> Any:
+    def update(_: int, before: str | None, path: str) -> tuple[Part, str]:
         key, now = unquote(path.removeprefix(RUN_PATH)), time.time()
         shown = watcher.run(key)
         if shown is None:
             reading = any(place.read is None for place in watcher.places.values())
-            return soft("Reading …" if reading else f"There is no run of this name in {', '.join(watcher.places)}."), None, None, None
-        state = shown.state(now)
-        return run.glance(shown, state, now), run.stages(state), run.messages(shown, now), run.workers(shown, state, now)
+            absent = "Reading …" if reading else f"There is no run of this name in {', '.join(watcher.places)}."
+            return _changed([soft(absent), *[None] * (len(run.LIVE) - 1)], before)
+        return _changed([part(shown, shown.state(now), now) for part in run.LIVE.values()], before)
 
     names = list(run.FIGURES)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ def _is_alive(beat: Beat | None, stream: Sequence[Event], now: float) -> bool:
 
 def _is_quiet(stream: Sequence[Event], now: float) -> bool:
     times = [event.time for event in stream[-20:]]
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(times)]
     return now - times[-1] > max(QUIET_SECONDS, QUIET_FACTOR * statistics.median(gaps or [0.0]))
 
 

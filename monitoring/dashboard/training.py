@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,7 +36,7 @@ class Curve:
             return self
         bounds = np.linspace(0, len(self.x), points // 2 + 1).astype(int)
         kept = {0, len(self.x) - 1}
-        for start, stop in zip(bounds, bounds[1:], strict=False):
+        for start, stop in itertools.pairwise(bounds):
             part = self.y[start:stop]
             if np.isfinite(part).any():
                 kept |= {start + int(np.nanargmin(part)), start + int(np.nanargmax(part))}
@@ -195,5 +196,5 @@ def _busy(values: Mapping[str, object]) -> float:
 
 
 def _usual_gap(told: Sequence[Event]) -> float:
-    gaps = [after.time - before.time for before, after in zip(told, told[1:], strict=False)]
+    gaps = [after.time - before.time for before, after in itertools.pairwise(told)]
     return statistics.median(gaps) if gaps else 0.0

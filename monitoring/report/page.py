@@ -38,8 +38,9 @@ def style() -> str:
 
 
 def _training_figure(content: Content) -> str | None:
-    training = content.training
-    return training and training_curves(training["history"], content.monitor, training["best"]["epoch"])
+    if content.training is None:
+        return None
+    return training_curves(content.training["history"], content.monitor, content.training["best"]["epoch"])
 
 
 def _spectrum_figure(content: Content) -> str | None:

@@ -40,7 +40,7 @@ def skeleton(runs: Sequence[Run], wanted: Sequence[str]) -> Part:
             ],
             className="choices",
         ),
-        figure("compared", "Over the epochs"),
+        figure("compared", "Over the epochs", high=True),
         html.Div(id="comparison"),
     ]
 
@@ -65,7 +65,7 @@ def label(metric: str) -> dict[str, str]:
 def curves(runs: Sequence[Run], metric: str) -> go.Figure:
     of_runs = {run.key: run.training.by_epoch[metric] for run in runs if metric in run.training.by_epoch}
     drawing = figures.line(of_runs, "epoch", metric if metric == "loss" else metric.upper())
-    drawing.update_layout(height=340, showlegend=True)
+    drawing.update_layout(showlegend=True)
     return drawing
 
 
@@ -78,7 +78,10 @@ def comparison(runs: Sequence[Run], now: float) -> Part:
 def _results(runs: Sequence[Run], now: float) -> Part:
     best = {run.key: run.training.best(run.monitor) for run in runs}
     tested = {run.key: test_metric(run) for run in runs}
-    top = {run.monitor: max((value[1] for key, value in tested.items() if value and value[0] == run.monitor), default=0.0) for run in runs}
+    top = {
+        run.monitor: max((value[1] for key, value in tested.items() if value and value[0] == run.monitor), default=0.0)
+        for run in runs
+    }
     rows = []
     for run in runs:
         state, validation, test = run.state(now), best[run.key], tested[run.key]
@@ -98,7 +101,12 @@ def _results(runs: Sequence[Run], now: float) -> Part:
             ]
         )
     head = ["run", "state", "metric", "best validation", "in epoch", "test", "training"]
-    return section("Results", "results", table(head, rows, "Results"), soft("The best result on the test split is bold."))
+    return section(
+        "Results",
+        "results",
+        table(head, rows, "Results", texts=(1, 2)),
+        soft("The best result on the test split is bold."),
+    )
 
 
 def _differences(runs: Sequence[Run]) -> Part:

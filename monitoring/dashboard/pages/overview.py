@@ -8,21 +8,28 @@ from collections.abc import Mapping, Sequence
 from dash import dcc, html
 
 from alphafuse.events import Event
-from monitoring.dashboard.parts import TONES, Part, ago, badge, bar, link_to, progress_text, soft, spark
+from monitoring.dashboard.parts import TONES, WORDS, Part, ago, badge, bar, link_to, progress_text, soft, spark
 from monitoring.dashboard.reader import Run
-from monitoring.dashboard.status import RunState
+from monitoring.dashboard.status import RunState, RunStatus
 from monitoring.dashboard.watcher import Place
 
-ORDER = ("running", "quiet", "lost", "failed", "stopped", "finished", "empty")
+LATE_SECONDS = 30.0
+"""What was read longer ago is said to be old."""
+ORDER: tuple[RunStatus, ...] = ("running", "quiet", "lost", "failed", "stopped", "finished", "empty")
 
 
 def skeleton() -> Part:
-    return [dcc.Interval(id="overview-tick", interval=2000), html.H1("Runs"), html.Div(id="overview")]
+    return [
+        dcc.Interval(id="overview-tick", interval=2000),
+        html.H1("Runs"),
+        html.Div(id="overview"),
+        dcc.Store(id="overview-digest"),
+    ]
 
 
 def overview(runs: Sequence[Run], places: Mapping[str, Place], now: float) -> Part:
     states = [(run, run.state(now)) for run in runs]
-    states.sort(key=lambda pair: (_rank(pair[1]), -(pair[1].latest or 0.0), pair[0].key))
+    states.sort(key=lambda pair: (_rank(pair[1]), -_moment(pair[1]), pair[0].key))
     aside = [(run, state) for run, state in states if _is_aside(run, state)]
     rows = [_row(run, state, now) for run, state in states if (run, state) not in aside]
     trouble = [html.P([html.B(place.name), f" cannot be read: {place.problem}"], className="note bad", role="alert")
@@ -58,9 +65,14 @@ def _rank(state: RunState) -> int:
     return 0 if state.is_alive else 1 if TONES.get(state.status) in ("bad", "warm") else 2
 
 
+def _moment(state: RunState) -> float:
+    """When something happened last, for those that have ended: a stage that was skipped is no news."""
+    return (state.stage and state.stage.ended) or state.latest or 0.0
+
+
 def _summary(states: Sequence[RunState]) -> Part:
     counts = Counter(state.status for state in states)
-    told = [f"{counts[status]} {'not started' if status == 'empty' else status}" for status in ORDER if counts[status]]
+    told = [f"{count} {WORDS.get(status, status)}" for status in ORDER if (count := counts[status])]
     return soft(", ".join(told)) if told else None
 
 
@@ -118,6 +130,9 @@ def _nothing(places: Mapping[str, Place]) -> Part:
 
 
 def _reading(places: Mapping[str, Place], now: float) -> Part:
-    told = [f"{place.name}, read {ago(place.read, now)}" if place.read else f"{place.name}, reading …"
-            for place in places.values()]  # fmt: skip
+    told = []
+    for place in places.values():
+        late = place.read is not None and now - place.read > LATE_SECONDS
+        told.append(f"{place.name}{', reading …' if place.read is None else ''}"
+                    f"{f', read {ago(place.read, now)}' if late and place.read else ''}")  # fmt: skip
     return html.Footer(soft("From ", "; ".join(told)))

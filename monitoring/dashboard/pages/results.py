@@ -22,15 +22,10 @@ def results(content: Content) -> Part:
             _metrics(content),
             _recommendations(content),
             _spaces(content),
-            _facts("Data", "data", content.data),
-            _facts("Language embeddings", "embeddings", content.embedding),
-            _quarantined(content),
-            section("Configuration", "configuration", html.Details(
-                [html.Summary("All settings"), html.Pre(content.configuration, tabIndex="0")]
-            )),
+            _made_from(content),
         )
         if part is not None
-    ]  # fmt: skip
+    ]
 
 
 def _metrics(content: Content) -> Part:
@@ -38,7 +33,9 @@ def _metrics(content: Content) -> Part:
     if evaluation is None:
         return None
     cutoffs = content.cutoffs
-    rows = [[name.upper(), *(_metric(evaluation["overall"], name, k) for k in cutoffs)] for name in ("hr", "ndcg", "mrr")]
+    rows = [
+        [name.upper(), *(_metric(evaluation["overall"], name, k) for k in cutoffs)] for name in ("hr", "ndcg", "mrr")
+    ]
     slices = [
         [f"{name} {kind}".replace("_", " "), f"{metrics['queries']:,}", *(_metric(metrics, "ndcg", k) for k in cutoffs)]
         for kind, members in evaluation["slices"].items()
@@ -92,23 +89,29 @@ def _spaces(content: Content) -> Part:
     if space is None or content.spectrum is None:
         return None
     said = (
-        f"{space['embedding_dim']} dimensions of the language model, {space['hidden_dim']} kept: {space['row_dim']} row "
-        f"space, {space['null_dim']} null space ({space['method']}, {space['retained_energy']:.1%} of the variance kept)"
+        f"{space['embedding_dim']} dimensions of the language model, {space['hidden_dim']} kept: "
+        f"{space['row_dim']} row space, {space['null_dim']} null space ({space['method']}, "
+        f"{space['retained_energy']:.1%} of the variance kept)"
     )
     drawing = figures.spectrum(content.spectrum, space["row_dim"], space["hidden_dim"])
-    return section("Row space and null space", "spaces", figure("spectrum", "Spectrum of the embeddings", drawing, said))
+    return section(
+        "Row space and null space", "spaces", figure("spectrum", "Spectrum of the embeddings", drawing, said)
+    )
 
 
-def _facts(title: str, name: str, facts: list[Fact]) -> Part:
-    if not facts:
-        return None
+def _made_from(content: Content) -> Part:
+    """Data, embeddings and settings, folded: who looks for them finds them."""
+    reasons = [Fact(reason, f"{count:,}", concern=True) for reason, count in content.quarantined.items()]
+    facts = {"Data": content.data, "Language embeddings": content.embedding, "Quarantined items by reason": reasons}
+    folded = [
+        html.Details([html.Summary(f"{title} ({len(told)} facts)"), _facts(title, told)])
+        for title, told in facts.items()
+        if told
+    ]
+    settings = html.Details([html.Summary("Configuration"), html.Pre(content.configuration, tabIndex="0")])
+    return section("What it is made from", "made-from", *folded, settings)
+
+
+def _facts(title: str, facts: list[Fact]) -> Part:
     rows = [[("⚠ " if fact.concern else "") + fact.name, fact.value] for fact in facts]
-    marked = [place for place, fact in enumerate(facts) if fact.concern]
-    return section(title, name, html.Details([html.Summary(f"{len(facts)} facts"), table([], rows, title, marked)]))
-
-
-def _quarantined(content: Content) -> Part:
-    if not content.quarantined:
-        return None
-    rows = [[reason, f"{count:,}"] for reason, count in content.quarantined.items()]
-    return section("Quarantined items by reason", "quarantined", table([], rows, "Quarantined items"))
+    return table([], rows, title, [place for place, fact in enumerate(facts) if fact.concern])

@@ -14,6 +14,7 @@ from monitoring.dashboard.parts import (
     TONES,
     Part,
     ago,
+    aria,
     badge,
     bar,
     clock,
@@ -46,8 +47,11 @@ def skeleton(key: str) -> Part:
     return [
         dcc.Interval(id="run-tick", interval=2000),
         dcc.Store(id="run-drawn"),
+        dcc.Store(id="run-digest"),
         dcc.Store(id="run-shown"),
-        html.Div([html.H1(key), dcc.Link("Compare", href=f"{COMPARE_PATH}?run={key}", className="button")], className="top"),
+        html.Div(
+            [html.H1(key), dcc.Link("Compare", href=f"{COMPARE_PATH}?run={key}", className="button")], className="top"
+        ),
         html.Div(id="run-glance"),
         html.Div(id="run-stages"),
         html.Div(id="run-messages"),
@@ -72,10 +76,12 @@ def glance(run: Run, state: RunState, now: float) -> Part:
         ("Workers well?", *_workers_well(run, state)),
     ]
     cards = [
-        html.Div([html.H3(question), html.B(answer), html.P(more)], className=f"card answer {tone}", id=f"answer-{place}")
+        html.Div(
+            [html.H3(question), html.B(answer), html.P(more)], className=f"card answer {tone}", id=f"answer-{place}"
+        )
         for place, (question, answer, more, tone) in enumerate(answers)
     ]
-    return html.Section(cards, className="glance", **{"aria-label": "At a glance"})
+    return html.Section(cards, className="glance", **aria(label="At a glance"))
 
 
 def _alive(run: Run, state: RunState, now: float) -> tuple[Part, Part, str]:
@@ -83,7 +89,7 @@ def _alive(run: Run, state: RunState, now: float) -> tuple[Part, Part, str]:
     news = "nothing told yet" if state.latest is None else f"last news {ago(state.latest, now)}"
     more = {
         "quiet": f"it lives, but has told nothing for {rough(now - (state.latest or now))}",
-        "lost": f"no sign of life {'' if run.beat is None else f'for {rough(now - run.beat.time)} '}– the process died, "
+        "lost": f"no sign of life{'' if run.beat is None else f' for {rough(now - run.beat.time)}'}: the process died, "
         "or cannot write its workspace; the same command continues it",
         "stopped": f"interrupted; the same command continues it; {news}",
         "failed": f"{state.stage.name if state.stage else 'it'} failed {ago(state.latest or now, now)}",
@@ -97,7 +103,11 @@ def _how_far(state: RunState) -> tuple[Part, Part, str]:
     if stage is None or stage.status != "running":
         return f"{done} of {len(state.stages)} stages", "", ""
     share = "" if stage.share is None else f" {stage.share:.0%}"
-    left = [] if stage.remaining is None else [f"{'at most' if stage.name == 'train' else 'about'} {rough(stage.remaining)} left in this stage"]
+    left = (
+        []
+        if stage.remaining is None
+        else [f"{'at most' if stage.name == 'train' else 'about'} {rough(stage.remaining)} left in this stage"]
+    )
     return f"{stage.name}{share}", [bar(stage.share, f"progress of {stage.name}"), html.Span(left)], ""
 
 
@@ -143,17 +153,24 @@ def _workers_well(run: Run, state: RunState) -> tuple[Part, Part, str]:
     return f"{len(workers)} of {len(workers)}", again or "none slow, none silent", "warm" if again else ""
 
 
-def stages(state: RunState) -> Part:
-    rows = [html.Li(_stage(stage), className=f"stage {stage.status.replace(' ', '-')}") for stage in state.stages]
+def stages(run: Run, state: RunState, now: float) -> Part:
+    rows = [
+        html.Li(_stage(stage, state.is_alive), className=f"stage {stage.status.replace(' ', '-')}")
+        for stage in state.stages
+    ]
     return section("Stages", "stages", html.Ol(rows, className="stages"))
 
 
-def _stage(stage: StageState) -> Part:
+def _stage(stage: StageState, is_alive: bool) -> Part:
     detail = progress_text(stage) if stage.status in ("running", "cut off", "failed") else ""
     took = "" if stage.seconds is None else duration(stage.seconds)
-    words = {"finished": took or "done before", "waiting": "to come", "left out": "not needed"}
+    words = {
+        "finished": took or "done before",
+        "waiting": "to come" if is_alive else "not run",
+        "left out": "not needed",
+    }
     return [
-        html.Span(SIGNS[stage.status], className="sign", **{"aria-hidden": "true"}),
+        html.Span(SIGNS[stage.status], className="sign", **aria(hidden="true")),
         html.B(stage.name),
         html.Span([bar(stage.share, f"progress of {stage.name}") if stage.status == "running" else None, detail],
                   className="detail"),
@@ -161,7 +178,7 @@ def _stage(stage: StageState) -> Part:
     ]  # fmt: skip
 
 
-def messages(run: Run, now: float) -> Part:
+def messages(run: Run, state: RunState, now: float) -> Part:
     """What has gone wrong or was repaired, the latest first; nothing where all went well."""
     told = [(event, kind) for kind in ("failed", "restart", "warning") for event in run.told(kind)]
     told.sort(key=lambda pair: -pair[0].time)
@@ -191,13 +208,16 @@ def drawn(run: Run) -> dict[str, tuple[go.Figure, str]]:
     by_epoch, validation = training.by_epoch.get("loss"), training.by_epoch.get(monitor)
     best = training.best(monitor)
     made: dict[str, tuple[go.Figure, str]] = {}
-    if loss is not None and len(loss.x) > 1:
+    if loss is not None and len(loss.x) >= (0 if by_epoch is None else len(by_epoch.x)):
         made["loss"] = figures.line({"loss": loss}, "step", "loss"), _said(loss, "steps")
     elif by_epoch is not None:
         made["loss"] = figures.line({"loss": by_epoch}, "epoch", "loss"), _said(by_epoch, "epochs")
     if validation is not None and best is not None:
         drawing = figures.line({monitor.upper(): validation}, "epoch", monitor.upper(), best)
-        made["validation"] = drawing, _said(validation, "epochs")
+        made["validation"] = (
+            drawing,
+            f"Best {best[1]:.4f} in epoch {best[0]}; {validation.y[-1]:.4f} in epoch {validation.x[-1]:.0f}",
+        )
     if rate is not None:
         made["throughput"] = figures.line({"samples/s": rate}, "step", "samples/s"), _said(rate, "steps")
     if training.parts:
@@ -218,7 +238,9 @@ def epochs(run: Run) -> Part:
         return soft("No epoch has ended yet.")
     columns = [dict(zip(curves[name].x.tolist(), curves[name].y.tolist(), strict=True)) for name in names]
     shown = sorted(columns[0], reverse=True)[:EPOCHS]
-    rows = [[f"{epoch:.0f}", *(f"{column[epoch]:.4f}" if epoch in column else "–" for column in columns)] for epoch in shown]
+    rows = [
+        [f"{epoch:.0f}", *(f"{column[epoch]:.4f}" if epoch in column else "–" for column in columns)] for epoch in shown
+    ]
     return table(["epoch", *names], rows, "Epochs")
 
 
@@ -244,5 +266,12 @@ def workers(run: Run, state: RunState, now: float) -> Part:
     ]
     head = ["", "health", "machine", "step", "a step", "own work", "samples/s", "rows served", "sent", "memory", "told"]
     marked = [place for place, worker in enumerate(told) if worker.complaint]
-    note = soft("Means of a step, lately. Own work is a step without waiting for the exchange with others: where one is slow, the others wait.")
-    return section("Workers", "workers", table(head, rows, "Workers", marked), note)
+    note = soft(
+        "Means of a step, lately. A worker's own work is its step without waiting for the exchange with the others: "
+        "where one is slow, the others wait."
+    )
+    return section("Workers", "workers", table(head, rows, "Workers", marked, texts=(1, 2)), note)
+
+
+LIVE = {"glance": glance, "stages": stages, "messages": messages, "workers": workers}
+"""The parts that change while the page is open, by the container that holds them."""
