@@ -177,10 +177,14 @@ WORKER_METRICS: dict[str, tuple[Metric, ...]] = {
 
 
 class Instruments:
-    """Metrics made in one registry, to be found by their definitions."""
+    """Metrics made in one registry, to be found by their definitions.
+
+    Counters and histograms begin at 0. A gauge is not served before it is set: 0 would be a value.
+    """
 
     def __init__(self, registry: CollectorRegistry, metrics: Iterable[Metric]) -> None:
-        self._made: dict[Metric, Any] = {metric: _make(metric, registry) for metric in metrics}
+        self._registry = registry
+        self._made: dict[Metric, Any] = {m: _make(m, registry) for m in metrics if m.kind != "gauge"}
 
     def set(self, metric: Metric, value: float, *labels: object) -> None:
         """Set a gauge."""
@@ -196,14 +200,17 @@ class Instruments:
 
     def set_function(self, metric: Metric, value: Callable[[], float]) -> None:
         """Let a gauge have, whenever it is scraped, what the function returns."""
-        self._made[metric].set_function(value)
+        self._child(metric, ()).set_function(value)
 
     def drop(self, metric: Metric, first_label: str) -> None:
         """Forget the values whose first label is this one."""
-        self._made[metric].remove_by_labels({metric.labels[0]: first_label})
+        if metric in self._made:
+            self._made[metric].remove_by_labels({metric.labels[0]: first_label})
 
     def _child(self, metric: Metric, labels: tuple[object, ...]) -> Any:
-        made = self._made[metric]
+        made = self._made.get(metric)
+        if made is None:
+            made = self._made[metric] = _make(metric, self._registry)
         return made.labels(*labels) if labels else made
 
 
