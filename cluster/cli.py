@@ -272,7 +272,8 @@ def _run_stages(settings: Config, workspace: Workspace, stages: Sequence[str], a
 
         def listen(event: Any) -> None:
             log(event)
-            console(event)
+            if event.kind != "failed":  # the command ends with its message
+                console(event)
 
         run_stages(settings, workspace, stages, listen, again)
 

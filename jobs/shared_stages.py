@@ -84,7 +84,6 @@ def make_shared(configs: Iterable[Config], folder: Folder, listen: Listener) -> 
                 _make(config, workspace, shared.stage, listen)
             except AlphafuseError as error:
                 failed[shared.folder] = f"{shared.stage}: {error}"
-                listen(Event(shared.stage, "failed", {"message": str(error)}))
     return failed
 
 

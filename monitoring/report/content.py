@@ -74,7 +74,7 @@ def gather(settings: Mapping[str, Any], workspace: Workspace) -> Content:
         evaluation = json.loads(workspace.artifact("evaluation").folder.read_bytes("metrics.json"))
     made_with = _made_with(settings, inputs)
     return Content(
-        title=workspace.folder.uri.rstrip("/").rsplit("/", 1)[-1],
+        title=workspace.name,
         evaluation=evaluation,
         cutoffs=measured_cutoffs(evaluation["overall"]) if evaluation else (),
         training=training,

@@ -99,7 +99,7 @@ def test_a_killed_worker_changes_nothing(tmp_path: Path, two: Workspace) -> None
     arguments["marker"] = str(tmp_path / "killed")
     run_workers("train", _dies_once, config.train, arguments, events.append)
     assert (tmp_path / "killed").exists()
-    (warning,) = [event.values["message"] for event in events if event.kind == "warning"]
+    (warning,) = [event.values["message"] for event in events if event.kind == "restart"]
     assert re.match(r"a worker died \(.+\); starting all again, 1 of 3 times", str(warning))
     assert torch.equal(_vectors(two), _vectors(broken))
 
