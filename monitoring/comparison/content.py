@@ -45,12 +45,14 @@ class Estimate:
 @dataclass(frozen=True)
 class Row:
     """A method or an ensemble; `estimates` by metric, empty where no run has finished; epochs and seconds of training
-    are means over the seeds, as are the `slices`, by slice and metric."""
+    are means over the seeds, as are the `slices`, by slice and metric, and `validation`, the value that chose the epoch
+    (NaN for an ensemble)."""
 
     name: str
     seeds: tuple[int, ...]
     estimates: dict[str, Estimate]
     slices: dict[str, dict[str, float]]
+    validation: float
     epochs: float
     train_seconds: float
 
@@ -61,6 +63,7 @@ class Comparison:
 
     Attributes:
         protocol: what was asked of all methods, as name and value.
+        monitor: the metric that chose the epochs on the validation split; several where the methods differ in it.
         slices: how many of the queries are in each slice; only those that have any.
         failures: reasons by the name of the run.
     """
@@ -69,6 +72,7 @@ class Comparison:
     metrics: tuple[str, ...]
     reference: str
     protocol: dict[str, str]
+    monitor: str
     slices: dict[str, int]
     failures: dict[str, str]
 
@@ -106,12 +110,14 @@ def gather(
             tuple(seeds),
             estimates.get(name, {}),
             _slice_means(list(seeds.values()), queries, grid.metrics),
+            _validation(list(seeds.values())),
             *_effort(list(seeds.values())),
         )
         for name, seeds in measured.items()
     ]
     protocol = _protocol(configs, finished) if finished else {}
-    return Comparison(rows, grid.metrics, grid.reference, protocol, queries, dict(failures))
+    monitor = ", ".join(dict.fromkeys(config.train.monitor for config in configs.values()))
+    return Comparison(rows, grid.metrics, grid.reference, protocol, monitor, queries, dict(failures))
 
 
 def _estimates(runs: Any, metrics: Sequence[str]) -> dict[str, Estimate]:
@@ -178,6 +184,14 @@ def _users(run: Measured) -> np.ndarray:
     """The number of each query's user, from 0 on: int64 [queries]."""
     names = read_ranks(run.evaluation.artifact("evaluation"), "user_id")["user_id"]
     return pc.dictionary_encode(names).combine_chunks().indices.to_numpy()
+
+
+def _validation(runs: Sequence[Measured]) -> float:
+    """The best value of the monitored metric, mean over the runs of a method."""
+    trainings = [run.trainings for run in runs]
+    if not all(len(parts) == 1 for parts in trainings) or not trainings:
+        return float("nan")
+    return float(np.mean([part.artifact("model").require().details["best"]["value"] for (part,) in trainings]))
 
 
 def _effort(runs: Sequence[Measured]) -> tuple[float, float]:

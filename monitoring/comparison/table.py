@@ -39,26 +39,30 @@ def to_csv(comparison: Comparison) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     names = ("mean", "std", "difference", "p_value", "p_corrected")
-    writer.writerow(["method", "metric", "slice", *names, "seeds", "epochs", "train_seconds"])
+    writer.writerow(["method", "metric", "slice", *names, "seeds", "validation", "epochs", "train_seconds"])
     for row in comparison.rows:
         for metric, estimate in row.estimates.items():
             values = [getattr(estimate, name) for name in names]
-            numbers = [_cell(value) for value in (*values, len(row.seeds), row.epochs, row.train_seconds)]
+            numbers = [
+                _cell(value) for value in (*values, len(row.seeds), row.validation, row.epochs, row.train_seconds)
+            ]
             writer.writerow([row.name, metric, "", *numbers])
         for name, means in row.slices.items():
             for metric, mean in means.items():
-                writer.writerow([row.name, metric, name, _cell(mean), "", "", "", "", len(row.seeds), "", ""])
+                writer.writerow([row.name, metric, name, _cell(mean), "", "", "", "", len(row.seeds), "", "", ""])
     return stream.getvalue()
 
 
 def _means(comparison: Comparison) -> str:
-    header = ["method", *(metric.upper() for metric in comparison.metrics), "epochs", "train s", "seeds"]
+    validation = f"validation {comparison.monitor.upper()}"
+    header = ["method", *(metric.upper() for metric in comparison.metrics), validation, "epochs", "train s", "seeds"]
     best = {metric: comparison.best(metric) for metric in comparison.metrics}
     lines = []
     for row in comparison.rows:
         means = [_mean(row, metric, row.name in best[metric]) for metric in comparison.metrics]
         effort = [f"{row.epochs:.0f}", f"{row.train_seconds:.1f}"] if row.estimates else ["–", "–"]
-        lines.append([row.name, *means, *effort, str(len(row.seeds))])
+        validation = "–" if math.isnan(row.validation) else f"{row.validation:.4f}"
+        lines.append([row.name, *means, validation, *effort, str(len(row.seeds))])
     return _table(header, lines)
 
 
@@ -97,8 +101,9 @@ def _differences(comparison: Comparison) -> str:
 
 def _legend(comparison: Comparison) -> str:
     text = (
-        "Mean ± standard deviation over the seeds, **best in bold**. Epochs and seconds of training (without "
-        "validation) are means over the seeds; an ensemble's are those of its parts together."
+        "Mean ± standard deviation over the seeds, **best in bold**. Means over the seeds: the validation metric of "
+        "the epoch that it chose, and epochs and seconds of training (without validation), of an ensemble those of its "
+        "parts together."
     )
     if not _tested(comparison):
         return text

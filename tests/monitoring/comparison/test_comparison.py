@@ -9,6 +9,7 @@ import math
 import re
 import statistics
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -49,6 +50,10 @@ def _slice(ranks: list[int]) -> dict[str, float]:
     return {"queries": len(ranks), **{name: statistics.mean(gain(ranks)) for name, gain in METRICS.items()}}
 
 
+def _details(row: str, ranks: list[int]) -> dict[str, Any]:
+    return {"history": [{"seconds": value} for value in SECONDS[row]], "best": {"value": 1 / sum(ranks)}}
+
+
 def _finished(folder: Path, row: str, ranks: list[int]) -> Measured:
     workspace, inputs = Workspace(str(folder)), {"made by": "hand"}
     evaluation = workspace.artifact("evaluation")
@@ -68,7 +73,7 @@ def _finished(folder: Path, row: str, ranks: list[int]) -> Measured:
     }
     evaluation.write_file("metrics.json", json.dumps(metrics).encode(), fingerprint(inputs))
     evaluation.commit(inputs)
-    workspace.artifact("model").commit(inputs, {"history": [{"seconds": value} for value in SECONDS[row]]})
+    workspace.artifact("model").commit(inputs, _details(row, ranks))
     return Measured(workspace, [workspace])
 
 
@@ -92,6 +97,8 @@ def test_means_and_spreads_are_those_over_the_seeds(comparison: Comparison) -> N
     assert math.isnan(rows["text"].estimates["hr@3"].std)
     assert (rows["AlphaFuse"].epochs, rows["AlphaFuse"].train_seconds) == (2, 3.0)
     assert (rows["both"].epochs, rows["both"].train_seconds) == (2, 3.5)
+    assert rows["AlphaFuse"].validation == pytest.approx((1 / 9 + 1 / 13) / 2)
+    assert math.isnan(rows["both"].validation)
     assert rows["broken"].estimates == {}
 
 
@@ -148,8 +155,16 @@ def test_the_page_states_protocol_numbers_and_failures(comparison: Comparison) -
     assert "- ranking: all 1,234 items, without those that the user has seen before" in page
     assert "- similarity: cosine (AlphaFuse, text, both); dot (IDs)" in page
     (line,) = re.findall(r"^\| text .*\|$", page, re.MULTILINE)[:1]
-    assert [cell.strip() for cell in line.split("|")[1:-1]] == ["text", "**0.7544**", "**0.7500**", "1", "0.5", "1"]
-    assert re.search(r"^\| broken +\| +failed \| +failed \| +– \| +– \| +0 \|$", page, re.MULTILINE)
+    assert [cell.strip() for cell in line.split("|")[1:-1]] == [
+        "text",
+        "**0.7544**",
+        "**0.7500**",
+        "0.1111",
+        "1",
+        "0.5",
+        "1",
+    ]
+    assert re.search(r"^\| broken +\| +failed \| +failed \| +– \| +– \| +– \| +0 \|$", page, re.MULTILINE)
     assert "- broken-1: no texts" in page
     assert "two-sided paired t-test" in page
     assert "Holm" in page
