@@ -14,6 +14,7 @@ from alphafuse.workspace import ARTIFACT_STAGES, Workspace
 from jobs.placement import require_shared
 from jobs.runtime import connected
 from jobs.watching import watched
+from monitoring.heartbeat import Heartbeat
 
 STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
 """All stages, in their order; each is the module `jobs.STAGE` with a function `run`."""
@@ -80,7 +81,7 @@ def run_stages(
     with connected(config.ray):
         require_shared(workspace)
         workspace.folder.write_bytes("config.yaml", content.encode())
-        with watched(config, workspace, listen) as hear:
+        with Heartbeat(workspace), watched(config, workspace, listen) as hear:
             for stage in stages:
                 if stage == again:
                     redo(workspace, stage)
