@@ -18,6 +18,8 @@ CONFIG: Any = {
     "responsive": True,
 }
 """Of every graph: what its few buttons are."""
+HEIGHT = 240
+"""Of a figure, in pixels; its width is that of its card."""
 
 
 def line(curves: Mapping[str, Curve], x: str, y: str, best: tuple[float, float] | None = None) -> go.Figure:
@@ -116,6 +118,8 @@ def _figure(x: str, y: str, legend: bool) -> go.Figure:
     axis: dict[str, Any] = {"showline": False, "zeroline": False, "ticks": "", "automargin": True, "fixedrange": False}
     layout: dict[str, Any] = {
         "template": None,
+        "height": HEIGHT,
+        "autosize": True,
         "margin": {"l": 8, "r": 12, "t": 30 if legend else 12, "b": 8},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",

@@ -72,16 +72,10 @@ def progress_text(stage: StageState) -> str:
     return " · ".join(texts)
 
 
-def figure(name: str, title: str, drawing: go.Figure | None = None, said: str = "", high: bool = False) -> Part:
+def figure(name: str, title: str, drawing: go.Figure | None = None, said: str = "") -> Part:
     """A card with a figure and what it shows in words. Callbacks find the graph by `name`, and `name-said`,
     `name-card`."""
-    graph = dcc.Graph(
-        id=name,
-        figure=drawing or go.Figure(),
-        config=CONFIG,
-        responsive=True,
-        className="graph high" if high else "graph",
-    )
+    graph = dcc.Graph(id=name, figure=drawing or go.Figure(), config=CONFIG, responsive="auto", className="graph")
     caption = [html.B(title), html.Span(said, id=f"{name}-said", className="soft")]
     return html.Figure(
         [

@@ -40,7 +40,7 @@ def skeleton(runs: Sequence[Run], wanted: Sequence[str]) -> Part:
             ],
             className="choices",
         ),
-        figure("compared", "Over the epochs", high=True),
+        figure("compared", "Over the epochs"),
         html.Div(id="comparison"),
     ]
 
@@ -65,7 +65,7 @@ def label(metric: str) -> dict[str, str]:
 def curves(runs: Sequence[Run], metric: str) -> go.Figure:
     of_runs = {run.key: run.training.by_epoch[metric] for run in runs if metric in run.training.by_epoch}
     drawing = figures.line(of_runs, "epoch", metric if metric == "loss" else metric.upper())
-    drawing.update_layout(showlegend=True)
+    drawing.update_layout(showlegend=True, height=1.4 * figures.HEIGHT)
     return drawing
 
 
