@@ -15,6 +15,7 @@ from jobs.placement import require_shared
 from jobs.runtime import connected
 from jobs.watching import watched
 from monitoring.heartbeat import Heartbeat
+from monitoring.tracking.tracker import tracked
 
 STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
 """All stages, in their order; each is the module `jobs.STAGE` with a function `run`."""
@@ -81,7 +82,11 @@ def run_stages(
     with connected(config.ray):
         require_shared(workspace)
         workspace.folder.write_bytes("config.yaml", content.encode())
-        with Heartbeat(workspace), watched(config, workspace, listen) as hear:
+        with (
+            Heartbeat(workspace),
+            tracked(config, workspace, listen) as told,
+            watched(config, workspace, told) as hear,
+        ):
             for stage in stages:
                 if stage == again:
                     redo(workspace, stage)

@@ -85,7 +85,7 @@ class RunRecorder:
 
     def _on_progress(self, event: Event) -> None:
         stage, values = event.stage, event.values
-        unit, done, total = values["unit"], _number(values["done"]), _number(values["total"])
+        unit, done, total = values["unit"], _number(values["done"]), _number(values.get("total"))
         part = self._parts.get(stage)
         if part is None or part.unit != unit:
             part = self._parts[stage] = _Part(unit, event.time, done)
