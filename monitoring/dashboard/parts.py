@@ -117,11 +117,10 @@ def table(
         )
         for place, row in enumerate(rows)
     ]
-    columns = (
-        html.Thead(html.Tr([html.Th(cell, scope="col", className=kind[column]) for column, cell in enumerate(head)]))
-        if head
-        else None
-    )
+    named = [
+        html.Th(cell, scope="col", className=kind[place]) if cell else html.Td() for place, cell in enumerate(head)
+    ]
+    columns = html.Thead(html.Tr(named)) if head else None
     parts = [html.Caption(caption, className="unseen"), columns, html.Tbody(body)]
     # What scrolls must be reached by the keyboard.
     return html.Div(html.Table([part for part in parts if part]), className="scroll", tabIndex="0", role="group",

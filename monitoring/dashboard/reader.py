@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -81,7 +82,8 @@ class RunReader:
             try:
                 events[stage] = read_events(workspace, stage)
             except (ValueError, TypeError) as error:
-                problems.append(f"events/{name} cannot be read: {error}")
+                problems.append(f"events/{name} cannot be read to its end: {error}")
+                events[stage] = _readable(workspace, name)
                 del files[name]  # so that it is tried again
         self._seen = files
         settings = _settings(workspace) if CONFIG in files else {}
@@ -109,6 +111,17 @@ class RunReader:
         infos = filesystem.get_file_info(pafs.FileSelector(f"{path}/events", allow_not_found=True))
         infos.append(filesystem.get_file_info(f"{path}/{CONFIG}"))
         return {info.base_name: (info.size, info.mtime_ns) for info in infos if info.type == pafs.FileType.File}
+
+
+def _readable(workspace: Workspace, name: str) -> list[Event]:
+    """The events before the first line that is none."""
+    events = []
+    for line in (workspace.folder / "events").read_bytes(name).decode(errors="replace").splitlines():
+        try:
+            events.append(Event(**json.loads(line)))
+        except (ValueError, TypeError):
+            break
+    return events
 
 
 def _settings(workspace: Workspace) -> Mapping[str, Any]:

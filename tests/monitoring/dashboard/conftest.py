@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from monitoring.dashboard.server import free_port, web_server
 from monitoring.dashboard.watcher import Watcher
@@ -39,6 +39,7 @@ def browser() -> Iterator[Browser]:
     executable = shutil.which("chromium")
     if executable is None:
         pytest.fail("there is no chromium; `make system` installs it")
+    expect.set_options(timeout=SLOW)
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         yield opened

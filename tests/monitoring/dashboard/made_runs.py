@@ -110,8 +110,8 @@ def live_run(folder: Path, steps: int = 30, **train: object) -> float:
     """A training goes on; returns when it began. To be kept alive with `beat`."""
     configure(folder, **train)
     since = time.time() - steps
-    write_events(folder, [Event("train", "started", {}, since), *training(1, steps, since, slow=3.0)])
-    write_events(folder, [Event("train", "restart", {"restarts": 1, "message": "a worker died"}, since + 0.5)])
+    restart = Event("train", "restart", {"restarts": 1, "message": "a worker died"}, since + 0.5)
+    write_events(folder, [Event("train", "started", {}, since), restart, *training(1, steps, since, slow=3.0)])
     beat(folder)
     return since
 
