@@ -32,8 +32,8 @@ def line(curves: Mapping[str, Curve], x: str, y: str, best: tuple[float, float] 
     for number, (name, curve) in enumerate(curves.items()):
         shown = curve.thinned()
         figure.add_scatter(
-            x=shown.x,
-            y=shown.y,
+            x=shown.x.tolist(),
+            y=shown.y.tolist(),
             name=_plain(name),
             mode="lines+markers" if len(shown.x) < 20 else "lines",
             line={"color": SERIES[number % len(SERIES)], "width": 2},
@@ -61,8 +61,8 @@ def step_split(parts: Mapping[str, Curve]) -> go.Figure:
             kept = np.linspace(0, len(curve.x) - 1, min(len(curve.x), 300)).astype(int)
             color = GRAY if name == "rest" else SERIES[number]
             figure.add_scatter(
-                x=curve.x[kept],
-                y=1e3 * curve.y[kept],
+                x=curve.x[kept].tolist(),
+                y=(1e3 * curve.y[kept]).tolist(),
                 name=name,
                 stackgroup="parts",
                 mode="lines",
@@ -86,8 +86,8 @@ def spectrum(eigenvalues: np.ndarray, row_dim: int, hidden_dim: int) -> go.Figur
         if start < stop:
             end = min(stop + 1, len(shown))  # up to the next region
             figure.add_scatter(
-                x=np.arange(start + 1, end + 1),
-                y=shown[start:end],
+                x=list(range(start + 1, end + 1)),
+                y=shown[start:end].tolist(),
                 name=f"{name} ({stop - start})",
                 mode="lines",
                 line={"color": color, "width": 2},
@@ -115,12 +115,12 @@ def sparkline(values: Sequence[float], width: int = 110, height: int = 28) -> st
 
 
 def _figure(x: str, y: str, legend: bool) -> go.Figure:
-    axis: dict[str, Any] = {"showline": False, "zeroline": False, "ticks": "", "automargin": True, "fixedrange": False}
+    axis: dict[str, Any] = {"showline": False, "zeroline": False, "ticks": "", "fixedrange": False}
     layout: dict[str, Any] = {
         "template": None,
         "height": HEIGHT,
         "autosize": True,
-        "margin": {"l": 8, "r": 12, "t": 30 if legend else 12, "b": 8},
+        "margin": {"l": 60, "r": 12, "t": 36 if legend else 12, "b": 42},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": 'system-ui, "Segoe UI", Helvetica, Arial, sans-serif', "size": 12},

@@ -1,37 +1,15 @@
-"""A headless browser, which notes what no page may do, and dashboards on free ports."""
+"""A headless browser, which notes what no page may do."""
 
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-
-from monitoring.dashboard.server import free_port, web_server
-from monitoring.dashboard.watcher import Watcher
-
-SLOW = 120_000
-"""Milliseconds that a page may take on a machine with other things to do."""
-
-
-@contextmanager
-def serving(*places: str) -> Iterator[str]:
-    """The address of a dashboard on these folders."""
-    watcher = Watcher(places, seconds=0.2)
-    with free_port(0) as listening:
-        server = web_server(watcher, listening)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.port}"
-        finally:
-            server.shutdown()
-            thread.join()
-            watcher.close()
+from served import SLOW
 
 
 @pytest.fixture(scope="session")
