@@ -85,14 +85,15 @@ class RunRecorder:
 
     def _on_progress(self, event: Event) -> None:
         stage, values = event.stage, event.values
-        unit, done, total = values["unit"], _number(values["done"]), _number(values["total"])
+        unit, done, total = values["unit"], _number(values["done"]), _number(values.get("total"))
         part = self._parts.get(stage)
         if part is None or part.unit != unit:
             part = self._parts[stage] = _Part(unit, event.time, done)
             for metric in (m.STAGE_DONE, m.STAGE_EXPECTED):
                 self._metrics.drop(metric, stage)
         self._metrics.set(m.STAGE_DONE, done, stage, unit)
-        self._metrics.set(m.STAGE_EXPECTED, total, stage, unit)
+        if not math.isnan(total):
+            self._metrics.set(m.STAGE_EXPECTED, total, stage, unit)
         rate = (done - part.begun_with) / (event.time - part.since) if event.time > part.since else math.nan
         self._metrics.set(m.STAGE_REMAINING, (total - done) / rate if rate else math.nan, stage)
         if "quarantined" in values:

@@ -99,6 +99,14 @@ def test_another_part_of_a_stage_takes_the_place_of_the_one_before(tmp_path: Pat
     assert math.isnan(found["alphafuse_stage_remaining_seconds", "prepare"])
 
 
+def test_a_stage_need_not_know_its_end(tmp_path: Path) -> None:
+    progress = [("recommend", "progress", {"done": done, "unit": "users"}, float(done)) for done in (1, 2)]
+    found = run(tmp_path, *progress)
+    assert found["alphafuse_stage_done", "recommend", "users"] == 2
+    assert ("alphafuse_stage_expected", "recommend", "users") not in found
+    assert math.isnan(found["alphafuse_stage_remaining_seconds", "recommend"])
+
+
 @pytest.mark.parametrize("kind", ["failed", "skipped"])
 def test_other_ends(tmp_path: Path, kind: str) -> None:
     found = run(tmp_path, ("train", "started", {}, 1.0), ("train", kind, {"message": "…"}, 2.0))
