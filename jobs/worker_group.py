@@ -153,7 +153,7 @@ def _worker_main(settings: dict[str, Any]) -> Any:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     communicator = Communicator()
     worker, tell = str(communicator.rank), settings["events"].put
-    with served(settings["stage"], worker, settings["serving"], tell) as listen:
+    with served(settings["stage"], worker, settings["serving"], tell, communicator.world_size) as listen:
         return settings["function"](
             communicator=communicator, device=get_device(), listen=listen, **settings["arguments"]
         )

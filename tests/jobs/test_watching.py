@@ -40,8 +40,8 @@ def _listed(folder: Path) -> dict[tuple[str, ...], str]:
     return listed
 
 
-def _serves(stage: str, worker: str, address: str) -> Event:
-    return Event(stage, "serving", {"worker": worker, "address": address})
+def _serves(stage: str, worker: str, address: str, workers: int | None = None) -> Event:
+    return Event(stage, "serving", {"worker": worker, "address": address, "workers": workers})
 
 
 def test_processes_are_listed_as_they_come_and_go(tmp_path: Path, nodes: list[dict[str, Any]]) -> None:
@@ -64,6 +64,14 @@ def test_processes_are_listed_as_they_come_and_go(tmp_path: Path, nodes: list[di
         assert _listed(folder)[*worker, "train", "1"] == "10.0.0.1:2"
         listen(_serves("embed", "0", "10.0.0.1:4"))  # started again
         assert _listed(folder)[*worker, "embed", "0"] == "10.0.0.1:4"
+        for rank in range(3):  # ranks of another group, of which the last one is the first to be there
+            listen(_serves("train", str(2 - rank), f"10.0.0.1:{7 - rank}", workers=3))
+        assert _listed(folder)[*worker, "train", "1"] == "10.0.0.1:6"
+        listen(_serves("train", "0", "10.0.0.1:8", workers=2))  # one rank fewer
+        assert {key[4]: address for key, address in _listed(folder).items() if key[:4] == (*worker, "train")} == {
+            "0": "10.0.0.1:8",
+            "1": "10.0.0.1:6",
+        }
         listen(no_more_workers("train"))
         assert {key[3:] for key in _listed(folder) if key[:3] == worker} == {("embed", "0")}
 

@@ -20,11 +20,11 @@ from monitoring.grafana.panels import Panel, Query
 pytestmark = pytest.mark.engine
 
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
-COMMAND = [sys.executable, "-c", "from cluster.cli import main; main()", "run", str(CONFIG)]
+COMMAND = [sys.executable, "-c", "from cluster.cli import main; main()", "run", str(CONFIG), "--until", "evaluate"]
 SETTINGS = {
     "embed.engine": "sentence_transformers",
     "embed.batch_size": 256,
-    "train.max_epochs": 4,
+    "train.max_steps": 80,
     "train.log_steps": 2,
     "train.max_grad_norm": 5,
     "ray.num_cpus": 2,
