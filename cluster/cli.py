@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from cluster import cluster_cli
 from cluster.arguments import ConfigFile, Overrides, reported, settings
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Look at a configuration without running it.")
 app.add_typer(config_app, name="config")
+cluster_cli.register(app)
 
 RedoFlag = Annotated[bool, typer.Option("--redo", help="Delete what this stage and later ones have made first.")]
 

@@ -132,7 +132,7 @@ def _with_node(cluster: LocalCluster, name: str, arguments: Sequence[str], objec
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**_clean_environment(), MODE_VARIABLE: "token"},
+            env=_environment(),
         )
     node = Node(name, process.pid, psutil.Process(process.pid).create_time())
     cluster = dataclasses.replace(cluster, nodes=(*cluster.nodes, node))
@@ -140,9 +140,11 @@ def _with_node(cluster: LocalCluster, name: str, arguments: Sequence[str], objec
     return cluster
 
 
-def _clean_environment() -> dict[str, str]:
-    """The environment without the address of another cluster."""
-    return {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")}
+def _environment() -> dict[str, str]:
+    """Of a node: without the address of another cluster; `python` is this one, also for jobs."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")}
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
+    return {**kept, "PATH": path, MODE_VARIABLE: "token"}
 
 
 def _wait(what: str, cluster: LocalCluster, condition: Callable[[], bool]) -> None:

@@ -70,10 +70,7 @@ def run_stages(
         ConfigError: `again` is none of the stages.
         ResourceError: the machines of the cluster cannot all reach the workspace.
     """
-    if again is not None:
-        _position(again)
-        if again not in stages:
-            raise ConfigError(f"the stage {again!r} to be redone is none of those to run: {', '.join(stages)}")
+    require_among(stages, again)
     content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     with connected(config.ray):
         require_shared(workspace)
@@ -92,6 +89,18 @@ def run_stages(
             importlib.import_module(f"jobs.{stage}").run(config, workspace, hear)
             if not finished:
                 listen(Event(stage, "skipped", {}))
+
+
+def require_among(stages: Sequence[str], again: str | None) -> None:
+    """Check that what is to be redone, if anything is, is one of the stages that run.
+
+    Raises:
+        ConfigError: it is none of them, or no stage at all.
+    """
+    if again is not None:
+        _position(again)
+        if again not in stages:
+            raise ConfigError(f"the stage {again!r} to be redone is none of those to run: {', '.join(stages)}")
 
 
 def _position(stage: str) -> int:
