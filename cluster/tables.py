@@ -25,7 +25,10 @@ def print_jobs(jobs: Sequence[JobDetails]) -> None:
     if not ours:
         console.print("no jobs of alphafuse on this cluster")
         return
-    table = Table("job", "state", "started", "took", "stages", "workspace", box=None, header_style="")
+    table = Table(box=None, header_style="")
+    for name in ("job", "state", "started", "took"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("workspace", overflow="fold")
     for job in sorted(ours, key=lambda job: job.start_time or 0, reverse=True):
         metadata = job.metadata or {}
         table.add_row(
@@ -33,7 +36,6 @@ def print_jobs(jobs: Sequence[JobDetails]) -> None:
             _state(job),
             _clock(job.start_time),
             _took(job),
-            metadata.get("stages", ""),
             escape(metadata[WORKSPACE_KEY]),
         )
     console.print(table)

@@ -10,6 +10,7 @@ import ray
 
 from alphafuse.config import RayConfig
 from alphafuse.errors import ResourceError
+from jobs.placement import growing
 
 
 @contextmanager
@@ -20,7 +21,8 @@ def connected(config: RayConfig) -> Iterator[None]:
         ResourceError: the cluster at `config.address` does not answer.
     """
     if ray.is_initialized():
-        yield
+        with growing(config.node_groups):
+            yield
         return
     try:
         ray.init(
@@ -34,6 +36,7 @@ def connected(config: RayConfig) -> Iterator[None]:
     except (ConnectionError, TimeoutError) as error:
         raise ResourceError(f"ray.address {config.address!r} does not answer: {error}") from error
     try:
-        yield
+        with growing(config.node_groups):
+            yield
     finally:
         ray.shutdown()

@@ -21,7 +21,7 @@ from alphafuse.config import TrainConfig
 from alphafuse.errors import AlphafuseError, ResourceError
 from alphafuse.events import Event, Listener
 from jobs.event_relay import EventRelay
-from jobs.placement import require_places
+from jobs.placement import missing_places, on_pool, require_places
 
 WRAPPED_AS = ("cause", "health_check_failure", "__cause__")
 """Where Ray's exceptions keep the one that they are about."""
@@ -62,7 +62,10 @@ def run_workers(
         settings = {"function": function, "arguments": arguments, "events": relay.queue}
         restarts = 0
         while True:
-            require_places("train", config.workers, config.cpus_per_worker, config.gpus_per_worker)
+            asked = (config.workers, config.cpus_per_worker, config.gpus_per_worker, config.pool)
+            require_places("train", *asked)
+            if waiting := missing_places("train", *asked):
+                listen(Event(stage, "warning", {"message": waiting}))
             try:
                 return _fit(settings, config)
             except TrainingFailedError as failure:
@@ -94,7 +97,7 @@ def _reason_to_restart(stage: str, failure: TrainingFailedError, last: bool) -> 
 
 def _fit(settings: dict[str, Any], config: TrainConfig) -> Any:
     """One attempt: start the workers, run the function, give back what rank 0 returned."""
-    per_worker = {"CPU": config.cpus_per_worker}
+    per_worker = {"CPU": config.cpus_per_worker, **on_pool(config.pool)}
     if config.gpus_per_worker:
         per_worker["GPU"] = config.gpus_per_worker
     with tempfile.TemporaryDirectory() as folder:

@@ -78,9 +78,7 @@ def stage_status(stage: str, committed: bool, events: Sequence[Event]) -> StageS
         seconds=heard - started,
         seconds_left=None if ended else _seconds_left(progress),
         last_heard=heard,
-        metrics=None
-        if metrics is None
-        else {name: float(value) for name, value in metrics.items() if _number(value) is not None},
+        metrics=None if metrics is None else _numbers(metrics),
         warnings=tuple(str(event.values["message"]) for event in latest if event.kind == "warning"),
     )
 
@@ -104,4 +102,6 @@ def _numbers(values: Mapping[str, Value]) -> dict[str, float]:
 
 
 def _number(value: Value) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value)
