@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from pathlib import Path
 from types import FrameType
+
+import typer
 
 from cluster.arguments import settings
 
@@ -34,4 +37,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except typer.Exit as end:  # there is no command line around it that would
+        sys.exit(end.exit_code)
