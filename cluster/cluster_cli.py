@@ -64,6 +64,10 @@ def submit(
     with_code: Annotated[
         bool, typer.Option("--with-code", help="Run the code of this installation, not the cluster's own.")
     ] = False,
+    grows: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What the cluster was launched from: what it may grow to is read from it."),
+    ] = None,
     runtime_env: Annotated[
         Path | None, typer.Option(metavar="FILE", help="YAML with more of Ray's runtime environment: env_vars, pip.")
     ] = None,
@@ -87,6 +91,11 @@ def submit(
         from cluster.submission import submit as submit_run
         from jobs.pipeline import needed_stages, require_among
 
+        if grows is not None:
+            from cluster.node_groups import read_node_groups
+
+            ray = configuration.ray.model_copy(update={"node_groups": read_node_groups(grows)})
+            configuration = configuration.model_copy(update={"ray": ray})
         stages = needed_stages(configuration, until)
         require_among(stages, redo)
         driver = Driver(
