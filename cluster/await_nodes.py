@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 
@@ -23,7 +24,7 @@ def _count(address: str) -> int:
     """Nodes that are alive; 0 while nothing answers."""
     try:
         if not ray.is_initialized():
-            ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         return sum(node["Alive"] for node in ray.nodes())
     except ConnectionError:
         return 0

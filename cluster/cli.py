@@ -14,6 +14,7 @@ import typer
 
 from cluster import cluster_cli
 from cluster.arguments import ConfigFile, Overrides, reported, settings
+from cluster.credentials import show_token_to_clusters
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,6 +41,7 @@ STAGE_HELP = {
 
 def main() -> None:
     """Entry point of the console script."""
+    show_token_to_clusters()
     app()
 
 

@@ -12,6 +12,7 @@ from alphafuse.errors import ConfigError
 from alphafuse.events import Event, Listener
 from alphafuse.workspace import ARTIFACT_STAGES, Workspace
 from jobs.placement import require_shared
+from jobs.preflight import require_room
 from jobs.runtime import connected
 
 STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
@@ -68,12 +69,13 @@ def run_stages(
 
     Raises:
         ConfigError: `again` is none of the stages.
-        ResourceError: the machines of the cluster cannot all reach the workspace.
+        ResourceError: the machines of the cluster cannot all reach the workspace, or cannot hold a stage.
     """
     require_among(stages, again)
     content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     with connected(config.ray):
         require_shared(workspace)
+        require_room(config, workspace, stages, again)
         workspace.folder.write_bytes("config.yaml", content.encode())
         for stage in stages:
             if stage == again:

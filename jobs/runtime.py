@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray.exceptions import AuthenticationError
 
 from alphafuse.config import RayConfig
 from alphafuse.errors import ResourceError
@@ -33,8 +34,9 @@ def connected(config: RayConfig) -> Iterator[None]:
             logging_level=logging.ERROR,
             configure_logging=False,
         )
-    except (ConnectionError, TimeoutError) as error:
-        raise ResourceError(f"ray.address {config.address!r} does not answer: {error}") from error
+    except (ConnectionError, TimeoutError, AuthenticationError) as error:
+        advice = "Is the cluster up, and is its token in ~/.ray/auth_token (or named by RAY_AUTH_TOKEN_PATH)?"
+        raise ResourceError(f"ray.address {config.address!r} does not answer: {error}. {advice}") from error
     try:
         with growing(config.node_groups):
             yield
