@@ -56,9 +56,7 @@ def test_a_pool_counts_its_own_machines_alone(machines: Machines) -> None:
     message = r"embed.workers asks for 9 .* on machines of the pool 'cpu', but the cluster has room for 8 \(3 machines"
     with pytest.raises(ResourceError, match=message):
         require_places("embed", 9, 1, pool="cpu")
-    with pytest.raises(
-        ResourceError, match=r"data asks for .* pool 'far', .*, see data.pool"
-    ):
+    with pytest.raises(ResourceError, match=r"data asks for .* pool 'far', .*, see data.pool"):
         task_slots("data", "far")
     assert task_slots("data") == 18
 
