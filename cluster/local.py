@@ -78,8 +78,8 @@ def up(workers: int, cpus_per_node: int) -> LocalCluster:
     existing = running()
     if existing is not None:
         raise ClusterError(f"a local cluster runs already, {existing.dashboard}; stop it with `alphafuse local down`")
-    folder = _state_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    down()  # what is left of one whose head was lost
+    _state_folder().mkdir(parents=True, exist_ok=True)
     temp_folder = tempfile.mkdtemp(prefix="alphafuse-", dir="/tmp")  # paths of sockets must be short
     token = ensure_token()
     port, client_port = _free_port(), _free_port()
@@ -97,27 +97,32 @@ def up(workers: int, cpus_per_node: int) -> LocalCluster:
             ready = functools.partial(_are_alive, cluster.dashboard, token, number + 1)
             cluster = _with_node(cluster, f"worker-{number}", worker, store, ready)
     except BaseException:
-        _stop(cluster)
+        _stop(_started() or cluster)
         raise
     return cluster
 
 
 def running() -> LocalCluster | None:
     """The cluster that `up` has started, if its head still runs."""
-    try:
-        state = json.loads(_state_file().read_text())
-    except FileNotFoundError:
-        return None
-    cluster = LocalCluster(**{**state, "nodes": tuple(Node(**node) for node in state["nodes"])})
-    return cluster if cluster.nodes and cluster.nodes[0].process() is not None else None
+    cluster = _started()
+    return None if cluster is None or cluster.nodes[0].process() is None else cluster
 
 
 def down() -> LocalCluster | None:
     """Stop the cluster, and everything that runs on it; returns what was stopped, None where there was none."""
-    cluster = running()
+    cluster = _started()
     if cluster is not None:
         _stop(cluster)
     return cluster
+
+
+def _started() -> LocalCluster | None:
+    """The cluster that was started and not stopped since, whatever has become of it."""
+    try:
+        state = json.loads(_state_file().read_text())
+    except FileNotFoundError:
+        return None
+    return LocalCluster(**{**state, "nodes": tuple(Node(**node) for node in state["nodes"])})
 
 
 def _with_node(

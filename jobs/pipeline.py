@@ -12,7 +12,7 @@ from alphafuse.errors import ConfigError
 from alphafuse.events import Event, Listener
 from alphafuse.workspace import ARTIFACT_STAGES, Workspace
 from jobs.placement import require_shared
-from jobs.preflight import require_room
+from jobs.preflight import require_room, waiting
 from jobs.runtime import connected
 
 STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
@@ -88,6 +88,8 @@ def run_stages(
                 listen(event)
 
             listen(Event(stage, "started", {}))
+            if message := waiting(config, workspace, stage):
+                listen(Event(stage, "warning", {"message": message}))
             importlib.import_module(f"jobs.{stage}").run(config, workspace, hear)
             if not finished:
                 listen(Event(stage, "skipped", {}))

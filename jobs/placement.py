@@ -90,13 +90,13 @@ def task_slots(section: str, pool: str | None = None) -> int:
 
 
 def missing_places(section: str, workers: int, cpus: float, gpus: float = 0, pool: str | None = None) -> str | None:
-    """What to tell a user who waits for a cluster to grow; None where all workers have a place at once."""
+    """What to tell a user whose workers wait for the cluster to grow; None where all have a place at once."""
     places = room(cpus, gpus, pool) if cpus or gpus else workers
     if places >= workers:
         return None
     return (
-        f"{section}.workers asks for {workers} workers with {cpus:g} CPUs and {gpus:g} GPUs each{_on(pool)}, the "
-        f"cluster has room for {places} now: waiting for the machines that it may add (ray.node_groups)"
+        f"waiting for machines that the cluster may add (ray.node_groups): {section} asks for {workers} workers with "
+        f"{cpus:g} CPUs and {gpus:g} GPUs each{_on(pool)}, and there is room for {places} now"
     )
 
 

@@ -21,7 +21,7 @@ from alphafuse.config import TrainConfig
 from alphafuse.errors import AlphafuseError, ResourceError
 from alphafuse.events import Event, Listener
 from jobs.event_relay import EventRelay
-from jobs.placement import missing_places, on_pool, require_places
+from jobs.placement import on_pool, require_places
 
 WRAPPED_AS = ("cause", "health_check_failure", "__cause__")
 """Where Ray's exceptions keep the one that they are about."""
@@ -62,10 +62,7 @@ def run_workers(
         settings = {"function": function, "arguments": arguments, "events": relay.queue}
         restarts = 0
         while True:
-            asked = (config.workers, config.cpus_per_worker, config.gpus_per_worker, config.pool)
-            require_places("train", *asked)
-            if waiting := missing_places("train", *asked):
-                listen(Event(stage, "warning", {"message": waiting}))
+            require_places("train", config.workers, config.cpus_per_worker, config.gpus_per_worker, config.pool)
             try:
                 return _fit(settings, config)
             except TrainingFailedError as failure:

@@ -14,7 +14,7 @@ from alphafuse.config import Config, NodeGroupConfig, parse_config
 from alphafuse.errors import ConfigError, ResourceError
 from alphafuse.workspace import Workspace
 from jobs.placement import growing, missing_places, on_pool, require_places, require_shared, room, task_slots
-from jobs.preflight import require_room
+from jobs.preflight import require_room, waiting
 
 Machines = Callable[..., None]
 
@@ -71,7 +71,7 @@ def test_machines_that_may_come_count_and_are_waited_for(machines: Machines) -> 
         assert room(1, 1, "gpu", grown=True) == 6
         assert room(1, 1, "gpu") == 0
         assert task_slots("data", "gpu") == 24
-        assert "room for 0 now: waiting" in (missing_places("train", 6, 1, 1, "gpu") or "")
+        assert "there is room for 0 now" in (missing_places("train", 6, 1, 1, "gpu") or "")
         with pytest.raises(ResourceError, match=r"room for 6 .* may grow to 3 of 'gpu' with 8 CPUs and 2 GPUs"):
             require_places("train", 7, 1, 1, "gpu")
         machines({"CPU": 0.0}, {"CPU": 8.0, "GPU": 2.0, "gpu": 1.0}, {"CPU": 8.0, "GPU": 2.0, "gpu": 1.0})
@@ -113,6 +113,21 @@ def test_all_stages_are_checked_before_the_first_begins(
     require_room(_asking(tmp_path / "run"), workspace, stages, None)
     with pytest.raises(ResourceError, match=asked):
         require_room(_asking(tmp_path / "run", **sections), workspace, stages, None)
+
+
+def test_a_stage_that_waits_for_machines_says_for_what(machines: Machines, tmp_path: Path) -> None:
+    config = _asking(tmp_path / "run", data={"pool": "cpu"}, train={"workers": 3, "pool": "cpu"})
+    workspace = Workspace(str(tmp_path / "run"))
+    machines({"CPU": 0.0})
+    with growing({"cpu": NodeGroupConfig(max_nodes=2, cpus=2)}):
+        require_room(config, workspace, ["prepare", "train"], None)
+        assert "data asks for 1 workers" in (waiting(config, workspace, "prepare") or "")
+        message = waiting(config, workspace, "train") or ""
+        assert "train asks for 3 workers with 1 CPUs and 0 GPUs each on machines of the pool 'cpu'" in message
+        machines({"CPU": 0.0}, {"CPU": 2.0, "cpu": 1.0}, {"CPU": 2.0, "cpu": 1.0})
+        assert waiting(config, workspace, "train") is None
+    machines({"CPU": 0.0})
+    assert waiting(config, tiny_workspace(tmp_path / "run"), "prepare") is None  # it has nothing to do
 
 
 def test_what_is_finished_needs_no_machines_unless_it_is_made_again(machines: Machines, tmp_path: Path) -> None:
