@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -67,17 +68,24 @@ def token(user: User, dashboard: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def data(user: User, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A configuration that has little to do, in a folder whose name a shell would act upon."""
+def data(user: User, dashboard: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration that has little to do, in a folder whose name a shell would act upon; made on the cluster, of
+    which this is another way in."""
     folder = tmp_path_factory.mktemp("data") / "it's $(touch pwned); `touch pwned`"
-    user("synth", folder, "--items", "1000", "--users", "100", "--dim", "16")
+    size = ("--items", "1000", "--users", "100", "--dim", "16")
+    user("synth", folder, *size, "--ray-address", state(user)["address"])
     return folder / "config.yaml"
+
+
+def state(user: User) -> dict[str, Any]:
+    """What `local up` has written down."""
+    file = Path(user.environment["XDG_STATE_HOME"]) / "alphafuse" / "local-cluster" / "cluster.json"
+    return json.loads(file.read_text())
 
 
 def nodes(user: User) -> list[psutil.Process]:
     """The processes of the cluster's nodes."""
-    state = Path(user.environment["XDG_STATE_HOME"]) / "alphafuse" / "local-cluster" / "cluster.json"
-    pids = [node["pid"] for node in json.loads(state.read_text())["nodes"]]
+    pids = [node["pid"] for node in state(user)["nodes"]]
     return [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
 
 
@@ -107,8 +115,7 @@ def test_the_token_is_asked_for_and_seen_by_nobody(user: User, dashboard: str, t
     assert len(family) > 3 * (WORKERS + 1)
     for process in family:
         assert token not in " ".join(process.cmdline())
-    temp = json.loads((Path(user.environment["XDG_STATE_HOME"]) / "alphafuse/local-cluster/cluster.json").read_text())
-    for folder in (Path(temp["temp_folder"]), Path(user.environment["XDG_STATE_HOME"])):
+    for folder in (Path(state(user)["temp_folder"]), Path(user.environment["XDG_STATE_HOME"])):
         for log in folder.rglob("*"):
             if log.is_file():
                 assert token.encode() not in log.read_bytes(), log
