@@ -39,7 +39,8 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     wanted = fingerprint(inputs)
     weights = workspace.artifact("model").folder.read_bytes(DENSE_FILE)
     artifact.write_file(WEIGHTS_FILE, weights, wanted)
-    description = {"similarity": config.similarity, **config.model.model_dump(mode="json")}
+    # The seed, since samplings of a diffusion start from its noise.
+    description = {"similarity": config.similarity, "seed": config.seed, **config.model.model_dump(mode="json")}
     artifact.write_file(MODEL_FILE, json.dumps(description, indent=1).encode(), wanted)
     arguments = {"config": config, "workspace": workspace, "wanted": wanted}
     run_workers("export", _export_on_worker, config.train, arguments, listen, serving(config))
