@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cluster import cluster_cli
 from cluster.arguments import ConfigFile, Overrides, reported, settings
+from cluster.credentials import show_token_to_clusters
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +25,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Look at a configuration without running it.")
 app.add_typer(config_app, name="config")
+cluster_cli.register(app)
 
 RedoFlag = Annotated[bool, typer.Option("--redo", help="Delete what this stage and later ones have made first.")]
 
@@ -38,6 +42,7 @@ STAGE_HELP = {
 
 def main() -> None:
     """Entry point of the console script."""
+    show_token_to_clusters()
     app()
 
 
@@ -174,6 +179,23 @@ def synth(
 
             synth.run(data, target, RayConfig(address=ray_address), console)
     typer.echo(f"try     alphafuse run {target.uri}/config.yaml")
+
+
+@app.command()
+def targets(
+    folder: Annotated[Path | None, typer.Argument(metavar="FOLDER", help="As monitoring.targets.")] = None,
+    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 9480,
+) -> None:
+    """Serve the addresses of all processes of this machine's runs, for a Prometheus elsewhere (http_sd_configs)."""
+    from monitoring.discovery import PATH, make_server
+    from monitoring.targets import default_folder
+
+    with reported():
+        server = make_server(folder or default_folder(), host, port)
+        typer.echo(f"http://{host}:{server.server_port}{PATH}")
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 @app.command()

@@ -31,7 +31,7 @@ from alphafuse.language.encoder import EMPTY, TextEncoder, encode_texts, failure
 from alphafuse.language.plan import Batch
 from alphafuse.language.store import EmbeddingStore
 from jobs.event_relay import EventRelay
-from jobs.placement import require_places
+from jobs.placement import on_pool, require_places
 from jobs.serving import Serving, no_more_workers, served
 
 STAGE = "embed"
@@ -81,7 +81,7 @@ def embed_on_engines(
         ResourceError: no such engines fit on the cluster, or a batch has taken its engine down too often.
         AlphafuseError: as raised by the engine.
     """
-    require_places("embed", config.workers, config.cpus_per_worker, config.gpus_per_worker)
+    require_places("embed", num_engines(config, batches), config.cpus_per_worker, config.gpus_per_worker, config.pool)
     _configure_ray_data()
     shards = catalog.require().files
     rows = [{"file": batch.file, "shard": shards[batch.shard].name, "rows": batch.rows.tobytes()} for batch in batches]
@@ -100,6 +100,7 @@ def embed_on_engines(
             compute=ray.data.ActorPoolStrategy(size=num_engines(config, batches)),
             num_cpus=config.cpus_per_worker,
             num_gpus=config.gpus_per_worker,
+            resources=on_pool(config.pool),
             max_task_retries=_BATCH_RETRIES,
         )
         try:

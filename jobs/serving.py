@@ -48,16 +48,19 @@ def serving(config: Config) -> Serving | None:
 
 def no_more_workers(stage: str) -> Event:
     """The event that says that no worker of a stage serves its metrics any more."""
-    return Event(stage, "serving", {"worker": None, "address": None})
+    return Event(stage, "serving", {"worker": None, "address": None, "workers": 0})
 
 
 @contextmanager
-def served(stage: str, worker: str, settings: Serving | None, tell: Listener) -> Iterator[Listener]:
+def served(
+    stage: str, worker: str, settings: Serving | None, tell: Listener, workers: int | None = None
+) -> Iterator[Listener]:
     """A listener for what a worker reports, and the serving of its metrics for the time of the block.
 
     Args:
         worker: names this one among the workers of the stage; a process that takes its place has the same name.
         tell: carries events to the driver.
+        workers: how many there are, where they are named by their ranks: those of higher ranks are gone.
     """
 
     def pass_on(event: Event) -> None:
@@ -74,5 +77,5 @@ def served(stage: str, worker: str, settings: Serving | None, tell: Listener) ->
             record(event)
             pass_on(event)
 
-        tell(Event(stage, "serving", {"worker": worker, "address": exporter.address}))
+        tell(Event(stage, "serving", {"worker": worker, "address": exporter.address, "workers": workers}))
         yield hear

@@ -23,8 +23,9 @@ FOLDER = "shared"
 
 # What changes where and how fast a stage runs, but not what it makes.
 RESOURCE_KEYS = {
-    "embed": {"workers", "cpus_per_worker", "gpus_per_worker", "batch_size", "max_quarantined"},
-    "decompose": {"workers", "cpus_per_worker"},
+    "prepare": {"pool"},
+    "embed": {"workers", "cpus_per_worker", "gpus_per_worker", "pool", "batch_size", "max_quarantined"},
+    "decompose": {"workers", "cpus_per_worker", "pool"},
 }
 
 
@@ -84,6 +85,7 @@ def make_shared(configs: Iterable[Config], folder: Folder, listen: Listener) -> 
                 _make(config, workspace, shared.stage, listen)
             except AlphafuseError as error:
                 failed[shared.folder] = f"{shared.stage}: {error}"
+                listen(Event(shared.stage, "failed", {"message": str(error)}))
     return failed
 
 
@@ -92,7 +94,8 @@ def _make(config: Config, workspace: Workspace, stage: str, listen: Listener) ->
 
     def hear(event: Event) -> None:
         log(event)
-        listen(event)
+        if event.kind != "failed":  # told by whoever catches the error, which may be older than the stage
+            listen(event)
 
     run_stages(config, workspace, [stage], hear)
 
@@ -100,6 +103,6 @@ def _make(config: Config, workspace: Workspace, stage: str, listen: Listener) ->
 def _settings(config: Config, stage: str) -> dict[str, Any]:
     """What the stage is made from, beside the stages before it."""
     if stage == "prepare":
-        return config.data.model_dump(mode="json")
+        return config.data.model_dump(mode="json", exclude=RESOURCE_KEYS["prepare"])
     settings = getattr(config, stage).model_dump(mode="json", exclude=RESOURCE_KEYS[stage])
     return settings | {"directions": config.directions, "seed": config.seed} if stage == "decompose" else settings

@@ -15,7 +15,15 @@ from jobs.serving import serving
 from jobs.worker_group import run_workers
 
 # What changes where and how fast the training runs, but not what is trained.
-RESOURCE_KEYS = {"workers", "max_restarts", "cpus_per_worker", "gpus_per_worker", "log_steps", "checkpoint_steps"}
+RESOURCE_KEYS = {
+    "workers",
+    "max_restarts",
+    "cpus_per_worker",
+    "gpus_per_worker",
+    "pool",
+    "log_steps",
+    "checkpoint_steps",
+}
 
 
 def training_inputs(config: Config, workspace: Workspace) -> dict[str, Any]:

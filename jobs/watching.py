@@ -77,11 +77,13 @@ class _Processes:
 
     def note(self, event: Event) -> None:
         """A worker serves its metrics, or none of the stage does any more."""
-        worker, address = event.values["worker"], event.values["address"]
+        worker, address, workers = (event.values[name] for name in ("worker", "address", "workers"))
         with self._lock:
-            if worker is None:
-                self._workers = {key: value for key, value in self._workers.items() if key[0] != event.stage}
-            else:
+            if workers is not None:
+                gone = [key for key in self._workers if key[0] == event.stage and int(key[1]) >= int(workers)]
+                for key in gone:
+                    del self._workers[key]
+            if worker is not None:
                 self._workers[event.stage, str(worker)] = str(address)
         self._write()
 

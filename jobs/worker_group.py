@@ -21,7 +21,7 @@ from alphafuse.config import TrainConfig
 from alphafuse.errors import AlphafuseError, ResourceError
 from alphafuse.events import Event, Listener
 from jobs.event_relay import EventRelay
-from jobs.placement import require_places
+from jobs.placement import on_pool, require_places
 from jobs.serving import Serving, no_more_workers, served
 
 WRAPPED_AS = ("cause", "health_check_failure", "__cause__")
@@ -71,7 +71,7 @@ def run_workers(
         }  # fmt: skip
         restarts = 0
         while True:
-            require_places("train", config.workers, config.cpus_per_worker, config.gpus_per_worker)
+            require_places("train", config.workers, config.cpus_per_worker, config.gpus_per_worker, config.pool)
             try:
                 return _fit(settings, config)
             except TrainingFailedError as failure:
@@ -106,7 +106,7 @@ def _reason_to_restart(stage: str, failure: TrainingFailedError, last: bool) -> 
 
 def _fit(settings: dict[str, Any], config: TrainConfig) -> Any:
     """One attempt: start the workers, run the function, give back what rank 0 returned."""
-    per_worker = {"CPU": config.cpus_per_worker}
+    per_worker = {"CPU": config.cpus_per_worker, **on_pool(config.pool)}
     if config.gpus_per_worker:
         per_worker["GPU"] = config.gpus_per_worker
     with tempfile.TemporaryDirectory() as folder:
@@ -153,7 +153,7 @@ def _worker_main(settings: dict[str, Any]) -> Any:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     communicator = Communicator()
     worker, tell = str(communicator.rank), settings["events"].put
-    with served(settings["stage"], worker, settings["serving"], tell) as listen:
+    with served(settings["stage"], worker, settings["serving"], tell, communicator.world_size) as listen:
         return settings["function"](
             communicator=communicator, device=get_device(), listen=listen, **settings["arguments"]
         )

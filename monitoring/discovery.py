@@ -9,6 +9,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from alphafuse.errors import ResourceError
 from monitoring.targets import read_targets
 
 PATH = "/targets"
@@ -21,9 +22,12 @@ def make_server(folder: Path, host: str, port: int) -> ThreadingHTTPServer:
         port: 0 takes a free one.
 
     Raises:
-        OSError: the address or the port cannot be had.
+        ResourceError: the address or the port cannot be had.
     """
-    return ThreadingHTTPServer((host, port), partial(_Handler, folder))
+    try:
+        return ThreadingHTTPServer((host, port), partial(_Handler, folder))
+    except OSError as error:
+        raise ResourceError(f"cannot serve on {host}:{port}: {error.strerror}") from error
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -40,7 +40,7 @@ class EventLog:
         if event.kind not in ("progress", "worker"):
             return True
         key = event.stage, event.values.get("rank")
-        finished = event.kind == "progress" and event.values.get("done") == event.values.get("total")
+        finished = event.kind == "progress" and event.values["done"] == event.values.get("total")
         if not finished and event.time - self._kept.get(key, 0) < PROGRESS_SECONDS:
             return False
         self._kept[key] = event.time

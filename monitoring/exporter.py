@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
+from prometheus_client import REGISTRY, CollectorRegistry, disable_created_metrics, start_http_server
 
 from alphafuse.errors import ResourceError
 
@@ -28,6 +28,7 @@ class Exporter:
     """
 
     def __init__(self, host: str, first_port: int | None) -> None:
+        disable_created_metrics()  # a second series for each counter, which nobody reads
         self.registry = CollectorRegistry()
         self.registry.register(REGISTRY)
         ports = [0] if first_port is None else range(first_port, min(first_port + PORTS, 65536))

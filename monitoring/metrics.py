@@ -33,7 +33,7 @@ SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30
 """Upper ends of the buckets of histograms of time."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by identity, as it is looked up in every step
 class Metric:
     """One definition; `help` tells what it means to someone who sees only the name."""
 
@@ -185,6 +185,7 @@ class Instruments:
     def __init__(self, registry: CollectorRegistry, metrics: Iterable[Metric]) -> None:
         self._registry = registry
         self._made: dict[Metric, Any] = {m: _make(m, registry) for m in metrics if m.kind != "gauge"}
+        self._children: dict[tuple[Metric, tuple[object, ...]], Any] = {}
 
     def set(self, metric: Metric, value: float, *labels: object) -> None:
         """Set a gauge."""
@@ -204,14 +205,18 @@ class Instruments:
 
     def drop(self, metric: Metric, first_label: str) -> None:
         """Forget the values whose first label is this one."""
-        if metric in self._made:
-            self._made[metric].remove_by_labels({metric.labels[0]: first_label})
+        for key in [key for key in self._children if key[0] is metric and key[1][0] == first_label]:
+            del self._children[key]
+            self._made[metric].remove(*key[1])
 
     def _child(self, metric: Metric, labels: tuple[object, ...]) -> Any:
-        made = self._made.get(metric)
-        if made is None:
-            made = self._made[metric] = _make(metric, self._registry)
-        return made.labels(*labels) if labels else made
+        child = self._children.get((metric, labels))
+        if child is None:
+            made = self._made.get(metric)
+            if made is None:
+                made = self._made[metric] = _make(metric, self._registry)
+            child = self._children[metric, labels] = made.labels(*labels) if labels else made
+        return child
 
 
 def _make(metric: Metric, registry: CollectorRegistry) -> Gauge | Counter | Histogram:

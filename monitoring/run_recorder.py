@@ -92,7 +92,8 @@ class RunRecorder:
             for metric in (m.STAGE_DONE, m.STAGE_EXPECTED):
                 self._metrics.drop(metric, stage)
         self._metrics.set(m.STAGE_DONE, done, stage, unit)
-        self._metrics.set(m.STAGE_EXPECTED, total, stage, unit)
+        if not math.isnan(total):
+            self._metrics.set(m.STAGE_EXPECTED, total, stage, unit)
         rate = (done - part.begun_with) / (event.time - part.since) if event.time > part.since else math.nan
         self._metrics.set(m.STAGE_REMAINING, (total - done) / rate if rate else math.nan, stage)
         if "quarantined" in values:

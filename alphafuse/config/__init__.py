@@ -24,7 +24,7 @@ from alphafuse.config.loading import load_config, parse_config
 from alphafuse.config.model import ModelConfig
 from alphafuse.config.monitoring import MonitoringConfig
 from alphafuse.config.training import DeepSpeedConfig, LossConfig, ScheduleConfig, TrainConfig
-from alphafuse.config.tree import Config, EvaluateConfig, RayConfig, RecommendConfig
+from alphafuse.config.tree import Config, EvaluateConfig, NodeGroupConfig, RayConfig, RecommendConfig
 
 __all__ = [
     "AlignedSection",
@@ -51,6 +51,7 @@ __all__ = [
     "MoRecConfig",
     "ModelConfig",
     "MonitoringConfig",
+    "NodeGroupConfig",
     "RLMRecContrastiveConfig",
     "RLMRecGenerativeConfig",
     "RayConfig",

@@ -79,7 +79,10 @@ class TrainConfig(Section):
     max_restarts: Annotated[int, Field(ge=0)] = 3
     """How often the workers are started again, from the latest checkpoint, after one of them died."""
     cpus_per_worker: Positive = 1
-    gpus_per_worker: NonNegative = 0
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = 0
+    """1 trains on a GPU, 0 on CPUs; a part of one leaves the rest of a GPU to others, for a single worker."""
+    pool: str | None = None
+    """Custom resource of the machines that ranks run on, in training and all later stages; null: any that have room."""
     positions: Literal["all", "last"] = "all"
     """`all`: every position of a window predicts its next item in one causal pass; `last`: one sample per prefix."""
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -118,3 +121,12 @@ class TrainConfig(Section):
     """Steps between checkpoints inside of an epoch; null: only after validations."""
     log_steps: Count = 20
     """Steps between reports of the loss."""
+
+    @model_validator(mode="after")
+    def _check_gpus(self) -> TrainConfig:
+        if 0 < self.gpus_per_worker < 1 and self.workers > 1:
+            raise ValueError(
+                f"gpus_per_worker ({self.gpus_per_worker:g}): ranks cannot share a GPU, NCCL refuses it; give each "
+                "a whole one, or train with one worker"
+            )
+        return self

@@ -4,6 +4,12 @@ from monitoring.grafana.panels import Board, Panel, Query, Row
 
 RATE = "[$__rate_interval]"
 
+
+def vllm(metric: str) -> str:
+    """A metric of vLLM: a Prometheus before version 3 gets it with an underscore in place of the colon."""
+    return f'{{__name__=~"vllm[:_]{metric}", run=~"$run"}}'
+
+
 EMBEDDING = Board(
     "embedding",
     "AlphaFuse: embedding",
@@ -50,8 +56,8 @@ EMBEDDING = Board(
                 Panel(
                     "Engine queue",
                     (
-                        Query('vllm:num_requests_waiting{run=~"$run"}', "engine {{worker}} waiting", "vllm"),
-                        Query('vllm:num_requests_running{run=~"$run"}', "engine {{worker}} running", "vllm"),
+                        Query(vllm("num_requests_waiting"), "engine {{worker}} waiting", "vllm"),
+                        Query(vllm("num_requests_running"), "engine {{worker}} running", "vllm"),
                     ),
                     "Texts inside of vLLM. With none waiting, larger batches may help.",
                 ),
@@ -59,8 +65,8 @@ EMBEDDING = Board(
                     "Tokens per engine step",
                     (
                         Query(
-                            f'rate(vllm:iteration_tokens_total_sum{{run=~"$run"}}{RATE}) '
-                            f'/ rate(vllm:iteration_tokens_total_count{{run=~"$run"}}{RATE})',
+                            f"rate({vllm('iteration_tokens_total_sum')}{RATE}) "
+                            f"/ rate({vllm('iteration_tokens_total_count')}{RATE})",
                             "engine {{worker}}",
                             "vllm",
                         ),

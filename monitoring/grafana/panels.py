@@ -11,6 +11,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.common import LegendPlacement, StackingMode, TimeZoneBrowser
 from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
+    DashboardLinkType,
     DataSourceRef,
     ValueMap,
     ValueMapping,
@@ -123,7 +124,7 @@ class Board:
             )
             .link(
                 dashboard.DashboardLink("AlphaFuse")
-                .type("dashboards")
+                .type(DashboardLinkType.DASHBOARDS)
                 .tags(["alphafuse"])
                 .keep_time(True)
                 .include_vars(True)

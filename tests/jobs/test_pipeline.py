@@ -19,6 +19,12 @@ from alphafuse.workspace import Workspace
 from jobs import pipeline, placement
 
 
+def _machine(number: int) -> dict[str, Any]:
+    """As `ray.nodes` describes one."""
+    address = {"NodeManagerAddress": f"10.0.0.{number}", "MetricsExportPort": 0}
+    return {"Alive": True, "Resources": {"CPU": 4.0}, **address}
+
+
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the stages that were called; each commits its artefacts unless they are there."""
@@ -42,7 +48,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return types.SimpleNamespace(run=run)
 
     monkeypatch.setattr(pipeline, "connected", no_ray)
-    monkeypatch.setattr(placement.ray, "nodes", list)
+    monkeypatch.setattr(placement.ray, "nodes", lambda: [_machine(1)])
     monkeypatch.setattr(pipeline.importlib, "import_module", load)
     return called
 
@@ -151,11 +157,7 @@ def test_redo_waits_until_the_stages_before_have_accepted_the_configuration(
 def test_a_local_folder_does_not_do_for_several_machines(
     tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nodes = [
-        {"Alive": True, "MetricsExportPort": 0, "NodeManagerAddress": f"10.0.0.{number}", "Resources": {}}
-        for number in (1, 2)
-    ]
-    monkeypatch.setattr(placement.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(placement.ray, "nodes", lambda: [_machine(1), _machine(2)])
     config = tiny_config(tmp_path)
     with pytest.raises(ResourceError, match=r"folder of one machine, the cluster has 2.*workspace: file:///"):
         pipeline.run_stages(config, Workspace(str(tmp_path)), ["prepare"], lambda event: None)
