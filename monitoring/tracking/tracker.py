@@ -59,7 +59,7 @@ class Tracker:
     """A listener and a context that feeds one tool.
 
     Args:
-        name: of the tool, for warnings.
+        name: of the tool, for warnings; in lower case the extra of the package that it needs.
         make: called in the thread: what is slow or fails to import does so there.
         listen: gets the warning.
     """
@@ -113,6 +113,9 @@ class Tracker:
             sink = self._make()
             while (call := self._calls.get()) is not None:
                 call(sink)
+        except ModuleNotFoundError as error:
+            self._failed.set()
+            self._warn(f"{error}: pip install 'alphafuse[{self._name.lower()}]'")
         except Exception as error:  # whatever goes wrong in a tool is no reason to end a training
             self._failed.set()
             self._warn(f"{type(error).__name__}: {error}")

@@ -3,6 +3,7 @@ a warning, once."""
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -121,6 +122,13 @@ def test_a_finished_training_is_no_run(tmp_path: Path) -> None:
     config = _config(tmp_path, tensorboard={})
     _track(config, Event("train", "started", {}, START), Event("train", "skipped", {}, START))
     assert not (tmp_path / "tensorboard").exists()
+
+
+def test_a_missing_package_is_a_warning_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "monitoring.tracking.mlflow", raising=False)
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    (warning,) = _warnings(_track(_config(tmp_path, mlflow={"uri": "http://127.0.0.1:9"}), *_train(1, 1), ENDED))
+    assert "pip install 'alphafuse[mlflow]'" in str(warning)
 
 
 class _Broken:
