@@ -14,7 +14,7 @@ import yaml
 from alphafuse.events import Event
 from alphafuse.workspace import Workspace
 from monitoring.dashboard.discovery import committed_stages
-from monitoring.dashboard.status import ENDS, RunState, judge
+from monitoring.dashboard.status import ENDS, RunState, judge, latest_real_run
 from monitoring.dashboard.training import Training, training_of
 from monitoring.event_log import read_events
 from monitoring.heartbeat import FILE as HEARTBEAT
@@ -57,9 +57,9 @@ class Run:
         """The validation metric that chooses the best weights."""
         return str(self.settings.get("train", {}).get("monitor", "ndcg@20"))
 
-    def told(self, kind: str) -> list[Event]:
-        """Events of a kind, of all stages, oldest first."""
-        found = [event for stream in self.events.values() for event in stream if event.kind == kind]
+    def told(self, *kinds: str) -> list[Event]:
+        """Events of some kinds, of the latest run of each stage, oldest first."""
+        found = [event for stream in self.events.values() for event in latest_real_run(stream) if event.kind in kinds]
         return sorted(found, key=lambda event: event.time)
 
 

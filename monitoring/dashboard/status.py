@@ -90,8 +90,12 @@ def judge(
     alive = _is_alive(beat, streams[newest] if newest else (), now)
     begun = max((STAGES.index(stage) for stage in streams), default=-1)
     stages = {}
+    made_anew = 0.0  # when an earlier stage began to be made again: what follows from it is to be made again, too
     for number, stage in enumerate(STAGES):
-        if stage in streams:
+        if stage in streams and streams[stage][-1].time < made_anew:
+            stages[stage] = StageState(stage, "waiting")
+        elif stage in streams:
+            made_anew = max(made_anew, _made_since(streams[stage]))
             stages[stage] = _stage(stage, streams[stage], alive and stage == newest, now)
         else:
             absent: StageStatus = "left out" if number < begun else "waiting"
@@ -146,6 +150,19 @@ def _stage(name: str, stream: Sequence[Event], may_run: bool, now: float) -> Sta
         return StageState(name, "cut off", done, total, unit, seconds=latest_run[-1].time - started)
     remaining = (total - done) / rate if total is not None and done is not None and rate else None
     return StageState(name, "running", done, total, unit, rate, remaining, now - started)
+
+
+def _made_since(stream: Sequence[Event]) -> float:
+    """When the latest run of a stage began that has done something; 0 where none has."""
+    latest_run = latest_real_run(stream)
+    return latest_run[0].time if any(event.kind in ("progress", "metrics", "finished") for event in latest_run) else 0.0
+
+
+def latest_real_run(stream: Sequence[Event]) -> Sequence[Event]:
+    """The events of the latest run of a stage that was not skipped."""
+    latest_run = _latest_run(stream)
+    skipped = any(event.kind == "skipped" for event in latest_run)
+    return latest_real_run(stream[: len(stream) - len(latest_run)]) if skipped else latest_run
 
 
 def _latest_run(stream: Sequence[Event]) -> Sequence[Event]:

@@ -77,7 +77,7 @@ def glance(run: Run, state: RunState, now: float) -> Part:
     ]
     cards = [
         html.Div(
-            [html.H3(question), html.B(answer), html.P(more)], className=f"card answer {tone}", id=f"answer-{place}"
+            [html.H2(question), html.B(answer), html.P(more)], className=f"card answer {tone}", id=f"answer-{place}"
         )
         for place, (question, answer, more, tone) in enumerate(answers)
     ]
@@ -180,18 +180,18 @@ def _stage(stage: StageState, is_alive: bool) -> Part:
 
 def messages(run: Run, state: RunState, now: float) -> Part:
     """What has gone wrong or was repaired, the latest first; nothing where all went well."""
-    told = [(event, kind) for kind in ("failed", "restart", "warning") for event in run.told(kind)]
-    told.sort(key=lambda pair: -pair[0].time)
+    told = list(reversed(run.told("failed", "restart", "warning")))
+    words = {"failed": " failed", "restart": " started again", "warning": ""}
     notes = [
         html.Li(
             [
-                html.B(f"{event.stage} {'' if kind == 'warning' else kind} ".replace("restart", "started again")),
+                html.B(f"{event.stage}{words[event.kind]} "),
                 html.Span(ago(event.time, now), className="soft", title=clock(event.time)),
                 html.P(str(event.values.get("message", "")), className="message"),
             ],
-            className=f"note {'bad' if kind == 'failed' else 'warm'}",
+            className=f"note {'bad' if event.kind == 'failed' else 'warm'}",
         )
-        for event, kind in told[:MESSAGES]
+        for event in told[:MESSAGES]
     ]
     if run.problem:
         notes.insert(0, html.Li(html.P(run.problem, className="message"), className="note bad"))

@@ -152,7 +152,7 @@ def test_texts_of_the_data_are_texts(shown: Shown, open_page: Open) -> None:
 
 def test_a_run_that_is_lost_or_half_written_says_so(shown: Shown, open_page: Open) -> None:
     lost = open_page(f"{shown.address}/run/lost")
-    expect(lost.locator(".answer").first).to_contain_text("no sign of life for 20 min")
+    expect(lost.locator(".answer").first).to_contain_text(re.compile("no sign of life for 2. min"))
     half = open_page(f"{shown.address}/run/half")
     expect(half.locator("#run-messages")).to_contain_text("events/prepare.jsonl cannot be read to its end")
     gone = open_page(f"{shown.address}/run/nothing")
@@ -176,13 +176,18 @@ def test_runs_are_compared(shown: Shown, open_page: Open) -> None:
     assert differences.locator("tbody th").all_inner_texts() == ["monitoring.targets", "train.learning_rate"]
     page.locator("#chosen").focus()
     page.keyboard.press("Enter")
+    expect(page.locator(".dash-dropdown-search")).to_be_focused()
     page.keyboard.type("lost")
+    option = page.locator(".dash-options-list-option-checkbox")
+    expect(option).to_have_count(1)
     page.keyboard.press("ArrowDown")
+    expect(option).to_be_focused()
     page.keyboard.press("Space")
+    expect(option).not_to_be_checked()
     page.keyboard.press("Escape")
     _wait(lambda: _traces(page, "compared") == 3)
     page.locator("#metric").click()
-    page.get_by_text("training loss").click()
+    page.locator(".dash-options-list-option", has_text="training loss").click()
     expect(page.locator("#compared-said")).to_have_text("loss of 3 runs")
 
 

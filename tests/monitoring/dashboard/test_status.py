@@ -85,6 +85,20 @@ def test_artefacts_tell_of_stages_without_events() -> None:
     assert {name for name, status in _stages(state).items() if status == "finished"} == {"prepare", "embed"}
 
 
+def test_what_follows_from_a_stage_that_is_made_again_is_to_come() -> None:
+    told = _events(*PREPARED, ("train", "started", 79.0), ("train", "finished", 70.0), ("evaluate", "started", 69.0))
+    told["evaluate"] += _events(("evaluate", "finished", 60.0))["evaluate"]
+    again = _events(("train", "started", 20.0))["train"]
+    told["train"] += again
+    assert _stages(judge(told, Beat(NOW, False), NOW))["evaluate"] == "finished"  # it may be skipped
+    told["train"] += _events(("train", "progress", 10.0))["train"]
+    assert _stages(judge(told, Beat(NOW, False), NOW))["evaluate"] == "waiting"
+    told["train"] += _events(("train", "finished", 9.0), ("train", "started", 5.0), ("train", "skipped", 4.0))["train"]
+    assert _stages(judge(told, Beat(NOW, True), NOW))["evaluate"] == "waiting"
+    told["evaluate"] += _events(("evaluate", "started", 3.0), ("evaluate", "finished", 2.0))["evaluate"]
+    assert _stages(judge(told, Beat(NOW, True), NOW))["evaluate"] == "finished"
+
+
 def test_rate_and_remaining_time_are_those_of_the_part_that_runs() -> None:
     told = [Event("embed", "started", {}, NOW - 100)]
     told += [Event("embed", "progress", {"done": 9, "total": 9, "unit": "shards"}, NOW - 90)]
