@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -56,6 +57,12 @@ def metrics(runs: Sequence[Run]) -> list[str]:
     return [name for name in names if any(name in run.training.by_epoch for run in runs)]
 
 
+def short_names(runs: Sequence[Run]) -> dict[str, Run]:
+    """Runs by what tells their names apart: without the folders that they are all in."""
+    folders = os.path.commonprefix([run.key.split("/")[:-1] for run in runs])
+    return {"/".join(run.key.split("/")[len(folders) :]): run for run in runs}
+
+
 def label(metric: str) -> dict[str, str]:
     """A metric as an option."""
     name = "training loss" if metric == "loss" else f"validation {metric.upper()}"
@@ -63,7 +70,11 @@ def label(metric: str) -> dict[str, str]:
 
 
 def curves(runs: Sequence[Run], metric: str) -> go.Figure:
-    of_runs = {run.key: run.training.by_epoch[metric] for run in runs if metric in run.training.by_epoch}
+    of_runs = {
+        name: run.training.by_epoch[metric]
+        for name, run in short_names(runs).items()
+        if metric in run.training.by_epoch
+    }
     drawing = figures.line(of_runs, "epoch", metric if metric == "loss" else metric.upper())
     drawing.update_layout(showlegend=True, height=1.4 * figures.HEIGHT)
     return drawing
@@ -120,7 +131,7 @@ def _differences(runs: Sequence[Run]) -> Part:
     ]
     if not rows:
         return section("Settings", "settings", soft("These runs have the same settings."))
-    return section("Settings that differ", "settings", table(["", *(run.key for run in runs)], rows, "Settings"))
+    return section("Settings that differ", "settings", table(["", *short_names(runs)], rows, "Settings"))
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
