@@ -19,6 +19,10 @@ from alphafuse.workspace import Workspace
 from jobs import pipeline, placement
 
 
+def _machine(address: str) -> dict[str, Any]:
+    return {"Alive": True, "NodeManagerAddress": address, "Resources": {"CPU": 4.0}}
+
+
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the stages that were called; each commits its artefacts unless they are there."""
@@ -42,7 +46,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return types.SimpleNamespace(run=run)
 
     monkeypatch.setattr(pipeline, "connected", no_ray)
-    monkeypatch.setattr(placement.ray, "nodes", list)
+    monkeypatch.setattr(placement.ray, "nodes", lambda: [_machine("10.0.0.1")])
     monkeypatch.setattr(pipeline.importlib, "import_module", load)
     return called
 
@@ -146,8 +150,7 @@ def test_redo_waits_until_the_stages_before_have_accepted_the_configuration(
 def test_a_local_folder_does_not_do_for_several_machines(
     tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nodes = [{"Alive": True, "NodeManagerAddress": f"10.0.0.{number}", "Resources": {}} for number in (1, 2)]
-    monkeypatch.setattr(placement.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(placement.ray, "nodes", lambda: [_machine("10.0.0.1"), _machine("10.0.0.2")])
     config = tiny_config(tmp_path)
     with pytest.raises(ResourceError, match=r"folder of one machine, the cluster has 2.*workspace: file:///"):
         pipeline.run_stages(config, Workspace(str(tmp_path)), ["prepare"], lambda event: None)
