@@ -17,6 +17,7 @@ from alphafuse.matrices import to_lists
 from alphafuse.training.checkpoint import DENSE_FILE
 from alphafuse.training.model import load_trained
 from alphafuse.workspace import Workspace
+from jobs.serving import serving
 from jobs.worker_group import run_workers
 
 ITEMS_PER_SHARD = 50_000
@@ -41,9 +42,8 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     # The seed, since samplings of a diffusion start from its noise.
     description = {"similarity": config.similarity, "seed": config.seed, **config.model.model_dump(mode="json")}
     artifact.write_file(MODEL_FILE, json.dumps(description, indent=1).encode(), wanted)
-    run_workers(
-        "export", _export_on_worker, config.train, {"config": config, "workspace": workspace, "wanted": wanted}, listen
-    )
+    arguments = {"config": config, "workspace": workspace, "wanted": wanted}
+    run_workers("export", _export_on_worker, config.train, arguments, listen, serving(config))
     manifest = artifact.commit(inputs, description)
     listen(Event("export", "finished", {"items": manifest.rows}))
 

@@ -22,6 +22,7 @@ from alphafuse.errors import AlphafuseError, ResourceError
 from alphafuse.events import Event, Listener
 from jobs.event_relay import EventRelay
 from jobs.placement import on_pool, require_places
+from jobs.serving import Serving, no_more_workers, served
 
 WRAPPED_AS = ("cause", "health_check_failure", "__cause__")
 """Where Ray's exceptions keep the one that they are about."""
@@ -41,7 +42,12 @@ TUNING = {
 
 
 def run_workers(
-    stage: str, function: WorkerFunction, config: TrainConfig, arguments: dict[str, Any], listen: Listener
+    stage: str,
+    function: WorkerFunction,
+    config: TrainConfig,
+    arguments: dict[str, Any],
+    listen: Listener,
+    serving: Serving | None = None,
 ) -> Any:
     """Call `function(communicator=…, device=…, listen=…, **arguments)` on `config.workers` ranks.
 
@@ -50,6 +56,7 @@ def run_workers(
 
     Args:
         stage: name of the stage, for events.
+        serving: where the workers serve their metrics; None if they do not.
 
     Returns:
         What the function returned on rank 0 (small: it travels through the driver).
@@ -59,7 +66,9 @@ def run_workers(
         AlphafuseError: as raised by the function.
     """
     with EventRelay(listen) as relay:
-        settings = {"function": function, "arguments": arguments, "events": relay.queue}
+        settings = {
+            "stage": stage, "function": function, "arguments": arguments, "events": relay.queue, "serving": serving
+        }  # fmt: skip
         restarts = 0
         while True:
             require_places("train", config.workers, config.cpus_per_worker, config.gpus_per_worker, config.pool)
@@ -67,9 +76,12 @@ def run_workers(
                 return _fit(settings, config)
             except TrainingFailedError as failure:
                 cause = _reason_to_restart(stage, failure, restarts == config.max_restarts)
+            finally:
+                if serving is not None:
+                    relay.queue.put(no_more_workers(stage))
             restarts += 1
             message = f"a worker died ({cause}); starting all again, {restarts} of {config.max_restarts} times"
-            listen(Event(stage, "warning", {"message": message}))
+            listen(Event(stage, "restart", {"restarts": restarts, "message": message}))
 
 
 def _reason_to_restart(stage: str, failure: TrainingFailedError, last: bool) -> str:
@@ -139,9 +151,12 @@ def _interruptible() -> Iterator[None]:
 def _worker_main(settings: dict[str, Any]) -> Any:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    return settings["function"](
-        communicator=Communicator(), device=get_device(), listen=settings["events"].put, **settings["arguments"]
-    )
+    communicator = Communicator()
+    worker, tell = str(communicator.rank), settings["events"].put
+    with served(settings["stage"], worker, settings["serving"], tell, communicator.world_size) as listen:
+        return settings["function"](
+            communicator=communicator, device=get_device(), listen=listen, **settings["arguments"]
+        )
 
 
 def _failures(failure: TrainingFailedError) -> list[BaseException]:
