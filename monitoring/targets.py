@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SUFFIX = ".json"
-STALE_SECONDS = 60.0
-"""A file that has not been touched for so long belongs to a run that is dead."""
+STALE_SECONDS = 180.0
+"""A file that has not been touched for so long belongs to a dead run. Long enough for an alert about its death."""
 
 
 @dataclass(frozen=True)

@@ -65,15 +65,16 @@ class DenseEngine:
         """Count one micro-batch; at the last one of a step, clip and update.
 
         Returns:
-            Norm of the dense gradient before clipping; before the last micro-batch that of what is accumulated so far
-            on this rank, or of the step before. NaN where the engine does not compute it.
+            At the last micro-batch of a step the norm of the dense gradient before clipping, over all ranks; NaN where
+            the engine does not compute it.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         # Of plain float32 weights DeepSpeed keeps no norm.
-        own = self._gradient_norm() if self._plain else None
+        norm = self._gradient_norm() if self._plain else None
         self._engine.step()
-        norm = own if self._plain else self._engine.get_global_grad_norm()
+        if not self._plain:
+            norm = self._engine.get_global_grad_norm()
         return float("nan") if norm is None else float(norm)
 
     def state(self) -> dict[str, torch.Tensor]:
