@@ -20,7 +20,7 @@ import ray
 import ray.data
 from ray.util.annotations import RayDeprecationWarning
 
-from alphafuse.artifact import Artifact
+from alphafuse.artifact import Artifact, FileRecord
 from alphafuse.config import EmbedConfig
 from alphafuse.errors import AlphafuseError, ResourceError
 from alphafuse.language.encoder import EMPTY, TextEncoder, encode_texts, failures_by_category
@@ -51,11 +51,19 @@ def num_engines(config: EmbedConfig, batches: Sequence[Batch]) -> int:
 
 
 def embed_on_engines(
-    encoder: TextEncoder, config: EmbedConfig, catalog: Artifact, store: EmbeddingStore, batches: Sequence[Batch]
+    encoder: TextEncoder,
+    config: EmbedConfig,
+    catalog: Artifact,
+    shards: Sequence[FileRecord],
+    store: EmbeddingStore,
+    batches: Sequence[Batch],
 ) -> Iterator[BatchResult]:
     """Embed batches of the catalog's texts and write them to the store; yields as batches are done, in any order.
 
     An engine that is killed is started again by Ray and its batch repeated, which gives the same file.
+
+    Args:
+        shards: of the catalog, which the batches were planned for.
 
     Raises:
         ResourceError: no such engines fit on the cluster, or a batch has taken its engine down too often.
@@ -63,7 +71,6 @@ def embed_on_engines(
     """
     require_places("embed", config.workers, config.cpus_per_worker, config.gpus_per_worker)
     _configure_ray_data()
-    shards = catalog.require().files
     rows = [{"file": batch.file, "shard": shards[batch.shard].name, "rows": batch.rows.tobytes()} for batch in batches]
     # Reading asks for no CPU: the engines may have taken all of them.
     texts = ray.data.from_items(rows, override_num_blocks=len(rows)).map(

@@ -16,6 +16,7 @@ def ray_cluster() -> Iterator[None]:
     """An embedded Ray with 4 CPUs, shared by all tests that need one."""
     import ray
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+    ray.init("local", num_cpus=4, **quiet)  # whatever else runs on this machine
     yield
     ray.shutdown()

@@ -232,8 +232,8 @@ def load_nullspace(workspace: Workspace) -> NullSpace:
     artifact = workspace.artifact("nullspace")
     numbers = artifact.require().details
     try:
-        arrays = load_tensors(artifact.folder.read_bytes(FILE))
-    except (OSError, SafetensorError) as error:
+        arrays = load_tensors(artifact.read_file(FILE))
+    except SafetensorError as error:
         raise artifact.damaged(FILE, error) from error
     shape = (numbers["embedding_dim"], numbers["hidden_dim"])
     if set(arrays) != {"mean", "basis", "eigenvalues", "spectrum"} or arrays["basis"].shape != shape:

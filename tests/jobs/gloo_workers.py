@@ -12,7 +12,9 @@ from alphafuse.config import TrainConfig
 from alphafuse.events import Event, Listener
 
 
-def run_on_gloo(stage: str, function: Any, config: TrainConfig, arguments: dict[str, Any], listen: Listener) -> Any:
+def run_on_gloo(
+    stage: str, function: Any, config: TrainConfig, arguments: dict[str, Any], listen: Listener, resumes: bool = False
+) -> Any:
     """As `jobs.worker_group.run_workers`; events arrive when all is done. A single worker runs in this process."""
     if config.workers == 1:
         result, events = _call(function, arguments)
