@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from alphafuse.errors import DataError, ResourceError
+from alphafuse.fsspec_adapter import FsspecAdapter
 from alphafuse.retries import attempts
 
 P = ParamSpec("P")
@@ -75,7 +76,7 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
         return pafs.FileSystem.from_uri(uri)
     except pa.ArrowInvalid:
         filesystem, path = fsspec.core.url_to_fs(uri)
-        return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
+        return pafs.PyFileSystem(FsspecAdapter(filesystem)), path
 
 
 @dataclass(frozen=True)
