@@ -23,3 +23,7 @@ class WorkspaceError(AlphafuseError):
 
 class ResourceError(AlphafuseError):
     """The machine or the cluster cannot give what the configuration asks for."""
+
+
+class ClusterError(AlphafuseError):
+    """A cluster cannot be started, reached or told from here."""

@@ -5,22 +5,14 @@ What is heavy to import is imported inside of the commands, so that `--help` ans
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from alphafuse.config import Config
-    from alphafuse.storage import Folder
-    from alphafuse.workspace import Workspace
+from cluster.arguments import ConfigFile, Overrides, reported, settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,11 +22,6 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Look at a configuration without running it.")
 app.add_typer(config_app, name="config")
-
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: train.learning_rate=1e-3.")
-]
 
 RedoFlag = Annotated[bool, typer.Option("--redo", help="Delete what this stage and later ones have made first.")]
 
@@ -62,17 +49,21 @@ def run(
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
 ) -> None:
     """Run all stages; what is done already is skipped."""
-    with _settings(config, overrides) as (settings, workspace):
+    with settings(config, overrides) as (configuration, workspace):
+        from cluster.running import print_next, print_results, run_and_tell
         from jobs import pipeline
 
-        _run_stages(settings, workspace, pipeline.needed_stages(settings, until), redo)
-        _print_results(" ".join([str(config), *(f"--set {shlex.quote(o)}" for o in overrides or ())]), workspace)
+        run_and_tell(configuration, workspace, pipeline.needed_stages(configuration, until), redo)
+        if print_results(workspace):
+            print_next(" ".join([str(config), *(f"--set {shlex.quote(o)}" for o in overrides or ())]), workspace)
 
 
 def _stage_command(stage: str) -> Callable[..., None]:
     def command(config: ConfigFile, overrides: Overrides = None, redo: RedoFlag = False) -> None:
-        with _settings(config, overrides) as (settings, workspace):
-            _run_stages(settings, workspace, [stage], stage if redo else None)
+        with settings(config, overrides) as (configuration, workspace):
+            from cluster.running import run_and_tell
+
+            run_and_tell(configuration, workspace, [stage], stage if redo else None)
 
     return command
 
@@ -92,19 +83,23 @@ def recommend(
     redo: RedoFlag = False,
 ) -> None:
     """Write the top items of many users, or show those of one history."""
-    with _settings(config, overrides) as (settings, workspace):
+    with settings(config, overrides) as (configuration, workspace):
         if history is None:
             if top_k is not None:
                 raise typer.BadParameter("goes with --history; for all users, --set recommend.top_k=N")
-            _run_stages(settings, workspace, ["recommend"], "recommend" if redo else None)
+            from cluster.running import run_and_tell
+
+            run_and_tell(configuration, workspace, ["recommend"], "recommend" if redo else None)
             return
         from rich.console import Console
         from rich.table import Table
 
-        with _quiet(workspace.folder) as output:
+        from cluster.running import quiet
+
+        with quiet(workspace.folder) as output:
             from jobs.recommend import recommend_for_history
 
-            items = recommend_for_history(settings, workspace, history.split(","), top_k)
+            items = recommend_for_history(configuration, workspace, history.split(","), top_k)
             table = Table("", "title", "item", "score", title=f"After {history}", title_justify="left", box=None)
             for place, item in enumerate(items, start=1):
                 table.add_row(str(place), item.title, item.item_id, f"{item.score:.3f}")
@@ -121,10 +116,12 @@ def compare(
     from alphafuse.config import load_grid
     from alphafuse.storage import Folder, resolve
 
-    with _reported():
+    with reported():
         settings, configs = load_grid(grid, overrides or ())
         folder = Folder(resolve(settings.workspace))
-        with _quiet(folder) as output:
+        from cluster.running import quiet
+
+        with quiet(folder) as output:
             from jobs import compare
             from monitoring.comparison.table import to_markdown
             from monitoring.console import RunConsole
@@ -153,12 +150,14 @@ def synth(
 
     target = Folder(resolve(folder))
     data = SyntheticData(items, users, dim, seed, interactions)
-    with _reported(), _quiet(target) as output:
+    with reported():
         from alphafuse.config import RayConfig
-        from jobs import synth
+        from cluster.running import quiet
         from monitoring.console import RunConsole
 
-        with RunConsole(output) as console:
+        with quiet(target) as output, RunConsole(output) as console:
+            from jobs import synth
+
             synth.run(data, target, RayConfig(address=ray_address), console)
     typer.echo(f"try     alphafuse run {target.uri}/config.yaml")
 
@@ -170,7 +169,7 @@ def verify(
     repair: Annotated[bool, typer.Option("--repair", help="Delete what is damaged: `run` makes it again.")] = False,
 ) -> None:
     """Compare every committed file of the workspace with its checksum, for instance after a copy."""
-    with _settings(config, overrides) as (_, workspace):
+    with settings(config, overrides) as (_, workspace):
         from alphafuse.errors import WorkspaceError
         from alphafuse.workspace import ARTIFACT_STAGES
 
@@ -192,121 +191,12 @@ def config_show(config: ConfigFile, overrides: Overrides = None) -> None:
     """Print the whole configuration, defaults included."""
     import yaml
 
-    with _settings(config, overrides) as (settings, _):
-        typer.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True), nl=False)
+    with settings(config, overrides) as (configuration, _):
+        typer.echo(yaml.safe_dump(configuration.model_dump(mode="json"), sort_keys=False, allow_unicode=True), nl=False)
 
 
 @config_app.command("validate")
 def config_validate(config: ConfigFile, overrides: Overrides = None) -> None:
     """Check a configuration."""
-    with _settings(config, overrides):
+    with settings(config, overrides):
         typer.echo(f"{config} is valid")
-
-
-@contextmanager
-def _settings(path: Path, overrides: Sequence[str] | None) -> Iterator[tuple[Config, Workspace]]:
-    """Configuration and workspace."""
-    from alphafuse.config import load_config
-    from alphafuse.workspace import Workspace
-
-    with _reported():
-        settings = load_config(path, overrides or ())
-        yield settings, Workspace(settings.workspace)
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Errors that a user can cure end the command with their message alone."""
-    from alphafuse.errors import AlphafuseError
-
-    try:
-        yield
-    except AlphafuseError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        advice = "the same command, without --redo, continues where it stopped"
-        typer.secho(f"interrupted; {advice}", fg="yellow", err=True)
-        raise typer.Exit(130) from None
-
-
-@contextmanager
-def _quiet(folder: Folder) -> Iterator[TextIO]:
-    """Standard output for our own words, while what dependencies print goes to a file."""
-    import tempfile
-
-    from alphafuse.errors import AlphafuseError, WorkspaceError
-    from monitoring.quiet import chatter_to_file
-
-    remote = "://" in folder.uri
-    log = (Path(tempfile.mkdtemp(prefix="alphafuse-")) if remote else Path(folder.uri) / "logs") / "run.log"
-    try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WorkspaceError(f"cannot write into the folder {folder.uri}: {error.strerror}") from error
-    with chatter_to_file(log) as (output, errors):
-        try:
-            yield output
-        except (AlphafuseError, KeyboardInterrupt):
-            raise
-        except Exception:
-            traceback.print_exc(file=errors)
-            errors.write(f"this should not happen; what came before it stands in {log}\n")
-            raise typer.Exit(2) from None
-
-
-def _run_stages(settings: Config, workspace: Workspace, stages: Sequence[str], again: str | None = None) -> None:
-    from monitoring.console import RunConsole
-    from monitoring.event_log import EventLog
-
-    with _quiet(workspace.folder) as output, RunConsole(output, settings.train.monitor) as console:
-        from jobs.pipeline import run_stages
-
-        log = EventLog(workspace)
-
-        def listen(event: Any) -> None:
-            log(event)
-            console(event)
-
-        run_stages(settings, workspace, stages, listen, again)
-
-
-def _print_results(arguments: str, workspace: Workspace) -> None:
-    """The metrics table, where the report is, and what to try next with the same arguments."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from alphafuse.evaluation.metrics import measured_cutoffs
-
-    # As it was called: outside of an active environment the path is needed.
-    program = min(sys.argv[0], os.path.relpath(sys.argv[0]), key=len)
-    console = Console(file=sys.stdout, highlight=False)
-    evaluation = workspace.artifact("evaluation")
-    if evaluation.manifest() is None:
-        return
-    result = json.loads(evaluation.folder.read_bytes("metrics.json"))
-    title = (
-        f"{result['split']} · {result['queries']:,} targets · {result['num_items']:,} items · {result['similarity']}"
-    )
-    table = Table(title=title, title_justify="left", box=None)
-    table.add_column("")
-    cutoffs = measured_cutoffs(result["overall"])
-    for cutoff in cutoffs:
-        table.add_column(f"@{cutoff}", justify="right")
-    for name in ("hr", "ndcg", "mrr"):
-        table.add_row(name.upper(), *(f"{result['overall'][f'{name}@{k}']:.4f}" for k in cutoffs))
-    console.print()
-    console.print(table)
-    if workspace.artifact("report").manifest() is not None:
-        console.print(f"\nreport  {workspace.folder.uri}/report/index.html", soft_wrap=True)
-    console.print(
-        "try     " + f'{program} recommend {arguments} --history "{_example(workspace)}"', markup=False, soft_wrap=True
-    )
-    console.print(f"        {program} run {arguments} --redo train --set train.learning_rate=1e-3", soft_wrap=True)
-
-
-def _example(workspace: Workspace) -> str:
-    """Titles of a real history, to try by hand."""
-    manifest = workspace.artifact("recommendations").manifest()
-    examples = manifest.details["examples"] if manifest is not None else []
-    return ",".join(examples[0]["history"][-2:]) if examples else "TITLE,TITLE"

@@ -53,7 +53,8 @@ def _export_on_worker(
     """Every rank writes the vectors of its own range of items, in files named by their first item, and the first rank
     the rest; returns what `model.json` holds."""
     artifact, catalog = workspace.artifact("export"), workspace.artifact("catalog")
-    description = {"similarity": config.similarity, **config.model.model_dump(mode="json")}
+    # The seed, since samplings of a diffusion start from its noise.
+    description = {"similarity": config.similarity, "seed": config.seed, **config.model.model_dump(mode="json")}
     if communicator.rank == 0:
         artifact.clear()  # ranges of an interrupted attempt may have been cut for another number of workers
         artifact.write_file(WEIGHTS_FILE, workspace.artifact("model").read_file(DENSE_FILE), wanted)

@@ -143,7 +143,8 @@ def _require_comparable(grid: GridConfig, configs: Mapping[str, Config]) -> None
     asked = {}
     for name, config in configs.items():
         data = config.data.model_dump(exclude={"shard_rows": True, "catalog": {"text", "title"}})
-        asked[name] = {"seed": config.seed, "data": data, "evaluate.exclude_seen": config.evaluate.exclude_seen}
+        measuring = config.evaluate.model_dump(include={"exclude_seen", "tail_share", "short_history"})
+        asked[name] = {"seed": config.seed, "data": data, "evaluate": measuring}
         valid = config.evaluate.metrics
         for metric in grid.metrics:
             if metric not in valid:

@@ -31,7 +31,7 @@ def binary_cross_entropy(
 
     Args:
         positive, negative: as in `infonce`.
-        positive_weight: None: the negatives of a target weigh as much as its positive together (SASRec, eq. 6, with
+        positive_weight: None: the negatives of a target weigh as much as its positive together (as in SASRec, with
             the mean over several negatives). β: β weighs the positive, 1 every negative, and their sum is divided by
             the number of negatives + 1 (gSASRec, Petrov & Macdonald 2023).
     """

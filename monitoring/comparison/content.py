@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,11 +45,14 @@ class Estimate:
 @dataclass(frozen=True)
 class Row:
     """A method or an ensemble; `estimates` by metric, empty where no run has finished; epochs and seconds of training
-    are means over the seeds."""
+    are means over the seeds, as are the `slices`, by slice and metric, and `validation`, the value that chose the epoch
+    (NaN for an ensemble)."""
 
     name: str
     seeds: tuple[int, ...]
     estimates: dict[str, Estimate]
+    slices: dict[str, dict[str, float]]
+    validation: float
     epochs: float
     train_seconds: float
 
@@ -60,6 +63,8 @@ class Comparison:
 
     Attributes:
         protocol: what was asked of all methods, as name and value.
+        monitor: the metric that chose the epochs on the validation split; several where the methods differ in it.
+        slices: how many of the queries are in each slice; only those that have any.
         failures: reasons by the name of the run.
     """
 
@@ -67,11 +72,17 @@ class Comparison:
     metrics: tuple[str, ...]
     reference: str
     protocol: dict[str, str]
+    monitor: str
+    slices: dict[str, int]
     failures: dict[str, str]
 
-    def best(self, metric: str) -> set[str]:
-        """The rows with the largest mean."""
-        means = {row.name: row.estimates[metric].mean for row in self.rows if row.estimates}
+    def best(self, metric: str, slice_name: str | None = None) -> set[str]:
+        """The rows with the largest mean, over all queries or those of a slice."""
+        means = {
+            row.name: row.estimates[metric].mean if slice_name is None else row.slices[slice_name][metric]
+            for row in self.rows
+            if row.estimates
+        }
         return {name for name, mean in means.items() if mean == max(means.values())}
 
 
@@ -89,15 +100,24 @@ def gather(
         measured: by row and seed; no seeds where all runs of a row have failed.
     """
     finished = {name: seeds for name, seeds in measured.items() if seeds}
+    queries = _slice_queries(finished)
     estimates = {name: _estimates(seeds.values(), grid.metrics) for name, seeds in finished.items()}
     if grid.reference in finished:
         _compare(grid, finished, estimates)
     rows = [
-        Row(name, tuple(seeds), estimates.get(name, {}), *_effort(list(seeds.values())))
+        Row(
+            name,
+            tuple(seeds),
+            estimates.get(name, {}),
+            _slice_means(list(seeds.values()), queries, grid.metrics),
+            _validation(list(seeds.values())),
+            *_effort(list(seeds.values())),
+        )
         for name, seeds in measured.items()
     ]
     protocol = _protocol(configs, finished) if finished else {}
-    return Comparison(rows, grid.metrics, grid.reference, protocol, dict(failures))
+    monitor = ", ".join(dict.fromkeys(config.train.monitor for config in configs.values()))
+    return Comparison(rows, grid.metrics, grid.reference, protocol, monitor, queries, dict(failures))
 
 
 def _estimates(runs: Any, metrics: Sequence[str]) -> dict[str, Estimate]:
@@ -107,6 +127,27 @@ def _estimates(runs: Any, metrics: Sequence[str]) -> dict[str, Estimate]:
         sample = np.array([value[metric] for value in values])
         result[metric] = Estimate(float(sample.mean()), float(sample.std(ddof=1)) if len(sample) > 1 else float("nan"))
     return result
+
+
+def _slices(run: Measured) -> dict[str, dict[str, Any]]:
+    """The metrics of every slice, named like "items: tail"."""
+    kinds = _metrics(run)["slices"].items()
+    return {f"{kind}: {name.replace('_', ' ')}": values for kind, members in kinds for name, values in members.items()}
+
+
+def _slice_queries(finished: Mapping[str, Mapping[int, Measured]]) -> dict[str, int]:
+    """How many queries each slice has, the same for all runs; without the empty ones."""
+    first = next((run for seeds in finished.values() for run in seeds.values()), None)
+    return {} if first is None else {name: each["queries"] for name, each in _slices(first).items() if each["queries"]}
+
+
+def _slice_means(runs: Sequence[Measured], names: Iterable[str], metrics: Sequence[str]) -> dict[str, dict[str, float]]:
+    found = [_slices(run) for run in runs]
+    if not found:
+        return {}
+    return {
+        name: {metric: float(np.mean([each[name][metric] for each in found])) for metric in metrics} for name in names
+    }
 
 
 def _compare(
@@ -143,6 +184,14 @@ def _users(run: Measured) -> np.ndarray:
     """The number of each query's user, from 0 on: int64 [queries]."""
     names = read_ranks(run.evaluation.artifact("evaluation"), "user_id")["user_id"]
     return pc.dictionary_encode(names).combine_chunks().indices.to_numpy()
+
+
+def _validation(runs: Sequence[Measured]) -> float:
+    """The best value of the monitored metric, mean over the runs of a method."""
+    trainings = [run.trainings for run in runs]
+    if not all(len(parts) == 1 for parts in trainings) or not trainings:
+        return float("nan")
+    return float(np.mean([part.artifact("model").require().details["best"]["value"] for (part,) in trainings]))
 
 
 def _effort(runs: Sequence[Measured]) -> tuple[float, float]:

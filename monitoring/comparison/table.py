@@ -12,6 +12,10 @@ from monitoring.comparison.content import Comparison, Estimate, Row
 LEVEL = 0.05
 """Corrected p-values below it are marked."""
 MARK = "†"
+SLICES_LEGEND = (
+    "Items: by the popularity of the target in training; tail: the less popular `evaluate.tail_share` of the catalog, "
+    "cold: without any training interaction, part of the tail. Histories: short: up to `evaluate.short_history` items."
+)
 
 
 def to_markdown(comparison: Comparison) -> str:
@@ -19,6 +23,8 @@ def to_markdown(comparison: Comparison) -> str:
     parts = ["# Comparison", "\n".join(f"- {name}: {value}" for name, value in comparison.protocol.items())]
     if any(row.estimates for row in comparison.rows):
         parts += [_means(comparison), _legend(comparison)]
+    if comparison.slices:
+        parts += [f"## {comparison.metrics[0].upper()} by slice", _slices(comparison), SLICES_LEGEND]
     if _tested(comparison):
         parts += [f"## Differences to {comparison.reference}", _differences(comparison)]
     if comparison.failures:
@@ -28,28 +34,48 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """One line for each row and metric, with all digits; cells without a number are empty."""
+    """One line for each row, metric and slice, with all digits; cells without a number are empty. The lines over all
+    queries have no name of a slice."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     names = ("mean", "std", "difference", "p_value", "p_corrected")
-    writer.writerow(["method", "metric", *names, "seeds", "epochs", "train_seconds"])
+    writer.writerow(["method", "metric", "slice", *names, "seeds", "validation", "epochs", "train_seconds"])
     for row in comparison.rows:
         for metric, estimate in row.estimates.items():
             values = [getattr(estimate, name) for name in names]
-            numbers = [_cell(value) for value in (*values, len(row.seeds), row.epochs, row.train_seconds)]
-            writer.writerow([row.name, metric, *numbers])
+            numbers = [
+                _cell(value) for value in (*values, len(row.seeds), row.validation, row.epochs, row.train_seconds)
+            ]
+            writer.writerow([row.name, metric, "", *numbers])
+        for name, means in row.slices.items():
+            for metric, mean in means.items():
+                writer.writerow([row.name, metric, name, _cell(mean), "", "", "", "", len(row.seeds), "", "", ""])
     return stream.getvalue()
 
 
 def _means(comparison: Comparison) -> str:
-    header = ["method", *(metric.upper() for metric in comparison.metrics), "epochs", "train s", "seeds"]
+    validation = f"validation {comparison.monitor.upper()}"
+    header = ["method", *(metric.upper() for metric in comparison.metrics), validation, "epochs", "train s", "seeds"]
     best = {metric: comparison.best(metric) for metric in comparison.metrics}
     lines = []
     for row in comparison.rows:
         means = [_mean(row, metric, row.name in best[metric]) for metric in comparison.metrics]
         effort = [f"{row.epochs:.0f}", f"{row.train_seconds:.1f}"] if row.estimates else ["–", "–"]
-        lines.append([row.name, *means, *effort, str(len(row.seeds))])
+        validation = "–" if math.isnan(row.validation) else f"{row.validation:.4f}"
+        lines.append([row.name, *means, validation, *effort, str(len(row.seeds))])
     return _table(header, lines)
+
+
+def _slices(comparison: Comparison) -> str:
+    """The first metric of every row in every slice."""
+    metric = comparison.metrics[0]
+    best = {name: comparison.best(metric, name) for name in comparison.slices}
+    lines = [["queries", *(f"{count:,}" for count in comparison.slices.values())]]
+    for row in comparison.rows:
+        if row.estimates:
+            means = ((name, f"{row.slices[name][metric]:.4f}") for name in comparison.slices)
+            lines.append([row.name, *(f"**{mean}**" if row.name in best[name] else mean for name, mean in means)])
+    return _table(["method", *comparison.slices], lines)
 
 
 def _mean(row: Row, metric: str, best: bool) -> str:
@@ -75,8 +101,9 @@ def _differences(comparison: Comparison) -> str:
 
 def _legend(comparison: Comparison) -> str:
     text = (
-        "Mean ± standard deviation over the seeds, **best in bold**. Epochs and seconds of training (without "
-        "validation) are means over the seeds; an ensemble's are those of its parts together."
+        "Mean ± standard deviation over the seeds, **best in bold**. Means over the seeds: the validation metric of "
+        "the epoch that it chose, and epochs and seconds of training (without validation), of an ensemble those of its "
+        "parts together."
     )
     if not _tested(comparison):
         return text

@@ -84,3 +84,11 @@ def test_the_example_is_valid() -> None:
     grid, configs = load_grid(Path(__file__).parents[2] / "configs" / "grids" / "quickstart.yaml")
     assert grid.reference == "AlphaFuse"
     assert configs["IDs"].model.encoder.name == "id"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "configs" / "grids").glob("*.yaml")), ids=lambda p: p.name
+)
+def test_ready_made_grids_are_valid(path: Path) -> None:
+    grid, configs = load_grid(path)
+    assert list(configs) == [method.name for method in grid.methods]

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import statistics
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +84,9 @@ def _metrics(folder: Path, run: str) -> dict[str, Any]:
 
 def test_runs_end_in_one_table(finished: tuple[Path, Comparison, list[Event]]) -> None:
     folder, comparison, events = finished
-    table = list(csv.DictReader((folder / "all" / "comparison.csv").read_text().splitlines()))
+    everything = list(csv.DictReader((folder / "all" / "comparison.csv").read_text().splitlines()))
+    assert {row["slice"] for row in everything} >= {"", "items: tail", "histories: short"}
+    table = [row for row in everything if not row["slice"]]
     assert [row["method"] for row in table] == ["AlphaFuse"] * 2 + ["IDs"] * 2 + ["both"] * 2
     for row in table:
         values = [_metrics(folder, f"{row['method']}-{seed}")[row["metric"]] for seed in (1, 2)]
@@ -130,6 +136,28 @@ def test_what_is_finished_is_skipped_and_what_is_lost_made_again(
     assert set(kinds.values()) == {"skipped"}
     assert [row.estimates for row in comparison.rows] == [row.estimates for row in before.rows if row.estimates]
     assert comparison.failures == {}
+
+
+def test_a_comparison_whose_driver_was_killed_goes_on(
+    finished: tuple[Path, Comparison, list[Event]], tmp_path: Path
+) -> None:
+    """SIGKILL in the middle of the grid; the next call does what is left and ends with the same table."""
+    _grid(tmp_path)
+    program = [sys.executable, "-c", "from cluster.cli import main; main()", "compare", str(tmp_path / "grid.yaml")]
+    with subprocess.Popen([*program, "--set", "parallel=1"], stdout=subprocess.DEVNULL) as process:
+        done = Workspace(str(tmp_path / "all" / "AlphaFuse-1")).artifact("evaluation")
+        deadline = time.monotonic() + 300
+        while done.manifest() is None and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not Workspace(str(tmp_path / "all" / "IDs-2")).artifact("model").manifest()
+    events: list[Event] = []
+    comparison = compare.run(*load_grid(tmp_path / "grid.yaml"), events.append)
+    assert {event.kind for event in events if event.stage == "AlphaFuse-1"} == {"started", "skipped"}
+    _, undisturbed, _ = finished
+    assert comparison.failures == undisturbed.failures
+    assert [row.estimates for row in comparison.rows] == [row.estimates for row in undisturbed.rows]
 
 
 def test_a_method_to_be_redone_must_exist(tmp_path: Path) -> None:

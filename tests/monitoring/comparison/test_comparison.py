@@ -9,6 +9,7 @@ import math
 import re
 import statistics
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -45,6 +46,14 @@ def _ndcg(ranks: list[int]) -> list[float]:
 METRICS = {"ndcg@10": _ndcg, "hr@3": _hits}
 
 
+def _slice(ranks: list[int]) -> dict[str, float]:
+    return {"queries": len(ranks), **{name: statistics.mean(gain(ranks)) for name, gain in METRICS.items()}}
+
+
+def _details(row: str, ranks: list[int]) -> dict[str, Any]:
+    return {"history": [{"seconds": value} for value in SECONDS[row]], "best": {"value": 1 / sum(ranks)}}
+
+
 def _finished(folder: Path, row: str, ranks: list[int]) -> Measured:
     workspace, inputs = Workspace(str(folder)), {"made by": "hand"}
     evaluation = workspace.artifact("evaluation")
@@ -57,10 +66,14 @@ def _finished(folder: Path, row: str, ranks: list[int]) -> Measured:
         "queries": 4,
         "num_items": 1234,
         "overall": {name: statistics.mean(gain(ranks)) for name, gain in METRICS.items()},
+        "slices": {
+            "items": {"tail": _slice(ranks[2:]), "held_out": {"queries": 0, **dict.fromkeys(METRICS)}},
+            "histories": {"short": _slice(ranks[:1])},
+        },
     }
     evaluation.write_file("metrics.json", json.dumps(metrics).encode(), fingerprint(inputs))
     evaluation.commit(inputs)
-    workspace.artifact("model").commit(inputs, {"history": [{"seconds": value} for value in SECONDS[row]]})
+    workspace.artifact("model").commit(inputs, _details(row, ranks))
     return Measured(workspace, [workspace])
 
 
@@ -84,6 +97,8 @@ def test_means_and_spreads_are_those_over_the_seeds(comparison: Comparison) -> N
     assert math.isnan(rows["text"].estimates["hr@3"].std)
     assert (rows["AlphaFuse"].epochs, rows["AlphaFuse"].train_seconds) == (2, 3.0)
     assert (rows["both"].epochs, rows["both"].train_seconds) == (2, 3.5)
+    assert rows["AlphaFuse"].validation == pytest.approx((1 / 9 + 1 / 13) / 2)
+    assert math.isnan(rows["both"].validation)
     assert rows["broken"].estimates == {}
 
 
@@ -110,6 +125,29 @@ def test_p_values_are_those_of_a_paired_t_test_over_users_with_holms_correction(
     assert rows["AlphaFuse"].estimates["hr@3"].difference is None
 
 
+def test_slices_are_means_over_the_seeds_of_those_that_have_queries(comparison: Comparison) -> None:
+    assert comparison.slices == {"items: tail": 2, "histories: short": 1}
+    rows = {row.name: row for row in comparison.rows}
+    for name in ("AlphaFuse", "IDs"):
+        for metric, gain in METRICS.items():
+            expected = statistics.mean(value for seed in (1, 2) for value in gain(RANKS[name, seed][2:]))
+            assert rows[name].slices["items: tail"][metric] == pytest.approx(expected)
+    assert comparison.best("ndcg@10", "items: tail") == {"text", "both"}
+    page = to_markdown(comparison)
+    section = page[page.index("## NDCG@10 by slice") :]
+    table = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in re.findall(r"^\|.*\|$", section, re.MULTILINE)
+    ]
+    assert table[0] == ["method", "items: tail", "histories: short"]
+    assert table[2] == ["queries", "2", "1"]
+    assert next(line for line in table if line[0] == "text") == ["text", "**0.6934**", "0.6309"]
+    lines = csv.DictReader(io.StringIO(to_csv(comparison)))
+    (line,) = [
+        line for line in lines if (line["method"], line["metric"], line["slice"]) == ("IDs", "hr@3", "items: tail")
+    ]
+    assert (line["mean"], line["std"], line["seeds"]) == ("0.5", "", "2")
+
+
 def test_the_page_states_protocol_numbers_and_failures(comparison: Comparison) -> None:
     page = to_markdown(comparison)
     assert "- split: users 8:1:1, seed" in page
@@ -117,8 +155,16 @@ def test_the_page_states_protocol_numbers_and_failures(comparison: Comparison) -
     assert "- ranking: all 1,234 items, without those that the user has seen before" in page
     assert "- similarity: cosine (AlphaFuse, text, both); dot (IDs)" in page
     (line,) = re.findall(r"^\| text .*\|$", page, re.MULTILINE)[:1]
-    assert [cell.strip() for cell in line.split("|")[1:-1]] == ["text", "**0.7544**", "**0.7500**", "1", "0.5", "1"]
-    assert re.search(r"^\| broken +\| +failed \| +failed \| +– \| +– \| +0 \|$", page, re.MULTILINE)
+    assert [cell.strip() for cell in line.split("|")[1:-1]] == [
+        "text",
+        "**0.7544**",
+        "**0.7500**",
+        "0.1111",
+        "1",
+        "0.5",
+        "1",
+    ]
+    assert re.search(r"^\| broken +\| +failed \| +failed \| +– \| +– \| +– \| +0 \|$", page, re.MULTILINE)
     assert "- broken-1: no texts" in page
     assert "two-sided paired t-test" in page
     assert "Holm" in page
@@ -127,7 +173,7 @@ def test_the_page_states_protocol_numbers_and_failures(comparison: Comparison) -
 
 
 def test_the_file_for_programs_has_all_digits(comparison: Comparison) -> None:
-    rows = list(csv.DictReader(io.StringIO(to_csv(comparison))))
+    rows = [row for row in csv.DictReader(io.StringIO(to_csv(comparison))) if not row["slice"]]
     assert len(rows) == 4 * 2
     (row,) = [row for row in rows if (row["method"], row["metric"]) == ("IDs", "ndcg@10")]
     estimate = next(row for row in comparison.rows if row.name == "IDs").estimates["ndcg@10"]

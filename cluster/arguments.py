@@ -1,0 +1,46 @@
+"""What the commands of the command line share: their arguments, and how errors end them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from alphafuse.config import Config
+    from alphafuse.workspace import Workspace
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: train.learning_rate=1e-3.")
+]
+
+
+@contextmanager
+def settings(path: Path, overrides: Sequence[str] | None) -> Iterator[tuple[Config, Workspace]]:
+    """Configuration and workspace."""
+    from alphafuse.config import load_config
+    from alphafuse.workspace import Workspace
+
+    with reported():
+        config = load_config(path, overrides or ())
+        yield config, Workspace(config.workspace)
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Errors that a user can cure end the command with their message alone."""
+    from alphafuse.errors import AlphafuseError
+
+    try:
+        yield
+    except AlphafuseError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        advice = "the same command, without --redo, continues where it stopped"
+        typer.secho(f"interrupted; {advice}", fg="yellow", err=True)
+        raise typer.Exit(130) from None

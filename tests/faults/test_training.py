@@ -1,0 +1,146 @@
+"""Training that loses workers, machines and its driver gives what the undisturbed training gives."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import injection
+import pytest
+import ray
+import torch
+from injection import Fault, happened, train_with_faults
+from machines import CPUS, Machines, joined, wait_until
+from ray.cluster_utils import Cluster
+from tiny_workspace import tiny_config, tiny_workspace
+
+from alphafuse.collectives import Communicator
+from alphafuse.config import Config
+from alphafuse.errors import ResourceError
+from alphafuse.events import Event
+from alphafuse.training.model import load_trained
+from alphafuse.workspace import Workspace
+from jobs import elasticity, train
+
+ray.cloudpickle.register_pickle_by_value(injection)  # the workers cannot import what lies among the tests
+pytestmark = pytest.mark.engine
+
+SETTINGS: dict[str, Any] = {"workers": 2, "checkpoint_steps": 2, "max_epochs": 3}
+STEPS_PER_EPOCH = 3
+
+
+def _prepared(folder: Path, **settings: Any) -> Config:
+    tiny_workspace(folder)
+    return tiny_config(folder, **{**SETTINGS, **settings})
+
+
+def _result(config: Config) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+    """Item vectors, and the history without the time that it took."""
+    workspace = Workspace(config.workspace)
+    workspace.artifact("model").verify()
+    history = workspace.artifact("model").require().details["history"]
+    kept = [{key: value for key, value in entry.items() if key != "seconds"} for entry in history]
+    return load_trained(config, workspace, Communicator()).item_vectors(), kept
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ray_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.Tensor, Any]:
+    config = _prepared(tmp_path_factory.mktemp("undisturbed"))
+    train.run(config, Workspace(config.workspace), lambda event: None)
+    return _result(config)
+
+
+def test_workers_killed_at_random_steps(tmp_path: Path, undisturbed: tuple[torch.Tensor, Any]) -> None:
+    config = _prepared(tmp_path)
+    first, second = sorted(random.sample(range(3 * STEPS_PER_EPOCH), 2))
+    faults = [Fault(random.randrange(2), first), Fault(random.randrange(2), second)]
+    events: list[Event] = []
+    assert train_with_faults(config, faults, events.append) == [2, 2, 2]
+    assert len(happened(config)) == 2, faults
+    warnings = [str(event.values["message"]) for event in events if event.kind == "warning"]
+    assert len(warnings) == 2
+    assert all("a worker died" in warning and "starting all again" in warning for warning in warnings)
+    vectors, history = _result(config)
+    assert torch.equal(vectors, undisturbed[0]), faults
+    assert history == undisturbed[1]
+
+
+def test_the_driver_killed_and_the_same_job_submitted_again(
+    tmp_path: Path, undisturbed: tuple[torch.Tensor, Any]
+) -> None:
+    config = _prepared(tmp_path)
+    program = [sys.executable, injection.__file__, str(tmp_path), "0.3"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(program, env=environment) as driver:
+        wait_until(lambda: list(tmp_path.glob("checkpoints/*/manifest.json")) or driver.poll() is not None)
+        driver.send_signal(signal.SIGKILL)
+    assert Workspace(config.workspace).artifact("model").manifest() is None
+    train.run(config, Workspace(config.workspace), lambda event: None)
+    vectors, history = _result(config)
+    assert torch.equal(vectors, undisturbed[0])
+    assert history == undisturbed[1]
+
+
+def test_a_machine_lost_while_it_writes_a_checkpoint_shrinks_the_run_and_a_new_one_grows_it(
+    tmp_path: Path,
+    ray_cluster: Cluster,
+    undisturbed: tuple[torch.Tensor, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(elasticity, "RESIZE_SECONDS", 1.0)
+    config = _prepared(tmp_path, min_workers=1, cpus_per_worker=CPUS, max_epochs=30)
+    reference = _prepared(tmp_path / "reference", max_epochs=30)
+    train.run(reference, Workspace(reference.workspace), lambda event: None)
+    with joined(ray_cluster, 2) as machines:
+        replacement = _Replacement(machines, tmp_path / "faults" / "attempts")
+        faults = [Fault(rank=1, step=6, moment="checkpoint", lost="machine")]
+        attempts = train_with_faults(config, faults, replacement, seconds_per_step=0.5)
+    assert happened(config) == ["rank 1 step 6 checkpoint machine"]
+    assert attempts[:2] == [2, 1]
+    assert attempts[-1] == 2
+    vectors, history = _result(config)
+    expected, expected_history = _result(reference)
+    torch.testing.assert_close(vectors, expected, rtol=0, atol=1e-4)
+    for entry, wanted in zip(history, expected_history, strict=True):
+        assert entry["loss"] == pytest.approx(wanted["loss"], abs=1e-4)
+        assert entry["validation"] == pytest.approx(wanted["validation"], abs=1e-4)
+
+
+class _Replacement:
+    """A listener that adds a machine once training goes on without the lost one."""
+
+    def __init__(self, machines: Machines, attempts: Path) -> None:
+        self._machines, self._attempts, self._came = machines, attempts, False
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "progress" and not self._came and self._attempts.read_text().split()[-1] == "1":
+            self._came = True
+            self._machines.add()
+
+
+def test_a_lost_machine_is_waited_for_and_then_told(
+    tmp_path: Path, ray_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No fewer ranks than `workers` were allowed, and no machine came."""
+    monkeypatch.setattr(elasticity, "REPLACEMENT_SECONDS", 1.0)
+    config = _prepared(tmp_path, workers=1, cpus_per_worker=CPUS)
+    events: list[Event] = []
+    with joined(ray_cluster, 1), pytest.raises(ResourceError, match=r"room for 0"):
+        train_with_faults(config, [Fault(rank=0, step=5, lost="machine")], events.append)
+    warnings = [str(event.values["message"]) for event in events if event.kind == "warning"]
+    assert "room for 0 of at least 1 workers; waiting for others" in warnings[-1]
+    # What is finished was kept: the same command, on a cluster that is large enough, continues.
+    events.clear()
+    again = _prepared_again(config)
+    train_with_faults(again, [], events.append)
+    steps = [event.values["done"] for event in events if event.kind == "progress"]
+    assert steps[0] == 5  # after the checkpoint of step 4
+
+
+def _prepared_again(config: Config) -> Config:
+    return config.model_copy(update={"train": config.train.model_copy(update={"cpus_per_worker": 1})})
