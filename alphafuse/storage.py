@@ -13,9 +13,9 @@ import os
 import posixpath
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import fsspec
 import pyarrow as pa
@@ -121,12 +121,11 @@ class Folder:
         Raises:
             ResourceError: the storage is full.
         """
-        with self.writing(name) as stream:
+        with self._writing(name, lambda call, *arguments: call(*arguments)) as stream:
             stream.write(content)
         return stream.sha256.hexdigest()
 
-    @contextmanager
-    def writing(self, name: str) -> Iterator[HashedStream]:
+    def writing(self, name: str) -> AbstractContextManager[HashedStream]:
         """A stream to a file, which is there once the block has ended without an error.
 
         The content goes to a temporary name beside the target and is renamed when complete. Object stores
@@ -135,15 +134,20 @@ class Folder:
         Raises:
             ResourceError: the storage is full.
         """
+        return self._writing(name, attempts())
+
+    @contextmanager
+    def _writing(self, name: str, perform: Callable[..., Any]) -> Iterator[HashedStream]:
+        """`writing`, where `perform` calls a function with arguments, if need be again."""
         filesystem, path = self.open()
         temporary = _join(path, f".{name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
         try:
-            filesystem.create_dir(path, recursive=True)
-            with filesystem.open_output_stream(temporary) as stream:
+            perform(filesystem.create_dir, path)
+            with perform(filesystem.open_output_stream, temporary) as stream:
                 yield HashedStream(stream)
             if isinstance(filesystem, pafs.LocalFileSystem):
                 _reach_the_disk(temporary)
-            filesystem.move(temporary, _join(path, name))
+            perform(filesystem.move, temporary, _join(path, name))
         except BaseException as error:
             if filesystem.get_file_info(temporary).type != pafs.FileType.NotFound:
                 filesystem.delete_file(temporary)
