@@ -37,7 +37,7 @@ class EventRelay:
     ) -> None:
         self.queue.put(None)
         self._thread.join()
-        self.queue.shutdown()
+        self.queue.shutdown(force=True)  # asked to end by itself, it would be started again
         if self._error is not None and error is None:
             raise self._error
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import torch
 from multi_process import run_ranks
 
 from alphafuse.collectives import Communicator
-from alphafuse.config import TrainConfig
-from alphafuse.events import Event, Listener
+from alphafuse.config import Config, TrainConfig
+from alphafuse.events import Event, Listener, ignore
+from alphafuse.workspace import Workspace
+from jobs import evaluate, export, recommend, train
 
 
 def run_on_gloo(
@@ -23,6 +28,21 @@ def run_on_gloo(
     for event in events:
         listen(event)
     return result
+
+
+@contextlib.contextmanager
+def without_ray() -> Iterator[pytest.MonkeyPatch]:
+    """In this block the stages that run on ranks do so on gloo's."""
+    with pytest.MonkeyPatch.context() as patch:
+        for job in (train, evaluate, recommend, export):
+            patch.setattr(job, "run_workers", run_on_gloo)
+        yield patch
+
+
+def train_without_ray(config: Config) -> None:
+    """The stage `train` on this process alone, which is the one rank of a group."""
+    with without_ray():
+        train.run(config, Workspace(config.workspace), ignore)
 
 
 def _call(function: Any, arguments: dict[str, Any]) -> tuple[Any, list[Event]]:

@@ -1,6 +1,7 @@
 """Faults as data: which rank, at which step, what happens, and the training that meets them.
 
-As a program it trains until someone kills it: `injection.py WORKSPACE SECONDS_PER_STEP`.
+As a program it trains until someone kills it: `injection.py WORKSPACE SECONDS_PER_STEP [ADDRESS]`, on two ranks of its
+own, or on those of a cluster, which may shrink.
 """
 
 from __future__ import annotations
@@ -117,7 +118,11 @@ def _meet(fault: Fault, folder: Path) -> None:
 
 if __name__ == "__main__":
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-    ray.init("local", num_cpus=2, configure_logging=False, **quiet)
-    slow = tiny_config(Path(sys.argv[1]), workers=2, checkpoint_steps=2, max_epochs=3)
-    train_with_faults(slow, [], lambda event: None, float(sys.argv[2]))
+    workspace, seconds, *address = sys.argv[1:]
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+    ray.init(*address, **quiet) if address else ray.init("local", num_cpus=2, include_dashboard=False, **quiet)
+    while ray.cluster_resources().get("CPU", 0) < 2:
+        time.sleep(0.2)  # until both hosts have joined
+    shrinks = {"min_workers": 1} if address else {}
+    slow = tiny_config(Path(workspace), workers=2, checkpoint_steps=2, max_epochs=3, **shrinks)
+    train_with_faults(slow, [], lambda event: None, float(seconds))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import time
 from collections.abc import Iterator
 
@@ -48,12 +46,6 @@ def joined(cluster: Cluster, count: int) -> Iterator[Machines]:
         yield machines
     finally:
         machines.remove_all()
-
-
-def lose_this_machine() -> None:
-    """Called in a worker: its raylet is killed, as by the loss of the machine, and then the worker itself."""
-    os.kill(os.getppid(), signal.SIGKILL)
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def wait_until(condition: object) -> None:

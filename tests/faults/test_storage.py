@@ -17,7 +17,7 @@ import pytest
 import ray
 from embed_cases import CONFIG, DIM, HashEncoder, write_catalog
 from flaky_storage import FlakyFileSystem
-from gloo_workers import run_on_gloo
+from gloo_workers import train_without_ray, without_ray
 from multi_process import run_ranks
 from tiny_workspace import tiny_config, tiny_workspace
 
@@ -58,20 +58,6 @@ def _config(workspace: Path | str) -> Config:
     return config.model_copy(update={"workspace": str(workspace)})
 
 
-@contextlib.contextmanager
-def _without_ray() -> Iterator[pytest.MonkeyPatch]:
-    """The only rank is this process: what is tested is below Ray."""
-    with pytest.MonkeyPatch.context() as patch:
-        for job in (train, evaluate, recommend, export):
-            patch.setattr(job, "run_workers", run_on_gloo)
-        yield patch
-
-
-def _train(config: Config) -> None:
-    with _without_ray():
-        train.run(config, Workspace(config.workspace), ignore)
-
-
 def _train_on_a_disk_that_fills_up(config: Config, ballast: Path) -> str:
     """Returns what the stage says to it."""
     take_step = Trainer.training_step
@@ -83,7 +69,7 @@ def _train_on_a_disk_that_fills_up(config: Config, ballast: Path) -> str:
                     pass
         return take_step(self, batches)
 
-    with _without_ray() as patch:
+    with without_ray() as patch:
         patch.setattr(Trainer, "training_step", filling_step)
         try:
             train.run(config, Workspace(config.workspace), ignore)
@@ -95,7 +81,7 @@ def _train_on_a_disk_that_fills_up(config: Config, ballast: Path) -> str:
 @pytest.mark.distributed
 def test_a_disk_that_fills_up_while_a_checkpoint_is_committed(tmp_path: Path, small_disk: Path) -> None:
     undisturbed = tiny_workspace(tmp_path / "undisturbed")
-    run_ranks(1, _train, _config(tmp_path / "undisturbed"))
+    run_ranks(1, train_without_ray, _config(tmp_path / "undisturbed"))
     workspace, config, ballast = tiny_workspace(small_disk / "run"), _config(small_disk / "run"), small_disk / "ballast"
     (said,) = run_ranks(1, _train_on_a_disk_that_fills_up, config, ballast)
     assert re.search(r"step-000000006/.* cannot be written: No space left on device\. Free some space", said)
@@ -103,13 +89,13 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_committed(tmp_path: Path, sm
     assert committed[-1] == "step-000000004"
     assert not list(small_disk.glob("run/**/.*.tmp"))
     ballast.unlink()
-    run_ranks(1, _train, config)
+    run_ranks(1, train_without_ray, config)
     assert _sums(workspace, ("model",)) == _sums(undisturbed, ("model",))
 
 
 def _train_and_use(config: Config, failure_rate: float) -> int:
     """All stages from training on; returns how often the storage failed."""
-    with _without_ray() as patch:
+    with without_ray() as patch:
         patch.setattr(retries, "FIRST_PAUSE_SECONDS", 1e-3)
         flaky_storage.fail_at_random(failure_rate, seed=1)
         workspace = Workspace(config.workspace)
