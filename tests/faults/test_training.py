@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 import ray
 import torch
 from injection import Fault, happened, train_with_faults
-from machines import CPUS, Machines, joined, wait_until
+from machines import CPUS, joined, wait_until
 from ray.cluster_utils import Cluster
 from tiny_workspace import tiny_config, tiny_workspace
 
@@ -97,9 +98,13 @@ def test_a_machine_lost_while_it_writes_a_checkpoint_shrinks_the_run_and_a_new_o
     reference = _prepared(tmp_path / "reference", max_epochs=30)
     train.run(reference, Workspace(reference.workspace), lambda event: None)
     with joined(ray_cluster, 2) as machines:
-        replacement = _Replacement(machines, tmp_path / "faults" / "attempts")
         faults = [Fault(rank=1, step=6, moment="checkpoint", lost="machine")]
-        attempts = train_with_faults(config, faults, replacement, seconds_per_step=0.5)
+        with ThreadPoolExecutor(1) as pool:
+            training = pool.submit(train_with_faults, config, faults, lambda event: None, seconds_per_step=0.5)
+            started = tmp_path / "faults" / "attempts"
+            wait_until(lambda: training.done() or (started.exists() and started.read_text().endswith("\n1\n")))
+            machines.add()
+            attempts = training.result()
     assert happened(config) == ["rank 1 step 6 checkpoint machine"]
     assert attempts[:2] == [2, 1]
     assert attempts[-1] == 2
@@ -109,18 +114,6 @@ def test_a_machine_lost_while_it_writes_a_checkpoint_shrinks_the_run_and_a_new_o
     for entry, wanted in zip(history, expected_history, strict=True):
         assert entry["loss"] == pytest.approx(wanted["loss"], abs=1e-4)
         assert entry["validation"] == pytest.approx(wanted["validation"], abs=1e-4)
-
-
-class _Replacement:
-    """A listener that adds a machine once training goes on without the lost one."""
-
-    def __init__(self, machines: Machines, attempts: Path) -> None:
-        self._machines, self._attempts, self._came = machines, attempts, False
-
-    def __call__(self, event: Event) -> None:
-        if event.kind == "progress" and not self._came and self._attempts.read_text().split()[-1] == "1":
-            self._came = True
-            self._machines.add()
 
 
 def test_a_lost_machine_is_waited_for_and_then_told(
