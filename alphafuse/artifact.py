@@ -25,6 +25,8 @@ from alphafuse.errors import WorkspaceError
 from alphafuse.parquet import NOT_READABLE, iterate_parquet, read_parquet, take_rows
 from alphafuse.storage import TEMPORARY_SUFFIX, Folder
 
+FORMAT_VERSION = 1
+"""Of what lies in a workspace; rises when an older program could not read it."""
 MANIFEST = "manifest.json"
 RECORD_SUFFIX = ".record.json"
 
@@ -59,7 +61,7 @@ class Manifest:
     files: list[FileRecord]
     details: dict[str, Any]
     created: str
-    format_version: int = 1
+    format_version: int = FORMAT_VERSION
 
     @property
     def rows(self) -> int:
@@ -75,10 +77,19 @@ class Artifact:
         self.stage = stage
 
     def manifest(self) -> Manifest | None:
-        """The manifest, or None where the artefact is not committed."""
+        """The manifest, or None where the artefact is not committed.
+
+        Raises:
+            WorkspaceError: a newer program wrote it.
+        """
         if not self.folder.exists(MANIFEST):
             return None
         content = json.loads(self.folder.read_bytes(MANIFEST))
+        if content["format_version"] > FORMAT_VERSION:
+            raise WorkspaceError(
+                f"{self.folder.uri} has format {content['format_version']}, this version of alphafuse reads up to "
+                f"{FORMAT_VERSION}: run a newer one"
+            )
         content["files"] = [FileRecord(**file) for file in content["files"]]
         return Manifest(**content)
 

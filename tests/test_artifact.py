@@ -223,3 +223,12 @@ def test_a_flipped_bit_is_met_by_whoever_reads_the_page(tmp_path: Path, monkeypa
             WorkspaceError, match=r"part-0\.parquet cannot be used.*(CRC|checksum).*verify CONFIG --repair"
         ):
             read()
+
+
+def test_what_a_newer_program_wrote_is_not_read(tmp_path: Path) -> None:
+    artifact = Workspace(str(tmp_path)).artifact("catalog")
+    artifact.commit(INPUTS)
+    path = tmp_path / "catalog" / "manifest.json"
+    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(WorkspaceError, match=r"catalog has format 2, this version of alphafuse reads up to 1: run a new"):
+        artifact.require()
