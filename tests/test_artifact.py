@@ -230,5 +230,7 @@ def test_what_a_newer_program_wrote_is_not_read(tmp_path: Path) -> None:
     artifact.commit(INPUTS)
     path = tmp_path / "catalog" / "manifest.json"
     path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
-    with pytest.raises(WorkspaceError, match=r"catalog has format 2, this version of alphafuse reads up to 1: run a new"):
+    with pytest.raises(
+        WorkspaceError, match=r"catalog has format 2, this version of alphafuse reads up to 1: run a new"
+    ):
         artifact.require()

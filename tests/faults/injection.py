@@ -44,15 +44,23 @@ class Fault:
 
 
 def train_with_faults(
-    config: Config, faults: list[Fault], listen: Listener, seconds_per_step: float = 0.0
+    config: Config,
+    faults: list[Fault],
+    listen: Listener,
+    seconds_per_step: float = 0.0,
+    alone_until: int = sys.maxsize,
 ) -> list[int]:
-    """The stage `train` on a workspace that is prepared; returns the number of ranks of each attempt."""
+    """The stage `train` on a workspace that is prepared; returns the number of ranks of each attempt.
+
+    Args:
+        alone_until: a rank that is alone waits before this step for others to come.
+    """
     workspace = Workspace(config.workspace)
     folder = Path(config.workspace) / "faults"
     folder.mkdir(exist_ok=True)
     inputs = train.training_inputs(config, workspace)
     arguments = {"config": config, "workspace": workspace, "inputs": inputs, "faults": faults, "folder": folder}
-    arguments["seconds_per_step"] = seconds_per_step
+    arguments |= {"seconds_per_step": seconds_per_step, "alone_until": alone_until}
     run_workers("train", _train_on_worker, config.train, arguments, listen, resumes=True)
     return [int(line) for line in (folder / "attempts").read_text().split()]
 
@@ -63,7 +71,13 @@ def happened(config: Config) -> list[str]:
 
 
 def _train_on_worker(
-    *, faults: list[Fault], folder: Path, seconds_per_step: float, communicator: Communicator, **rest: Any
+    *,
+    faults: list[Fault],
+    folder: Path,
+    seconds_per_step: float,
+    alone_until: int,
+    communicator: Communicator,
+    **rest: Any,
 ) -> Any:
     if communicator.rank == 0:
         with (folder / "attempts").open("a") as file:
@@ -73,6 +87,8 @@ def _train_on_worker(
 
     def training_step(self: Trainer, batches: Any) -> Any:
         time.sleep(seconds_per_step)
+        while communicator.world_size == 1 and self.progress.step >= alone_until:
+            time.sleep(0.1)
         for fault in own:
             if fault.moment == "step" and fault.step == self.progress.step:
                 _meet(fault, folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SIZES = ["--items", "2000", "--users", "600", "--epochs", "4"]
+SIZES = ["--items", "500", "--users", "400", "--epochs", "4"]
 TIMEOUT_SECONDS = 1500
 
 
@@ -17,7 +17,18 @@ TIMEOUT_SECONDS = 1500
 @pytest.mark.timeout(TIMEOUT_SECONDS + 60)
 def test_a_minute_of_chaos_changes_nothing(tmp_path: Path) -> None:
     result = tmp_path / "chaos.json"
-    command = [sys.executable, "-m", "benchmarks.chaos", "--minutes", "1", "--every", "12", *SIZES, "--json", str(result)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.chaos",
+        "--minutes",
+        "1",
+        "--every",
+        "12",
+        *SIZES,
+        "--json",
+        str(result),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     undisturbed, *rounds, total = json.loads(result.read_text())["rows"]

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import time
+from typing import Any
+
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.train import WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
+from alphafuse.config import TrainConfig
 from alphafuse.errors import DataError, ResourceError
+from alphafuse.events import Event
+from jobs import elasticity, worker_group
 from jobs.worker_group import _reason_to_restart
 
 
@@ -42,3 +49,49 @@ def test_what_no_restart_cures_is_raised_at_once() -> None:
     failure = WorkerGroupError("failed", {0: _health_check(ActorDiedError()), 1: wrapped})
     with pytest.raises(DataError, match="column item is missing"):
         _reason_to_restart("train", failure, last=False)
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize(("got_to", "attempts"), [([2, 4, 6, None], 4), ([2, 2], 2), ([3, 5, 4], 3)])
+def test_only_deaths_without_progress_count(
+    monkeypatch: pytest.MonkeyPatch, got_to: list[int | None], attempts: int
+) -> None:
+    """With one restart allowed; an attempt that begins behind the farthest one must get farther than that."""
+    started: list[int] = []
+
+    def fit(settings: dict[str, Any], config: TrainConfig, resumes: bool) -> str:
+        done = got_to[len(started)]
+        started.append(len(started))
+        if done is None:
+            return "finished"
+        settings["events"].put(Event("train", "progress", {"done": done}))
+        deadline = time.monotonic() + 60
+        while not any(event.values.get("done") == done for event in heard[-1:]) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        raise WorkerGroupError("failed", {0: _health_check(ActorDiedError())})
+
+    heard: list[Event] = []
+    monkeypatch.setattr(worker_group, "_fit", fit)
+    config = TrainConfig(max_restarts=1)
+    if attempts == 4:
+        assert worker_group.run_workers("train", lambda: None, config, {}, heard.append) == "finished"
+    else:
+        with pytest.raises(ResourceError, match="died again and again"):
+            worker_group.run_workers("train", lambda: None, config, {}, heard.append)
+    assert len(started) == attempts
+
+
+@pytest.mark.parametrize(("workers", "fewest"), [(4, None), (4, 4), (4, 2)])
+def test_what_ray_train_is_asked_for(workers: int, fewest: int | None) -> None:
+    config = TrainConfig(workers=workers, min_workers=fewest, cpus_per_worker=2)
+    for resumes, seconds in ((True, elasticity.RESIZE_SECONDS), (False, math.inf)):
+        asked = elasticity.scaling(config, resumes)
+        assert asked.num_workers == ((2, 4) if fewest == 2 else 4)
+        assert asked.resources_per_worker == {"CPU": 2}
+        assert asked.elastic_resize_monitor_interval_s == seconds
+
+
+def test_no_more_ranks_can_be_needed_than_there_are() -> None:
+    with pytest.raises(ValueError, match=r"min_workers \(3\) must not exceed workers \(2\)"):
+        TrainConfig(workers=2, min_workers=3)
