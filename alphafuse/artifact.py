@@ -256,10 +256,14 @@ class Artifact:
         file = next((file for file in self.require().files if file.name == name), None)
         if file is None:
             raise self.damaged(name, "the manifest does not name it")
-        with self._readable(name):
-            content = self.folder.read_bytes(name)
+        return self.read_committed(file)
+
+    def read_committed(self, file: FileRecord) -> bytes:
+        """As `read_file`, for a file of the manifest."""
+        with self._readable(file.name):
+            content = self.folder.read_bytes(file.name)
         if hashlib.sha256(content).hexdigest() != file.sha256:
-            raise self.damaged(name, "its checksum differs from the manifest's")
+            raise self.damaged(file.name, "its checksum differs from the manifest's")
         return content
 
     def verify(self) -> None:
@@ -269,7 +273,7 @@ class Artifact:
             WorkspaceError: a file is missing or differs from what was committed.
         """
         for file in self.require().files:
-            self.read_file(file.name)
+            self.read_committed(file)
 
     def repair(self) -> list[str]:
         """Delete the committed files that are missing or differ from what was committed, and with them the manifest:
@@ -278,15 +282,15 @@ class Artifact:
         Returns:
             Names of the files.
         """
-        damaged = [file.name for file in self.require().files if not self.is_whole(file.name)]
+        damaged = [file.name for file in self.require().files if not self.is_whole(file)]
         if damaged:
             self.folder.delete_files([MANIFEST, *(name + RECORD_SUFFIX for name in damaged), *damaged])
         return damaged
 
-    def is_whole(self, name: str) -> bool:
-        """Whether a committed file is there, and as it was committed."""
+    def is_whole(self, file: FileRecord) -> bool:
+        """Whether a file of the manifest is there, and as it was committed."""
         try:
-            self.read_file(name)
+            self.read_committed(file)
         except WorkspaceError:
             return False
         return True
@@ -306,9 +310,9 @@ class Artifact:
         files = sorted(self.committed_files(wanted).values(), key=lambda file: (file.first_row, file.name))
         if rows is not None:
             self._require_rows([file for file in files if file.rows], rows)
-        self.folder.delete_files(
-            name for name in self.folder.names() if name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)
-        )  # of writers that were killed
+        names = self.folder.names()
+        killed = [name for name in names if name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)]
+        self.folder.delete_files(killed)  # what writers left that were killed
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         manifest = Manifest(self.name, wanted, dict(inputs), files, dict(details or {}), created)
         content = json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False)

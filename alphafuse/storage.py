@@ -12,7 +12,7 @@ import importlib.util
 import os
 import posixpath
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
@@ -159,7 +159,7 @@ class Folder:
             raise
 
     @retried
-    def delete_files(self, names: Iterable[str]) -> None:
+    def delete_files(self, names: Sequence[str]) -> None:
         """Remove files directly inside; those that are not there are no error."""
         filesystem, path = self.open()
         for name in names:

@@ -51,7 +51,7 @@ class Checkpoints:
             if not self.at(step).is_committed(self._inputs):
                 continue
             manifest = self.at(step).require()
-            found = [file for other in {step, *needs(manifest.details)} for file in self._damaged_files(other)]
+            found = [file for other in sorted({step, *needs(manifest.details)}) for file in self._damaged_files(other)]
             if not found:
                 return manifest, damaged
             damaged += found
@@ -101,7 +101,7 @@ class Checkpoints:
         artifact, ranks = self.at(step), self._communicator.world_size
         manifest = artifact.manifest()
         files = [] if manifest is None else manifest.files
-        own = [file.name for file in files[self._communicator.rank :: ranks] if not artifact.is_whole(file.name)]
+        own = [file.name for file in files[self._communicator.rank :: ranks] if not artifact.is_whole(file)]
         found = [f"{artifact.folder.uri}/{name}" for part in self._communicator.gather_objects(own) for name in part]
         return found if manifest is not None else [artifact.folder.uri]
 
@@ -128,7 +128,7 @@ def read_table_rows(artifact: Artifact, name: str, table: ItemTable) -> torch.Te
         low, high = max(first, file.first_row), min(stop, file.first_row + file.rows)
         if low < high:
             try:
-                rows = safetensors.torch.load(artifact.read_file(file.name))[name]
+                rows = safetensors.torch.load(artifact.read_committed(file))[name]
             except (safetensors.SafetensorError, KeyError) as error:
                 raise artifact.damaged(file.name, error) from error
             result[low - first : high - first] = rows[low - file.first_row : high - file.first_row]
