@@ -22,7 +22,7 @@ from alphafuse.matrices import read_rows
 from alphafuse.workspace import Workspace
 from jobs.embed import embed
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
 
 TEXTS = [f"text {number}" for number in range(300)]
 SHARD_ROWS = 40

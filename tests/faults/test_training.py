@@ -29,7 +29,7 @@ from alphafuse.workspace import Workspace
 from jobs import elasticity, train
 
 ray.cloudpickle.register_pickle_by_value(injection)  # the workers cannot import what lies among the tests
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
 
 SETTINGS: dict[str, Any] = {"workers": 2, "checkpoint_steps": 2, "max_epochs": 3}
 STEPS_PER_EPOCH = 3
