@@ -12,7 +12,9 @@ from typing import Annotated
 
 import typer
 
+from cluster import cluster_cli
 from cluster.arguments import ConfigFile, Overrides, reported, settings
+from cluster.credentials import show_token_to_clusters
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +24,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Look at a configuration without running it.")
 app.add_typer(config_app, name="config")
+cluster_cli.register(app)
 
 RedoFlag = Annotated[bool, typer.Option("--redo", help="Delete what this stage and later ones have made first.")]
 
@@ -38,6 +41,7 @@ STAGE_HELP = {
 
 def main() -> None:
     """Entry point of the console script."""
+    show_token_to_clusters()
     app()
 
 

@@ -73,6 +73,13 @@ def ensure_token() -> str:
     return token
 
 
+def show_token_to_clusters() -> None:
+    """Have Ray show the token, where there is one, to the clusters that this process connects to; before Ray is
+    imported, which reads the mode then."""
+    if MODE_VARIABLE not in os.environ and (TOKEN_VARIABLE in os.environ or token_file().exists()):
+        os.environ[MODE_VARIABLE] = "token"
+
+
 def headers(token: str | None) -> dict[str, str]:
     """HTTP headers that show the token."""
     return {} if token is None else {"Authorization": f"Bearer {token}"}

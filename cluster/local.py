@@ -7,6 +7,7 @@ all that it has started, and can be killed alone. Which they are is kept in a fi
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -29,7 +30,8 @@ from cluster.credentials import MODE_VARIABLE, ensure_token, headers
 
 DASHBOARD_PORT = 8265
 START_SECONDS = 300.0
-"""How long the cluster may take until all nodes are there: a busy machine takes minutes."""
+"""How long a node may take until it is there: a busy machine takes minutes."""
+START_ATTEMPTS = 4
 STOP_SECONDS = 60.0
 """After SIGTERM; Ray itself gives running work 30 seconds."""
 OBJECT_STORE_SHARE = 0.3
@@ -76,8 +78,8 @@ def up(workers: int, cpus_per_node: int) -> LocalCluster:
     existing = running()
     if existing is not None:
         raise ClusterError(f"a local cluster runs already, {existing.dashboard}; stop it with `alphafuse local down`")
-    folder = _state_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    down()  # what is left of one whose head was lost
+    _state_folder().mkdir(parents=True, exist_ok=True)
     temp_folder = tempfile.mkdtemp(prefix="alphafuse-", dir="/tmp")  # paths of sockets must be short
     token = ensure_token()
     port, client_port = _free_port(), _free_port()
@@ -90,49 +92,69 @@ def up(workers: int, cpus_per_node: int) -> LocalCluster:
     worker = [f"--address={cluster.address}", f"--num-cpus={cpus_per_node}"]
     store = max(MIN_OBJECT_STORE, int(psutil.virtual_memory().available * OBJECT_STORE_SHARE / (workers + 1)))
     try:
-        cluster = _with_node(cluster, "head", head, store)
-        _wait("the head", cluster, lambda: _answers(cluster.dashboard, token))
+        cluster = _with_node(cluster, "head", head, store, lambda: _answers(cluster.dashboard, token))
         for number in range(1, workers + 1):
-            cluster = _with_node(cluster, f"worker-{number}", worker, store)
-        _wait("all nodes", cluster, lambda: _nodes_alive(cluster.dashboard, token) > workers)
+            ready = functools.partial(_are_alive, cluster.dashboard, token, number + 1)
+            cluster = _with_node(cluster, f"worker-{number}", worker, store, ready)
     except BaseException:
-        _stop(cluster)
+        _stop(_started() or cluster)
         raise
     return cluster
 
 
 def running() -> LocalCluster | None:
     """The cluster that `up` has started, if its head still runs."""
-    try:
-        state = json.loads(_state_file().read_text())
-    except FileNotFoundError:
-        return None
-    cluster = LocalCluster(**{**state, "nodes": tuple(Node(**node) for node in state["nodes"])})
-    return cluster if cluster.nodes and cluster.nodes[0].process() is not None else None
+    cluster = _started()
+    return None if cluster is None or cluster.nodes[0].process() is None else cluster
 
 
 def down() -> LocalCluster | None:
     """Stop the cluster, and everything that runs on it; returns what was stopped, None where there was none."""
-    cluster = running()
+    cluster = _started()
     if cluster is not None:
         _stop(cluster)
     return cluster
 
 
-def _with_node(cluster: LocalCluster, name: str, arguments: Sequence[str], object_store: int) -> LocalCluster:
-    """Start one more node and write down that it runs, so that `down` finds it whatever happens to this process."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
-    command += [*arguments, "--num-gpus=0", f"--object-store-memory={object_store}"]
+def _started() -> LocalCluster | None:
+    """The cluster that was started and not stopped since, whatever has become of it."""
+    try:
+        state = json.loads(_state_file().read_text())
+    except FileNotFoundError:
+        return None
+    return LocalCluster(**{**state, "nodes": tuple(Node(**node) for node in state["nodes"])})
+
+
+def _with_node(
+    cluster: LocalCluster, name: str, arguments: Sequence[str], object_store: int, ready: Callable[[], bool]
+) -> LocalCluster:
+    """Start one more node and wait until it is ready. Ray gives a node half a minute, which a busy machine may miss:
+    one that ends while it starts is started again.
+
+    Raises:
+        ClusterError: it ended again and again, or time is up.
+    """
+    for _ in range(START_ATTEMPTS):
+        with_node = _start(cluster, name, [*arguments, "--num-gpus=0", f"--object-store-memory={object_store}"])
+        if _wait(with_node, ready):
+            return with_node
+    log = _state_folder() / f"{name}.log"
+    last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+    raise ClusterError(f"the node {name} of the local cluster ended {START_ATTEMPTS} times ({log}):\n{last}")
+
+
+def _start(cluster: LocalCluster, name: str, arguments: Sequence[str]) -> LocalCluster:
+    """Start a node and write down that it runs, so that `down` finds it whatever happens to this process."""
     # Port 0 is a free one: by default all nodes of a machine would want the same.
-    command += ["--dashboard-agent-listen-port=0", "--disable-usage-stats"]
+    ports = ["--dashboard-agent-listen-port=0", "--disable-usage-stats"]
     with open(_state_folder() / f"{name}.log", "wb") as log:
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *arguments, *ports],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**_clean_environment(), MODE_VARIABLE: "token"},
+            env=_environment(),
         )
     node = Node(name, process.pid, psutil.Process(process.pid).create_time())
     cluster = dataclasses.replace(cluster, nodes=(*cluster.nodes, node))
@@ -140,27 +162,28 @@ def _with_node(cluster: LocalCluster, name: str, arguments: Sequence[str], objec
     return cluster
 
 
-def _clean_environment() -> dict[str, str]:
-    """The environment without the address of another cluster."""
-    return {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")}
-
-
-def _wait(what: str, cluster: LocalCluster, condition: Callable[[], bool]) -> None:
-    """Until the condition holds.
+def _wait(cluster: LocalCluster, ready: Callable[[], bool]) -> bool:
+    """Until the latest node is ready; False if it has ended instead.
 
     Raises:
-        ClusterError: a node has ended, or time is up.
+        ClusterError: time is up.
     """
+    node = cluster.nodes[-1]
     deadline = time.monotonic() + START_SECONDS
-    while not condition():
-        for node in cluster.nodes:
-            if node.process() is None:
-                log = _state_folder() / f"{node.name}.log"
-                last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-                raise ClusterError(f"the node {node.name} of the local cluster ended ({log}):\n{last}")
+    while not ready():
+        if node.process() is None:
+            return False
         if time.monotonic() > deadline:
-            raise ClusterError(f"{what} did not start within {START_SECONDS:.0f} s; logs are in {_state_folder()}")
+            raise ClusterError(f"the node {node.name} did not start in {START_SECONDS:.0f} s, see {_state_folder()}")
         time.sleep(0.2)
+    return True
+
+
+def _environment() -> dict[str, str]:
+    """Of a node: without the address of another cluster; `python` is this one, also for jobs."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")}
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
+    return {**kept, "PATH": path, MODE_VARIABLE: "token"}
 
 
 def _answers(url: str, token: str) -> bool:
@@ -170,12 +193,12 @@ def _answers(url: str, token: str) -> bool:
         return False
 
 
-def _nodes_alive(url: str, token: str) -> int:
+def _are_alive(url: str, token: str, wanted: int) -> bool:
     try:
         answer = requests.get(f"{url}/nodes?view=summary", headers=headers(token), timeout=10).json()
-        return sum(node["raylet"].get("state") == "ALIVE" for node in answer["data"]["summary"])
+        return sum(node["raylet"].get("state") == "ALIVE" for node in answer["data"]["summary"]) >= wanted
     except (requests.RequestException, KeyError):  # not all of the answer is there from the beginning
-        return 0
+        return False
 
 
 def _stop(cluster: LocalCluster) -> None:

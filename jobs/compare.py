@@ -73,7 +73,10 @@ def side_by_side(runs: Sequence[Run], parallel: int) -> int:
     A run whose workers alone are too many takes no place: it fails at once.
     """
     trainings = [run.config.train for run in runs]
-    fitting = [room(train.cpus_per_worker, train.gpus_per_worker) // train.workers for train in trainings]
+    fitting = [
+        room(train.cpus_per_worker, train.gpus_per_worker, train.pool, grown=True) // train.workers
+        for train in trainings
+    ]
     return min([parallel, *(number for number in fitting if number)])
 
 

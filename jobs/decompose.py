@@ -33,7 +33,7 @@ from alphafuse.nullspace.moments import Moments
 from alphafuse.nullspace.randomized import num_passes, randomized_eigen
 from alphafuse.workspace import Workspace
 from jobs import decompose_tasks as tasks
-from jobs.placement import require_places
+from jobs.placement import on_pool, require_places
 from jobs.tasks import in_order, result
 
 STAGE = "decompose"
@@ -64,7 +64,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     if features_artifact.is_committed(feature_inputs) and nullspace_done:
         return
 
-    require_places(STAGE, config.decompose.workers, config.decompose.cpus_per_worker)
+    require_places(STAGE, config.decompose.workers, config.decompose.cpus_per_worker, pool=config.decompose.pool)
     passes = 0 if nullspace_done else 1 if method == "gram" else num_passes(config.decompose.power_passes)
     progress = _Progress(listen, num_rows * (passes + 1))
     if not nullspace_done:
@@ -218,7 +218,7 @@ def _method(config: Config, workspace: Workspace, num_rows: int, dim: int, num_s
 
 def _inputs(config: Config, workspace: Workspace, method: str) -> dict[str, Any]:
     """What the null space is made from. The settings of the randomized method count only where it is used."""
-    unused = {"workers", "cpus_per_worker", "method"}
+    unused = {"workers", "cpus_per_worker", "pool", "method"}
     if method == "gram":
         unused |= {"power_passes", "oversampling"}
     inputs: dict[str, Any] = {
@@ -235,7 +235,8 @@ def _inputs(config: Config, workspace: Workspace, method: str) -> dict[str, Any]
 
 
 def _task(function: Any, config: Config) -> Callable[..., ray.ObjectRef]:
-    return function.options(num_cpus=config.decompose.cpus_per_worker).remote
+    resources = on_pool(config.decompose.pool)
+    return function.options(num_cpus=config.decompose.cpus_per_worker, resources=resources).remote
 
 
 def _threads(config: Config) -> int:

@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from alphafuse.config import TrainConfig
 from alphafuse.events import Event, Listener
-from jobs.placement import require_places, room
+from jobs.placement import on_pool, require_places, room
 
 RESIZE_SECONDS = 60.0
 """How often a group with fewer ranks than asked for looks for room: growing costs what it did since its checkpoint."""
@@ -32,7 +32,7 @@ def scaling(config: TrainConfig, resumes: bool) -> ScalingConfig:
     Args:
         resumes: whether a running group may be stopped for a larger one, since what it has done is kept.
     """
-    per_worker = {"CPU": config.cpus_per_worker}
+    per_worker = {"CPU": config.cpus_per_worker, **on_pool(config.pool)}
     if config.gpus_per_worker:
         per_worker["GPU"] = config.gpus_per_worker
     elastic = config.fewest_workers < config.workers
@@ -44,6 +44,15 @@ def scaling(config: TrainConfig, resumes: bool) -> ScalingConfig:
     )
 
 
+def require_fewest(config: TrainConfig) -> None:
+    """Check that the fewest ranks that may be fit on the machines that the cluster has or may add.
+
+    Raises:
+        ResourceError: they do not.
+    """
+    require_places("train", config.fewest_workers, config.cpus_per_worker, config.gpus_per_worker, config.pool)
+
+
 def await_places(stage: str, config: TrainConfig, listen: Listener) -> None:
     """Wait until there is room for the fewest ranks that may be: after a death, a lost machine may be replaced.
 
@@ -52,13 +61,14 @@ def await_places(stage: str, config: TrainConfig, listen: Listener) -> None:
     """
     _await_answers()
     wanted, deadline = config.fewest_workers, time.monotonic() + REPLACEMENT_SECONDS
-    places = room(config.cpus_per_worker, config.gpus_per_worker)
+    places = room(config.cpus_per_worker, config.gpus_per_worker, config.pool, grown=True)
     if places < wanted:
         message = f"the machines that are left have room for {places} of at least {wanted} workers; waiting for others"
         listen(Event(stage, "warning", {"message": message}))
-    while room(config.cpus_per_worker, config.gpus_per_worker) < wanted and time.monotonic() < deadline:
+    while places < wanted and time.monotonic() < deadline:
         time.sleep(1)
-    require_places("train", wanted, config.cpus_per_worker, config.gpus_per_worker)
+        places = room(config.cpus_per_worker, config.gpus_per_worker, config.pool, grown=True)
+    require_fewest(config)
 
 
 def tell_ray_train_of_machines() -> None:

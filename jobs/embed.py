@@ -31,7 +31,7 @@ from alphafuse.storage import resolve
 from alphafuse.workspace import Workspace
 from jobs.embed_engines import embed_on_engines, num_engines
 from jobs.embed_precomputed import bring_in_files, find_files
-from jobs.placement import require_places
+from jobs.placement import SLIVER, on_pool, require_places, task_slots
 from jobs.tasks import in_order, result
 
 
@@ -121,10 +121,12 @@ def _bring_in_vectors(
 
 def _encoder_of_the_workers(config: EmbedConfig) -> tuple[TextEncoder, Mapping[str, Any]]:
     """The encoder and its identity, made where the engines run: another machine may lack the engine or the model."""
-    require_places("embed", config.workers, config.cpus_per_worker, config.gpus_per_worker)
+    require_places("embed", config.workers, config.cpus_per_worker, config.gpus_per_worker, config.pool)
     # A relative folder is meant from here: a worker may have another current folder.
     model = os.path.abspath(config.model) if os.path.isdir(config.model) else config.model
-    task = _make_encoder.options(num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker)
+    # It reads the model's files and computes nothing: a GPU itself is left to others.
+    beside = SLIVER if config.gpus_per_worker else 0
+    task = _make_encoder.options(num_cpus=config.cpus_per_worker, num_gpus=beside, resources=on_pool(config.pool))
     return result(task.remote(config.model_copy(update={"model": model})))
 
 
@@ -169,7 +171,7 @@ def _assemble(
     if not shards:
         return
     dim = next(iter(store.known_vectors().values())).details["dim"]
-    slots = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    slots = task_slots("embed")
     ends = np.cumsum([shard.rows for shard in shards])
 
     def submit(number: int) -> ray.ObjectRef:

@@ -26,7 +26,7 @@ from alphafuse.errors import AlphafuseError, ResourceError
 from alphafuse.language.encoder import EMPTY, TextEncoder, encode_texts, failures_by_category
 from alphafuse.language.plan import Batch
 from alphafuse.language.store import EmbeddingStore
-from jobs.placement import require_places
+from jobs.placement import on_pool, require_places
 
 # A batch that takes its engine down this often and once more ends the job.
 _BATCH_RETRIES = 3
@@ -69,7 +69,7 @@ def embed_on_engines(
         ResourceError: no such engines fit on the cluster, or a batch has taken its engine down too often.
         AlphafuseError: as raised by the engine.
     """
-    require_places("embed", config.workers, config.cpus_per_worker, config.gpus_per_worker)
+    require_places("embed", num_engines(config, batches), config.cpus_per_worker, config.gpus_per_worker, config.pool)
     _configure_ray_data()
     rows = [{"file": batch.file, "shard": shards[batch.shard].name, "rows": batch.rows.tobytes()} for batch in batches]
     # Reading asks for no CPU: the engines may have taken all of them.
@@ -87,6 +87,7 @@ def embed_on_engines(
             compute=ray.data.ActorPoolStrategy(size=num_engines(config, batches)),
             num_cpus=config.cpus_per_worker,
             num_gpus=config.gpus_per_worker,
+            resources=on_pool(config.pool),
             max_task_retries=_BATCH_RETRIES,
         )
     for row in _rows(results):

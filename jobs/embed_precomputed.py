@@ -22,6 +22,7 @@ from alphafuse.language.precomputed import (
 )
 from alphafuse.language.store import ITEM_COLUMNS, EmbeddingStore
 from alphafuse.storage import Folder
+from jobs.placement import task_slots
 from jobs.tasks import in_order, result
 
 BUCKET_BYTES = 32 * 2**20
@@ -41,7 +42,7 @@ def bring_in_files(
     Raises:
         DataError: a file is damaged, the vectors have different widths, or an id occurs twice.
     """
-    limit = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    limit = task_slots("embed")
     num_buckets = max(1, -(-sum(source.bytes for source in files.vectors) // BUCKET_BYTES))
     # Among the vectors of texts, which go when the shards are committed: a run that is refused may be repeated.
     scratch = store.vectors.folder / f"buckets-{store.wanted[:16]}-{num_buckets}"

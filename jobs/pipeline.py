@@ -12,6 +12,7 @@ from alphafuse.errors import ConfigError
 from alphafuse.events import Event, Listener
 from alphafuse.workspace import ARTIFACT_STAGES, Workspace
 from jobs.placement import require_shared
+from jobs.preflight import require_room, waiting
 from jobs.runtime import connected
 
 STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
@@ -68,15 +69,13 @@ def run_stages(
 
     Raises:
         ConfigError: `again` is none of the stages.
-        ResourceError: the machines of the cluster cannot all reach the workspace.
+        ResourceError: the machines of the cluster cannot all reach the workspace, or cannot hold a stage.
     """
-    if again is not None:
-        _position(again)
-        if again not in stages:
-            raise ConfigError(f"the stage {again!r} to be redone is none of those to run: {', '.join(stages)}")
+    require_among(stages, again)
     content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     with connected(config.ray):
         require_shared(workspace)
+        require_room(config, workspace, stages, again)
         workspace.folder.write_bytes("config.yaml", content.encode())
         for stage in stages:
             if stage == again:
@@ -89,9 +88,23 @@ def run_stages(
                 listen(event)
 
             listen(Event(stage, "started", {}))
+            if message := waiting(config, workspace, stage):
+                listen(Event(stage, "warning", {"message": message}))
             importlib.import_module(f"jobs.{stage}").run(config, workspace, hear)
             if not finished:
                 listen(Event(stage, "skipped", {}))
+
+
+def require_among(stages: Sequence[str], again: str | None) -> None:
+    """Check that what is to be redone, if anything is, is one of the stages that run.
+
+    Raises:
+        ConfigError: it is none of them, or no stage at all.
+    """
+    if again is not None:
+        _position(again)
+        if again not in stages:
+            raise ConfigError(f"the stage {again!r} to be redone is none of those to run: {', '.join(stages)}")
 
 
 def _position(stage: str) -> int:

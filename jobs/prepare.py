@@ -28,6 +28,7 @@ from alphafuse.events import Event, Listener, Value
 from alphafuse.storage import Folder, resolve
 from alphafuse.workspace import Workspace
 from jobs import prepare_tasks as tasks
+from jobs.placement import on_pool, task_slots
 from jobs.prepare_tasks import Sources, bucket_name
 from jobs.tasks import in_order, result
 
@@ -49,7 +50,8 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
         raise ConfigError("data.split.kind: temporal needs data.interactions.timestamp, the column to cut by")
     # A worker may have another current folder.
     data = config.data.model_copy(update={"folder": resolve(config.data.folder)})
-    sources = result(tasks.find_all.remote(data))
+    task_slots("data", data.pool)
+    sources = result(tasks.find_all.options(resources=on_pool(data.pool)).remote(data))
     split_seed = config.seed if data.split.seed is None else data.split.seed
     stage = _Stage(data, split_seed, workspace, listen)
     catalog = _make_catalog(stage, sources.catalog)
@@ -80,10 +82,14 @@ class _Stage:
     def scratch(self) -> Folder:
         return self.workspace.folder / "scratch"
 
+    def task(self, function: Any) -> Callable[..., ray.ObjectRef]:
+        """A task, on the machines that the configuration wants it on."""
+        return function.options(resources=on_pool(self.data.pool)).remote
+
     def do(self, unit: str, submit: Callable[[Any], ray.ObjectRef], arguments: Sequence[Any]) -> list[Any]:
         """The results of one task per argument, in their order, with a progress event after each."""
         self.worked = True
-        limit = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        limit = task_slots("data", self.data.pool)
         results = []
         for value in in_order(submit, arguments, limit):
             results.append(value)
@@ -93,7 +99,7 @@ class _Stage:
     @cached_property
     def cold_items(self) -> ray.ObjectRef:
         """Which items are held out of training (see `find_cold_items`)."""
-        return tasks.find_cold_items.remote(self.workspace.artifact("catalog"), self.data.split, self.seed)
+        return self.task(tasks.find_cold_items)(self.workspace.artifact("catalog"), self.data.split, self.seed)
 
     def warn(self, messages: Iterable[str]) -> None:
         for message in messages:
@@ -114,7 +120,7 @@ def _make_catalog(stage: _Stage, sources: list[Source]) -> dict[str, Any]:
     scratch = stage.scratch / f"catalog-{wanted[:16]}-{num_buckets}"
     partitions = stage.do(
         "catalog files",
-        lambda number: tasks.partition_catalog.remote(config, sources[number], scratch, number, num_buckets),
+        lambda number: stage.task(tasks.partition_catalog)(config, sources[number], scratch, number, num_buckets),
         range(len(sources)),
     )
     read = _sum(partitions)
@@ -125,7 +131,9 @@ def _make_catalog(stage: _Stage, sources: list[Source]) -> dict[str, Any]:
         )
     runs = [name for partition in partitions for name in partition["runs"]]
     buckets = stage.do(
-        "catalog buckets", lambda number: tasks.sort_catalog_bucket.remote(scratch, runs, number), range(num_buckets)
+        "catalog buckets",
+        lambda number: stage.task(tasks.sort_catalog_bucket)(scratch, runs, number),
+        range(num_buckets),
     )
     num_items = sum(bucket["rows"] for bucket in buckets)
     parts = [(bucket_name(number), bucket["rows"]) for number, bucket in enumerate(buckets)]
@@ -133,7 +141,7 @@ def _make_catalog(stage: _Stage, sources: list[Source]) -> dict[str, Any]:
     starts = {_shard_name(number): start for number, start in enumerate(range(0, num_items, shard_rows))}
     stage.do(
         "catalog shards",
-        lambda name: tasks.write_catalog_shard.remote(
+        lambda name: stage.task(tasks.write_catalog_shard)(
             artifact, name, wanted, scratch, parts, starts[name], min(starts[name] + shard_rows, num_items)
         ),
         [name for name in starts if name not in committed],
@@ -160,11 +168,13 @@ def _make_sequences(stage: _Stage, sources: Sources) -> dict[str, Any]:
         return artifact.require().details
     wanted, num_buckets = fingerprint(inputs), _num_buckets(sources.interactions)
     scratch = stage.scratch / f"sequences-{wanted[:16]}-{num_buckets}"
-    parts: Any = tasks.read_user_parts.remote(sources.split) if split.kind == "file" else None
+    parts: Any = stage.task(tasks.read_user_parts)(sources.split) if split.kind == "file" else None
     counts, users = _group(stage, sources.interactions, parts, scratch, num_buckets)
 
     cold = stage.cold_items
-    cuts = tasks.find_cuts.remote(scratch, [bucket_name(number) for number in range(num_buckets)], split, stage.seed)
+    cuts = stage.task(tasks.find_cuts)(
+        scratch, [bucket_name(number) for number in range(num_buckets)], split, stage.seed
+    )
     first_rows = np.cumsum([0, *users]).tolist()
     plans = [
         ShardPlan(bucket_name(bucket), _shard_name(bucket), first_rows[bucket])
@@ -173,7 +183,7 @@ def _make_sequences(stage: _Stage, sources: Sources) -> dict[str, Any]:
     committed = artifact.committed_files(wanted)
     stage.do(
         "user shards",
-        lambda plan: tasks.write_sequences_shard.remote(
+        lambda plan: stage.task(tasks.write_sequences_shard)(
             artifact, wanted, scratch, plan, split, stage.seed, cuts, parts, cold
         ),
         [plan for plan in plans if plan.name not in committed],
@@ -199,10 +209,10 @@ def _group(
 ) -> tuple[dict[str, Any], list[int]]:
     """Group the log by user into the buckets; returns what was counted and the users of each bucket."""
     config = stage.data.interactions
-    item_hashes = tasks.load_item_hashes.remote(stage.workspace.artifact("catalog"))
+    item_hashes = stage.task(tasks.load_item_hashes)(stage.workspace.artifact("catalog"))
     partitions = stage.do(
         "log files",
-        lambda number: tasks.partition_interactions.remote(
+        lambda number: stage.task(tasks.partition_interactions)(
             config, sources[number], item_hashes, scratch, number, num_buckets
         ),
         range(len(sources)),
@@ -214,10 +224,12 @@ def _group(
     runs = [name for partition in partitions for name in partition["runs"]]
     users = []
     if runs:
-        listed = {} if parts is None else result(tasks.count_users.remote(parts))
+        listed = {} if parts is None else result(stage.task(tasks.count_users)(parts))
         buckets = stage.do(
             "user buckets",
-            lambda bucket: tasks.group_users.remote(scratch, runs, bucket, stage.data.min_user_interactions, parts),
+            lambda bucket: stage.task(tasks.group_users)(
+                scratch, runs, bucket, stage.data.min_user_interactions, parts
+            ),
             range(num_buckets),
         )
         users = [bucket["rows"] for bucket in buckets]
@@ -237,8 +249,8 @@ def _make_popularity(stage: _Stage, num_items: int) -> None:
     if not artifact.is_committed(inputs):
         wanted = fingerprint(inputs)
         cold = stage.cold_items
-        write = tasks.write_popularity
-        (counts,) = stage.do("popularity", lambda _: write.remote(stage.workspace, wanted, num_items, cold), [None])
+        write = stage.task(tasks.write_popularity)
+        (counts,) = stage.do("popularity", lambda _: write(stage.workspace, wanted, num_items, cold), [None])
         artifact.commit(inputs, counts, rows=num_items)
 
 

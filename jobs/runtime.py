@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray.exceptions import AuthenticationError
 
 from alphafuse.config import RayConfig
 from alphafuse.errors import ResourceError
+from jobs.placement import growing
 
 
 @contextmanager
@@ -20,7 +22,8 @@ def connected(config: RayConfig) -> Iterator[None]:
         ResourceError: the cluster at `config.address` does not answer.
     """
     if ray.is_initialized():
-        yield
+        with growing(config.node_groups):
+            yield
         return
     try:
         ray.init(
@@ -31,9 +34,11 @@ def connected(config: RayConfig) -> Iterator[None]:
             logging_level=logging.ERROR,
             configure_logging=False,
         )
-    except (ConnectionError, TimeoutError) as error:
-        raise ResourceError(f"ray.address {config.address!r} does not answer: {error}") from error
+    except (ConnectionError, TimeoutError, AuthenticationError) as error:
+        advice = "Is the cluster up, and is its token in ~/.ray/auth_token (or named by RAY_AUTH_TOKEN_PATH)?"
+        raise ResourceError(f"ray.address {config.address!r} does not answer: {error}. {advice}") from error
     try:
-        yield
+        with growing(config.node_groups):
+            yield
     finally:
         ray.shutdown()

@@ -23,8 +23,9 @@ FOLDER = "shared"
 
 # What changes where and how fast a stage runs, but not what it makes.
 RESOURCE_KEYS = {
-    "embed": {"workers", "cpus_per_worker", "gpus_per_worker", "batch_size", "max_quarantined"},
-    "decompose": {"workers", "cpus_per_worker"},
+    "prepare": {"pool"},
+    "embed": {"workers", "cpus_per_worker", "gpus_per_worker", "pool", "batch_size", "max_quarantined"},
+    "decompose": {"workers", "cpus_per_worker", "pool"},
 }
 
 
@@ -101,6 +102,6 @@ def _make(config: Config, workspace: Workspace, stage: str, listen: Listener) ->
 def _settings(config: Config, stage: str) -> dict[str, Any]:
     """What the stage is made from, beside the stages before it."""
     if stage == "prepare":
-        return config.data.model_dump(mode="json")
+        return config.data.model_dump(mode="json", exclude=RESOURCE_KEYS["prepare"])
     settings = getattr(config, stage).model_dump(mode="json", exclude=RESOURCE_KEYS[stage])
     return settings | {"directions": config.directions, "seed": config.seed} if stage == "decompose" else settings

@@ -19,6 +19,7 @@ from alphafuse.data.synthetic import BLOCK, SyntheticData, num_blocks
 from alphafuse.errors import DataError
 from alphafuse.events import Event, Listener
 from alphafuse.storage import Folder
+from jobs.placement import task_slots
 from jobs.runtime import connected
 from jobs.tasks import in_order
 
@@ -44,7 +45,7 @@ def run(data: SyntheticData, folder: Folder, cluster: RayConfig, listen: Listene
         )
     folder.write_bytes("config.yaml", _config(data, folder).encode())
     with connected(cluster):
-        limit = max(1, int(ray.cluster_resources()["CPU"]))
+        limit = task_slots(STAGE)
         kinds = [("items", data.num_items), ("interactions", data.num_users)]
         blocks = [(kind, block) for kind, total in kinds for block in range(num_blocks(total))]
         reference = ray.put(data)

@@ -20,6 +20,7 @@ RESOURCE_KEYS = {
     "max_restarts",
     "cpus_per_worker",
     "gpus_per_worker",
+    "pool",
     "log_steps",
     "checkpoint_steps",
 }

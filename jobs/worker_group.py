@@ -15,14 +15,14 @@ import ray
 import torch
 from ray.train import ControllerError, FailureConfig, RunConfig, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import TrainConfig
 from alphafuse.errors import AlphafuseError, ResourceError
 from alphafuse.events import Event, Listener
-from jobs.elasticity import await_places, scaling, tell_ray_train_of_machines
+from jobs.elasticity import await_places, require_fewest, scaling, tell_ray_train_of_machines
 from jobs.event_relay import EventRelay
-from jobs.placement import require_places
 
 WRAPPED_AS = ("cause", "health_check_failure", "__cause__")
 """Where Ray's exceptions keep the one that they are about."""
@@ -71,18 +71,24 @@ def run_workers(
     progress = _Progress(listen)
     with EventRelay(progress) as relay:
         settings = {"function": function, "arguments": arguments, "events": relay.queue}
-        require_places("train", config.fewest_workers, config.cpus_per_worker, config.gpus_per_worker)
+        require_fewest(config)
         deaths = 0
         while True:
             before = progress.done
             try:
                 return _fit(settings, config, resumes)
             except (TrainingFailedError, ray.exceptions.RayActorError) as failure:
-                deaths = 1 if progress.done > before else deaths + 1
-                cause = _reason_to_restart(stage, failure, deaths > config.max_restarts)
-            message = f"a worker died ({cause}); starting all again, {deaths} of {config.max_restarts} times"
-            listen(Event(stage, "warning", {"message": message}))
+                if not _found_no_place(failure):
+                    deaths = 1 if progress.done > before else deaths + 1
+                    cause = _reason_to_restart(stage, failure, deaths > config.max_restarts)
+                    again = f"starting all again, {deaths} of {config.max_restarts} times"
+                    listen(Event(stage, "warning", {"message": f"a worker died ({cause}); {again}"}))
             await_places(stage, config, listen)
+
+
+def _found_no_place(failure: Exception) -> bool:
+    """Whether no worker was started, since others hold the machines, or they have yet to come or are just lost."""
+    return isinstance(_failures(failure)[0], WorkerGroupStartupTimeoutError)
 
 
 class _Progress:

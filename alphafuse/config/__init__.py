@@ -23,7 +23,7 @@ from alphafuse.config.language import DecomposeConfig, EmbedConfig
 from alphafuse.config.loading import load_config, parse_config
 from alphafuse.config.model import ModelConfig
 from alphafuse.config.training import DeepSpeedConfig, LossConfig, ScheduleConfig, TrainConfig
-from alphafuse.config.tree import Config, EvaluateConfig, RayConfig, RecommendConfig
+from alphafuse.config.tree import Config, EvaluateConfig, NodeGroupConfig, RayConfig, RecommendConfig
 
 __all__ = [
     "AlignedSection",
@@ -49,6 +49,7 @@ __all__ = [
     "MethodConfig",
     "MoRecConfig",
     "ModelConfig",
+    "NodeGroupConfig",
     "RLMRecContrastiveConfig",
     "RLMRecGenerativeConfig",
     "RayConfig",

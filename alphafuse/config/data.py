@@ -79,5 +79,7 @@ class DataConfig(Section):
     split: SplitConfig = SplitConfig()
     min_user_interactions: Count = 2
     """Users with fewer known interactions are left out (and counted)."""
+    pool: str | None = None
+    """Custom resource of the machines that sources are read on; null: any that have room."""
     shard_rows: Count = 50_000
     """Items per shard of the workspace: the unit of work that is committed or done again."""

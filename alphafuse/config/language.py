@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from alphafuse.config.section import Count, Fraction, NonNegative, Positive, Section
+from alphafuse.config.section import Count, Fraction, NonNegative, Positive, Section, require_whole
 
 
 class EmbedConfig(Section):
@@ -35,6 +35,8 @@ class EmbedConfig(Section):
     cpus_per_worker: NonNegative = 1
     gpus_per_worker: NonNegative = 0
     """GPUs (or a fraction of one) of each engine; 0 runs on the CPU."""
+    pool: str | None = None
+    """Custom resource of the machines that engines run on; null: any that have room."""
     max_quarantined: Fraction = 0.01
     """The job fails when more than this share of the items could not be embedded."""
     precomputed: str | None = None
@@ -47,6 +49,9 @@ class EmbedConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> EmbedConfig:
+        require_whole("gpus_per_worker", self.gpus_per_worker)
+        if self.gpus_per_worker > 1 and self.engine == "sentence_transformers":
+            raise ValueError("gpus_per_worker: an engine of sentence-transformers uses one GPU at most")
         if (self.engine == "precomputed") != (self.precomputed is not None):
             raise ValueError("`precomputed` is needed for engine: precomputed, and for it alone")
         return self
@@ -77,6 +82,8 @@ class DecomposeConfig(Section):
     """Extra directions of the randomized range finder."""
     workers: Count = 2
     cpus_per_worker: Positive = 1
+    pool: str | None = None
+    """Custom resource of the machines that the work is done on; null: any that have room."""
 
     @model_validator(mode="after")
     def _check(self) -> DecomposeConfig:

@@ -13,6 +13,16 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
 
+def require_whole(name: str, amount: float) -> None:
+    """Check a number of GPUs as the scheduler does: a part of one, or whole ones.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if amount > 1 and amount != int(amount):
+        raise ValueError(f"{name} ({amount:g}) must be a whole number, or less than 1 to share a GPU")
+
+
 class Section(BaseModel):
     """Base of all sections: immutable, no unknown keys, attribute docstrings shown as descriptions."""
 

@@ -84,7 +84,10 @@ class TrainConfig(Section):
     """How often in a row, without progress in between, the workers are started again from the latest checkpoint after
     one of them died."""
     cpus_per_worker: Positive = 1
-    gpus_per_worker: NonNegative = 0
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = 0
+    """1 trains on a GPU, 0 on CPUs; a part of one leaves the rest of a GPU to others, for a single worker."""
+    pool: str | None = None
+    """Custom resource of the machines that ranks run on, in training and all later stages; null: any that have room."""
     positions: Literal["all", "last"] = "all"
     """`all`: every position of a window predicts its next item in one causal pass; `last`: one sample per prefix."""
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -125,7 +128,12 @@ class TrainConfig(Section):
     """Steps between reports of the loss."""
 
     @model_validator(mode="after")
-    def _check(self) -> TrainConfig:
+    def _check_ranks(self) -> TrainConfig:
+        if 0 < self.gpus_per_worker < 1 and self.workers > 1:
+            raise ValueError(
+                f"gpus_per_worker ({self.gpus_per_worker:g}): ranks cannot share a GPU, NCCL refuses it; give each "
+                "a whole one, or train with one worker"
+            )
         if self.fewest_workers > self.workers:
             raise ValueError(f"min_workers ({self.min_workers}) must not exceed workers ({self.workers})")
         return self

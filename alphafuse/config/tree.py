@@ -10,7 +10,7 @@ from alphafuse.config.data import DataConfig
 from alphafuse.config.encoders import AlignedSection, AlphaFuseConfig
 from alphafuse.config.language import DecomposeConfig, EmbedConfig
 from alphafuse.config.model import ModelConfig
-from alphafuse.config.section import Count, Fraction, Section
+from alphafuse.config.section import Count, Fraction, NonNegative, Section
 from alphafuse.config.training import TrainConfig
 
 
@@ -44,6 +44,17 @@ class RecommendConfig(Section):
     """Parquet with the column user_id, or with user_id and history (list of item ids); null: every test user."""
 
 
+class NodeGroupConfig(Section):
+    """Machines of one kind that an autoscaling cluster adds when they are needed."""
+
+    max_nodes: Count
+    """How many there may be, those that are there included."""
+    cpus: NonNegative = 0
+    """Of each."""
+    gpus: NonNegative = 0
+    """Of each."""
+
+
 class RayConfig(Section):
     """Where the jobs run."""
 
@@ -51,6 +62,9 @@ class RayConfig(Section):
     """Of an existing cluster ("auto", "host:port", "ray://…"); null: an embedded one on this machine."""
     num_cpus: Count | None = None
     """CPUs of the embedded cluster; null: all of the machine."""
+    node_groups: dict[str, NodeGroupConfig] = Field(default_factory=dict)
+    """What an autoscaling cluster may grow to, by the name of the group, whose machines have a custom resource of this
+    name: a stage that finds no room yet then waits for them. `alphafuse submit --grows FILE` fills this in."""
 
 
 class Config(Section):

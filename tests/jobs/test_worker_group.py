@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
-from ray.train import WorkerGroupError
-from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+from ray.train import ControllerError, WorkerGroupError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
 
 from alphafuse.config import TrainConfig
 from alphafuse.errors import DataError, ResourceError
@@ -95,3 +95,21 @@ def test_what_ray_train_is_asked_for(workers: int, fewest: int | None) -> None:
 def test_no_more_ranks_can_be_needed_than_there_are() -> None:
     with pytest.raises(ValueError, match=r"min_workers \(3\) must not exceed workers \(2\)"):
         TrainConfig(workers=2, min_workers=3)
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("ray_cluster")
+def test_workers_that_find_no_place_yet_have_not_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a cluster that grows by itself, or whose machines others hold for a while."""
+    attempts: list[int] = []
+
+    def fit(*_: Any) -> str:
+        attempts.append(1)
+        if len(attempts) < 5:
+            raise ControllerError(WorkerGroupStartupTimeoutError(num_workers=2))
+        return "finished"
+
+    events: list[Event] = []
+    monkeypatch.setattr(worker_group, "_fit", fit)
+    assert worker_group.run_workers("train", lambda: None, TrainConfig(max_restarts=1), {}, events.append) == "finished"
+    assert events == []

@@ -1,0 +1,43 @@
+"""What runs on the cluster: `python -m cluster.job`, in a folder with the configuration and what is asked for.
+
+Prints what `alphafuse run` prints; this is the log of the job.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+import typer
+
+from cluster.arguments import settings
+
+CONFIG_FILE = "config.yaml"
+REQUEST_FILE = "request.json"
+ENTRYPOINT = "python -m cluster.job"
+
+
+def main() -> None:
+    """Run the stages that the request names."""
+    signal.signal(signal.SIGTERM, _interrupt)  # how Ray stops a job
+    request = json.loads(Path(REQUEST_FILE).read_text(encoding="utf-8"))
+    with settings(Path(CONFIG_FILE), None) as (config, workspace):
+        from cluster.running import print_results, run_and_tell
+
+        print(f"workspace {workspace.folder.uri}", flush=True)
+        run_and_tell(config, workspace, request["stages"], request["again"])
+        print_results(workspace)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except typer.Exit as end:  # there is no command line around it that would
+        sys.exit(end.exit_code)

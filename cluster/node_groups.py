@@ -1,0 +1,62 @@
+"""What a cluster may grow to, read from the file that it was launched from: a configuration of Ray's cluster launcher,
+or a KubeRay manifest with a RayCluster or RayJob.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alphafuse.config import NodeGroupConfig
+from alphafuse.errors import ConfigError
+
+
+def read_node_groups(path: Path) -> dict[str, NodeGroupConfig]:
+    """The node types (launcher) or worker groups (KubeRay) of a file, without the head, by name.
+
+    Raises:
+        ConfigError: the file cannot be read, or launches no cluster that grows.
+    """
+    try:
+        documents = [each for each in yaml.safe_load_all(path.read_text(encoding="utf-8")) if isinstance(each, dict)]
+        groups = {name: group for document in documents for name, group in _groups(document).items()}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read the launch file {path}: {error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"the launch file {path} is not as Ray or KubeRay would read it: {error!r}") from error
+    if not groups:
+        raise ConfigError(
+            f"{path} names no machines that a cluster may add: expected `available_node_types` with `max_workers`, or "
+            "a RayCluster or RayJob with `workerGroupSpecs`"
+        )
+    return groups
+
+
+def _groups(document: dict[str, Any]) -> dict[str, NodeGroupConfig]:
+    if "available_node_types" in document:
+        types = document["available_node_types"]
+        return {
+            name: NodeGroupConfig(
+                max_nodes=node.get("max_workers", document.get("max_workers", 0)),
+                cpus=node["resources"].get("CPU", 0),
+                gpus=node["resources"].get("GPU", 0),
+            )
+            for name, node in types.items()
+            if name != document["head_node_type"]
+        }
+    spec = document.get("spec", {})
+    workers = spec.get("rayClusterSpec", spec).get("workerGroupSpecs", [])
+    return {worker["groupName"]: _worker_group(worker) for worker in workers}
+
+
+def _worker_group(worker: dict[str, Any]) -> NodeGroupConfig:
+    limits = worker["template"]["spec"]["containers"][0]["resources"]["limits"]
+    cpus = str(limits["cpu"])
+    return NodeGroupConfig(
+        max_nodes=worker["maxReplicas"],
+        # In thousandths where it ends in m; a part of a CPU is not counted.
+        cpus=int(cpus.removesuffix("m")) // 1000 if cpus.endswith("m") else int(float(cpus)),
+        gpus=int(limits.get("nvidia.com/gpu", 0)),
+    )

@@ -1,0 +1,97 @@
+"""What a configuration names on this machine, which a cluster of other machines does not see."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from alphafuse.config import Config
+from alphafuse.errors import ClusterError, ConfigError
+from alphafuse.storage import resolve
+
+_CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
+
+
+def absolute(config: Config) -> Config:
+    """The same configuration with this machine's relative paths made absolute: a job runs in another folder.
+
+    `package://…` stays as it is: the file is that of the package on the cluster.
+    """
+    model = os.path.abspath(config.embed.model) if os.path.isdir(config.embed.model) else config.embed.model
+    users = config.recommend.users
+    return config.model_copy(
+        update={
+            "workspace": resolve(config.workspace),
+            "data": config.data.model_copy(update={"folder": resolve(config.data.folder)}),
+            "embed": config.embed.model_copy(update={"model": model}),
+            "recommend": config.recommend.model_copy(update={"users": None if users is None else resolve(users)}),
+        }
+    )
+
+
+def local_paths(config: Config) -> dict[str, str]:
+    """Key → path of everything that a run reads or writes on this machine's own disks.
+
+    Args:
+        config: as of `absolute`.
+    """
+    data, embed = config.data, config.embed
+    in_data_folder = {
+        "data.catalog.path": data.catalog.path,
+        "data.interactions.path": data.interactions.path,
+        "data.split.path": data.split.path,
+        "embed.precomputed": embed.precomputed,
+        "embed.precomputed_ids": embed.precomputed_ids,
+    }
+    paths = {"workspace": config.workspace, "recommend.users": config.recommend.users}
+    paths |= {
+        key: path if path is None or "://" in path else resolve(path, data.folder)
+        for key, path in in_data_folder.items()
+    }
+    if os.path.isabs(embed.model):
+        paths["embed.model"] = embed.model
+    return {key: path for key, path in paths.items() if path is not None and "://" not in path}
+
+
+def require_reach(config: Config) -> None:
+    """Check that machines other than this one can read and write what the configuration names.
+
+    Args:
+        config: as of `absolute`.
+
+    Raises:
+        ClusterError: something lies on this machine.
+    """
+    paths = local_paths(config)
+    if paths:
+        listed = "\n".join(f"  {key}: {path}" for key, path in paths.items())
+        raise ClusterError(
+            f"the cluster is not this machine, and the configuration names files of this machine:\n{listed}\n"
+            "Copy the data to where all machines reach it and give its URI (s3://…, gs://…, package://…); if they all "
+            "share these folders, say so with file:///… in front of the path"
+        )
+
+
+def require_no_credentials(config: Config) -> None:
+    """Check that no URI of the configuration holds a password: the configuration is kept in the workspace, and shown.
+
+    Raises:
+        ConfigError: one does.
+    """
+    for key, value in _texts("", config.model_dump(mode="json")):
+        if _CREDENTIALS.search(value):
+            raise ConfigError(
+                f"{key} holds credentials in its URI. Give them to the machines of the cluster instead (a role, a "
+                "mounted secret, environment variables such as AWS_ACCESS_KEY_ID), and the URI without them"
+            )
+
+
+def _texts(prefix: str, node: object) -> list[tuple[str, str]]:
+    """All texts in a tree of plain values, with their dotted keys."""
+    if isinstance(node, str):
+        return [(prefix, node)]
+    if isinstance(node, dict):
+        return [found for key, value in node.items() for found in _texts(f"{prefix}.{key}".lstrip("."), value)]
+    if isinstance(node, list):
+        return [found for number, value in enumerate(node) for found in _texts(f"{prefix}.{number}", value)]
+    return []

@@ -1,0 +1,83 @@
+"""What of a configuration another machine would not see, and what must not travel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alphafuse.config import Config, parse_config
+from alphafuse.errors import ClusterError, ConfigError
+from cluster.reach import absolute, local_paths, require_no_credentials, require_reach
+
+
+def config(**sections: Any) -> Config:
+    tree: dict[str, Any] = {
+        "workspace": "s3://bucket/run",
+        "data": {
+            "folder": "s3://bucket/data",
+            "catalog": {"path": "items.parquet"},
+            "interactions": {"path": "package://recbole/log.inter"},
+        },
+    }
+    for name, section in sections.items():
+        tree[name] = {**tree.get(name, {}), **section} if isinstance(section, dict) else section
+    return parse_config(tree)
+
+
+def test_what_lies_elsewhere_is_within_reach() -> None:
+    require_reach(absolute(config()))
+    require_reach(absolute(config(workspace="file:///srv/run", data={"folder": "file:///srv/data"})))
+
+
+def test_everything_on_this_machine_is_named_with_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "minilm").mkdir()
+    asked = config(
+        workspace="runs/one",
+        data={
+            "folder": "data",
+            "catalog": {"path": "/srv/items.parquet"},
+            "interactions": {"path": "log.csv"},
+            "split": {"kind": "file", "path": "split.csv"},
+        },
+        embed={"engine": "precomputed", "precomputed": "vectors/*.npy", "model": "minilm"},
+        recommend={"users": "users.parquet"},
+    )
+    expected = {
+        "workspace": f"{tmp_path}/runs/one",
+        "recommend.users": f"{tmp_path}/users.parquet",
+        "data.catalog.path": "/srv/items.parquet",
+        "data.interactions.path": f"{tmp_path}/data/log.csv",
+        "data.split.path": f"{tmp_path}/data/split.csv",
+        "embed.precomputed": f"{tmp_path}/data/vectors/*.npy",
+        "embed.model": f"{tmp_path}/minilm",
+    }
+    moved = absolute(asked)
+    assert local_paths(moved) == expected
+    monkeypatch.chdir("/")
+    assert local_paths(moved) == expected  # a job runs in another folder
+    with pytest.raises(ClusterError, match="files of this machine") as error:
+        require_reach(moved)
+    for key, path in expected.items():
+        assert f"  {key}: {path}\n" in str(error.value)
+
+
+def test_names_of_models_are_no_files() -> None:
+    assert local_paths(absolute(config(embed={"model": "sentence-transformers/all-MiniLM-L6-v2"}))) == {}
+
+
+@pytest.mark.parametrize(
+    ("sections", "key"),
+    [
+        ({"workspace": "s3://KEY:SECRET@bucket/run"}, "workspace"),
+        ({"data": {"catalog": {"path": "s3://k:s@bucket/items/*.parquet"}}}, "data.catalog.path"),
+        ({"recommend": {"users": "https://me:word@example.com/users.parquet"}}, "recommend.users"),
+    ],
+)
+def test_credentials_in_uris_are_refused_and_not_repeated(sections: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{key} holds credentials") as error:
+        require_no_credentials(config(**sections))
+    assert not any(secret in str(error.value) for secret in ("SECRET", "k:s", "word@"))
+    require_no_credentials(config(data={"catalog": {"path": "items.parquet", "text": "{a}: {b} @home"}}))
