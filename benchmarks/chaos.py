@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=None, help="of the choice of what is killed")
     options = parser.parse_args()
     seed = random.randrange(2**32) if options.seed is None else options.seed
-    with made_up_data(options) as folder, DisturbedCluster(folder, options.every, random.Random(seed)) as cluster:
+    with made_up_data(options) as folder, DisturbedCluster(options.every, random.Random(seed)) as cluster:
         tree, rows, broken = settings(folder, options.items, options.epochs), [], []
         end: float | None = None
         base, needed = 0.0, 0

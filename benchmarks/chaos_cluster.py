@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import tempfile
 import time
 from collections import Counter
-from pathlib import Path
 from types import TracebackType
 
 import psutil
@@ -36,10 +36,10 @@ class DisturbedCluster:
         kills: how many processes of each kind were killed.
     """
 
-    def __init__(self, folder: Path, every: float, generator: random.Random) -> None:
+    def __init__(self, every: float, generator: random.Random) -> None:
         self.kills: Counter[str] = Counter()
         self.environment = {"RAY_TMPDIR": tempfile.mkdtemp(prefix="ray")}  # short: sockets lie in it
-        self._folder, self._every, self._random = folder, every, generator
+        self._every, self._random = every, generator
         self._lost: dict[Node, float] = {}
         self._next = time.monotonic() + every
 
@@ -57,6 +57,7 @@ class DisturbedCluster:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._cluster.shutdown()
+        shutil.rmtree(self.environment["RAY_TMPDIR"], ignore_errors=True)
 
     def disturb(self) -> None:
         """Kill a process if it is time."""
