@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 from pathlib import Path
@@ -74,34 +73,6 @@ def test_two_workers_train_the_model_of_one(tmp_path: Path, two: Workspace) -> N
     assert {file.name: file.sha256 for file in one.artifact("model").require().files} == files
     with pytest.raises(WorkspaceError, match=r"train\.learning_rate: 0\.01 → 0\.5"):
         train.run(tiny_config(tmp_path / "one", learning_rate=0.5), one, events.append)
-
-
-def _dies_once(*, marker: str, communicator: Communicator, **rest: Any) -> Any:
-    from alphafuse.training.loop import Trainer
-
-    step = Trainer.training_step
-
-    def dying_step(self: Trainer, batches: Any) -> Any:
-        if self.progress.step == 5 and communicator.rank == 1 and not os.path.exists(marker):
-            Path(marker).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return step(self, batches)
-
-    Trainer.training_step = dying_step  # type: ignore[method-assign]
-    return train.train_on_worker(communicator=communicator, **rest)
-
-
-def test_a_killed_worker_changes_nothing(tmp_path: Path, two: Workspace) -> None:
-    broken = tiny_workspace(tmp_path / "broken")
-    config = tiny_config(tmp_path / "broken", **TWO_WORKERS)
-    arguments = {"config": config, "workspace": broken, "inputs": train.training_inputs(config, broken)}
-    events: list[Event] = []
-    arguments["marker"] = str(tmp_path / "killed")
-    run_workers("train", _dies_once, config.train, arguments, events.append)
-    assert (tmp_path / "killed").exists()
-    (warning,) = [event.values["message"] for event in events if event.kind == "warning"]
-    assert re.match(r"a worker died \(.+\); starting all again, 1 of 3 times", str(warning))
-    assert torch.equal(_vectors(two), _vectors(broken))
 
 
 def test_more_workers_than_the_cluster_has_are_refused(tmp_path: Path) -> None:

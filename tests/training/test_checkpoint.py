@@ -73,8 +73,7 @@ def _whole(states: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("zero_stage", [0, 2])
-@pytest.mark.parametrize("saved_on", WORLD_SIZES)
+@pytest.mark.parametrize(("saved_on", "zero_stage"), [*((world_size, 0) for world_size in WORLD_SIZES), (3, 2)])
 def test_any_number_of_ranks_loads_what_any_number_saved(tmp_path: Path, saved_on: int, zero_stage: int) -> None:
     config = tiny_config(tmp_path, batch_size=5, max_grad_norm=0.5, deepspeed={"zero_stage": zero_stage})
     tiny_workspace(tmp_path)
