@@ -112,9 +112,9 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--minutes", type=float, default=10.0, help="of disturbance, after the undisturbed run")
     parser.add_argument("--every", type=float, default=30.0, metavar="T", help="seconds between kills")
-    parser.add_argument("--items", type=int, default=1000)
+    parser.add_argument("--items", type=int, default=600)
     parser.add_argument("--users", type=int, default=1000)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--seed", type=int, default=None, help="of the choice of what is killed")
     options = parser.parse_args()
     seed = random.randrange(2**32) if options.seed is None else options.seed

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SIZES = ["--items", "500", "--users", "400", "--epochs", "4"]
+SIZES = ["--items", "300", "--users", "400", "--epochs", "10"]
 TIMEOUT_SECONDS = 1500
 
 
