@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import ray
+from ray import PlacementGroupID
 from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
 from ray.train import ScalingConfig
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from alphafuse.config import TrainConfig
@@ -75,6 +79,25 @@ def tell_ray_train_of_machines() -> None:
     """Have Ray Train's view of the cluster taken anew, which is done every 20 seconds otherwise."""
     coordinator = get_or_create_autoscaling_coordinator()
     ray.get(coordinator.get_reserved_resources.remote("", recompute=True))
+
+
+@contextmanager
+def released_places() -> Iterator[None]:
+    """Give back, when the block ends, the places that this job has taken in it: Ray Train keeps those of a group that
+    dies as it starts, or whose controller dies, until the job ends."""
+    before = _places_of_this_job()
+    try:
+        yield
+    finally:
+        for name in _places_of_this_job() - before:
+            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+
+
+def _places_of_this_job() -> set[str]:
+    """Ids of the placement groups that it holds; each ends with that of its job."""
+    job = ray.get_runtime_context().get_job_id()
+    groups = placement_group_table().items()
+    return {name for name, group in groups if name.endswith(job) and group["state"] != "REMOVED"}
 
 
 def _await_answers() -> None:

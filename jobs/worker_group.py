@@ -21,7 +21,7 @@ from alphafuse.collectives import Communicator
 from alphafuse.config import TrainConfig
 from alphafuse.errors import AlphafuseError, ResourceError
 from alphafuse.events import Event, Listener
-from jobs.elasticity import await_places, require_fewest, scaling, tell_ray_train_of_machines
+from jobs.elasticity import await_places, released_places, require_fewest, scaling, tell_ray_train_of_machines
 from jobs.event_relay import EventRelay
 
 WRAPPED_AS = ("cause", "health_check_failure", "__cause__")
@@ -145,7 +145,7 @@ def _fit(settings: dict[str, Any], config: TrainConfig, resumes: bool) -> Any:
                 failure_config=FailureConfig(controller_failure_limit=0),  # type: ignore[call-arg]
             ),
         )
-        with _interruptible():
+        with _interruptible(), released_places():
             return trainer.fit().return_value  # type: ignore[attr-defined]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
+from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
 from alphafuse.config import TrainConfig
 from alphafuse.errors import DataError, ResourceError
@@ -132,3 +134,16 @@ def test_a_lost_machine_is_waited_for_and_then_told(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(elasticity, "require_places", lambda *_: None)
     elasticity.await_places("evaluate", config, events.append)
     assert next(rooms, None) is None  # it looked until there was room, and no longer
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("ray_cluster")
+def test_places_that_an_attempt_has_left_taken_are_given_back() -> None:
+    kept = placement_group([{"CPU": 1}])
+    with contextlib.suppress(InterruptedError), elasticity.released_places():
+        left = placement_group([{"CPU": 1}])
+        raise InterruptedError
+    states = {name: group["state"] for name, group in placement_group_table().items()}
+    assert states[left.id.hex()] == "REMOVED"
+    assert states[kept.id.hex()] != "REMOVED"
+    remove_placement_group(kept)
