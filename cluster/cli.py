@@ -199,7 +199,11 @@ def targets(
 
 
 @app.command()
-def verify(config: ConfigFile, overrides: Overrides = None) -> None:
+def verify(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Delete what is damaged: `run` makes it again.")] = False,
+) -> None:
     """Compare every committed file of the workspace with its checksum, for instance after a copy."""
     with settings(config, overrides) as (_, workspace):
         from alphafuse.errors import WorkspaceError
@@ -209,9 +213,13 @@ def verify(config: ConfigFile, overrides: Overrides = None) -> None:
         if not any(manifests.values()):
             raise WorkspaceError(f"{workspace.folder.uri} holds no finished stage: is `workspace` right?")
         for name, manifest in manifests.items():
-            if manifest is not None:
+            if manifest is None:
+                continue
+            damaged = workspace.repair(name) if repair else []
+            if not repair:
                 workspace.artifact(name).verify()
-                typer.echo(f"{name}: {len(manifest.files)} files as committed")
+            whole = len(manifest.files) - len(damaged)
+            typer.echo(f"{name}: {whole} files as committed" + f", deleted {', '.join(damaged)}" * bool(damaged))
 
 
 @config_app.command("show")
