@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -137,3 +138,10 @@ def test_a_comparison_with_failed_runs_ends_with_an_error(
     assert result.exit_code == code
     assert ("1 runs failed" in result.stderr) == bool(failures)
     assert asked == [((22,), ["IDs"], ["IDs"])]
+
+
+def test_a_dashboard_on_a_taken_port_says_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = runner.invoke(app, ["dashboard", "--port", str(taken.getsockname()[1])])
+    assert result.exit_code == 1
+    assert "give another one with --port" in result.stderr
