@@ -14,6 +14,8 @@ from monitoring.heartbeat import LOST_SECONDS, Beat
 
 STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
 ENDS = {"finished", "skipped", "failed"}
+INTERRUPTED = "interrupted"
+"""The message of a stage that somebody ended with Ctrl-C."""
 SILENT_SECONDS = 900.0
 """Without a heartbeat (a workspace of another version) a run that has told nothing for this long counts as lost."""
 QUIET_SECONDS, QUIET_FACTOR = 120.0, 10.0
@@ -143,7 +145,7 @@ def _stage(name: str, stream: Sequence[Event], may_run: bool, now: float) -> Sta
     if end is not None and end.kind == "finished":
         return StageState(name, "finished", seconds=end.time - started, ended=end.time)
     done, total, unit, rate = _progress(latest_run)
-    if end is not None:
+    if end is not None and end.values.get("message") != INTERRUPTED:
         message = str(end.values.get("message", ""))
         return StageState(name, "failed", done, total, unit, None, None, end.time - started, end.time, message)
     if not may_run:

@@ -122,6 +122,12 @@ def test_a_skipped_stage_keeps_the_time_that_it_took() -> None:
     assert (stage.status, stage.seconds, stage.ended) == ("finished", 60.0, NOW - 440)
 
 
+def test_a_run_that_somebody_ended_has_not_failed() -> None:
+    told = [Event("train", "started", {}, NOW - 9), Event("train", "failed", {"message": "interrupted"}, NOW - 5)]
+    state = judge({"train": told}, Beat(NOW - 4, True), NOW)
+    assert (state.status, _stages(state)["train"]) == ("stopped", "cut off")
+
+
 def test_a_failure_keeps_its_message() -> None:
     stage = judge(_events(("train", "started", 9.0), ("train", "failed", 5.0)), Beat(NOW, True), NOW).stage
     assert stage is not None
