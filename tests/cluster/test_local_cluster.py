@@ -175,7 +175,7 @@ def test_a_run_is_submitted_followed_and_listed(user: User, dashboard: str, data
     assert "✓ prepare" in said
     assert "✓ embed" in said
     assert "✓ decompose" not in said
-    assert said.split("try")[0].rstrip().endswith(user("logs", job).rstrip())
+    assert said.split("\n", 1)[1].rstrip() == user("logs", job).rstrip()
     (line,) = [line for line in user("jobs").splitlines() if job in line]
     assert " succeeded " in line
     status = user("status", job)
