@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -167,7 +168,28 @@ def synth(
 
 
 @app.command()
-def verify(config: ConfigFile, overrides: Overrides = None) -> None:
+def targets(
+    folder: Annotated[Path | None, typer.Argument(metavar="FOLDER", help="As monitoring.targets.")] = None,
+    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 9480,
+) -> None:
+    """Serve the addresses of all processes of this machine's runs, for a Prometheus elsewhere (http_sd_configs)."""
+    from monitoring.discovery import PATH, make_server
+    from monitoring.targets import default_folder
+
+    with reported():
+        server = make_server(folder or default_folder(), host, port)
+        typer.echo(f"http://{host}:{server.server_port}{PATH}")
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+
+@app.command()
+def verify(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Delete what is damaged: `run` makes it again.")] = False,
+) -> None:
     """Compare every committed file of the workspace with its checksum, for instance after a copy."""
     with settings(config, overrides) as (_, workspace):
         from alphafuse.errors import WorkspaceError
@@ -177,9 +199,13 @@ def verify(config: ConfigFile, overrides: Overrides = None) -> None:
         if not any(manifests.values()):
             raise WorkspaceError(f"{workspace.folder.uri} holds no finished stage: is `workspace` right?")
         for name, manifest in manifests.items():
-            if manifest is not None:
+            if manifest is None:
+                continue
+            damaged = workspace.repair(name) if repair else []
+            if not repair:
                 workspace.artifact(name).verify()
-                typer.echo(f"{name}: {len(manifest.files)} files as committed")
+            whole = len(manifest.files) - len(damaged)
+            typer.echo(f"{name}: {whole} files as committed" + f", deleted {', '.join(damaged)}" * bool(damaged))
 
 
 @config_app.command("show")

@@ -23,6 +23,7 @@ from alphafuse.matrices import read_rows
 from alphafuse.training.model import load_trained
 from alphafuse.workspace import Workspace
 from jobs import train
+from jobs.serving import serving
 from jobs.worker_group import run_workers
 
 # Workers cannot import a test module: its functions travel with their code.
@@ -91,16 +92,25 @@ def _dies_once(*, marker: str, communicator: Communicator, **rest: Any) -> Any:
     return train.train_on_worker(communicator=communicator, **rest)
 
 
+def _check_addresses(told: list[Any]) -> None:
+    """Two workers served their metrics, then none, then two others, then none."""
+    workers = [values["worker"] for values in told]
+    assert sorted(workers[:2]) == sorted(workers[3:5]) == ["0", "1"]
+    assert workers[2:3] + workers[5:] == [None, None]
+    assert all(str(values["address"]).startswith("127.0.0.1:") for values in told[:2] + told[3:5])
+
+
 def test_a_killed_worker_changes_nothing(tmp_path: Path, two: Workspace) -> None:
     broken = tiny_workspace(tmp_path / "broken")
     config = tiny_config(tmp_path / "broken", **TWO_WORKERS)
     arguments = {"config": config, "workspace": broken, "inputs": train.training_inputs(config, broken)}
     events: list[Event] = []
     arguments["marker"] = str(tmp_path / "killed")
-    run_workers("train", _dies_once, config.train, arguments, events.append)
+    run_workers("train", _dies_once, config.train, arguments, events.append, serving(config))
     assert (tmp_path / "killed").exists()
-    (warning,) = [event.values["message"] for event in events if event.kind == "warning"]
+    (warning,) = [event.values["message"] for event in events if event.kind == "restart"]
     assert re.match(r"a worker died \(.+\); starting all again, 1 of 3 times", str(warning))
+    _check_addresses([event.values for event in events if event.kind == "serving"])
     assert torch.equal(_vectors(two), _vectors(broken))
 
 

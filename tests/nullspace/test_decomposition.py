@@ -32,7 +32,7 @@ def decompose(rows: np.ndarray, method: str = "gram", hidden_dim: int = HIDDEN_D
     if method == "gram":
         values, vectors = exact_eigen(moments.covariance())
     else:
-        values, vectors = randomized_eigen(
+        values, vectors, _ = randomized_eigen(
             lambda probe: Moments.of(rows, probe=probe).covariance(),
             rows.shape[1],
             hidden_dim,
@@ -225,5 +225,5 @@ class TestStorage:
         path = tmp_path / "other" / "nullspace" / "nullspace.safetensors"
         (tmp_path / "one" / "nullspace" / "nullspace.safetensors").write_bytes(path.read_bytes())
 
-        with pytest.raises(WorkspaceError, match="not those that the manifest describes"):
+        with pytest.raises(WorkspaceError, match="its checksum differs from the manifest's"):
             load_nullspace(workspace)

@@ -12,6 +12,7 @@ import pytest
 import safetensors.numpy
 from tiny_workspace import tiny_config, tiny_workspace
 
+from alphafuse.artifact import fingerprint
 from alphafuse.config import Config
 from alphafuse.events import Event
 from alphafuse.workspace import Workspace
@@ -73,8 +74,9 @@ def finished(tmp_path: Path) -> tuple[Config, Workspace]:
     numbers = {"embedding_dim": 12, "hidden_dim": 8, "row_dim": 5, "null_dim": 3, "method": "gram", "scale": 40.0}
     numbers |= {"standardize": True, "total_variance": 78.0, "retained_energy": 0.8719, "clamped": 0}
     nullspace = workspace.artifact("nullspace")
-    nullspace.folder.write_bytes("nullspace.safetensors", safetensors.numpy.save(arrays))
-    nullspace.commit({"made by": "hand"}, numbers)
+    made_by = {"made by": "hand"}
+    nullspace.write_file("nullspace.safetensors", safetensors.numpy.save(arrays), fingerprint(made_by))
+    nullspace.commit(made_by, numbers)
     history = [
         {"epoch": epoch, "loss": 9.0 / epoch, "validation": {"ndcg@20": 0.01 * epoch} if epoch != 2 else None}
         for epoch in (1, 2, 3)
