@@ -140,6 +140,20 @@ def compare(
 
 
 @app.command()
+def dashboard(
+    places: Annotated[
+        list[str] | None, typer.Argument(metavar="[FOLDER]...", help="Workspaces, or folders of them; default: runs.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8050,
+) -> None:
+    """Show runs on a local web page, while they go on and afterwards; changes nothing in them."""
+    with reported():
+        from monitoring.dashboard.server import serve
+
+        serve(places or ["runs"], port, lambda address: typer.echo(f"dashboard   {address}   (Ctrl-C ends it)"))
+
+
+@app.command()
 def synth(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder or URI to write to.")],
     items: Annotated[int, typer.Option(min=2)] = 1_000_000,
