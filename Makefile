@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart million setup torchrec system test lint types format constraints clean
+.PHONY: quickstart million setup torchrec system test-system test lint types format constraints clean
 
 quickstart: setup
 	$(BIN)/alphafuse run configs/quickstart.yaml
@@ -24,25 +24,40 @@ setup: .venv/.installed
 	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
-# vLLM's CPU engine loads libnuma. Nothing is compiled. Root can test on hosts in network namespaces, made with `ip`.
+# vLLM's CPU engine loads libnuma. Nothing is compiled.
 system:
 	@missing=""; \
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
 	$(PYTHON) -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || missing="$$missing libnuma1"; \
+	$(INSTALL_MISSING)
+
+# Tests run the shipped rules and dashboards against a real Prometheus. Its packages start services, which are stopped.
+# Root can test on hosts in network namespaces, made with `ip`.
+test-system: system
+	@missing=""; \
+	command -v promtool >/dev/null || missing="$$missing prometheus"; \
+	command -v amtool >/dev/null || missing="$$missing prometheus-alertmanager"; \
 	if [ "$$(id -u)" = 0 ]; then command -v ip >/dev/null || missing="$$missing iproute2"; fi; \
-	if [ -z "$$missing" ]; then exit 0; fi; \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -qq && apt-get install -y -qq $$missing; \
+	$(INSTALL_MISSING); \
+	for service in $$missing; do \
+		systemctl disable --now "$$service" 2>/dev/null || service "$$service" stop 2>/dev/null || true; \
+	done
+
+define INSTALL_MISSING
+if [ -z "$$missing" ]; then true; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing; \
 	else \
 		echo "Debian packages are missing. Install them, then run make again: sudo apt-get install$$missing" >&2; exit 1; \
 	fi
+endef
 
 # For benchmarks/step_time.py --torchrec. Without dependencies, which would replace torch; these are what it imports.
 torchrec: setup
 	$(BIN)/pip install --quiet --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 tensordict==0.15.3 pyvers==0.2.3 \
 		pyre-extensions==0.0.32 typing-inspect==0.9.0
 
-test: setup lint types
+test: setup test-system lint types
 	$(BIN)/pytest
 
 lint: setup

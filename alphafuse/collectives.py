@@ -1,32 +1,48 @@
 """The collectives that the sharded parts use, over torch.distributed or over a single process.
 
 Owns rank, world size and the shapes that travel; every rank must call the same methods in the same order.
-Model code never sees this module.
+Model code never sees this module. What goes to other ranks is counted, and the time that it takes is measured.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
 import torch
 import torch.distributed as dist
 
+from alphafuse.meter import Meter
+
 T = TypeVar("T")
 
 
 class Communicator:
-    """All ranks of the default process group, or the one rank of a process without a group."""
+    """All ranks of the default process group, or the one rank of a process without a group.
+
+    Attributes:
+        meter: gets the time of collectives as the phase `exchange`, and as `bytes_sent` what this rank has for others.
+    """
 
     def __init__(self) -> None:
         grouped = dist.is_available() and dist.is_initialized()
         self.rank = dist.get_rank() if grouped else 0
         self.world_size = dist.get_world_size() if grouped else 1
+        self.meter = Meter()
+
+    def metered(self, meter: Meter) -> Communicator:
+        """The same ranks, measured by `meter`."""
+        measured = copy.copy(self)
+        measured.meter = meter
+        return measured
 
     def all_reduce(self, tensor: torch.Tensor, op: Literal["sum", "max"] = "sum") -> torch.Tensor:
         """Reduce `tensor` (same shape on every rank) in place and return it."""
         if self.world_size > 1:
-            dist.all_reduce(tensor, op=dist.ReduceOp.SUM if op == "sum" else dist.ReduceOp.MAX)
+            self.meter.count("bytes_sent", tensor.nbytes)
+            with self.meter.phase("exchange"):
+                dist.all_reduce(tensor, op=dist.ReduceOp.SUM if op == "sum" else dist.ReduceOp.MAX)
         return tensor
 
     def all_gather_rows(self, tensor: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
@@ -37,7 +53,9 @@ class Communicator:
         padded = tensor.new_zeros((max(counts), *tensor.shape[1:]))
         padded[: len(tensor)] = tensor
         gathered = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(gathered, padded)
+        self.meter.count("bytes_sent", padded.nbytes * (self.world_size - 1))
+        with self.meter.phase("exchange"):
+            dist.all_gather(gathered, padded)
         return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)]), counts
 
     def exchange_counts(self, counts: Sequence[int]) -> list[int]:
@@ -55,7 +73,9 @@ class Communicator:
         if self.world_size == 1:
             return rows
         received = rows.new_empty((sum(receive), *rows.shape[1:]))
-        dist.all_to_all_single(received, rows.contiguous(), list(receive), list(send))
+        self.meter.count("bytes_sent", (sum(send) - send[self.rank]) * rows[:1].nbytes)
+        with self.meter.phase("exchange"):
+            dist.all_to_all_single(received, rows.contiguous(), list(receive), list(send))
         return received
 
     def gather_objects(self, value: T) -> list[T]:
@@ -76,5 +96,6 @@ class Communicator:
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
         mine = torch.tensor(counts, dtype=torch.int64, device=device)
         everyone = [torch.empty_like(mine) for _ in range(self.world_size)]
-        dist.all_gather(everyone, mine)
+        with self.meter.phase("exchange"):
+            dist.all_gather(everyone, mine)
         return torch.stack(everyone).cpu()

@@ -41,6 +41,11 @@ class Workspace:
         if self.folder.exists(BORROWED):
             self._borrowed = json.loads(self.folder.read_bytes(BORROWED))
 
+    @property
+    def name(self) -> str:
+        """Of the folder, which a run is called by."""
+        return self.folder.uri.rstrip("/").rsplit("/", 1)[-1]
+
     def artifact(self, name: str) -> Artifact:
         owner = Folder(resolve(self._borrowed[name], self.folder.uri)) if name in self._borrowed else self.folder
         return Artifact(owner / name, name, ARTIFACT_STAGES[name])

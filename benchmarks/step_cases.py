@@ -60,9 +60,15 @@ def draw_items(num_items: int, rank: int, steps: int) -> list[StepItems]:
 class OurStep:
     """The training step of this project: item table, DeepSpeed engine, `loss` of the configuration."""
 
-    def __init__(self, loss: dict[str, Any], num_items: int, positions: str = "last") -> None:
+    def __init__(
+        self,
+        loss: dict[str, Any],
+        num_items: int,
+        positions: str = "last",
+        communicator: Communicator | None = None,
+    ) -> None:
         config = TrainConfig.model_validate({"positions": positions, "batch_size": BATCH, "loss": loss})
-        communicator, device = Communicator(), torch.device("cpu")
+        communicator, device = communicator or Communicator(), torch.device("cpu")
         torch.manual_seed(0)
         encoder = AlphaFuseEncoder(HIDDEN_DIM, NULL_DIM, "add", "zeros")
         objective = Objective(encoder, SASRec(HIDDEN_DIM, HISTORY, 1, 1, 0.1), config.loss, num_items, communicator)

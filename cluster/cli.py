@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -164,6 +165,23 @@ def synth(
 
             synth.run(data, target, RayConfig(address=ray_address), console)
     typer.echo(f"try     alphafuse run {target.uri}/config.yaml")
+
+
+@app.command()
+def targets(
+    folder: Annotated[Path | None, typer.Argument(metavar="FOLDER", help="As monitoring.targets.")] = None,
+    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 9480,
+) -> None:
+    """Serve the addresses of all processes of this machine's runs, for a Prometheus elsewhere (http_sd_configs)."""
+    from monitoring.discovery import PATH, make_server
+    from monitoring.targets import default_folder
+
+    with reported():
+        server = make_server(folder or default_folder(), host, port)
+        typer.echo(f"http://{host}:{server.server_port}{PATH}")
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 @app.command()

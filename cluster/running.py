@@ -56,7 +56,8 @@ def run_and_tell(settings: Config, workspace: Workspace, stages: Sequence[str], 
 
         def listen(event: Event) -> None:
             log(event)
-            console(event)
+            if event.kind != "failed":  # the command ends with its message
+                console(event)
 
         run_stages(settings, workspace, stages, listen, again)
 

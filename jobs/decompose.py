@@ -70,12 +70,20 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     if not nullspace_done:
         require_feasible(num_rows, dim, config.directions)
         covariance = _Covariance(config, workspace, shards, dim, progress)
-        nullspace = _decompose(config, covariance, dim, method)
+        nullspace, residual = _decompose(config, covariance, dim, method)
         progress.reach(num_rows * passes)  # the range finder may have needed fewer passes
         moments = covariance.moments
-        details = {"num_items": moments.count, "num_rows": num_rows, "popularity_weighted": moments.weighted}
+        details = {
+            "num_items": moments.count,
+            "num_rows": num_rows,
+            "popularity_weighted": moments.weighted,
+            "passes": covariance.passes,
+            "residual": residual,
+        }
         save_nullspace(nullspace, nullspace_artifact, inputs, details)
     nullspace = load_nullspace(workspace)
+    facts = nullspace_artifact.require().details
+    listen(Event(STAGE, "metrics", {name: facts[name] for name in _METRICS}))
     if nullspace.clamped:
         message = (
             f"{nullspace.clamped} of {nullspace.hidden_dim} directions have an eigenvalue below "
@@ -84,10 +92,10 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
         )
         listen(Event(STAGE, "warning", {"message": message}))
     _write_features(config, workspace, shards, nullspace, feature_inputs, progress)
-    facts = nullspace_artifact.require().details
     listen(Event(STAGE, "finished", {name: facts[name] for name in _SUMMARY}))
 
 
+_METRICS = ("num_rows", "passes", "residual", "retained_energy", "row_dim", "null_dim", "clamped")
 _SUMMARY = ("num_items", "embedding_dim", "hidden_dim", "row_dim", "null_dim", "method", "retained_energy", "clamped")
 
 
@@ -119,6 +127,7 @@ class _Covariance:
         cuts = [index * len(shards) // count for index in range(count + 1)]
         self.groups = [shards[start:end] for start, end in itertools.pairwise(cuts)]
         self.moments = Moments.empty(dim)
+        self.passes = 0
 
     def __call__(self, probe: np.ndarray | None) -> np.ndarray:
         weighted = self.config.decompose.popularity_weighted
@@ -134,19 +143,21 @@ class _Covariance:
             merged = merged.merge(partial)
             self.progress.add(sum(shard.rows for shard in group))
         self.moments = merged
+        self.passes += 1
         covariance = merged.covariance()
         require_feasible(merged.count, self.dim, self.config.directions)
         return covariance
 
 
-def _decompose(config: Config, covariance: _Covariance, dim: int, method: str) -> NullSpace:
+def _decompose(config: Config, covariance: _Covariance, dim: int, method: str) -> tuple[NullSpace, float]:
+    """The null space, and the largest residual of its directions, as a share of the largest eigenvalue."""
     hidden_dim = config.directions
     if method == "gram":
-        reference = _task(tasks.eigen, config)(covariance(None), _threads(config))
-        values, vectors = result(reference)
+        reference = _task(tasks.eigen, config)(covariance(None), hidden_dim, _threads(config))
+        values, vectors, residuals = result(reference)
     else:
         with threadpool_limits(_threads(config)):
-            values, vectors = randomized_eigen(
+            values, vectors, residuals = randomized_eigen(
                 covariance,
                 dim,
                 hidden_dim,
@@ -155,7 +166,7 @@ def _decompose(config: Config, covariance: _Covariance, dim: int, method: str) -
                 seed=config.seed,
             )
     moments = covariance.moments
-    return build_nullspace(
+    nullspace = build_nullspace(
         moments.mean,
         values,
         vectors,
@@ -164,6 +175,7 @@ def _decompose(config: Config, covariance: _Covariance, dim: int, method: str) -
         config=config.decompose,
         method=method,
     )
+    return nullspace, float(residuals[:hidden_dim].max() / values[0])
 
 
 def _write_features(

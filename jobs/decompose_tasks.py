@@ -44,11 +44,14 @@ def moments_of_shards(
 
 
 @ray.remote
-def eigen(covariance: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
-    """All eigenvalues, descending, and eigenvectors."""
+def eigen(covariance: np.ndarray, num_directions: int, threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All eigenvalues λ, descending, and eigenvectors u; of the first `num_directions` the residuals ‖C u − λ u‖."""
     with threadpool_limits(threads):
         values, vectors = np.linalg.eigh(covariance)
-    return values[::-1], vectors[:, ::-1]
+        values, vectors = values[::-1], vectors[:, ::-1]
+        kept = vectors[:, :num_directions]
+        residuals = np.linalg.norm(covariance @ kept - kept * values[:num_directions], axis=0)
+    return values, vectors, residuals
 
 
 @ray.remote

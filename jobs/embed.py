@@ -12,7 +12,7 @@ import functools
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,10 @@ from alphafuse.language.precomputed import NO_VECTOR, PrecomputedFiles
 from alphafuse.language.store import ITEM_COLUMNS, EmbeddingStore
 from alphafuse.storage import resolve
 from alphafuse.workspace import Workspace
-from jobs.embed_engines import embed_on_engines, num_engines
+from jobs.embed_engines import BatchResult, embed_on_engines, num_engines
 from jobs.embed_precomputed import bring_in_files, find_files
 from jobs.placement import SLIVER, on_pool, require_places, task_slots
+from jobs.serving import Serving, serving
 from jobs.tasks import in_order, result
 
 
@@ -50,7 +51,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
         bring_in(files, config.embed, workspace, listen)
     else:
         encoder, identity = _encoder_of_the_workers(config.embed)
-        embed(encoder, config.embed, workspace, listen, identity)
+        embed(encoder, config.embed, workspace, listen, identity, serving(config))
 
 
 def embed(
@@ -59,14 +60,16 @@ def embed(
     workspace: Workspace,
     listen: Listener,
     identity: Mapping[str, Any] | None = None,
+    serving: Serving | None = None,
 ) -> None:
     """Embed the catalog with `encoder`, a copy of which is started in each of `config.workers` actors.
 
     Args:
         identity: of the encoder, as the workers see it; None: as this process does.
+        serving: where the engines serve their metrics; None if they do not.
     """
     identity = encoder.identity() if identity is None else identity
-    _make(identity, config, workspace, listen, functools.partial(_embed_texts, encoder))
+    _make(identity, config, workspace, listen, functools.partial(_embed_texts, encoder, serving))
 
 
 def bring_in(files: PrecomputedFiles, config: EmbedConfig, workspace: Workspace, listen: Listener) -> None:
@@ -96,14 +99,20 @@ def _make(
 
 
 def _embed_texts(
-    encoder: TextEncoder, config: EmbedConfig, catalog: Artifact, store: EmbeddingStore, listen: Listener
+    encoder: TextEncoder,
+    serving: Serving | None,
+    config: EmbedConfig,
+    catalog: Artifact,
+    store: EmbeddingStore,
+    listen: Listener,
 ) -> dict[str, Any]:
     finished = store.finished_shards()
     shards = [shard for shard in catalog.require().files if shard.name not in finished]
     hashes = [hash_array(catalog.read_table(shard.name, ["text_hash"])["text_hash"]) for shard in shards]
     plan = make_plan(store.known_hashes(), hashes, config.batch_size)
     del hashes
-    speed = _embed_batches(encoder, config, catalog, shards, store, plan, listen) if plan.batches else None
+    batches = embed_on_engines(encoder, config, catalog, shards, store, plan.batches, listen, serving)
+    speed = _watch_batches(batches, config, plan, catalog.require().rows, listen) if plan.batches else None
     _assemble(config, catalog, shards, store, plan)
     return {
         "distinct_texts": plan.distinct,
@@ -141,27 +150,33 @@ def _inputs(identity: Mapping[str, Any], config: EmbedConfig, catalog: Artifact)
     return {"encoder": encoder, "catalog": catalog.require().fingerprint}
 
 
-def _embed_batches(
-    encoder: TextEncoder,
-    config: EmbedConfig,
-    catalog: Artifact,
-    shards: Sequence[FileRecord],
-    store: EmbeddingStore,
-    plan: Plan,
-    listen: Listener,
+def _watch_batches(
+    batches: Iterable[BatchResult], config: EmbedConfig, plan: Plan, items: int, listen: Listener
 ) -> float:
-    """Embed and write every batch of the plan; returns the texts per second of all engines while they were busy."""
-    done, failed, seconds = plan.distinct - plan.to_embed, Counter[str](), 0.0
+    """Report every batch as it is done; returns the texts per second of all engines while they were busy.
+
+    Args:
+        items: of the catalog.
+    """
+    done, failed, seconds, tokens = plan.distinct - plan.to_embed, Counter[str](), 0.0, 0
+    engines = num_engines(config, plan.batches)
     examples: list[str] = []
-    for batch in embed_on_engines(encoder, config, catalog, shards, store, plan.batches):
+    for batch in batches:
         done += batch.texts
         seconds += batch.seconds
+        tokens += batch.tokens
         failed.update(batch.failed)
         examples = [*examples, *batch.examples][:3]
-        listen(Event("embed", "progress", {"done": done, "total": plan.distinct, "unit": "texts"}))
+        told = {
+            "tokens": tokens,
+            "quarantined": failed.total(),
+            "batch_fill": batch.texts / config.batch_size,
+            "engines": engines,
+        }
+        listen(Event("embed", "progress", {"done": done, "total": plan.distinct, "unit": "texts", **told}))
         # Every text stands for at least one item: no need to embed the rest of a catalog that fails.
-        _check_quarantined(failed, catalog.require().rows, config, f"Such as {', '.join(examples)}")
-    return round(plan.to_embed * num_engines(config, plan.batches) / seconds, 1)
+        _check_quarantined(failed, items, config, f"Such as {', '.join(examples)}")
+    return round(plan.to_embed * engines / seconds, 1)
 
 
 def _assemble(

@@ -5,12 +5,14 @@ Knows how engines are placed, fed and restarted; what a batch is for is the stag
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +21,20 @@ import pyarrow as pa
 import ray
 import ray.data
 from ray.util.annotations import RayDeprecationWarning
+from ray.util.queue import Queue
 
 from alphafuse.artifact import Artifact, FileRecord
 from alphafuse.config import EmbedConfig
 from alphafuse.errors import AlphafuseError, ResourceError
+from alphafuse.events import Event, Listener, Value
 from alphafuse.language.encoder import EMPTY, TextEncoder, encode_texts, failures_by_category
 from alphafuse.language.plan import Batch
 from alphafuse.language.store import EmbeddingStore
+from jobs.event_relay import EventRelay
 from jobs.placement import on_pool, require_places
+from jobs.serving import Serving, no_more_workers, served
+
+STAGE = "embed"
 
 # A batch that takes its engine down this often and once more ends the job.
 _BATCH_RETRIES = 3
@@ -37,6 +45,8 @@ class BatchResult:
     """What an engine tells of a batch that it has written."""
 
     texts: int
+    tokens: int
+    """That the engine read."""
     seconds: float
     """Of the engine, reading not counted."""
     failed: dict[str, int]
@@ -57,8 +67,14 @@ def embed_on_engines(
     shards: Sequence[FileRecord],
     store: EmbeddingStore,
     batches: Sequence[Batch],
+    listen: Listener,
+    serving: Serving | None,
 ) -> Iterator[BatchResult]:
     """Embed batches of the catalog's texts and write them to the store; yields as batches are done, in any order.
+
+    Args:
+        listen: gets to know of engines that were started again, and where they serve their metrics.
+        serving: where they shall; None if they do not.
 
     An engine that is killed is started again by Ray and its batch repeated, which gives the same file.
 
@@ -78,20 +94,43 @@ def embed_on_engines(
         compute=ray.data.TaskPoolStrategy(size=num_engines(config, batches)),
         num_cpus=0,
     )
-    with warnings.catch_warnings():
+    with EventRelay(_EngineEvents(listen)) as relay, warnings.catch_warnings():
         # max_task_retries has no other way in; Ray announces to close this one in 2.64.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         results = texts.map(
             _Engine,  # type: ignore[arg-type]  # the annotation leaves out callable classes
-            fn_constructor_args=(encoder, store, config.normalize, config.storage_dtype),
+            fn_constructor_args=(encoder, store, config, relay.queue, serving),
             compute=ray.data.ActorPoolStrategy(size=num_engines(config, batches)),
             num_cpus=config.cpus_per_worker,
             num_gpus=config.gpus_per_worker,
             resources=on_pool(config.pool),
             max_task_retries=_BATCH_RETRIES,
         )
-    for row in _rows(results):
-        yield BatchResult(row["texts"], row["seconds"], dict(Counter(row["failed"])), list(row["examples"]))
+        try:
+            for row in _rows(results):
+                failed, examples = dict(Counter(row["failed"])), list(row["examples"])
+                yield BatchResult(row["texts"], row["tokens"], row["seconds"], failed, examples)
+        finally:
+            if serving is not None:
+                relay.queue.put(no_more_workers(STAGE))
+
+
+class _EngineEvents:
+    """A listener that passes on what engines report, numbers in place of Ray's names for them, and counts restarts."""
+
+    def __init__(self, listen: Listener) -> None:
+        self._listen = listen
+        self._numbers: dict[Value, str] = {}
+        self._restarts = 0
+
+    def __call__(self, event: Event) -> None:
+        values, worker = dict(event.values), event.values["worker"]
+        if worker is not None:
+            values["worker"] = self._numbers.setdefault(worker, str(len(self._numbers)))
+        if event.kind == "restart":
+            self._restarts += 1
+            values["restarts"] = self._restarts
+        self._listen(dataclasses.replace(event, values=values))
 
 
 def _read_texts(row: dict[str, Any], catalog: Artifact) -> dict[str, Any]:
@@ -106,31 +145,46 @@ class _Engine:
     It is started with the first batch and not before: of an actor that fails while it is made, Ray tells no cause.
     """
 
-    def __init__(self, encoder: TextEncoder, store: EmbeddingStore, normalize: bool, dtype: str) -> None:
+    def __init__(
+        self, encoder: TextEncoder, store: EmbeddingStore, config: EmbedConfig, events: Queue, serving: Serving | None
+    ) -> None:
         self.encoder = encoder
         self.store = store
-        self.normalize = normalize
-        self.dtype = dtype
-        self.started = False
+        self.config = config
+        self.events = events
+        self.serving = serving
+        self.report: Listener | None = None
+        self.kept = ExitStack()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        if not self.started:
-            self.encoder.start()
-            self.started = True
+        report = self.report = self.report or self._start()
         begin = time.monotonic()
-        encoded = encode_texts(self.encoder, list(row["texts"]), self.normalize, self.dtype)
+        encoded = encode_texts(self.encoder, list(row["texts"]), self.config.normalize, self.config.storage_dtype)
         self.store.write_vectors(row["file"], pa.array(list(row["hashes"]), pa.binary(16)), encoded)
-        failed = Counter(failures_by_category(encoded.failures))
+        failed = failures_by_category(encoded.failures)
+        told = {"texts": len(row["texts"]), "tokens": encoded.tokens, "seconds": time.monotonic() - begin}
+        counted = {f"failed.{reason}": count for reason, count in failed.items()}
+        fill = len(row["texts"]) / self.config.batch_size
+        report(Event(STAGE, "batch", {**told, "fill": fill, "retries": encoded.retries, **counted}))
         return {
-            "texts": len(row["texts"]),
-            "seconds": time.monotonic() - begin,
-            "failed": list(failed.elements()),
+            **told,
+            "failed": list(Counter(failed).elements()),
             "examples": [
                 f"{row['texts'][position][:60]!r} ({reason})"
                 for position, reason in encoded.failures.items()
                 if reason != EMPTY
             ][:3],
         }
+
+    def _start(self) -> Listener:
+        """Load the model and begin to serve metrics, which ends with the process."""
+        context = ray.get_runtime_context()
+        name = str(context.get_actor_id())
+        if context.was_current_actor_reconstructed:
+            message = "an embedding engine died and was started again; its batch is repeated"
+            self.events.put(Event(STAGE, "restart", {"worker": name, "message": message}))
+        self.encoder.start()
+        return self.kept.enter_context(served(STAGE, name, self.serving, self.events.put))
 
 
 def _configure_ray_data() -> None:

@@ -15,6 +15,7 @@ from alphafuse.events import Listener
 from alphafuse.training.model import load_trained
 from alphafuse.workspace import Workspace
 from jobs.evaluate import RESOURCE_KEYS, finish, measure
+from jobs.serving import serving
 from jobs.worker_group import run_workers
 
 
@@ -39,7 +40,7 @@ def run(members: Sequence[Config], workspace: Workspace, listen: Listener) -> No
         return
     artifact.clear()
     arguments = {"members": members, "workspace": workspace, "wanted": fingerprint(inputs)}
-    result = run_workers("evaluate", evaluate_on_worker, config.train, arguments, listen)
+    result = run_workers("evaluate", evaluate_on_worker, config.train, arguments, listen, serving(config))
     result["similarity"] = " + ".join(similarities)
     finish(artifact, inputs, result, config.train.monitor, listen)
 

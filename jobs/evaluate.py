@@ -20,6 +20,7 @@ from alphafuse.evaluation.scorer import Scorer
 from alphafuse.events import Event, Listener
 from alphafuse.training.model import load_trained
 from alphafuse.workspace import Workspace
+from jobs.serving import serving
 from jobs.worker_group import run_workers
 
 METRICS_FILE = "metrics.json"
@@ -44,7 +45,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
         listen(Event("evaluate", "warning", {"message": message}))
         return
     arguments = {"config": config, "workspace": workspace, "wanted": fingerprint(inputs)}
-    result = run_workers("evaluate", _evaluate_on_worker, config.train, arguments, listen)
+    result = run_workers("evaluate", _evaluate_on_worker, config.train, arguments, listen, serving(config))
     finish(artifact, inputs, result, config.train.monitor, listen)
 
 
@@ -55,6 +56,7 @@ def finish(
     content = json.dumps(result, indent=1).encode()
     artifact.write_file(METRICS_FILE, content, fingerprint(inputs))
     artifact.commit(inputs, {"queries": result["queries"], "overall": result["overall"]})
+    listen(Event("evaluate", "metrics", {"split": result["split"], **result["overall"]}))
     listen(Event("evaluate", "finished", {"queries": result["queries"], monitor: result["overall"][monitor]}))
 
 

@@ -18,6 +18,7 @@ from alphafuse.matrices import to_lists
 from alphafuse.training.checkpoint import DENSE_FILE
 from alphafuse.training.model import load_trained
 from alphafuse.workspace import Workspace
+from jobs.serving import serving
 from jobs.worker_group import run_workers
 
 ITEMS_PER_SHARD = 50_000
@@ -36,7 +37,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     if artifact.is_committed(inputs):
         return
     arguments = {"config": config, "workspace": workspace, "wanted": fingerprint(inputs)}
-    description = run_workers("export", _export_on_worker, config.train, arguments, listen)
+    description = run_workers("export", _export_on_worker, config.train, arguments, listen, serving(config))
     manifest = artifact.commit(inputs, description, rows=workspace.artifact("catalog").require().rows)
     listen(Event("export", "finished", {"items": manifest.rows}))
 

@@ -66,7 +66,7 @@ def carry_out(run: Run, events: Queue) -> None:
     """Do what is left of a run.
 
     Args:
-        events: gets the progress and the warnings, under the name of the run; its own log has all.
+        events: gets the progress, warnings and restarts, under the name of the run; its own log has all.
     """
     workspace, result = run.workspace, {}
     log = EventLog(workspace)
@@ -75,7 +75,7 @@ def carry_out(run: Run, events: Queue) -> None:
         log(event)
         if event.kind == "finished":
             result.update({name: value for name, value in event.values.items() if name != "queries"})
-        elif event.kind in ("progress", "warning"):
+        elif event.kind in ("progress", "warning", "restart"):
             events.put(dataclasses.replace(event, stage=run.name))
 
     events.put(Event(run.name, "started", {}))

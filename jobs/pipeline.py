@@ -14,6 +14,7 @@ from alphafuse.workspace import ARTIFACT_STAGES, Workspace
 from jobs.placement import require_shared
 from jobs.preflight import require_room, waiting
 from jobs.runtime import connected
+from jobs.watching import watched
 
 STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
 """All stages, in their order; each is the module `jobs.STAGE` with a function `run`."""
@@ -61,7 +62,8 @@ def run_stages(
 ) -> None:
     """Run the stages one after the other; what is committed already is skipped.
 
-    Emits "started" for each stage, and "skipped" where there was nothing to do; the stages emit the rest.
+    Emits "started" for each stage, an "artifact" for each that it has finished, "skipped" where there was nothing to
+    do, and "failed" where it ends with an error; the stages emit the rest.
 
     Args:
         again: this stage and all later ones are redone. What they made goes when its turn comes: not before the
@@ -77,22 +79,40 @@ def run_stages(
         require_shared(workspace)
         require_room(config, workspace, stages, again)
         workspace.folder.write_bytes("config.yaml", content.encode())
-        for stage in stages:
-            if stage == again:
-                redo(workspace, stage)
-            finished = False
+        with watched(config, workspace, listen) as hear:
+            for stage in stages:
+                if stage == again:
+                    redo(workspace, stage)
+                _run_stage(stage, config, workspace, hear)
 
-            def hear(event: Event) -> None:
-                nonlocal finished
-                finished = finished or event.kind == "finished"
-                listen(event)
 
-            listen(Event(stage, "started", {}))
-            if message := waiting(config, workspace, stage):
-                listen(Event(stage, "warning", {"message": message}))
-            importlib.import_module(f"jobs.{stage}").run(config, workspace, hear)
-            if not finished:
-                listen(Event(stage, "skipped", {}))
+def _run_stage(stage: str, config: Config, workspace: Workspace, listen: Listener) -> None:
+    ended: Event | None = None
+
+    def hear(event: Event) -> None:
+        """The end of the stage is told last."""
+        nonlocal ended
+        if event.kind == "finished":
+            ended = event
+        else:
+            listen(event)
+
+    listen(Event(stage, "started", {}))
+    if message := waiting(config, workspace, stage):
+        listen(Event(stage, "warning", {"message": message}))
+    try:
+        importlib.import_module(f"jobs.{stage}").run(config, workspace, hear)
+    except BaseException as error:
+        message = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
+        listen(Event(stage, "failed", {"message": message}))
+        raise
+    for name, maker in ARTIFACT_STAGES.items():
+        manifest = workspace.artifact(name).manifest() if maker == stage else None
+        if manifest is not None:
+            size = sum(file.bytes for file in manifest.files)
+            counted = {"rows": manifest.rows, "bytes": size, "files": len(manifest.files)}
+            listen(Event(stage, "artifact", {"artifact": name, **counted}))
+    listen(ended or Event(stage, "skipped", {}))
 
 
 def require_among(stages: Sequence[str], again: str | None) -> None:

@@ -22,6 +22,7 @@ from alphafuse.storage import resolve
 from alphafuse.training.model import load_trained
 from alphafuse.workspace import Workspace
 from jobs.runtime import connected
+from jobs.serving import serving
 from jobs.tasks import result
 from jobs.worker_group import run_workers
 
@@ -38,7 +39,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     if artifact.is_committed(inputs):
         return
     arguments = {"config": config, "workspace": workspace, "sources": sources, "wanted": fingerprint(inputs)}
-    counts = run_workers("recommend", _recommend_on_worker, config.train, arguments, listen)
+    counts = run_workers("recommend", _recommend_on_worker, config.train, arguments, listen, serving(config))
     for reason, count in counts.items():
         if count:
             listen(Event("recommend", "warning", {"message": f"{count} left out: {reason.replace('_', ' ')}"}))

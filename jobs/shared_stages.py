@@ -94,7 +94,8 @@ def _make(config: Config, workspace: Workspace, stage: str, listen: Listener) ->
 
     def hear(event: Event) -> None:
         log(event)
-        listen(event)
+        if event.kind != "failed":  # told by whoever catches the error, which may be older than the stage
+            listen(event)
 
     run_stages(config, workspace, [stage], hear)
 

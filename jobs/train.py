@@ -11,6 +11,7 @@ from alphafuse.config import Config
 from alphafuse.events import Event, Listener
 from alphafuse.training.loop import Trainer
 from alphafuse.workspace import Workspace
+from jobs.serving import serving
 from jobs.worker_group import run_workers
 
 # What changes where and how fast the training runs, but not what is trained.
@@ -47,7 +48,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     inputs = training_inputs(config, workspace)
     if not workspace.artifact("model").is_committed(inputs):
         arguments = {"config": config, "workspace": workspace, "inputs": inputs}
-        details = run_workers("train", train_on_worker, config.train, arguments, listen, resumes=True)
+        details = run_workers("train", train_on_worker, config.train, arguments, listen, serving(config), resumes=True)
         best = details["best"]
         summary = {"epochs": len(details["history"]), "steps": details["steps"], "stopped": details["stopped"]}
         listen(Event("train", "finished", {**summary, f"best {config.train.monitor}": best["value"]}))

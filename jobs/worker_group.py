@@ -23,6 +23,7 @@ from alphafuse.errors import AlphafuseError, ResourceError
 from alphafuse.events import Event, Listener
 from jobs.elasticity import await_places, released_places, require_fewest, scaling, tell_ray_train_of_machines
 from jobs.event_relay import EventRelay
+from jobs.serving import Serving, no_more_workers, served
 
 WRAPPED_AS = ("cause", "health_check_failure", "__cause__")
 """Where Ray's exceptions keep the one that they are about."""
@@ -47,6 +48,7 @@ def run_workers(
     config: TrainConfig,
     arguments: dict[str, Any],
     listen: Listener,
+    serving: Serving | None = None,
     resumes: bool = False,
 ) -> Any:
     """Call `function(communicator=…, device=…, listen=…, **arguments)` on `config.workers` ranks, or, where the cluster
@@ -58,6 +60,7 @@ def run_workers(
 
     Args:
         stage: name of the stage, for events.
+        serving: where the workers serve their metrics; None if they do not.
         resumes: the function keeps most of what it has done, so that it may be stopped when there is room for more
             ranks.
 
@@ -70,19 +73,25 @@ def run_workers(
     """
     progress = _Progress(listen)
     with EventRelay(progress) as relay:
-        settings = {"function": function, "arguments": arguments, "events": relay.queue}
+        settings = {
+            "stage": stage, "function": function, "arguments": arguments, "events": relay.queue, "serving": serving
+        }  # fmt: skip
         require_fewest(config)
-        deaths = 0
+        restarts = deaths = 0
         while True:
             before = progress.done
             try:
                 return _fit(settings, config, resumes)
             except (TrainingFailedError, ray.exceptions.RayActorError) as failure:
                 if not _found_no_place(failure):
+                    restarts += 1
                     deaths = 1 if progress.done > before else deaths + 1
                     cause = _reason_to_restart(stage, failure, deaths > config.max_restarts)
-                    again = f"starting all again, {deaths} of {config.max_restarts} times"
-                    listen(Event(stage, "warning", {"message": f"a worker died ({cause}); {again}"}))
+                    message = f"a worker died ({cause}); starting all again, {deaths} of {config.max_restarts} times"
+                    listen(Event(stage, "restart", {"restarts": restarts, "message": message}))
+            finally:
+                if serving is not None:
+                    relay.queue.put(no_more_workers(stage))
             await_places(stage, config, listen)
 
 
@@ -174,9 +183,12 @@ def _interruptible() -> Iterator[None]:
 def _worker_main(settings: dict[str, Any]) -> Any:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    return settings["function"](
-        communicator=Communicator(), device=get_device(), listen=settings["events"].put, **settings["arguments"]
-    )
+    communicator = Communicator()
+    worker, tell = str(communicator.rank), settings["events"].put
+    with served(settings["stage"], worker, settings["serving"], tell, communicator.world_size) as listen:
+        return settings["function"](
+            communicator=communicator, device=get_device(), listen=listen, **settings["arguments"]
+        )
 
 
 def _failures(failure: Exception) -> list[BaseException]:

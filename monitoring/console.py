@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from alphafuse.events import Event, Value
+from alphafuse.events import Event, Listener, Value, ignore
 
 PLAIN_SECONDS = 15.0
 
@@ -55,16 +55,17 @@ class RunConsole:
         self._progress.stop()
 
     def __call__(self, event: Event) -> None:
-        show = {
+        show: dict[str, Listener] = {
             "started": self._on_started,
             "progress": self._on_progress,
             "metrics": self._on_metrics,
             "warning": self._on_warning,
+            "restart": self._on_warning,
             "finished": self._on_finished,
             "skipped": self._on_skipped,
             "failed": self._on_failed,
-        }[event.kind]
-        show(event)
+        }
+        show.get(event.kind, ignore)(event)
 
     def _on_started(self, event: Event) -> None:
         self._end(event.stage)
@@ -84,6 +85,8 @@ class RunConsole:
             self.console.print(f"  {event.stage:<10} {count}, {event.time - running.started:.0f} s", soft_wrap=True)
 
     def _on_metrics(self, event: Event) -> None:
+        if "epoch" not in event.values:
+            return  # what is measured once stands in the event of its end
         shown = {name: event.values[name] for name in ("epoch", "loss", self._monitor) if name in event.values}
         text = "  ".join(f"{name} {_number(value)}" for name, value in shown.items())
         self.console.print(f"  [dim]{event.stage:<10} {text}[/dim]", soft_wrap=True)

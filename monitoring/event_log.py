@@ -1,6 +1,7 @@
 """Keeps the events of every stage in the workspace, `events/STAGE.jsonl`, for reports and dashboards.
 
 Object stores cannot append, so a stage's file is written anew: at once for what matters, now and then for progress.
+Single steps are left out; they are in the metrics of their worker.
 """
 
 from __future__ import annotations
@@ -8,31 +9,42 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from alphafuse.events import Event
+from alphafuse.events import Event, Value
 from alphafuse.workspace import Workspace
 
 PROGRESS_SECONDS = 10.0
+LEFT_OUT = ("step", "batch")
 
 
 class EventLog:
-    """A listener. Of progress events only one in `PROGRESS_SECONDS` and the last of a stage are kept."""
+    """A listener. Of progress events only one in `PROGRESS_SECONDS` and the last of a stage are kept, of what a worker
+    tells about its steps as many; the latter come into the file with the next event that is kept."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._lines: dict[str, list[str]] = {}
-        self._last_progress: dict[str, float] = {}
+        self._kept: dict[tuple[str, Value], float] = {}
 
     def __call__(self, event: Event) -> None:
-        if event.kind == "progress":
-            finished = event.values.get("done") == event.values.get("total")
-            if not finished and event.time - self._last_progress.get(event.stage, 0) < PROGRESS_SECONDS:
-                return
-            self._last_progress[event.stage] = event.time
+        if event.kind in LEFT_OUT or not self._is_due(event):
+            return
         if event.stage not in self._lines:
             self._lines[event.stage] = [_line(earlier) for earlier in read_events(self._workspace, event.stage)]
         lines = self._lines[event.stage]
         lines.append(_line(event))
-        (self._workspace.folder / "events").write_bytes(f"{event.stage}.jsonl", "\n".join([*lines, ""]).encode())
+        if event.kind != "worker":
+            (self._workspace.folder / "events").write_bytes(f"{event.stage}.jsonl", "\n".join([*lines, ""]).encode())
+
+    def _is_due(self, event: Event) -> bool:
+        """Whether to keep an event, of those of one worker or those of progress."""
+        if event.kind not in ("progress", "worker"):
+            return True
+        key = event.stage, event.values.get("rank")
+        finished = event.kind == "progress" and event.values["done"] == event.values.get("total")
+        if not finished and event.time - self._kept.get(key, 0) < PROGRESS_SECONDS:
+            return False
+        self._kept[key] = event.time
+        return True
 
 
 def read_events(workspace: Workspace, stage: str) -> list[Event]:

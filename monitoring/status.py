@@ -79,7 +79,7 @@ def stage_status(stage: str, committed: bool, events: Sequence[Event]) -> StageS
         seconds_left=None if ended else _seconds_left(progress),
         last_heard=heard,
         metrics=None if metrics is None else _numbers(metrics),
-        warnings=tuple(str(event.values["message"]) for event in latest if event.kind == "warning"),
+        warnings=tuple(str(event.values["message"]) for event in latest if event.kind in ("warning", "restart")),
     )
 
 

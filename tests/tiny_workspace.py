@@ -50,6 +50,7 @@ def tiny_config(folder: Path, backbone: dict[str, Any] | None = None, **train: A
                 "loss": {"num_negatives": 6},
                 **train,
             },
+            "monitoring": {"targets": str(folder / "targets")},
         }
     )
 

@@ -22,6 +22,7 @@ from alphafuse.config.grid import EnsembleConfig, GridConfig, MethodConfig, load
 from alphafuse.config.language import DecomposeConfig, EmbedConfig
 from alphafuse.config.loading import load_config, parse_config
 from alphafuse.config.model import ModelConfig
+from alphafuse.config.monitoring import MonitoringConfig
 from alphafuse.config.training import DeepSpeedConfig, LossConfig, ScheduleConfig, TrainConfig
 from alphafuse.config.tree import Config, EvaluateConfig, NodeGroupConfig, RayConfig, RecommendConfig
 
@@ -49,6 +50,7 @@ __all__ = [
     "MethodConfig",
     "MoRecConfig",
     "ModelConfig",
+    "MonitoringConfig",
     "NodeGroupConfig",
     "RLMRecContrastiveConfig",
     "RLMRecGenerativeConfig",

@@ -10,6 +10,7 @@ from alphafuse.config.data import DataConfig
 from alphafuse.config.encoders import AlignedSection, AlphaFuseConfig
 from alphafuse.config.language import DecomposeConfig, EmbedConfig
 from alphafuse.config.model import ModelConfig
+from alphafuse.config.monitoring import MonitoringConfig
 from alphafuse.config.section import Count, Fraction, NonNegative, Section
 from alphafuse.config.training import TrainConfig
 
@@ -81,6 +82,7 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     recommend: RecommendConfig = RecommendConfig()
     ray: RayConfig = RayConfig()
+    monitoring: MonitoringConfig = MonitoringConfig()
 
     @model_validator(mode="after")
     def _check(self) -> Config:

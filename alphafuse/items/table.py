@@ -46,6 +46,20 @@ class Rows:
         return functional.embedding(self.inverse, functional.pad(encoded, (0, 0, 0, 1)))
 
 
+@dataclass(frozen=True)
+class Update:
+    """What one optimizer step did to this rank's rows.
+
+    Attributes:
+        rows: how many it touched.
+        gradient_norm: of the table's gradient before clipping: of all ranks where it is clipped, else of this rank's
+            rows.
+    """
+
+    rows: int
+    gradient_norm: float
+
+
 class ItemTable:
     """This rank's rows [first_row, first_row + rows) and the exchange with the other ranks.
 
@@ -123,15 +137,11 @@ class ItemTable:
             gradient = self._communicator.exchange(gradient, rows.sent, rows.received)
         self._pending.append((rows.requested, gradient))
 
-    def update(self, learning_rate: float, max_grad_norm: float | None = None) -> float:
+    def update(self, learning_rate: float, max_grad_norm: float | None = None) -> Update:
         """Average the collected gradients over the ranks and take one optimizer step on the rows they touch.
 
         The gradients of all ranks and micro-batches are summed per row and divided by the world size, as the
         engine does with the dense weights. A collective if `max_grad_norm` is given.
-
-        Returns:
-            The norm of the table's gradient before clipping: of all ranks if `max_grad_norm` is given, else of
-            this rank's rows.
         """
         rows, position = torch.unique(torch.cat([rows for rows, _ in self._pending]), return_inverse=True)
         gradient = self.trainable.new_zeros(len(rows), self.trainable.shape[1])
@@ -148,7 +158,7 @@ class ItemTable:
             state = self._state.index_select(0, chosen)  # [rows, 3 · trainable_dim]
             self.optimizer.update(state, part, learning_rate)
             self._state.index_copy_(0, chosen, state)
-        return float(square.sqrt())
+        return Update(len(rows), float(square.sqrt()))
 
     def _as_rows(
         self,

@@ -22,10 +22,14 @@ class Encoded:
     Attributes:
         vectors: [texts, dim]; zeros for the texts in `failures`.
         failures: position of a text → reason, "category: details" (`EMPTY` for texts without content).
+        tokens: that the engine read.
+        retries: how often it was asked again, since it had refused a larger batch.
     """
 
     vectors: np.ndarray
     failures: dict[int, str] = field(default_factory=dict)
+    tokens: int = 0
+    retries: int = 0
 
 
 class TextEncoder(Protocol):
@@ -79,7 +83,7 @@ def encode_texts(encoder: TextEncoder, texts: Sequence[str | None], normalize: b
     for found in (usable.failures, encoded.failures):  # an engine's reason explains more than the vector it left
         failures.update({content[position]: reason for position, reason in found.items()})
     vectors[list(failures)] = 0
-    return Encoded(vectors, failures)
+    return Encoded(vectors, failures, encoded.tokens, encoded.retries)
 
 
 def usable_vectors(vectors: np.ndarray, normalize: bool, dtype: str) -> Encoded:
@@ -126,4 +130,9 @@ def _encode_halving(encoder: TextEncoder, texts: Sequence[str]) -> Encoded:
     middle = len(texts) // 2
     head, tail = _encode_halving(encoder, texts[:middle]), _encode_halving(encoder, texts[middle:])
     failures = head.failures | {middle + position: reason for position, reason in tail.failures.items()}
-    return Encoded(np.concatenate([head.vectors, tail.vectors]), failures)
+    return Encoded(
+        np.concatenate([head.vectors, tail.vectors]),
+        failures,
+        head.tokens + tail.tokens,
+        head.retries + tail.retries + 2,
+    )

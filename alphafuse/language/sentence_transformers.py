@@ -30,6 +30,7 @@ class SentenceTransformersEncoder:
         self.gpus = gpus
         self.threads = threads
         self._engine: Any = None
+        self._tokens = 0
 
     def identity(self) -> dict[str, Any]:
         version = importlib.metadata.version("sentence-transformers")
@@ -62,6 +63,7 @@ class SentenceTransformersEncoder:
             if isinstance(module, Normalize):
                 delattr(engine, name)
         engine.max_seq_length = self.model.max_length
+        engine.register_forward_pre_hook(self._count_tokens)
         self._engine = engine
 
     @property
@@ -72,6 +74,7 @@ class SentenceTransformersEncoder:
         failures = {} if self.model.truncate else self.model.tokenize(self._engine.tokenizer, texts)[1]
         accepted = [position for position in range(len(texts)) if position not in failures]
         vectors = np.zeros((len(texts), self.dim), np.float32)
+        before = self._tokens
         if accepted:
             vectors[accepted] = (
                 self._engine.encode(
@@ -84,4 +87,8 @@ class SentenceTransformersEncoder:
                 .cpu()
                 .numpy()
             )
-        return Encoded(vectors, failures)
+        return Encoded(vectors, failures, self._tokens - before)
+
+    def _count_tokens(self, _: Any, arguments: tuple[Any, ...]) -> None:
+        """Before each forward pass: the tokens in it, without padding."""
+        self._tokens += int(arguments[0]["attention_mask"].sum())

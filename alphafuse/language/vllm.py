@@ -56,6 +56,7 @@ class VllmEncoder:
                 dtype=self.model.dtype,
                 max_model_len=self.model.max_length,
                 enforce_eager=not self.gpus,
+                disable_log_stats=False,  # they come out as metrics of this process
                 tensor_parallel_size=max(1, int(self.gpus)),
                 gpu_memory_utilization=0.9 * min(self.gpus or 1, 1),
             )
@@ -86,7 +87,7 @@ class VllmEncoder:
             except VLLMClientError as error:
                 raise ValueError(str(error)) from error
             vectors[accepted] = [output.outputs.embedding for output in outputs]
-        return Encoded(vectors, failures)
+        return Encoded(vectors, failures, sum(len(token_ids[position]) for position in accepted))
 
 
 def _version() -> str:

@@ -33,6 +33,7 @@ class DenseEngine:
 
     def __init__(self, module: nn.Module, config: TrainConfig, world_size: int) -> None:
         self._zero_stage = config.deepspeed.zero_stage
+        self._plain = not config.deepspeed.zero_stage and not config.deepspeed.bf16
         settings: dict[str, Any] = {
             "train_batch_size": world_size * config.accumulation,  # counts parts; sample counts are ours to weigh
             "train_micro_batch_size_per_gpu": 1,
@@ -64,12 +65,16 @@ class DenseEngine:
         """Count one micro-batch; at the last one of a step, clip and update.
 
         Returns:
-            Norm of the dense gradient before clipping, NaN where the engine does not compute it.
+            At the last micro-batch of a step the norm of the dense gradient before clipping, over all ranks; NaN where
+            the engine does not compute it.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
+        # Of plain float32 weights DeepSpeed keeps no norm.
+        norm = self._gradient_norm() if self._plain else None
         self._engine.step()
-        norm = self._engine.get_global_grad_norm()
+        if not self._plain:
+            norm = self._engine.get_global_grad_norm()
         return float("nan") if norm is None else float(norm)
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -92,6 +97,10 @@ class DenseEngine:
             self._set(parameter, state[name], None)
             for moment in MOMENTS:
                 self._set(parameter, state[f"{name}.{moment}"], moment)
+
+    def _gradient_norm(self) -> torch.Tensor:
+        gradients = [parameter.grad for _, parameter in self._parameters() if parameter.grad is not None]
+        return nn.utils.get_total_norm(gradients)
 
     def _parameters(self) -> list[tuple[str, nn.Parameter]]:
         parameters = dict(self._engine.module.named_parameters())

@@ -7,6 +7,7 @@ losses, metrics) is equal on all of them.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,10 +27,12 @@ from alphafuse.data.shuffle import SampleStream
 from alphafuse.errors import DataError
 from alphafuse.evaluation.evaluator import validation_metrics
 from alphafuse.events import Event, Listener
+from alphafuse.meter import Meter
 from alphafuse.training.checkpoint import DENSE_FILE, Checkpoints, write_table_rows
 from alphafuse.training.engine import MOMENTS, DenseEngine
 from alphafuse.training.model import ScoringModel, build_objective, build_table
 from alphafuse.training.negatives import needs_popularity
+from alphafuse.training.reporter import StepReporter
 from alphafuse.training.schedule import rate_factor
 from alphafuse.training.step import TrainingStep
 from alphafuse.workspace import Workspace
@@ -81,6 +84,7 @@ class Trainer:
         self._workspace = workspace
         self._sequences = SequenceStore(workspace)
         self._inputs = inputs
+        communicator = communicator.metered(Meter(device))
         self._communicator = communicator
         self._device = device
         self._listen = listen
@@ -101,6 +105,8 @@ class Trainer:
         )
         self._checkpoints = Checkpoints(workspace, inputs, communicator)
         self._epoch_loss = torch.zeros((), dtype=torch.float64, device=device)
+        self._reporter = StepReporter(communicator, device, listen)
+        self._reported = (0.0, 0)
 
     def run(self) -> dict[str, Any]:
         """Train to the end, from the latest checkpoint if there is one, and write the best weights as `model`.
@@ -115,10 +121,11 @@ class Trainer:
             steps = self.order.epoch(
                 progress.epoch, progress.step_in_epoch, self._communicator.rank, self._communicator.world_size
             )
-            for batches in steps:
+            for batches in self._communicator.meter.steps(steps):
                 self._epoch_loss += self.training_step(batches)
                 progress.step += 1
                 progress.step_in_epoch += 1
+                self._reporter.end_step(progress.step, batches)
                 self._report()
                 if progress.step == train.max_steps:
                     break
@@ -165,7 +172,9 @@ class Trainer:
                 "validation": metrics,
             }
         )
-        self._emit("metrics", {"epoch": epoch, "loss": progress.history[-1]["loss"], **(metrics or {})})
+        told = {"split": "validation", "epoch": epoch, "loss": progress.history[-1]["loss"]}
+        self._emit("metrics", {**told, **(metrics or {})})
+        self._reported = (0.0, 0)
         progress.epoch, progress.step_in_epoch = epoch, 0
         progress.loss_sum, progress.loss_steps, progress.seconds = 0.0, 0, 0.0
         if metrics is not None:
@@ -214,21 +223,47 @@ class Trainer:
         self._epoch_loss.zero_()
 
     def _report(self) -> None:
-        progress, every = self.progress, self._config.train.log_steps
-        if progress.step % every == 0:
-            self._reduce_loss()
-            total = self._config.train.max_epochs * self.order.steps_per_epoch
-            done = {"done": progress.step, "total": self._config.train.max_steps or total, "unit": "steps"}
-            self._emit("progress", {**done, "loss": progress.loss_sum / progress.loss_steps})
+        progress, train = self.progress, self._config.train
+        if progress.step % train.log_steps:
+            return
+        self._reduce_loss()
+        loss_sum, loss_steps = self._reported
+        self._reported = (progress.loss_sum, progress.loss_steps)
+        factor = self._rate_factor(progress.step - 1)
+        values = {
+            "done": progress.step,
+            "total": train.max_steps or train.max_epochs * self.order.steps_per_epoch,
+            "unit": "steps",
+            "epoch": progress.epoch + 1,
+            "loss": (progress.loss_sum - loss_sum) / (progress.loss_steps - loss_steps),
+            "learning_rate": train.learning_rate * factor,
+            "table_learning_rate": train.table_learning_rate * factor,
+            "gradient_norm": self._step.gradient_norm,
+            "table_gradient_norm": self._table_gradient_norm(),
+            "samples_per_second": self._reporter.report(progress.step),
+        }
+        self._emit("progress", values)
+
+    def _table_gradient_norm(self) -> float:
+        """Of the last step, over all ranks. A collective."""
+        norm = self._step.table_gradient_norm
+        if self._config.train.max_grad_norm is not None:
+            return norm
+        square = torch.tensor(norm**2, dtype=torch.float64, device=self._device)
+        return math.sqrt(float(self._communicator.all_reduce(square)))
 
     def _emit(self, kind: str, values: dict[str, Any]) -> None:
         if self._communicator.rank == 0:
             self._listen(Event("train", kind, values))
 
     def _save(self) -> None:
-        progress = self.progress
+        progress, started = self.progress, time.monotonic()
         self._checkpoints.save(progress.step, self.table, self.engine, dataclasses.asdict(progress))
         self._checkpoints.keep_only({progress.step, progress.best["step"] if progress.best else progress.step})
+        if self._communicator.rank == 0:
+            size = sum(file.bytes for file in self._checkpoints.at(progress.step).require().files)
+            seconds = time.monotonic() - started
+            self._emit("checkpoint", {"step": progress.step, "seconds": seconds, "bytes": size})
 
     def _resume(self) -> None:
         """Take up the newest checkpoint that is whole, with the best weights that it speaks of; without one, begin."""
@@ -243,6 +278,7 @@ class Trainer:
             names = [entry.name for entry in dataclasses.fields(Progress)]
             self.progress = Progress(**{name: checkpoint.details[name] for name in names})
             self._checkpoints.load(self.progress.step, self.table, self.engine)
+            self._reported = (self.progress.loss_sum, self.progress.loss_steps)
 
     def _write_model(self, details: dict[str, Any]) -> None:
         """Write the best weights: every rank its rows, rank 0 the dense weights and the manifest."""

@@ -1,9 +1,11 @@
 """One optimizer step, top to bottom: draw negatives, look up, forward, backward, update.
 
-Knows nothing of epochs, validation or checkpoints.
+Knows nothing of epochs, validation or checkpoints. Tells the communicator's meter where its time goes.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
@@ -25,6 +27,10 @@ class TrainingStep:
 
     Args:
         popularity, trained: as `NegativeSampler` wants them.
+
+    Attributes:
+        gradient_norm: of the dense weights in the last step (see `DenseEngine.step`).
+        table_gradient_norm: as of `items.table.Update`.
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class TrainingStep:
         self._engine = engine
         self._communicator = communicator
         self._device = device
+        self.gradient_norm = self.table_gradient_norm = math.nan
         # All rows need no copy: they are read where they lie.
         self._trained_rows = None if trained is None else self._own_rows(torch.from_numpy(trained))
         self._sampler = NegativeSampler(config, seed, table.num_items, communicator, popularity, trained)
@@ -59,22 +66,39 @@ class TrainingStep:
         Returns:
             This rank's share of the mean loss over all targets, a scalar: the shares of the ranks sum to it.
         """
-        config, table = self._config, self._table
+        config, table, meter = self._config, self._table, self._communicator.meter
         total = torch.zeros((), dtype=torch.float64, device=self._device)
         for micro, batch in enumerate(batches):
             self._seed_dropout(step, micro)
-            negatives = self._sampler.draw(batch, step)
-            catalog = self._catalog(batch, negatives)
-            given = self._step_input(batch, negatives, catalog, step)
-            rows = table.lookup(given.items())
-            loss = self._engine.module(rows, given, catalog) / batch.targets_per_part
-            self._engine.backward(loss)
-            for gathered in (rows, *(catalog.blocks if catalog else ())):
-                table.collect_gradient(gathered)
-            self._engine.step(config.learning_rate * rate_factor)
+            with meter.phase("data"):
+                negatives = self._sampler.draw(batch, step)
+            with meter.phase("lookup"):
+                catalog = self._catalog(batch, negatives)
+                given = self._step_input(batch, negatives, catalog, step)
+                rows = table.lookup(given.items())
+            with meter.phase("forward"):
+                loss = self._engine.module(rows, given, catalog) / batch.targets_per_part
+            with meter.phase("backward"):
+                self._engine.backward(loss)
+            with meter.phase("exchange"):
+                for gathered in (rows, *(catalog.blocks if catalog else ())):
+                    table.collect_gradient(gathered)
+            with meter.phase("optimizer"):
+                self.gradient_norm = self._engine.step(config.learning_rate * rate_factor)
+            self._count(rows)
             total += loss.detach()
-        table.update(config.table_learning_rate * rate_factor, config.max_grad_norm)
+        with meter.phase("optimizer"):
+            update = table.update(config.table_learning_rate * rate_factor, config.max_grad_norm)
+        self.table_gradient_norm = update.gradient_norm
+        meter.count("rows_touched", update.rows)
         return total / (self._communicator.world_size * len(batches))
+
+    def _count(self, rows: Rows) -> None:
+        """What one lookup asked for and this rank answered."""
+        distinct, meter = len(rows.trainable), self._communicator.meter
+        meter.count("rows_requested", int((rows.inverse < distinct).sum()))
+        meter.count("rows_distinct", distinct)
+        meter.count("rows_served", len(rows.requested))
 
     def _step_input(self, batch: Batch, negatives: Negatives, catalog: Catalog | None, step: int) -> StepInput:
         looked_up = negatives.items if catalog is None else np.zeros(0, np.int64)

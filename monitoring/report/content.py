@@ -77,7 +77,7 @@ def gather(config: Config, workspace: Workspace) -> Content:
         monitor = inputs["model"]["train"]["monitor"]
         training_figure = training_curves(training["history"], monitor, training["best"]["epoch"])
     return Content(
-        title=workspace.folder.uri.rstrip("/").rsplit("/", 1)[-1],
+        title=workspace.name,
         evaluation=evaluation,
         cutoffs=measured_cutoffs(evaluation["overall"]) if evaluation else (),
         training=training,

@@ -62,7 +62,7 @@ def test_a_worker_killed_at_a_random_step(tmp_path: Path, undisturbed: tuple[tor
     events: list[Event] = []
     assert train_with_faults(config, [fault], events.append) == [2, 2], fault
     assert len(happened(config)) == 1
-    (warning,) = [str(event.values["message"]) for event in events if event.kind == "warning"]
+    (warning,) = [str(event.values["message"]) for event in events if event.kind == "restart"]
     assert re.match(r"a worker died \(.+\); starting all again, 1 of 3 times", warning)
     vectors, history = _result(config)
     assert torch.equal(vectors, undisturbed[0]), fault

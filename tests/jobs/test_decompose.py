@@ -108,6 +108,10 @@ def test_features_are_the_references(tmp_path, method):
     progress = [event.values for event in events if event.kind == "progress"]
     assert [values["done"] for values in progress] == sorted(values["done"] for values in progress)
     assert progress[-1]["done"] == progress[-1]["total"]
+    (measured,) = [event.values for event in events if event.kind == "metrics"]
+    assert (measured["num_rows"], measured["null_dim"], measured["row_dim"]) == (SHARDS[-1], 4, HIDDEN_DIM - 4)
+    assert measured["passes"] == 1 if method == "gram" else 2 <= measured["passes"] <= 4
+    assert 0 <= measured["residual"] < 1e-6
     assert events[-1].kind == "finished"
     assert events[-1].values["retained_energy"] == pytest.approx(values[:HIDDEN_DIM].sum() / values.sum())
 

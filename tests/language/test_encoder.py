@@ -55,8 +55,10 @@ def test_a_batch_without_any_content_reaches_no_engine() -> None:
 
 def test_a_refused_text_is_found_by_halving() -> None:
     encoder = LengthEncoder()
-    encode_texts(encoder, [*(f"text {number}" for number in range(63)), "bad"], normalize=True, dtype="float32")
+    texts = [*(f"text {number}" for number in range(63)), "bad"]
+    encoded = encode_texts(encoder, texts, normalize=True, dtype="float32")
     assert len(encoder.calls) == 1 + 2 * 6
+    assert encoded.retries == 2 * 6
     good = [text for call in encoder.calls if "bad" not in call for text in call]
     assert len(good) == len(set(good)) == 63
 

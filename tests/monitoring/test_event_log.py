@@ -40,3 +40,20 @@ def test_progress_is_thinned_but_its_end_is_kept(tmp_path: Path) -> None:
     log(_progress(8, events[-1].time + 0.1))
     log(_progress(9, events[-1].time + 0.2))
     assert [event.values["done"] for event in read_events(workspace, "embed")] == [1, 5, 9, 9]
+
+
+def test_every_worker_is_kept_now_and_then_and_single_steps_are_not(tmp_path: Path) -> None:
+    workspace = Workspace(str(tmp_path))
+    log = EventLog(workspace)
+    workers = [
+        Event("train", "worker", {"rank": rank, "step": step}, 100 + step * PROGRESS_SECONDS / 2)
+        for step in range(1, 5)
+        for rank in (0, 1)
+    ]
+    log(Event("train", "step", {"rank": 0, "seconds": 0.1}, 99.0))
+    for event in workers:
+        log(event)
+    assert read_events(workspace, "train") == []  # until something else is worth writing the file
+    log(Event("train", "metrics", {"epoch": 1}, 200.0))
+    kept = [(event.values["step"], event.values["rank"]) for event in read_events(workspace, "train")[:-1]]
+    assert kept == [(1, 0), (1, 1), (3, 0), (3, 1)]

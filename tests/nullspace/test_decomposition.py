@@ -32,7 +32,7 @@ def decompose(rows: np.ndarray, method: str = "gram", hidden_dim: int = HIDDEN_D
     if method == "gram":
         values, vectors = exact_eigen(moments.covariance())
     else:
-        values, vectors = randomized_eigen(
+        values, vectors, _ = randomized_eigen(
             lambda probe: Moments.of(rows, probe=probe).covariance(),
             rows.shape[1],
             hidden_dim,

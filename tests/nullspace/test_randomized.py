@@ -42,7 +42,9 @@ def test_two_power_passes_find_the_leading_subspace(dim, spectrum, angle):
     values, vectors = exact_eigen(exact_covariance(rows)[1])
     operator = Streamed(rows)
 
-    found_values, found_vectors = randomized_eigen(operator, dim, 128, oversampling=16, power_passes=2, seed=3)
+    found_values, found_vectors, residuals = randomized_eigen(
+        operator, dim, 128, oversampling=16, power_passes=2, seed=3
+    )
 
     assert found_values.shape == (144,)
     assert found_vectors.shape == (dim, 144)
@@ -50,6 +52,9 @@ def test_two_power_passes_find_the_leading_subspace(dim, spectrum, angle):
     assert max(operator.widths) == 144
     np.testing.assert_allclose(found_values[:128], values[:128], rtol=1e-4)
     assert subspace_angles(found_vectors[:, :128], vectors[:, :128]).max() < angle
+    covariance = exact_covariance(rows)[1]
+    expected = np.linalg.norm(covariance @ found_vectors - found_vectors * found_values, axis=0)
+    np.testing.assert_allclose(residuals, expected, atol=1e-6 * values[0])
 
 
 def test_the_vectors_are_orthonormal_and_the_seed_decides_them():
@@ -80,7 +85,7 @@ def test_a_covariance_of_small_rank_ends_early_and_exactly():
     values, vectors = exact_eigen(exact_covariance(rows)[1])
     operator = Streamed(rows)
 
-    found_values, found_vectors = randomized_eigen(operator, 50, 12, oversampling=4, power_passes=5, seed=0)
+    found_values, found_vectors, _ = randomized_eigen(operator, 50, 12, oversampling=4, power_passes=5, seed=0)
 
     assert len(operator.widths) < num_passes(5)
     np.testing.assert_allclose(found_values[:6], values[:6], rtol=1e-10)
@@ -93,6 +98,6 @@ def test_as_many_directions_as_dimensions_are_exact():
     rows = rows_with_spectrum(100, np.linspace(1, 2, 20), seed=5)
     values, _ = exact_eigen(exact_covariance(rows)[1])
 
-    found_values, _ = randomized_eigen(Streamed(rows), 20, 20, oversampling=16, power_passes=2, seed=0)
+    found_values, _, _ = randomized_eigen(Streamed(rows), 20, 20, oversampling=16, power_passes=2, seed=0)
 
     np.testing.assert_allclose(found_values, values, rtol=1e-10)

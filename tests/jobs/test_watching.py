@@ -1,0 +1,137 @@
+"""The list of a run's processes as workers come, die and go, and a folder that cannot be written to."""
+
+from __future__ import annotations
+
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_workspace import tiny_config
+
+from alphafuse.config import MonitoringConfig
+from alphafuse.errors import ResourceError
+from alphafuse.events import Event
+from alphafuse.workspace import Workspace
+from jobs import watching
+from jobs.serving import no_more_workers, served, serving
+from jobs.watching import watched
+from monitoring.targets import read_targets
+
+NODES = [
+    {"Alive": True, "NodeManagerAddress": "10.0.0.1", "MetricsExportPort": 8080},
+    {"Alive": False, "NodeManagerAddress": "10.0.0.2", "MetricsExportPort": 8080},
+]
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    found = list(NODES)
+    monkeypatch.setattr(watching.ray, "nodes", lambda: found)
+    return found
+
+
+def _listed(folder: Path) -> dict[tuple[str, ...], str]:
+    listed = {}
+    for entry in read_targets(folder):
+        labels: Any = entry["labels"]
+        key = tuple(labels[name] for name in ("job", "run", "role", "stage", "worker") if name in labels)
+        (listed[key],) = entry["targets"]  # type: ignore[misc]
+    return listed
+
+
+def _serves(stage: str, worker: str, address: str, workers: int | None = None) -> Event:
+    return Event(stage, "serving", {"worker": worker, "address": address, "workers": workers})
+
+
+def test_processes_are_listed_as_they_come_and_go(tmp_path: Path, nodes: list[dict[str, Any]]) -> None:
+    config, folder = tiny_config(tmp_path / "my run"), tmp_path / "my run" / "targets"
+    events: list[Event] = []
+    with watched(config, Workspace(config.workspace), events.append) as listen:
+        listed = _listed(folder)
+        own = listed.pop(("alphafuse", "my run", "run"))
+        assert own.startswith("127.0.0.1:")
+        assert listed == {("ray", "machine"): "10.0.0.1:8080"}
+
+        listen(Event("train", "started", {}))
+        with urllib.request.urlopen(f"http://{own}/metrics") as response:
+            assert b'alphafuse_stage_running{stage="train"} 1.0' in response.read()
+
+        listen(_serves("train", "0", "10.0.0.1:1"))
+        listen(_serves("train", "1", "10.0.0.1:2"))
+        listen(_serves("embed", "0", "10.0.0.1:3"))
+        worker = ("alphafuse", "my run", "worker")
+        assert _listed(folder)[*worker, "train", "1"] == "10.0.0.1:2"
+        listen(_serves("embed", "0", "10.0.0.1:4"))  # started again
+        assert _listed(folder)[*worker, "embed", "0"] == "10.0.0.1:4"
+        for rank in range(3):  # ranks of another group, of which the last one is the first to be there
+            listen(_serves("train", str(2 - rank), f"10.0.0.1:{7 - rank}", workers=3))
+        assert _listed(folder)[*worker, "train", "1"] == "10.0.0.1:6"
+        listen(_serves("train", "0", "10.0.0.1:8", workers=2))  # one rank fewer
+        assert {key[4]: address for key, address in _listed(folder).items() if key[:4] == (*worker, "train")} == {
+            "0": "10.0.0.1:8",
+            "1": "10.0.0.1:6",
+        }
+        listen(no_more_workers("train"))
+        assert {key[3:] for key in _listed(folder) if key[:3] == worker} == {("embed", "0")}
+
+        nodes.append({"Alive": True, "NodeManagerAddress": "10.0.0.3", "MetricsExportPort": 8080})
+        listen(no_more_workers("embed"))
+        assert len(_listed(folder)) == 2  # this run, and two machines under one key
+        assert len(read_targets(folder)) == 3
+    assert list(folder.iterdir()) == []
+    assert [event.kind for event in events] == ["started"]
+
+
+def test_the_list_goes_with_a_run_that_fails(tmp_path: Path, nodes: Any) -> None:
+    config = tiny_config(tmp_path)
+    with pytest.raises(KeyError), watched(config, Workspace(config.workspace), [].append):
+        raise KeyError
+    assert read_targets(tmp_path / "targets") == []
+
+
+def test_a_run_goes_on_without_a_list(tmp_path: Path, nodes: Any) -> None:
+    (tmp_path / "targets").write_text("a file where a folder should be")
+    config, events = tiny_config(tmp_path), []
+    with watched(config, Workspace(config.workspace), events.append) as listen:
+        listen(_serves("train", "0", "10.0.0.1:1"))
+    (warning,) = events
+    assert "cannot be listed for Prometheus" in warning.values["message"]
+    assert "monitoring.targets" in warning.values["message"]
+
+
+def _with(tmp_path: Path, **settings: Any) -> Any:
+    return tiny_config(tmp_path).model_copy(update={"monitoring": MonitoringConfig(**settings)})
+
+
+def test_nothing_is_served_if_not_wanted(tmp_path: Path) -> None:
+    config, events, told = _with(tmp_path, metrics=False), [], []
+    assert serving(config) is None
+    with watched(config, Workspace(config.workspace), events.append) as listen:
+        listen(Event("train", "started", {}))
+    with served("train", "0", None, told.append) as hear:
+        hear(Event("train", "step", {}))
+        hear(Event("train", "metrics", {}))
+    assert [event.kind for event in events] == ["started"]
+    assert [event.kind for event in told] == ["metrics"]  # single steps never travel
+
+
+def test_where_metrics_are_served(tmp_path: Path) -> None:
+    local = _with(tmp_path)
+    on_cluster = local.model_copy(update={"ray": local.ray.model_copy(update={"address": "auto"})})
+    chosen = _with(tmp_path, host="0.0.0.0", first_port=9000)
+    found = [serving(config) for config in (local, on_cluster, chosen)]
+    assert [(each.host, each.first_port) for each in found if each] == [
+        ("127.0.0.1", None),
+        (None, None),
+        ("0.0.0.0", 9000),
+    ]
+
+
+def test_an_address_that_is_not_there_is_named(tmp_path: Path, nodes: Any) -> None:
+    config = _with(tmp_path, host="192.0.2.77")
+    with (
+        pytest.raises(ResourceError, match=r"192\.0\.2\.77.*monitoring\.host"),
+        watched(config, Workspace(config.workspace), [].append),
+    ):
+        pass

@@ -1,0 +1,91 @@
+"""A real Prometheus (the Debian package) that finds the processes of runs as the shipped configuration says."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+SHIPPED = Path(__file__).parents[2] / "monitoring" / "prometheus"
+DEADLINE_SECONDS = 120
+
+
+class Prometheus:
+    """Its HTTP API."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def get(self, path: str, **arguments: str | float) -> Any:
+        url = f"http://{self._address}/api/v1/{path}?{urllib.parse.urlencode(arguments)}"
+        with urllib.request.urlopen(url, timeout=30) as response:
+            answer = json.load(response)
+        assert answer["status"] == "success", answer
+        return answer["data"]
+
+    def targets(self) -> list[dict[str, Any]]:
+        return self.get("targets", state="active")["activeTargets"]
+
+    def series(self, expression: str, start: float) -> list[dict[str, Any]]:
+        """All series of an expression between `start` and now, with their values."""
+        return self.get("query_range", query=expression, start=start, end=time.time(), step=1)["result"]
+
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        """What the condition gives once that is true."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not (found := condition()):
+            assert time.monotonic() < deadline, f"still not so: {self.targets()}"
+            time.sleep(0.2)
+        return found
+
+
+@contextmanager
+def prometheus(folder: Path, targets: Path) -> Iterator[Prometheus]:
+    """Started with the shipped configuration and rules, but for the folder that it looks for targets in, how often it
+    scrapes, and that nobody is alerted."""
+    settings = yaml.safe_load((SHIPPED / "prometheus.yml").read_text())
+    settings["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    settings["rule_files"] = [str(SHIPPED / "rules" / "*.yml")]
+    del settings["alerting"]
+    settings["scrape_configs"][0]["file_sd_configs"] = [{"files": [f"{targets}/*.json"], "refresh_interval": "1s"}]
+    folder.mkdir(parents=True, exist_ok=True)
+    targets.mkdir(parents=True, exist_ok=True)
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(settings))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [
+                "prometheus",
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address={address}",
+            ],
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        server = Prometheus(address)
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while True:
+            assert process.poll() is None, (folder / "log").read_text()
+            try:
+                server.targets()
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        yield server
+    finally:
+        process.kill()
+        process.wait()
