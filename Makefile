@@ -24,20 +24,19 @@ setup: .venv/.installed
 	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
-# vLLM's CPU engine loads libnuma. Nothing is compiled.
+# vLLM's CPU engine loads libnuma. Nothing is compiled. Root can test on hosts in network namespaces, made with `ip`.
 system:
 	@missing=""; \
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
 	$(PYTHON) -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || missing="$$missing libnuma1"; \
+	if [ "$$(id -u)" = 0 ]; then command -v ip >/dev/null || missing="$$missing iproute2"; fi; \
 	$(INSTALL_MISSING)
 
 # Tests run the shipped rules and dashboards against a real Prometheus. Its packages start services, which are stopped.
-# Root can test on hosts in network namespaces, made with `ip`.
 test-system: system
 	@missing=""; \
 	command -v promtool >/dev/null || missing="$$missing prometheus"; \
 	command -v amtool >/dev/null || missing="$$missing prometheus-alertmanager"; \
-	if [ "$$(id -u)" = 0 ]; then command -v ip >/dev/null || missing="$$missing iproute2"; fi; \
 	$(INSTALL_MISSING); \
 	for service in $$missing; do \
 		systemctl disable --now "$$service" 2>/dev/null || service "$$service" stop 2>/dev/null || true; \

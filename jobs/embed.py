@@ -112,7 +112,7 @@ def _embed_texts(
     plan = make_plan(store.known_hashes(), hashes, config.batch_size)
     del hashes
     batches = embed_on_engines(encoder, config, catalog, shards, store, plan.batches, listen, serving)
-    speed = _watch_batches(batches, config, plan, catalog.require().rows, listen) if plan.batches else None
+    speed = _watch_batches(batches, config, catalog, plan, listen) if plan.batches else None
     _assemble(config, catalog, shards, store, plan)
     return {
         "distinct_texts": plan.distinct,
@@ -151,13 +151,9 @@ def _inputs(identity: Mapping[str, Any], config: EmbedConfig, catalog: Artifact)
 
 
 def _watch_batches(
-    batches: Iterable[BatchResult], config: EmbedConfig, plan: Plan, items: int, listen: Listener
+    batches: Iterable[BatchResult], config: EmbedConfig, catalog: Artifact, plan: Plan, listen: Listener
 ) -> float:
-    """Report every batch as it is done; returns the texts per second of all engines while they were busy.
-
-    Args:
-        items: of the catalog.
-    """
+    """Report every batch as it is done; returns the texts per second of all engines while they were busy."""
     done, failed, seconds, tokens = plan.distinct - plan.to_embed, Counter[str](), 0.0, 0
     engines = num_engines(config, plan.batches)
     examples: list[str] = []
@@ -175,7 +171,7 @@ def _watch_batches(
         }
         listen(Event("embed", "progress", {"done": done, "total": plan.distinct, "unit": "texts", **told}))
         # Every text stands for at least one item: no need to embed the rest of a catalog that fails.
-        _check_quarantined(failed, items, config, f"Such as {', '.join(examples)}")
+        _check_quarantined(failed, catalog.require().rows, config, f"Such as {', '.join(examples)}")
     return round(plan.to_embed * engines / seconds, 1)
 
 

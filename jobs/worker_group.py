@@ -77,17 +77,17 @@ def run_workers(
             "stage": stage, "function": function, "arguments": arguments, "events": relay.queue, "serving": serving
         }  # fmt: skip
         require_fewest(config)
-        restarts = deaths = 0
+        restarts = deaths = 0  # deaths: in a row, without progress in between
         while True:
             before = progress.done
             try:
                 return _fit(settings, config, resumes)
             except (TrainingFailedError, ray.exceptions.RayActorError) as failure:
                 if not _found_no_place(failure):
-                    restarts += 1
-                    deaths = 1 if progress.done > before else deaths + 1
+                    restarts, deaths = restarts + 1, 1 if progress.done > before else deaths + 1
                     cause = _reason_to_restart(stage, failure, deaths > config.max_restarts)
-                    message = f"a worker died ({cause}); starting all again, {deaths} of {config.max_restarts} times"
+                    again = f"starting all again, {deaths} of {config.max_restarts} times"
+                    message = f"a worker died ({cause}); {again}"
                     listen(Event(stage, "restart", {"restarts": restarts, "message": message}))
             finally:
                 if serving is not None:
