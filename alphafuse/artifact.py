@@ -15,17 +15,22 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alphafuse.errors import WorkspaceError
-from alphafuse.storage import Folder, HashedStream
+from alphafuse.parquet import NOT_READABLE, iterate_parquet, read_parquet, take_rows
+from alphafuse.storage import TEMPORARY_SUFFIX, Folder
 
+FORMAT_VERSION = 1
+"""Of what lies in a workspace; rises when an older program could not read it."""
 MANIFEST = "manifest.json"
 RECORD_SUFFIX = ".record.json"
+
+T = TypeVar("T")
 
 
 def fingerprint(inputs: Mapping[str, Any]) -> str:
@@ -56,7 +61,7 @@ class Manifest:
     files: list[FileRecord]
     details: dict[str, Any]
     created: str
-    format_version: int = 1
+    format_version: int = FORMAT_VERSION
 
     @property
     def rows(self) -> int:
@@ -72,10 +77,19 @@ class Artifact:
         self.stage = stage
 
     def manifest(self) -> Manifest | None:
-        """The manifest, or None where the artefact is not committed."""
+        """The manifest, or None where the artefact is not committed.
+
+        Raises:
+            WorkspaceError: a newer program wrote it.
+        """
         if not self.folder.exists(MANIFEST):
             return None
         content = json.loads(self.folder.read_bytes(MANIFEST))
+        if content["format_version"] > FORMAT_VERSION:
+            raise WorkspaceError(
+                f"{self.folder.uri} has format {content['format_version']}, this version of alphafuse reads up to "
+                f"{FORMAT_VERSION}: run a newer one"
+            )
         content["files"] = [FileRecord(**file) for file in content["files"]]
         return Manifest(**content)
 
@@ -109,16 +123,16 @@ class Artifact:
     def committed_files(self, wanted: str) -> dict[str, FileRecord]:
         """Records by file name of the files already written for fingerprint `wanted`.
 
-        A record whose file is gone (an interrupted deletion) does not count.
+        A record whose file is gone (an interrupted deletion) or of another size does not count.
 
         Raises:
             WorkspaceError: files of another fingerprint lie in the folder.
         """
-        records, names = self.records(), set(self.folder.names())
+        records, sizes = self.records(), self.folder.sizes()
         for record in records.values():
             if record.fingerprint != wanted:
                 raise self._mismatch([f"file {record.name} was made by an earlier, different run"])
-        return {name: record for name, record in records.items() if name in names}
+        return {name: record for name, record in records.items() if sizes.get(name) == record.bytes}
 
     def records(self) -> dict[str, FileRecord]:
         """Records by file name of all files written, whatever they were made from."""
@@ -141,7 +155,14 @@ class Artifact:
         # Vectors hardly compress, and take longer to decompress than to read.
         vectors = any(isinstance(kind, pa.ExtensionType) for kind in table.schema.types)
         compression = "none" if vectors else "zstd"
-        pq.write_table(table, sink, compression=compression, use_dictionary=not vectors, row_group_size=row_group_size)
+        pq.write_table(
+            table,
+            sink,
+            compression=compression,
+            use_dictionary=not vectors,
+            row_group_size=row_group_size,
+            write_page_checksum=True,
+        )
         return self.write_file(name, sink.getvalue(), wanted, rows=table.num_rows, first_row=first_row, details=details)
 
     def write_file(
@@ -155,9 +176,9 @@ class Artifact:
         details: Mapping[str, Any] | None = None,
     ) -> FileRecord:
         """Write a file atomically, then its record: a file without a record does not count as written."""
-        with self.folder.writing(name) as stream:
-            stream.write(content)
-        return self._write_record(name, stream, wanted, rows, first_row, details)
+        checksum = self.folder.write_bytes(name, content)
+        record = FileRecord(name, rows, first_row, len(content), checksum, wanted, dict(details or {}))
+        return self._write_record(record)
 
     @contextmanager
     def writing_table(self, name: str, schema: pa.Schema, wanted: str) -> Iterator[Callable[[pa.Table], None]]:
@@ -166,7 +187,8 @@ class Artifact:
         File and record are there once the block has ended without an error.
         """
         rows = 0
-        with self.folder.writing(name) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+        options: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+        with self.folder.writing(name) as stream, pq.ParquetWriter(stream, schema, **options) as writer:
 
             def append(table: pa.Table) -> None:
                 nonlocal rows
@@ -174,20 +196,10 @@ class Artifact:
                 rows += table.num_rows
 
             yield append
-        self._write_record(name, stream, wanted, rows, 0, None)
+        self._write_record(FileRecord(name, rows, 0, stream.bytes, stream.sha256.hexdigest(), wanted))
 
-    def _write_record(
-        self,
-        name: str,
-        stream: HashedStream,
-        wanted: str,
-        rows: int,
-        first_row: int,
-        details: Mapping[str, Any] | None,
-    ) -> FileRecord:
-        checksum = stream.sha256.hexdigest()
-        record = FileRecord(name, rows, first_row, stream.bytes, checksum, wanted, dict(details or {}))
-        self.folder.write_bytes(name + RECORD_SUFFIX, json.dumps(dataclasses.asdict(record)).encode())
+    def _write_record(self, record: FileRecord) -> FileRecord:
+        self.folder.write_bytes(record.name + RECORD_SUFFIX, json.dumps(dataclasses.asdict(record)).encode())
         return record
 
     def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -196,22 +208,7 @@ class Artifact:
         Raises:
             WorkspaceError: the file is missing or damaged.
         """
-        with self.open_parquet(name) as parquet:
-            return parquet.read(columns=columns)
-
-    @contextmanager
-    def open_parquet(self, name: str) -> Iterator[pq.ParquetFile]:
-        """One Parquet file of this artefact, to read parts of it.
-
-        Raises:
-            WorkspaceError: the file is missing or damaged, or lacks a column that is read.
-        """
-        filesystem, path = self.folder.open()
-        try:
-            with filesystem.open_input_file(f"{path}/{name}") as stream:
-                yield pq.ParquetFile(stream)
-        except (OSError, pa.ArrowInvalid, KeyError) as error:
-            raise self.damaged(name, error) from error
+        return self.read_parquet(name, lambda parquet: parquet.read(columns=columns))
 
     def take_rows(self, name: str, rows: np.ndarray, columns: Sequence[str]) -> pa.Table:
         """Some rows of a Parquet file, in the order asked for; reads only the row groups that hold them.
@@ -219,14 +216,55 @@ class Artifact:
         Raises:
             WorkspaceError: the file is missing or damaged.
         """
-        with self.open_parquet(name) as parquet:
-            sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
-            starts = np.cumsum([0, *sizes])
-            groups = np.searchsorted(starts, rows, side="right") - 1
-            needed, index = np.unique(groups, return_inverse=True)
-            table = parquet.read_row_groups(needed.tolist(), columns=list(columns))
-        before = np.cumsum([0, *np.diff(starts)[needed]])[index]  # rows read before those of the row's group
-        return table.take(pa.array(before + rows - starts[groups]))
+        return self.read_parquet(name, lambda parquet: take_rows(parquet, rows, columns))
+
+    def read_parquet(self, name: str, read: Callable[[pq.ParquetFile], T]) -> T:
+        """What `read` makes of a Parquet file of this artefact; it may be called several times.
+
+        Raises:
+            WorkspaceError: the file is missing or damaged, or lacks a column that is read.
+        """
+        with self._readable(name):
+            return read_parquet(self.folder, name, read)
+
+    def iterate_parquet(
+        self, name: str, column: str, groups: Sequence[int], block_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        """A column of some row groups of a Parquet file, in blocks of at most `block_rows` rows.
+
+        Raises:
+            WorkspaceError: the file is missing or damaged, or lacks the column.
+        """
+        with self._readable(name):
+            yield from iterate_parquet(self.folder, name, column, groups, block_rows)
+
+    @contextmanager
+    def _readable(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise self.damaged(name, "it is missing") from error
+        except NOT_READABLE as error:
+            raise self.damaged(name, error) from error
+
+    def read_file(self, name: str) -> bytes:
+        """A committed file whole.
+
+        Raises:
+            WorkspaceError: the file is missing, or differs from what was committed.
+        """
+        file = next((file for file in self.require().files if file.name == name), None)
+        if file is None:
+            raise self.damaged(name, "the manifest does not name it")
+        return self.read_committed(file)
+
+    def read_committed(self, file: FileRecord) -> bytes:
+        """As `read_file`, for a file of the manifest."""
+        with self._readable(file.name):
+            content = self.folder.read_bytes(file.name)
+        if hashlib.sha256(content).hexdigest() != file.sha256:
+            raise self.damaged(file.name, "its checksum differs from the manifest's")
+        return content
 
     def verify(self) -> None:
         """Read every committed file and compare its checksum.
@@ -235,33 +273,75 @@ class Artifact:
             WorkspaceError: a file is missing or differs from what was committed.
         """
         for file in self.require().files:
-            if not self.folder.exists(file.name):
-                raise self.damaged(file.name, "it is missing")
-            if hashlib.sha256(self.folder.read_bytes(file.name)).hexdigest() != file.sha256:
-                raise self.damaged(file.name, "its checksum differs from the manifest's")
+            self.read_committed(file)
 
-    def commit(self, inputs: Mapping[str, Any], details: Mapping[str, Any] | None = None) -> Manifest:
-        """Write the manifest over all files recorded for these inputs; from here on the artefact exists."""
+    def repair(self) -> list[str]:
+        """Delete the committed files that are missing or differ from what was committed, and with them the manifest:
+        the stage then makes them, and no others, again.
+
+        Returns:
+            Names of the files.
+        """
+        damaged = [file.name for file in self.require().files if not self.is_whole(file)]
+        if damaged:
+            self.folder.delete_files([MANIFEST, *(name + RECORD_SUFFIX for name in damaged), *damaged])
+        return damaged
+
+    def is_whole(self, file: FileRecord) -> bool:
+        """Whether a file of the manifest is there, and as it was committed."""
+        try:
+            self.read_committed(file)
+        except WorkspaceError:
+            return False
+        return True
+
+    def commit(
+        self, inputs: Mapping[str, Any], details: Mapping[str, Any] | None = None, rows: int | None = None
+    ) -> Manifest:
+        """Write the manifest over all files recorded for these inputs; from here on the artefact exists.
+
+        Args:
+            rows: how many rows the files must have, each of them once; None: whatever they have.
+
+        Raises:
+            WorkspaceError: rows are missing, or in two files.
+        """
         wanted = fingerprint(inputs)
         files = sorted(self.committed_files(wanted).values(), key=lambda file: (file.first_row, file.name))
+        if rows is not None:
+            self._require_rows([file for file in files if file.rows], rows)
+        names = self.folder.names()
+        killed = [name for name in names if name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)]
+        self.folder.delete_files(killed)  # what writers left that were killed
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         manifest = Manifest(self.name, wanted, dict(inputs), files, dict(details or {}), created)
         content = json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False)
         self.folder.write_bytes(MANIFEST, content.encode())
         return manifest
 
+    def _require_rows(self, files: Sequence[FileRecord], rows: int) -> None:
+        """Check that files, in the order of their rows, hold each of [0, rows) once."""
+        end = 0
+        for first, stop in [(file.first_row, file.first_row + file.rows) for file in files] + [(rows, rows)]:
+            if first != end:
+                kind, low, high = ("missing", end, first) if first > end else ("in two files", first, end)
+                raise WorkspaceError(
+                    f"{self.folder.uri} is not complete: rows [{low}, {high}) of {rows} are {kind}. "
+                    f"Make it again with `alphafuse run CONFIG --redo {self.stage}`"
+                )
+            end = stop
+
     def clear(self) -> None:
         """Delete the artefact, its manifest first: an interrupted deletion leaves nothing that looks whole."""
-        filesystem, path = self.folder.open()
-        if self.folder.exists(MANIFEST):
-            filesystem.delete_file(f"{path}/{MANIFEST}")
+        self.folder.delete_files([MANIFEST])
         self.folder.delete()
 
     def damaged(self, name: str, cause: object) -> WorkspaceError:
         """The error for a file that cannot be read back."""
         return WorkspaceError(
-            f"{self.folder.uri}/{name} cannot be used: {cause}. "
-            f"Make it again with `alphafuse run CONFIG --redo {self.stage}`"
+            f"{self.folder.uri}/{name} cannot be used: {cause}. `alphafuse verify CONFIG --repair` deletes what is "
+            f"damaged, and `alphafuse run CONFIG` makes that again; or make all of it again with "
+            f"`alphafuse run CONFIG --redo {self.stage}`"
         )
 
     def _mismatch(self, changes: Sequence[str]) -> WorkspaceError:

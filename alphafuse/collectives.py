@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from alphafuse.meter import Meter
+
+T = TypeVar("T")
 
 
 class Communicator:
@@ -76,11 +78,11 @@ class Communicator:
             dist.all_to_all_single(received, rows.contiguous(), list(receive), list(send))
         return received
 
-    def gather_objects(self, value: object) -> list[object]:
+    def gather_objects(self, value: T) -> list[T]:
         """The value of every rank, on every rank. For small things: counters, names, errors."""
         if self.world_size == 1:
             return [value]
-        values: list[object] = [None] * self.world_size
+        values: list[T] = [value] * self.world_size
         dist.all_gather_object(values, value)
         return values
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from alphafuse.artifact import Artifact, FileRecord
 from alphafuse.errors import WorkspaceError
@@ -105,20 +106,24 @@ def read_rows(artifact: Artifact, column: str, start: int, stop: int) -> np.ndar
 def _iterate_file(
     artifact: Artifact, file: FileRecord, column: str, start: int, stop: int, block_rows: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    with artifact.open_parquet(file.name) as parquet:
-        if not isinstance(parquet.schema_arrow.field(column).type, VectorType):
-            raise artifact.damaged(file.name, f"column {column!r} does not hold vectors")
-        group_first, groups, first = file.first_row, [], None
-        for group in range(parquet.num_row_groups):
-            rows = parquet.metadata.row_group(group).num_rows
-            if group_first < stop and group_first + rows > start:
-                groups.append(group)
-                first = group_first if first is None else first
-            group_first += rows
-        if first is None:
-            return
-        for batch in parquet.iter_batches(block_rows, row_groups=groups, columns=[column]):
-            low, high = max(start - first, 0), min(stop - first, batch.num_rows)
-            if low < high:
-                yield first + low, *from_column(batch.column(0).slice(low, high - low))
-            first += batch.num_rows
+    sizes = artifact.read_parquet(file.name, lambda parquet: _group_sizes(artifact, file, column, parquet))
+    group_first, groups, first = file.first_row, [], None
+    for group, rows in enumerate(sizes):
+        if group_first < stop and group_first + rows > start:
+            groups.append(group)
+            first = group_first if first is None else first
+        group_first += rows
+    if first is None:
+        return
+    for batch in artifact.iterate_parquet(file.name, column, groups, block_rows):
+        low, high = max(start - first, 0), min(stop - first, batch.num_rows)
+        if low < high:
+            yield first + low, *from_column(batch.column(0).slice(low, high - low))
+        first += batch.num_rows
+
+
+def _group_sizes(artifact: Artifact, file: FileRecord, column: str, parquet: pq.ParquetFile) -> list[int]:
+    """Rows of each row group of a file whose `column` holds vectors."""
+    if not isinstance(parquet.schema_arrow.field(column).type, VectorType):
+        raise artifact.damaged(file.name, f"column {column!r} does not hold vectors")
+    return [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]

@@ -5,20 +5,40 @@ Owns paths and atomic replacement; knows nothing of what the files mean.
 
 from __future__ import annotations
 
+import errno
+import functools
 import hashlib
 import importlib.util
 import os
 import posixpath
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
 
 import fsspec
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from alphafuse.errors import DataError
+from alphafuse.errors import DataError, ResourceError
+from alphafuse.fsspec_adapter import FsspecAdapter
+from alphafuse.retries import attempts
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+def retried(function: Callable[P, R]) -> Callable[P, R]:
+    """Call a function that may be repeated again when storage fails for a moment (`alphafuse.retries`)."""
+
+    @functools.wraps(function)
+    def call(*arguments: P.args, **named: P.kwargs) -> R:
+        return attempts()(function, *arguments, **named)
+
+    return call
 
 
 def resolve(path: str, folder: str = ".") -> str:
@@ -56,7 +76,7 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
         return pafs.FileSystem.from_uri(uri)
     except pa.ArrowInvalid:
         filesystem, path = fsspec.core.url_to_fs(uri)
-        return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
+        return pafs.PyFileSystem(FsspecAdapter(filesystem)), path
 
 
 @dataclass(frozen=True)
@@ -72,46 +92,81 @@ class Folder:
         """The file system and this folder's path in it."""
         return open_filesystem(self.uri)
 
+    @retried
     def exists(self, name: str = "") -> bool:
         filesystem, path = self.open()
         return filesystem.get_file_info(_join(path, name)).type != pafs.FileType.NotFound
 
     def names(self) -> list[str]:
         """Names of the files and folders directly inside, sorted; empty where the folder does not exist."""
+        return sorted(self.sizes())
+
+    @retried
+    def sizes(self) -> dict[str, int | None]:
+        """Bytes of each file directly inside, by name; None for folders. Empty where the folder does not exist."""
         filesystem, path = self.open()
         selector = pafs.FileSelector(path, allow_not_found=True)
-        return sorted(info.base_name for info in filesystem.get_file_info(selector))
+        return {info.base_name: info.size for info in filesystem.get_file_info(selector)}
 
+    @retried
     def read_bytes(self, name: str) -> bytes:
         filesystem, path = self.open()
         with filesystem.open_input_stream(_join(path, name)) as stream:
             return stream.read()
 
+    @retried
     def write_bytes(self, name: str, content: bytes | pa.Buffer) -> str:
-        """Write a file whole or not at all; return the SHA-256 of its content."""
-        with self.writing(name) as stream:
+        """Write a file whole or not at all; return the SHA-256 of its content.
+
+        Raises:
+            ResourceError: the storage is full.
+        """
+        with self._writing(name, lambda call, *arguments: call(*arguments)) as stream:
             stream.write(content)
         return stream.sha256.hexdigest()
 
-    @contextmanager
-    def writing(self, name: str) -> Iterator[HashedStream]:
+    def writing(self, name: str) -> AbstractContextManager[HashedStream]:
         """A stream to a file, which is there once the block has ended without an error.
 
         The content goes to a temporary name beside the target and is renamed when complete. Object stores
         show an object only once it is complete, so there the rename costs a copy and loses nothing.
+
+        Raises:
+            ResourceError: the storage is full.
         """
+        return self._writing(name, attempts())
+
+    @contextmanager
+    def _writing(self, name: str, perform: Callable[..., Any]) -> Iterator[HashedStream]:
+        """`writing`, where `perform` calls a function with arguments, if need be again."""
         filesystem, path = self.open()
-        filesystem.create_dir(path, recursive=True)
-        temporary = _join(path, f".{name}.{uuid.uuid4().hex}.tmp")
+        temporary = _join(path, f".{name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
         try:
-            with filesystem.open_output_stream(temporary) as stream:
+            perform(filesystem.create_dir, path)
+            with perform(filesystem.open_output_stream, temporary) as stream:
                 yield HashedStream(stream)
-            filesystem.move(temporary, _join(path, name))
-        except BaseException:
+            if isinstance(filesystem, pafs.LocalFileSystem):
+                _reach_the_disk(temporary)
+            perform(filesystem.move, temporary, _join(path, name))
+        except BaseException as error:
             if filesystem.get_file_info(temporary).type != pafs.FileType.NotFound:
                 filesystem.delete_file(temporary)
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise ResourceError(
+                    f"{self.uri}/{name} cannot be written: {os.strerror(error.errno)}. Free some space, then run the "
+                    "same command: what is finished is kept"
+                ) from error
             raise
 
+    @retried
+    def delete_files(self, names: Sequence[str]) -> None:
+        """Remove files directly inside; those that are not there are no error."""
+        filesystem, path = self.open()
+        for name in names:
+            if filesystem.get_file_info(_join(path, name)).type != pafs.FileType.NotFound:
+                filesystem.delete_file(_join(path, name))
+
+    @retried
     def delete(self) -> None:
         """Remove the folder and all that is in it; nothing happens where it does not exist."""
         filesystem, path = self.open()
@@ -145,6 +200,15 @@ class HashedStream:
 
     def close(self) -> None:
         """Whoever has opened the stream behind closes it."""
+
+
+def _reach_the_disk(path: str) -> None:
+    """Wait until a local file would outlive a machine that loses its power: a renamed file may be empty after it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _join(path: str, name: str) -> str:

@@ -50,6 +50,18 @@ class Workspace:
         owner = Folder(resolve(self._borrowed[name], self.folder.uri)) if name in self._borrowed else self.folder
         return Artifact(owner / name, name, ARTIFACT_STAGES[name])
 
+    def repair(self, name: str) -> list[str]:
+        """Delete the damaged files of an artefact (see `Artifact.repair`); returns their names.
+
+        Raises:
+            WorkspaceError: files of a borrowed artefact are damaged: the workspace that owns it repairs it.
+        """
+        artifact = self.artifact(name)
+        if name not in self._borrowed:
+            return artifact.repair()
+        artifact.verify()
+        return []
+
     def borrow(self, owners: Mapping[str, str]) -> None:
         """Read artefacts from other workspaces from here on, and whenever this one is opened.
 

@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    ray.init(include_dashboard=False, log_to_driver=False)
+    ray.init("local", include_dashboard=False, log_to_driver=False)
     workspace = make_workspace(options.folder / f"{options.items}x{options.dim}", options.items, options.dim)
     size = options.items * options.dim
     in_memory = torch.from_numpy(read_rows(workspace.artifact("embeddings"), "embedding", 0, options.items))

@@ -170,7 +170,7 @@ def main() -> None:
     config = EmbedConfig.model_validate(
         {"dtype": options.dtype, "workers": options.workers, "cpus_per_worker": options.threads // options.workers}
     )
-    ray.init(include_dashboard=False, log_to_driver=False)
+    ray.init("local", include_dashboard=False, log_to_driver=False)
     folder = LanguageModel(config.model, None, config.dtype, config.max_length, True).folder()
     cases: dict[str, Callable[[], tuple[float, np.ndarray]]] = {}
     for name, engine, variables in ENGINES:

@@ -140,6 +140,20 @@ def compare(
 
 
 @app.command()
+def dashboard(
+    places: Annotated[
+        list[str] | None, typer.Argument(metavar="[FOLDER]...", help="Workspaces, or folders of them; default: runs.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8050,
+) -> None:
+    """Show runs on a local web page, while they go on and afterwards; changes nothing in them."""
+    with reported():
+        from monitoring.dashboard.server import serve
+
+        serve(places or ["runs"], port, lambda address: typer.echo(f"dashboard   {address}   (Ctrl-C ends it)"))
+
+
+@app.command()
 def synth(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder or URI to write to.")],
     items: Annotated[int, typer.Option(min=2)] = 1_000_000,
@@ -185,7 +199,11 @@ def targets(
 
 
 @app.command()
-def verify(config: ConfigFile, overrides: Overrides = None) -> None:
+def verify(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Delete what is damaged: `run` makes it again.")] = False,
+) -> None:
     """Compare every committed file of the workspace with its checksum, for instance after a copy."""
     with settings(config, overrides) as (_, workspace):
         from alphafuse.errors import WorkspaceError
@@ -195,9 +213,13 @@ def verify(config: ConfigFile, overrides: Overrides = None) -> None:
         if not any(manifests.values()):
             raise WorkspaceError(f"{workspace.folder.uri} holds no finished stage: is `workspace` right?")
         for name, manifest in manifests.items():
-            if manifest is not None:
+            if manifest is None:
+                continue
+            damaged = workspace.repair(name) if repair else []
+            if not repair:
                 workspace.artifact(name).verify()
-                typer.echo(f"{name}: {len(manifest.files)} files as committed")
+            whole = len(manifest.files) - len(damaged)
+            typer.echo(f"{name}: {whole} files as committed" + f", deleted {', '.join(damaged)}" * bool(damaged))
 
 
 @config_app.command("show")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster.arguments import ConfigFile, Overrides, reported, settings
+from cluster.arguments import ConfigFile, Overrides, reported
 
 local_app = typer.Typer(no_args_is_help=True, help="A Ray cluster on this machine, to try out what a real one does.")
 
@@ -84,13 +84,16 @@ def submit(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Show what the job prints until it ends.")] = False,
 ) -> None:
     """Run the stages as a job on a cluster; what is done already is skipped."""
-    with settings(config, overrides) as (configuration, _):
+    with reported():
+        from alphafuse.config import load_config
         from alphafuse.config.loading import read_tree
         from cluster.connection import connect
         from cluster.submission import Driver
         from cluster.submission import submit as submit_run
         from jobs.pipeline import needed_stages, require_among
 
+        # The workspace is not opened here: only the cluster needs to reach it.
+        configuration = load_config(config, overrides or ())
         if grows is not None:
             from cluster.node_groups import read_node_groups
 
@@ -164,13 +167,13 @@ def status(
 ) -> None:
     """Show how far a run has come, stage by stage, and how long it will take."""
     with reported():
-        from alphafuse.workspace import Workspace
+        from alphafuse.config import load_config
+        from cluster.following import stages_of
         from cluster.tables import print_stages
-        from monitoring.status import run_status
 
         if Path(what).is_file():
-            with settings(Path(what), overrides) as (_, workspace):
-                print_stages(workspace.folder.uri, run_status(workspace), at_work=None)
+            workspace = load_config(what, overrides or ()).workspace
+            print_stages(workspace, stages_of(workspace), at_work=None)
             return
         from cluster.connection import connect
         from cluster.following import workspace_of
@@ -178,7 +181,7 @@ def status(
 
         job, uri, running = workspace_of(connect(address), what)
         print_job(job)
-        print_stages(uri, run_status(Workspace(uri)), at_work=running)
+        print_stages(uri, stages_of(uri), at_work=running)
 
 
 def _follow(connection: Any, job: str) -> None:

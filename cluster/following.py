@@ -8,9 +8,11 @@ from typing import TextIO
 
 from ray.job_submission import JobDetails, JobStatus
 
-from alphafuse.errors import ClusterError
+from alphafuse.errors import ClusterError, WorkspaceError
+from alphafuse.workspace import Workspace
 from cluster.connection import Connection, told
 from cluster.submission import WORKSPACE_KEY
+from monitoring.status import StageStatus, run_status
 
 STOP_SECONDS = 120.0
 POLL_SECONDS = 0.5
@@ -57,6 +59,18 @@ def workspace_of(connection: Connection, job: str) -> tuple[JobDetails, str, boo
     if workspace is None:
         raise ClusterError(f"the job {job} is none of alphafuse: `alphafuse jobs` lists those that are")
     return details, workspace, not JobStatus(details.status).is_terminal()
+
+
+def stages_of(workspace: str) -> list[StageStatus]:
+    """How far the run of a workspace has come.
+
+    Raises:
+        WorkspaceError: it cannot be read from here.
+    """
+    try:
+        return run_status(Workspace(workspace))
+    except OSError as error:
+        raise WorkspaceError(f"the workspace {workspace} cannot be read from here: {error}") from error
 
 
 def _end(connection: Connection, job: str) -> JobStatus:

@@ -199,7 +199,8 @@ def _write_features(
 
     for shard, _ in zip(left, in_order(submit, left, config.decompose.workers), strict=True):
         progress.add(shard.rows)
-    artifact.commit(inputs, {"hidden_dim": nullspace.hidden_dim, "null_dim": nullspace.null_dim})
+    details = {"hidden_dim": nullspace.hidden_dim, "null_dim": nullspace.null_dim}
+    artifact.commit(inputs, details, rows=sum(shard.rows for shard in shards))
 
 
 def _embedding_dim(workspace: Workspace) -> int:

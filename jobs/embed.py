@@ -12,7 +12,7 @@ import functools
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,7 +94,8 @@ def _make(
         store.discard_vectors()
         return
     details = write_shards(config, catalog, store, listen)
-    _finish(store, inputs, config, {**details, "seconds": round(time.monotonic() - started, 3)}, listen)
+    details["seconds"] = round(time.monotonic() - started, 3)
+    _finish(store, inputs, config, catalog.require().rows, details, listen)
 
 
 def _embed_texts(
@@ -105,13 +106,14 @@ def _embed_texts(
     store: EmbeddingStore,
     listen: Listener,
 ) -> dict[str, Any]:
-    shards = catalog.require().files
+    finished = store.finished_shards()
+    shards = [shard for shard in catalog.require().files if shard.name not in finished]
     hashes = [hash_array(catalog.read_table(shard.name, ["text_hash"])["text_hash"]) for shard in shards]
     plan = make_plan(store.known_hashes(), hashes, config.batch_size)
     del hashes
-    batches = embed_on_engines(encoder, config, catalog, store, plan.batches, listen, serving)
-    speed = _watch_batches(batches, config, plan, listen) if plan.batches else None
-    _assemble(config, catalog, store, plan)
+    batches = embed_on_engines(encoder, config, catalog, shards, store, plan.batches, listen, serving)
+    speed = _watch_batches(batches, config, catalog, plan, listen) if plan.batches else None
+    _assemble(config, catalog, shards, store, plan)
     return {
         "distinct_texts": plan.distinct,
         "embedded": plan.to_embed,
@@ -148,7 +150,9 @@ def _inputs(identity: Mapping[str, Any], config: EmbedConfig, catalog: Artifact)
     return {"encoder": encoder, "catalog": catalog.require().fingerprint}
 
 
-def _watch_batches(batches: Iterable[BatchResult], config: EmbedConfig, plan: Plan, listen: Listener) -> float:
+def _watch_batches(
+    batches: Iterable[BatchResult], config: EmbedConfig, catalog: Artifact, plan: Plan, listen: Listener
+) -> float:
     """Report every batch as it is done; returns the texts per second of all engines while they were busy."""
     done, failed, seconds, tokens = plan.distinct - plan.to_embed, Counter[str](), 0.0, 0
     engines = num_engines(config, plan.batches)
@@ -167,25 +171,29 @@ def _watch_batches(batches: Iterable[BatchResult], config: EmbedConfig, plan: Pl
         }
         listen(Event("embed", "progress", {"done": done, "total": plan.distinct, "unit": "texts", **told}))
         # Every text stands for at least one item: no need to embed the rest of a catalog that fails.
-        _check_quarantined(failed, len(plan.row), config, f"Such as {', '.join(examples)}")
+        _check_quarantined(failed, catalog.require().rows, config, f"Such as {', '.join(examples)}")
     return round(plan.to_embed * engines / seconds, 1)
 
 
-def _assemble(config: EmbedConfig, catalog: Artifact, store: EmbeddingStore, plan: Plan) -> None:
-    """Write every shard that is not there yet, as many at a time as the cluster has CPUs."""
-    committed = store.artifact.committed_files(store.wanted)
+def _assemble(
+    config: EmbedConfig, catalog: Artifact, shards: Sequence[FileRecord], store: EmbeddingStore, plan: Plan
+) -> None:
+    """Write the shards that the plan is about, as many at a time as the cluster has CPUs."""
+    if not shards:
+        return
     dim = next(iter(store.known_vectors().values())).details["dim"]
-    dtype = config.storage_dtype
     slots = task_slots("embed")
-    left = [shard for shard in catalog.require().files if shard.name not in committed]
+    ends = np.cumsum([shard.rows for shard in shards])
 
-    def submit(shard: FileRecord) -> ray.ObjectRef:
-        items = slice(shard.first_row, shard.first_row + shard.rows)
+    def submit(number: int) -> ray.ObjectRef:
+        shard = shards[number]
+        items = slice(ends[number] - shard.rows, ends[number])
         used, file = np.unique(plan.file[items], return_inverse=True)
         files = [plan.files[index] for index in used]
+        dtype = config.storage_dtype
         return _assemble_shard.remote(catalog, store, shard, files, file, plan.row[items], dim, dtype)
 
-    for _ in in_order(submit, left, slots):
+    for _ in in_order(submit, range(len(shards)), slots):
         pass
 
 
@@ -216,11 +224,15 @@ def _check_quarantined(failed: Mapping[str, int], items: int, config: EmbedConfi
 
 
 def _finish(
-    store: EmbeddingStore, inputs: Mapping[str, Any], config: EmbedConfig, details: Mapping[str, Any], listen: Listener
+    store: EmbeddingStore,
+    inputs: Mapping[str, Any],
+    config: EmbedConfig,
+    items: int,
+    details: Mapping[str, Any],
+    listen: Listener,
 ) -> None:
     """Count what is in the shards, judge it, commit."""
     shards = [record for record in store.artifact.committed_files(store.wanted).values() if record.rows]
-    items = sum(shard.rows for shard in shards)
     empty = sum(shard.details["empty"] for shard in shards)
     reasons: Counter[str] = sum((Counter(shard.details["quarantined"]) for shard in shards), Counter())
     _check_quarantined(reasons, items, config, f"They are listed in {store.artifact.folder.uri}/quarantine-*.parquet")
@@ -235,6 +247,6 @@ def _finish(
         listen(Event("embed", "warning", {"message": message}))
     summary = {**counts, **details, "dim": shards[0].details["dim"]}
     identity = {"encoder": inputs["encoder"], "quarantined_by_reason": dict(reasons)}
-    store.artifact.commit(inputs, {**summary, **identity})
+    store.artifact.commit(inputs, {**summary, **identity}, rows=items)
     store.discard_vectors()
     listen(Event("embed", "finished", summary))

@@ -23,7 +23,7 @@ import ray.data
 from ray.util.annotations import RayDeprecationWarning
 from ray.util.queue import Queue
 
-from alphafuse.artifact import Artifact
+from alphafuse.artifact import Artifact, FileRecord
 from alphafuse.config import EmbedConfig
 from alphafuse.errors import AlphafuseError, ResourceError
 from alphafuse.events import Event, Listener, Value
@@ -64,6 +64,7 @@ def embed_on_engines(
     encoder: TextEncoder,
     config: EmbedConfig,
     catalog: Artifact,
+    shards: Sequence[FileRecord],
     store: EmbeddingStore,
     batches: Sequence[Batch],
     listen: Listener,
@@ -77,13 +78,15 @@ def embed_on_engines(
 
     An engine that is killed is started again by Ray and its batch repeated, which gives the same file.
 
+    Args:
+        shards: of the catalog, which the batches were planned for.
+
     Raises:
         ResourceError: no such engines fit on the cluster, or a batch has taken its engine down too often.
         AlphafuseError: as raised by the engine.
     """
     require_places("embed", num_engines(config, batches), config.cpus_per_worker, config.gpus_per_worker, config.pool)
     _configure_ray_data()
-    shards = catalog.require().files
     rows = [{"file": batch.file, "shard": shards[batch.shard].name, "rows": batch.rows.tobytes()} for batch in batches]
     # Reading asks for no CPU: the engines may have taken all of them.
     texts = ray.data.from_items(rows, override_num_blocks=len(rows)).map(

@@ -57,8 +57,8 @@ def bring_in_files(
     dim = common_dim(files, partitions)
     runs: ray.ObjectRef[Sequence[str]] = ray.put([name for part in partitions for name in part["runs"]])
 
-    manifest, committed = catalog.require(), store.artifact.committed_files(store.wanted)
-    left = [shard for shard in manifest.files if shard.name not in committed]
+    manifest, finished = catalog.require(), store.finished_shards()
+    left = [shard for shard in manifest.files if shard.name not in finished]
     done = manifest.rows - sum(shard.rows for shard in left)
     written = in_order(
         lambda shard: _write_shard.remote(catalog, store, shard, scratch, runs, num_buckets, dim, config), left, limit

@@ -21,7 +21,9 @@ class EventRelay:
     def __init__(self, listen: Listener) -> None:
         # On the driver's machine: with any other one, all that the workers tell later would be lost.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.queue: Queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        # Killed, it is started again: what was in it is lost, which costs some news of progress and no work.
+        lives = {"max_restarts": -1, "max_task_retries": -1}
+        self.queue: Queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here, **lives})
         self._listen = listen
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._pump, daemon=True)
@@ -35,7 +37,7 @@ class EventRelay:
     ) -> None:
         self.queue.put(None)
         self._thread.join()
-        self.queue.shutdown()
+        self.queue.shutdown(force=True)  # asked to end by itself, it would be started again
         if self._error is not None and error is None:
             raise self._error
 

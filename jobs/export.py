@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,16 +36,9 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     inputs = {"model": workspace.artifact("model").require().fingerprint, "similarity": config.similarity}
     if artifact.is_committed(inputs):
         return
-    artifact.clear()  # ranges of an interrupted run may have been cut for another number of workers
-    wanted = fingerprint(inputs)
-    weights = workspace.artifact("model").folder.read_bytes(DENSE_FILE)
-    artifact.write_file(WEIGHTS_FILE, weights, wanted)
-    # The seed, since samplings of a diffusion start from its noise.
-    description = {"similarity": config.similarity, "seed": config.seed, **config.model.model_dump(mode="json")}
-    artifact.write_file(MODEL_FILE, json.dumps(description, indent=1).encode(), wanted)
-    arguments = {"config": config, "workspace": workspace, "wanted": wanted}
-    run_workers("export", _export_on_worker, config.train, arguments, listen, serving(config))
-    manifest = artifact.commit(inputs, description)
+    arguments = {"config": config, "workspace": workspace, "wanted": fingerprint(inputs)}
+    description = run_workers("export", _export_on_worker, config.train, arguments, listen, serving(config))
+    manifest = artifact.commit(inputs, description, rows=workspace.artifact("catalog").require().rows)
     listen(Event("export", "finished", {"items": manifest.rows}))
 
 
@@ -56,9 +50,17 @@ def _export_on_worker(
     communicator: Communicator,
     device: torch.device,
     listen: Listener,
-) -> None:
-    """Every rank writes the vectors of its own range of items; files are named by their first item."""
+) -> dict[str, Any]:
+    """Every rank writes the vectors of its own range of items, in files named by their first item, and the first rank
+    the rest; returns what `model.json` holds."""
     artifact, catalog = workspace.artifact("export"), workspace.artifact("catalog")
+    # The seed, since samplings of a diffusion start from its noise.
+    description = {"similarity": config.similarity, "seed": config.seed, **config.model.model_dump(mode="json")}
+    if communicator.rank == 0:
+        artifact.clear()  # ranges of an interrupted attempt may have been cut for another number of workers
+        artifact.write_file(WEIGHTS_FILE, workspace.artifact("model").read_file(DENSE_FILE), wanted)
+        artifact.write_file(MODEL_FILE, json.dumps(description, indent=1).encode(), wanted)
+    communicator.barrier()
     model = load_trained(config, workspace, communicator, device)
     vectors = model.item_vectors().cpu().numpy()
     item_ids = item_names(catalog, np.arange(model.first_row, model.first_row + len(vectors)))["item_id"]
@@ -72,3 +74,4 @@ def _export_on_worker(
             done, unit = start + len(index), "items of the first worker"
             listen(Event("export", "progress", {"done": done, "total": len(vectors), "unit": unit}))
     communicator.barrier()
+    return description

@@ -15,6 +15,8 @@ from jobs.placement import require_shared
 from jobs.preflight import require_room, waiting
 from jobs.runtime import connected
 from jobs.watching import watched
+from monitoring.heartbeat import Heartbeat
+from monitoring.tracking.tracker import tracked
 
 STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
 """All stages, in their order; each is the module `jobs.STAGE` with a function `run`."""
@@ -79,7 +81,11 @@ def run_stages(
         require_shared(workspace)
         require_room(config, workspace, stages, again)
         workspace.folder.write_bytes("config.yaml", content.encode())
-        with watched(config, workspace, listen) as hear:
+        with (
+            Heartbeat(workspace),
+            tracked(config, workspace, listen) as told,
+            watched(config, workspace, told) as hear,
+        ):
             for stage in stages:
                 if stage == again:
                     redo(workspace, stage)

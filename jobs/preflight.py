@@ -55,13 +55,13 @@ def _files(config: Config, stage: str) -> tuple[str, str | None]:
 
 
 def _workers(config: Config, stage: str) -> tuple[str, int, float, float, str | None]:
-    """Section, workers, CPUs and GPUs of each, and pool of any other stage."""
+    """Section, workers (the fewest that it runs with), CPUs and GPUs of each, and pool of any other stage."""
     embed, decompose, train = config.embed, config.decompose, config.train
     if stage == "embed":
         return "embed", embed.workers, embed.cpus_per_worker, embed.gpus_per_worker, embed.pool
     if stage == "decompose":
         return "decompose", decompose.workers, decompose.cpus_per_worker, 0, decompose.pool
-    return "train", train.workers, train.cpus_per_worker, train.gpus_per_worker, train.pool
+    return "train", train.fewest_workers, train.cpus_per_worker, train.gpus_per_worker, train.pool
 
 
 def _is_finished(workspace: Workspace, stage: str) -> bool:

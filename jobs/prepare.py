@@ -147,7 +147,7 @@ def _make_catalog(stage: _Stage, sources: list[Source]) -> dict[str, Any]:
         [name for name in starts if name not in committed],
     )
     counts = {"items": num_items, **read, **_sum(buckets)}
-    artifact.commit(inputs, counts)
+    artifact.commit(inputs, counts, rows=num_items)
     scratch.delete()
     stage.warn(catalog_warnings(counts))
     return counts
@@ -180,23 +180,25 @@ def _make_sequences(stage: _Stage, sources: Sources) -> dict[str, Any]:
         ShardPlan(bucket_name(bucket), _shard_name(bucket), first_rows[bucket])
         for bucket in np.flatnonzero(users).tolist()
     ]
-    targets = stage.do(
+    committed = artifact.committed_files(wanted)
+    stage.do(
         "user shards",
         lambda plan: stage.task(tasks.write_sequences_shard)(
             artifact, wanted, scratch, plan, split, stage.seed, cuts, parts, cold
         ),
-        plans,
+        [plan for plan in plans if plan.name not in committed],
     )
-    counts["targets"] = {name: sum(shard[name] for shard in targets) for name in NAMES}
+    shards = [record.details for record in artifact.committed_files(wanted).values()]
+    counts["targets"] = {name: sum(shard[name] for shard in shards) for name in NAMES}
     if split.cold_items:
-        counts["held_out_interactions"] = sum(shard["held_out"] for shard in targets)
+        counts["held_out_interactions"] = sum(shard["held_out"] for shard in shards)
     if not counts["targets"]["train"]:
         artifact.clear()  # so that a run with another split may follow
         raise DataError(
             f"the split ({split.kind}) leaves no training targets among {counts['users']} users with "
             f"{counts['interactions']} interactions; a training user needs at least two. Check data.split"
         )
-    artifact.commit(inputs, counts)
+    artifact.commit(inputs, counts, rows=counts["users"])
     scratch.delete()
     stage.warn(interaction_warnings(counts, split.kind))
     return counts
@@ -249,7 +251,7 @@ def _make_popularity(stage: _Stage, num_items: int) -> None:
         cold = stage.cold_items
         write = stage.task(tasks.write_popularity)
         (counts,) = stage.do("popularity", lambda _: write(stage.workspace, wanted, num_items, cold), [None])
-        artifact.commit(inputs, counts)
+        artifact.commit(inputs, counts, rows=num_items)
 
 
 def _split_inputs(split: SplitConfig, seed: int, sources: Sequence[Source]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     total = sum(file.rows for file in files)
     examples = next(file.details["examples"] for file in files if file.first_row == 0)
     details = {"users": total, "top_k": config.recommend.top_k, "left_out": counts, "examples": examples}
-    artifact.commit(inputs, details)
+    artifact.commit(inputs, details, rows=total)
     listen(Event("recommend", "finished", {"users": total}))
 
 

@@ -16,15 +16,16 @@ PAGE = "index.html"
 def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     """Write the artefact `report`; stages that have not run are named as such on the page."""
     manifests = {name: workspace.artifact(name).manifest() for name in ARTIFACT_STAGES if name != "report"}
+    settings = config.model_dump(mode="json")
     inputs = {
-        "config": config.model_dump(mode="json"),
+        "config": settings,
         "artifacts": {name: None if manifest is None else manifest.fingerprint for name, manifest in manifests.items()},
     }
     artifact = workspace.artifact("report")
     made = artifact.manifest()
     if made is not None and made.fingerprint == fingerprint(inputs):
         return
-    page = render(gather(config, workspace), environment())
+    page = render(gather(settings, workspace), environment())
     artifact.clear()
     artifact.write_file(PAGE, page.encode(), fingerprint(inputs))
     artifact.commit(inputs)

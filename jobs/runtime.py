@@ -27,7 +27,7 @@ def connected(config: RayConfig) -> Iterator[None]:
         return
     try:
         ray.init(
-            address=config.address,
+            address=config.address or "local",  # None would take any cluster that was started on this machine
             num_cpus=config.num_cpus if config.address is None else None,
             include_dashboard=False if config.address is None else None,
             log_to_driver=False,

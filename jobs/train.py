@@ -17,6 +17,7 @@ from jobs.worker_group import run_workers
 # What changes where and how fast the training runs, but not what is trained.
 RESOURCE_KEYS = {
     "workers",
+    "min_workers",
     "max_restarts",
     "cpus_per_worker",
     "gpus_per_worker",
@@ -47,7 +48,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     inputs = training_inputs(config, workspace)
     if not workspace.artifact("model").is_committed(inputs):
         arguments = {"config": config, "workspace": workspace, "inputs": inputs}
-        details = run_workers("train", train_on_worker, config.train, arguments, listen, serving(config))
+        details = run_workers("train", train_on_worker, config.train, arguments, listen, serving(config), resumes=True)
         best = details["best"]
         summary = {"epochs": len(details["history"]), "steps": details["steps"], "stopped": details["stopped"]}
         listen(Event("train", "finished", {**summary, f"best {config.train.monitor}": best["value"]}))

@@ -13,15 +13,16 @@ from typing import Any
 
 import ray
 import torch
-from ray.train import ControllerError, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
+from ray.train import ControllerError, FailureConfig, RunConfig, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import TrainConfig
 from alphafuse.errors import AlphafuseError, ResourceError
 from alphafuse.events import Event, Listener
+from jobs.elasticity import await_places, released_places, require_fewest, scaling, tell_ray_train_of_machines
 from jobs.event_relay import EventRelay
-from jobs.placement import on_pool, require_places
 from jobs.serving import Serving, no_more_workers, served
 
 WRAPPED_AS = ("cause", "health_check_failure", "__cause__")
@@ -48,15 +49,20 @@ def run_workers(
     arguments: dict[str, Any],
     listen: Listener,
     serving: Serving | None = None,
+    resumes: bool = False,
 ) -> Any:
-    """Call `function(communicator=…, device=…, listen=…, **arguments)` on `config.workers` ranks.
+    """Call `function(communicator=…, device=…, listen=…, **arguments)` on `config.workers` ranks, or, where the cluster
+    has no room for so many, on as many as it has, but no fewer than `config.fewest_workers`.
 
-    When a worker dies, all are started again, up to `config.max_restarts` times: the function must continue from what
-    the workspace holds. Errors that a user can cure are raised at once.
+    When a worker dies, all are started again, up to `config.max_restarts` times without progress in between: the
+    function must continue from what the workspace holds, on any number of ranks. Errors that a user can cure are raised
+    at once.
 
     Args:
         stage: name of the stage, for events.
         serving: where the workers serve their metrics; None if they do not.
+        resumes: the function keeps most of what it has done, so that it may be stopped when there is room for more
+            ranks.
 
     Returns:
         What the function returned on rank 0 (small: it travels through the driver).
@@ -65,26 +71,53 @@ def run_workers(
         ResourceError: the cluster cannot hold the workers, or they died too often.
         AlphafuseError: as raised by the function.
     """
-    with EventRelay(listen) as relay:
+    progress = _Progress(listen)
+    with EventRelay(progress) as relay:
         settings = {
             "stage": stage, "function": function, "arguments": arguments, "events": relay.queue, "serving": serving
         }  # fmt: skip
-        restarts = 0
+        require_fewest(config)
+        restarts = deaths = 0  # deaths: in a row, without progress in between
         while True:
-            require_places("train", config.workers, config.cpus_per_worker, config.gpus_per_worker, config.pool)
+            before = progress.done
             try:
-                return _fit(settings, config)
-            except TrainingFailedError as failure:
-                cause = _reason_to_restart(stage, failure, restarts == config.max_restarts)
+                return _fit(settings, config, resumes)
+            except (TrainingFailedError, ray.exceptions.RayActorError) as failure:
+                if not _found_no_place(failure):
+                    restarts, deaths = restarts + 1, 1 if progress.done > before else deaths + 1
+                    cause = _reason_to_restart(stage, failure, deaths > config.max_restarts)
+                    again = f"starting all again, {deaths} of {config.max_restarts} times"
+                    message = f"a worker died ({cause}); {again}"
+                    listen(Event(stage, "restart", {"restarts": restarts, "message": message}))
             finally:
                 if serving is not None:
                     relay.queue.put(no_more_workers(stage))
-            restarts += 1
-            message = f"a worker died ({cause}); starting all again, {restarts} of {config.max_restarts} times"
-            listen(Event(stage, "restart", {"restarts": restarts, "message": message}))
+            await_places(stage, config, listen)
 
 
-def _reason_to_restart(stage: str, failure: TrainingFailedError, last: bool) -> str:
+def _found_no_place(failure: Exception) -> bool:
+    """Whether no worker was started, since others hold the machines, or they have yet to come or are just lost."""
+    return isinstance(_failures(failure)[0], WorkerGroupStartupTimeoutError)
+
+
+class _Progress:
+    """A listener that passes everything on and knows how far the workers have got.
+
+    Attributes:
+        done: the most that a progress event has told.
+    """
+
+    def __init__(self, listen: Listener) -> None:
+        self.done = 0.0
+        self._listen = listen
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "progress":
+            self.done = max(self.done, float(event.values["done"] or 0))
+        self._listen(event)
+
+
+def _reason_to_restart(stage: str, failure: Exception, last: bool) -> str:
     """One line on why the workers failed; raises what no restart cures, and anything after the last one."""
     causes = [_cause(error) for error in _failures(failure)]
     for cause in causes:
@@ -104,25 +137,24 @@ def _reason_to_restart(stage: str, failure: TrainingFailedError, last: bool) -> 
     ) from failure
 
 
-def _fit(settings: dict[str, Any], config: TrainConfig) -> Any:
+def _fit(settings: dict[str, Any], config: TrainConfig, resumes: bool) -> Any:
     """One attempt: start the workers, run the function, give back what rank 0 returned."""
-    per_worker = {"CPU": config.cpus_per_worker, **on_pool(config.pool)}
-    if config.gpus_per_worker:
-        per_worker["GPU"] = config.gpus_per_worker
+    tell_ray_train_of_machines()
     with tempfile.TemporaryDirectory() as folder:
         # mypy sees the older of Ray Train's two interfaces, which ray.train exports only on request.
         trainer = TorchTrainer(
             _worker_main,
             train_loop_config=settings,
             torch_config=TorchConfig(backend="nccl" if config.gpus_per_worker else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=config.workers, use_gpu=config.gpus_per_worker > 0, resources_per_worker=per_worker
-            ),
+            scaling_config=scaling(config, resumes),
             run_config=RunConfig(  # type: ignore[call-arg]
-                storage_path=folder, worker_runtime_env={"env_vars": worker_environment(config)}
+                storage_path=folder,
+                worker_runtime_env={"env_vars": worker_environment(config)},
+                # Of its own, Ray Train tries for ever to start workers for which a machine was lost.
+                failure_config=FailureConfig(controller_failure_limit=0),  # type: ignore[call-arg]
             ),
         )
-        with _interruptible():
+        with _interruptible(), released_places():
             return trainer.fit().return_value  # type: ignore[attr-defined]
 
 
@@ -159,7 +191,7 @@ def _worker_main(settings: dict[str, Any]) -> Any:
         )
 
 
-def _failures(failure: TrainingFailedError) -> list[BaseException]:
+def _failures(failure: Exception) -> list[BaseException]:
     """What Ray Train collected: one exception per failed worker, or that of a worker which died as it started."""
     if isinstance(failure, WorkerGroupError):
         return list(failure.worker_failures.values())

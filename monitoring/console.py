@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 
 from alphafuse.events import Event, Listener, Value, ignore
+from monitoring.formats import number
 
 PLAIN_SECONDS = 15.0
 
@@ -74,7 +75,7 @@ class RunConsole:
 
     def _on_progress(self, event: Event) -> None:
         done, total, unit = (event.values.get(key) for key in ("done", "total", "unit"))
-        count = f"{_number(done)}" + (f" / {_number(total)}" if total is not None else "") + f" {unit}"
+        count = f"{number(done)}" + (f" / {number(total)}" if total is not None else "") + f" {unit}"
         running = self._running[event.stage]
         if unit != running.unit:  # another part of the stage: the rate starts again
             self._progress.reset(running.task)
@@ -88,7 +89,7 @@ class RunConsole:
         if "epoch" not in event.values:
             return  # what is measured once stands in the event of its end
         shown = {name: event.values[name] for name in ("epoch", "loss", self._monitor) if name in event.values}
-        text = "  ".join(f"{name} {_number(value)}" for name, value in shown.items())
+        text = "  ".join(f"{name} {number(value)}" for name, value in shown.items())
         self.console.print(f"  [dim]{event.stage:<10} {text}[/dim]", soft_wrap=True)
 
     def _on_warning(self, event: Event) -> None:
@@ -96,9 +97,7 @@ class RunConsole:
 
     def _on_finished(self, event: Event) -> None:
         started = self._end(event.stage) or event.time
-        facts = [
-            f"{name} {_number(value)}" for name, value in event.values.items() if value not in (0, None, "", False)
-        ]
+        facts = [f"{name} {number(value)}" for name, value in event.values.items() if value not in (0, None, "", False)]
         seconds = f"{event.time - started:.1f} s"
         self.console.print(
             f"[green]✓[/] {event.stage:<10} {seconds:>8}  [dim]{escape(' · '.join(facts))}[/]", soft_wrap=True
@@ -136,14 +135,7 @@ class _RateColumn(ProgressColumn):
     """Units per second of the running task."""
 
     def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{_number(round(task.speed, 1))}/s", style="dim")
-
-
-def _number(value: Value) -> str:
-    """Integers with thousands separators, other numbers with four digits that count."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+        return Text("" if task.speed is None else f"{number(round(task.speed, 1))}/s", style="dim")
 
 
 def _float(value: Value) -> float | None:

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """An embedded Ray with 4 CPUs, shared by all tests that need one."""
+def ray_cluster() -> Iterator[Cluster]:
+    """A Ray of its own with 4 CPUs on one machine, shared by all tests that need one; those of lost machines add more
+    for their time (`tests/faults/machines.py`)."""
     import ray
+    from ray.cluster_utils import Cluster
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR", configure_logging=False)
-    yield
+    folder = tempfile.mkdtemp(prefix="ray")  # short: the path of a socket has 107 characters
+    with pytest.MonkeyPatch.context() as patch:
+        # Where Ray notes the address of a cluster that was started: not for every process of this machine to find.
+        patch.setenv("RAY_TMPDIR", folder)
+        # A machine is dead when it has refused to answer for 5 seconds; a slow one has longer.
+        system = {"health_check_period_ms": 500, "health_check_failure_threshold": 10}
+        head = {"num_cpus": 4, "include_dashboard": False, "_system_config": system}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+    ray.init(cluster.address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+    yield cluster
     ray.shutdown()
+    cluster.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)

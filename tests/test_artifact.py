@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from alphafuse import retries
 from alphafuse.artifact import fingerprint
 from alphafuse.errors import WorkspaceError
+from alphafuse.matrices import to_column
 from alphafuse.workspace import Workspace
 
 INPUTS = {"model": "a", "train": {"rate": 1, "steps": 5}}
@@ -132,3 +135,102 @@ def test_borrowed_artifacts_lie_elsewhere_and_may_move_together(tmp_path: Path, 
     if not scheme:
         (tmp_path / "all").rename(tmp_path / "moved")
         assert Workspace(str(tmp_path / "moved" / "run")).artifact("catalog").manifest() is not None
+
+
+def test_rows_that_are_missing_or_doubled_are_not_committed(tmp_path: Path) -> None:
+    artifact = Workspace(str(tmp_path)).artifact("catalog")
+    for number, first in enumerate((0, 3, 7)):
+        _write(Workspace(str(tmp_path)), 3, f"part-{number}.parquet", first_row=first)
+    with pytest.raises(WorkspaceError, match=r"rows \[6, 7\) of 10 are missing\. .*--redo prepare"):
+        artifact.commit(INPUTS, rows=10)
+    _write(Workspace(str(tmp_path)), 3, "part-2.parquet", first_row=5)
+    with pytest.raises(WorkspaceError, match=r"rows \[5, 6\) of 8 are in two files"):
+        artifact.commit(INPUTS, rows=8)
+    _write(Workspace(str(tmp_path)), 3, "part-2.parquet", first_row=6)
+    with pytest.raises(WorkspaceError, match=r"rows \[9, 10\) of 10 are missing"):
+        artifact.commit(INPUTS, rows=10)
+    with pytest.raises(WorkspaceError, match=r"rows \[8, 9\) of 8 are in two files"):
+        artifact.commit(INPUTS, rows=8)
+    assert artifact.commit(INPUTS, rows=9).rows == 9
+
+
+def test_a_file_of_another_size_does_not_count_as_written(tmp_path: Path) -> None:
+    """As a machine that loses its power leaves it, where the storage does not keep its promise."""
+    workspace = Workspace(str(tmp_path))
+    _write(workspace)
+    _write(workspace, name="part-1.parquet", first_row=3)
+    (tmp_path / "catalog" / "part-1.parquet").write_bytes(b"")
+    assert set(workspace.artifact("catalog").committed_files(fingerprint(INPUTS))) == {"part-0.parquet"}
+
+
+def test_what_killed_writers_left_goes_with_the_commit(tmp_path: Path) -> None:
+    workspace = Workspace(str(tmp_path))
+    _write(workspace)
+    (tmp_path / "catalog" / ".part-0.parquet.0123.tmp").write_bytes(b"half of a fi")
+    artifact = workspace.artifact("catalog")
+    artifact.commit(INPUTS)
+    assert artifact.folder.names() == ["manifest.json", "part-0.parquet", "part-0.parquet.record.json"]
+
+
+@pytest.mark.parametrize("scheme", ["", "memory://"])
+def test_repair_deletes_what_is_damaged_and_nothing_else(tmp_path: Path, scheme: str) -> None:
+    workspace = Workspace(f"{scheme}{tmp_path}/run")
+    for number in range(3):
+        _write(workspace, 3, f"part-{number}.parquet", first_row=3 * number)
+    artifact = workspace.artifact("catalog")
+    artifact.commit(INPUTS)
+    assert artifact.repair() == []
+    assert artifact.is_committed(INPUTS)
+    content = bytearray(artifact.folder.read_bytes("part-1.parquet"))
+    content[len(content) // 2] ^= 1
+    artifact.folder.write_bytes("part-1.parquet", bytes(content))
+    assert artifact.repair() == ["part-1.parquet"]
+    assert not artifact.is_committed(INPUTS)
+    assert set(artifact.committed_files(fingerprint(INPUTS))) == {"part-0.parquet", "part-2.parquet"}
+
+
+def test_repair_leaves_borrowed_artifacts_to_their_owner(tmp_path: Path) -> None:
+    shared, run = Workspace(str(tmp_path / "shared")), Workspace(str(tmp_path / "run"))
+    _write(shared)
+    shared.artifact("catalog").commit(INPUTS)
+    run.borrow({"catalog": "../shared"})
+    assert run.repair("catalog") == []
+    (tmp_path / "shared" / "catalog" / "part-0.parquet").unlink()
+    with pytest.raises(WorkspaceError, match="it is missing"):
+        run.repair("catalog")
+    assert shared.artifact("catalog").manifest() is not None
+    assert shared.repair("catalog") == ["part-0.parquet"]
+
+
+def test_a_flipped_bit_is_met_by_whoever_reads_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "FIRST_PAUSE_SECONDS", 0.001)
+    workspace = Workspace(str(tmp_path))
+    vectors = np.random.default_rng(0).standard_normal((100, 8)).astype(np.float32)
+    table = pa.table({"vector": to_column(vectors)})
+    artifact = workspace.artifact("catalog")
+    artifact.write_table("part-0.parquet", table, fingerprint(INPUTS))
+    artifact.commit(INPUTS, rows=100)
+    path = tmp_path / "catalog" / "part-0.parquet"
+    content = bytearray(path.read_bytes())
+    content[content.index(vectors[50].tobytes()) + 3] ^= 4  # some number is a little larger: nothing else tells
+    path.write_bytes(content)
+    for read in (
+        lambda: artifact.read_table("part-0.parquet"),
+        lambda: artifact.take_rows("part-0.parquet", np.array([50]), ["vector"]),
+        lambda: list(artifact.iterate_parquet("part-0.parquet", "vector", [0], 10)),
+    ):
+        with pytest.raises(
+            WorkspaceError, match=r"part-0\.parquet cannot be used.*(CRC|checksum).*verify CONFIG --repair"
+        ):
+            read()
+
+
+def test_what_a_newer_program_wrote_is_not_read(tmp_path: Path) -> None:
+    artifact = Workspace(str(tmp_path)).artifact("catalog")
+    artifact.commit(INPUTS)
+    path = tmp_path / "catalog" / "manifest.json"
+    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(
+        WorkspaceError, match=r"catalog has format 2, this version of alphafuse reads up to 1: run a new"
+    ):
+        artifact.require()

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alphafuse import retries
 from alphafuse.artifact import Artifact, fingerprint
 from alphafuse.errors import WorkspaceError
 from alphafuse.matrices import VectorType, from_column, iterate_rows, read_rows, to_column, to_lists
@@ -147,7 +148,8 @@ def test_a_truncated_shard_is_named(tmp_path):
         read_rows(artifact, "embedding", 0, 61)
 
 
-def test_garbage_inside_of_a_shard_is_named(tmp_path):
+def test_garbage_inside_of_a_shard_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(retries, "FIRST_PAUSE_SECONDS", 0.001)
     artifact = write(tmp_path)
     path = tmp_path / "embeddings" / "part-00002.parquet"
     content = bytearray(path.read_bytes())

@@ -9,8 +9,23 @@ from pydantic import Field
 from alphafuse.config.section import Section
 
 
+class TensorBoardConfig(Section):
+    """Curves for TensorBoard."""
+
+    folder: str | None = None
+    """Folder or URI, in which each training has a folder of its own; null: `tensorboard/` in the workspace."""
+
+
+class MLflowConfig(Section):
+    """A run on an MLflow server."""
+
+    uri: str
+    """Of the tracking server: "http://host:5000"."""
+    experiment: str = "alphafuse"
+
+
 class MonitoringConfig(Section):
-    """Metrics for Prometheus (docs/monitoring.md)."""
+    """Metrics for Prometheus (docs/monitoring.md), and experiment tracking (docs/dashboard.md)."""
 
     metrics: bool = True
     """Serve metrics from the run's own process and from every worker, and list their addresses for Prometheus."""
@@ -21,3 +36,7 @@ class MonitoringConfig(Section):
     """Each process takes the first free port from here on, where a firewall lets only some through; null: any."""
     targets: str | None = None
     """Local folder of the lists of addresses; null: `alphafuse/targets` in the system's folder for temporary files."""
+    tensorboard: TensorBoardConfig | None = None
+    """Write the training's curves for TensorBoard, too; null: do not."""
+    mlflow: MLflowConfig | None = None
+    """Keep settings, curves and results of the run in MLflow, too; null: do not."""

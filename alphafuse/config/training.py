@@ -76,8 +76,13 @@ class TrainConfig(Section):
 
     workers: Count = 1
     """Data-parallel ranks; each owns a range of the item table's rows."""
+    min_workers: Count | None = None
+    """Ranks to go on with where the cluster has no room for `workers`, because a machine was lost or has yet to come;
+    when there is room again, training continues with more. The batches, and what they teach, are the same for any
+    number. null: always `workers`."""
     max_restarts: Annotated[int, Field(ge=0)] = 3
-    """How often the workers are started again, from the latest checkpoint, after one of them died."""
+    """How often in a row, without progress in between, the workers are started again from the latest checkpoint after
+    one of them died."""
     cpus_per_worker: Positive = 1
     gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = 0
     """1 trains on a GPU, 0 on CPUs; a part of one leaves the rest of a GPU to others, for a single worker."""
@@ -123,10 +128,17 @@ class TrainConfig(Section):
     """Steps between reports of the loss."""
 
     @model_validator(mode="after")
-    def _check_gpus(self) -> TrainConfig:
+    def _check_ranks(self) -> TrainConfig:
         if 0 < self.gpus_per_worker < 1 and self.workers > 1:
             raise ValueError(
                 f"gpus_per_worker ({self.gpus_per_worker:g}): ranks cannot share a GPU, NCCL refuses it; give each "
                 "a whole one, or train with one worker"
             )
+        if self.fewest_workers > self.workers:
+            raise ValueError(f"min_workers ({self.min_workers}) must not exceed workers ({self.workers})")
         return self
+
+    @property
+    def fewest_workers(self) -> int:
+        """Ranks without which nothing is started."""
+        return self.workers if self.min_workers is None else self.min_workers

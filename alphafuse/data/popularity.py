@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from alphafuse.workspace import Workspace
 
@@ -30,10 +31,13 @@ def load_held_out(workspace: Workspace) -> np.ndarray:
     """
     artifact = workspace.artifact("popularity")
     num_items = artifact.require().rows
-    with artifact.open_parquet(FILE) as parquet:
+
+    def read(parquet: pq.ParquetFile) -> np.ndarray:
         if HELD_OUT not in parquet.schema_arrow.names:
             return np.zeros(num_items, bool)
         return parquet.read([HELD_OUT])[HELD_OUT].to_numpy()
+
+    return artifact.read_parquet(FILE, read)
 
 
 def load_trained_items(workspace: Workspace) -> np.ndarray | None:

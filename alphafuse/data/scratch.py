@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from alphafuse.data.hashing import bucket_of
-from alphafuse.storage import Folder
+from alphafuse.storage import Folder, retried
 
 RUN_BYTES = 128 * 2**20
 BATCH_ROWS = 8192
@@ -68,6 +68,7 @@ class RunWriter:
         self._tables, self._hashes, self._bytes = [], [], 0
 
 
+@retried
 def read_bucket(folder: Folder, runs: Sequence[str], bucket: int) -> pa.Table | None:
     """The rows of a bucket in the order of the runs and, inside of each, as they were added; None without runs."""
     batches = []
@@ -83,6 +84,7 @@ def write_rows(folder: Folder, name: str, table: pa.Table) -> None:
     _write(folder, name, table.schema, batches)
 
 
+@retried
 def read_rows(folder: Folder, files: Sequence[tuple[str, int]], start: int, stop: int) -> pa.Table:
     """Rows [start, stop), at least one, of several files (name, number of rows) that follow each other."""
     batches = []
@@ -101,6 +103,7 @@ def read_rows(folder: Folder, files: Sequence[tuple[str, int]], start: int, stop
     return pa.Table.from_batches(batches)
 
 
+@retried
 def read_columns(folder: Folder, name: str, columns: Sequence[str]) -> pa.Table:
     """Some columns of a whole file."""
     filesystem, path = folder.open()

@@ -81,16 +81,14 @@ def write_sequences_shard(
     cuts: Cuts,
     parts: UserParts | None,
     cold: np.ndarray | None,
-) -> dict[str, int]:
-    """Write the grouped users of a bucket as a shard (docs/workspace.md).
+) -> None:
+    """Write the grouped users of a bucket as a shard (docs/workspace.md). Its record has as details the number of
+    targets of each split, and as `held_out` the interactions before `train_end` that do not train.
 
     Args:
         cuts: from `find_cuts`.
         parts: what the file of the split says, for `kind: file`.
         cold: [items] of bool, which items are held out of training; None: none are.
-
-    Returns:
-        Number of targets of each split, and `held_out`, the interactions before `train_end` that do not train.
     """
     table = read_columns(scratch, plan.file, ["user_id", "items", "times"])
     lengths = np.asarray(table["items"].combine_chunks().value_lengths(), np.int64)
@@ -107,9 +105,9 @@ def write_sequences_shard(
         positions, counts = held_out_positions(items, lengths, train_end, cold)
         ends = pa.array(np.cumsum([0, *counts]), pa.int32())
         columns[sequence_store.HELD_OUT] = pa.ListArray.from_arrays(ends, pa.array(positions, pa.int32()))
-    artifact.write_table(plan.name, pa.table(columns), wanted, first_row=plan.first_row)
     targets = num_targets(lengths, train_end, validation_end, counts)
-    return {"held_out": int(counts.sum()), **{part: int(number.sum()) for part, number in targets.items()}}
+    details = {"held_out": int(counts.sum()), **{part: int(number.sum()) for part, number in targets.items()}}
+    artifact.write_table(plan.name, pa.table(columns), wanted, first_row=plan.first_row, details=details)
 
 
 def write_popularity(workspace: Workspace, wanted: str, num_items: int, cold: np.ndarray | None) -> dict[str, int]:

@@ -5,11 +5,13 @@ A block is a row group of the artefact `sequences` (docs/workspace.md). Knows no
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from alphafuse.data.sequences import Sequences
 from alphafuse.workspace import Workspace
@@ -37,9 +39,8 @@ class SequenceStore:
         self._held_out: list[str] = []
         users = []
         for file in self._artifact.require().files:
-            with self._artifact.open_parquet(file.name) as parquet:
-                self._held_out = [name for name in parquet.schema_arrow.names if name == HELD_OUT]
-                groups = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+            names, groups = self._artifact.read_parquet(file.name, _describe)
+            self._held_out = [name for name in names if name == HELD_OUT]
             self._places += [(file.name, group) for group in range(len(groups))]
             users += groups
         self.users = np.array(users, np.int64)
@@ -101,6 +102,16 @@ class SequenceStore:
     def _table(self, blocks: Sequence[int], columns: Sequence[str]) -> pa.Table:
         tables = []
         for name, places in groupby((self._places[block] for block in blocks), lambda place: place[0]):
-            with self._artifact.open_parquet(name) as parquet:
-                tables.append(parquet.read_row_groups([group for _, group in places], columns=list(columns)))
+            read = functools.partial(_read_groups, groups=[group for _, group in places], columns=list(columns))
+            tables.append(self._artifact.read_parquet(name, read))
         return pa.concat_tables(tables)
+
+
+def _describe(parquet: pq.ParquetFile) -> tuple[list[str], list[int]]:
+    """Names of the columns, and rows of each row group."""
+    rows = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+    return parquet.schema_arrow.names, rows
+
+
+def _read_groups(parquet: pq.ParquetFile, groups: list[int], columns: list[str]) -> pa.Table:
+    return parquet.read_row_groups(groups, columns=columns)

@@ -19,7 +19,7 @@ class Batch:
 
     Attributes:
         file: name made from the hashes of the texts: the same batch always gives the same file.
-        shard: position of the catalog shard that holds the texts.
+        shard: position, among the shards of the plan, of the one that holds the texts.
         rows: [texts], their rows inside of that shard, ascending.
     """
 

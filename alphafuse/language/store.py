@@ -68,6 +68,16 @@ class EmbeddingStore:
                 filesystem.delete_file(f"{path}/{record.name}")
             filesystem.delete_file(f"{path}/{record.name}{RECORD_SUFFIX}")
 
+    def finished_shards(self) -> set[str]:
+        """Names of the shards that are there, each with its quarantine.
+
+        Raises:
+            WorkspaceError: shards made from other inputs are there.
+        """
+        files = self.artifact.committed_files(self.wanted)
+        shards = (record for record in files.values() if record.rows)
+        return {s.name for s in shards if not s.details["quarantined"] or _quarantine_of(s.name) in files}
+
     def known_vectors(self) -> dict[str, FileRecord]:
         """The files with vectors of texts.
 
@@ -120,7 +130,7 @@ class EmbeddingStore:
             sink = pa.BufferOutputStream()
             pq.write_table(table, sink)
             # No rows of the artefact: they are rows of the shard already.
-            self.artifact.write_file(name.replace("part", "quarantine"), sink.getvalue(), self.wanted, details=details)
+            self.artifact.write_file(_quarantine_of(name), sink.getvalue(), self.wanted, details=details)
         details |= {
             "empty": len(encoded.failures) - len(quarantined),
             "quarantined": failures_by_category(encoded.failures),
@@ -133,6 +143,11 @@ class EmbeddingStore:
     def discard_vectors(self) -> None:
         """Delete the vectors that committed shards were assembled from."""
         self.vectors.clear()
+
+
+def _quarantine_of(shard: str) -> str:
+    """Name of the file with the items of a shard that were refused."""
+    return shard.replace("part", "quarantine")
 
 
 def _columns(encoded: Encoded) -> dict[str, pa.Array]:

@@ -6,6 +6,7 @@ written its part, and loads onto any number of ranks. safetensors and JSON only.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import safetensors.torch
@@ -33,16 +34,28 @@ class Checkpoints:
     def at(self, step: int) -> Artifact:
         return Artifact(self._folder / f"step-{step:09d}", "checkpoint", "train")
 
-    def latest(self) -> Manifest | None:
-        """Manifest of the newest committed checkpoint; its `details` are what `save` was given.
+    def latest(self, needs: Callable[[dict[str, Any]], Iterable[int]]) -> tuple[Manifest | None, list[str]]:
+        """The newest checkpoint that is whole, as are those that it needs. A collective: the ranks read in turns.
+
+        Args:
+            needs: from what `save` was given, the steps of other checkpoints without which it is of no use.
+
+        Returns:
+            Its manifest, whose `details` are what `save` was given, or None; and what is damaged of newer ones.
 
         Raises:
             WorkspaceError: it was made from other inputs.
         """
+        damaged: list[str] = []
         for step in reversed(self._steps()):
-            if self.at(step).is_committed(self._inputs):
-                return self.at(step).require()
-        return None
+            if not self.at(step).is_committed(self._inputs):
+                continue
+            manifest = self.at(step).require()
+            found = [file for other in sorted({step, *needs(manifest.details)}) for file in self._damaged_files(other)]
+            if not found:
+                return manifest, damaged
+            damaged += found
+        return None, damaged
 
     def save(self, step: int, table: ItemTable, engine: DenseEngine, progress: dict[str, Any]) -> None:
         """Write the checkpoint of `step`. A collective: every rank writes its rows, rank 0 the rest."""
@@ -61,7 +74,7 @@ class Checkpoints:
             artifact.write_file(DENSE_FILE, safetensors.torch.save(dense), self._fingerprint)
         self._communicator.barrier()
         if self._communicator.rank == 0:
-            artifact.commit(self._inputs, {**progress, "table_steps": table.optimizer.steps})
+            artifact.commit(self._inputs, {**progress, "table_steps": table.optimizer.steps}, rows=table.num_items)
         self._communicator.barrier()
 
     def load(self, step: int, table: ItemTable, engine: DenseEngine) -> None:
@@ -71,7 +84,7 @@ class Checkpoints:
         table.first_moment.copy_(read_table_rows(artifact, "first_moment", table))
         table.second_moment.copy_(read_table_rows(artifact, "second_moment", table))
         table.optimizer.steps = artifact.require().details["table_steps"]
-        engine.load_state(safetensors.torch.load(artifact.folder.read_bytes(DENSE_FILE)))
+        engine.load_state(safetensors.torch.load(artifact.read_file(DENSE_FILE)))
 
     def keep_only(self, steps: set[int]) -> None:
         """Delete all other checkpoints. Rank 0 does it; the others need not wait."""
@@ -82,6 +95,15 @@ class Checkpoints:
 
     def _steps(self) -> list[int]:
         return [int(name.removeprefix("step-")) for name in self._folder.names() if name.startswith("step-")]
+
+    def _damaged_files(self, step: int) -> list[str]:
+        """Files of a checkpoint that are not as they were committed. A collective: each rank reads some of them."""
+        artifact, ranks = self.at(step), self._communicator.world_size
+        manifest = artifact.manifest()
+        files = [] if manifest is None else manifest.files
+        own = [file.name for file in files[self._communicator.rank :: ranks] if not artifact.is_whole(file)]
+        found = [f"{artifact.folder.uri}/{name}" for part in self._communicator.gather_objects(own) for name in part]
+        return found if manifest is not None else [artifact.folder.uri]
 
 
 def write_table_rows(artifact: Artifact, wanted: str, first_row: int, tensors: dict[str, torch.Tensor]) -> None:
@@ -106,8 +128,8 @@ def read_table_rows(artifact: Artifact, name: str, table: ItemTable) -> torch.Te
         low, high = max(first, file.first_row), min(stop, file.first_row + file.rows)
         if low < high:
             try:
-                rows = safetensors.torch.load(artifact.folder.read_bytes(file.name))[name]
-            except (OSError, safetensors.SafetensorError, KeyError) as error:
+                rows = safetensors.torch.load(artifact.read_committed(file))[name]
+            except (safetensors.SafetensorError, KeyError) as error:
                 raise artifact.damaged(file.name, error) from error
             result[low - first : high - first] = rows[low - file.first_row : high - file.first_row]
             found += high - low

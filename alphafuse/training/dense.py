@@ -37,7 +37,7 @@ class DenseModel(nn.Module):
         # One gathering for all, whose backward pass writes the gradient of the rows once; padding takes any row.
         gathered = functional.embedding(rows.inverse.clamp(max=len(encoded) - 1), encoded)
         in_history, targets, negatives = step.split(gathered)
-        item_vectors = in_history.view(*step.histories.shape, -1)
+        item_vectors = in_history.view(*step.histories.shape, gathered.shape[1])
         return item_vectors.masked_fill((step.histories == PADDING)[:, :, None], 0.0), targets, negatives
 
     def target_states(self, item_vectors: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:

@@ -266,7 +266,14 @@ class Trainer:
             self._emit("checkpoint", {"step": progress.step, "seconds": seconds, "bytes": size})
 
     def _resume(self) -> None:
-        checkpoint = self._checkpoints.latest()
+        """Take up the newest checkpoint that is whole, with the best weights that it speaks of; without one, begin."""
+        checkpoint, damaged = self._checkpoints.latest(
+            lambda details: [best["step"]] if (best := details["best"]) else []
+        )
+        if damaged:
+            where = f"step {checkpoint.details['step']}" if checkpoint else "the beginning"
+            message = f"checkpoints are damaged ({', '.join(damaged)}); training continues from {where}"
+            self._emit("warning", {"message": message})
         if checkpoint is not None:
             names = [entry.name for entry in dataclasses.fields(Progress)]
             self.progress = Progress(**{name: checkpoint.details[name] for name in names})
@@ -291,5 +298,10 @@ class Trainer:
             artifact.write_file(DENSE_FILE, safetensors.torch.save(dense), wanted)
         self._communicator.barrier()
         if self._communicator.rank == 0:
-            artifact.commit(self._inputs, details)
+            artifact.commit(self._inputs, details, rows=self.table.num_items)
         self._communicator.barrier()
+
+
+def _step_of_the_best(details: dict[str, Any]) -> list[int]:
+    """The checkpoint that the one with these details needs beside itself, if any."""
+    return [details["best"]["step"]] if details["best"] else []

@@ -156,7 +156,7 @@ def load_trained(
     artifact = workspace.artifact("model")
     artifact.require()
     objective = build_objective(config, workspace, communicator)
-    objective.load_state_dict(safetensors.torch.load(artifact.folder.read_bytes(DENSE_FILE)))
+    objective.load_state_dict(safetensors.torch.load(artifact.read_file(DENSE_FILE)))
     table = build_table(config, workspace, objective.encoder, communicator, device)
     table.trainable.copy_(read_table_rows(artifact, "rows", table))
     return ScoringModel(objective.to(device), table, config.model.history_length)

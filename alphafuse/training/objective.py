@@ -52,7 +52,7 @@ class Objective(DenseModel):
             negative = hidden @ self._space(negatives).T  # [targets, count]
             negative = negative.masked_fill(step.negatives == step.targets[predicted][:, None], -torch.inf)
         else:
-            chosen = negatives.view(*step.negatives.shape, -1)  # [targets, count, hidden_dim]
+            chosen = negatives.view(*step.negatives.shape, negatives.shape[1])  # [targets, count, hidden_dim]
             negative = (chosen @ hidden[:, :, None]).squeeze(2)
             if self._loss.similarity == "cosine":  # dividing the products is cheaper than the vectors
                 negative = negative / torch.linalg.vector_norm(chosen, dim=2).clamp(min=SHORTEST)

@@ -10,7 +10,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from monitoring.comparison.content import Comparison
-from monitoring.report.figures import BLUE, GRAY, ORANGE, STYLE
+from monitoring.palette import BLUE, GRAY, ORANGE
+from monitoring.report.figures import STYLE
 
 _TEXT = "#22303c"  # on white: the file stands alone, on no page whose colours it could take
 _COLORS: Any = {"text.color": _TEXT, "axes.labelcolor": _TEXT, "xtick.color": _TEXT, "ytick.color": _TEXT}

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import yaml
 
-from alphafuse.config import Config
 from alphafuse.evaluation.metrics import measured_cutoffs
 from alphafuse.nullspace.decomposition import load_nullspace
 from alphafuse.workspace import ARTIFACT_STAGES, Workspace
 from monitoring.event_log import read_events
-from monitoring.report.figures import singular_spectrum, training_curves
 
 STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
 
@@ -38,15 +37,20 @@ class Timing:
 
 @dataclass(frozen=True)
 class Content:
-    """Everything on the page, in its order. Details and results of stages that have not run are None."""
+    """Everything on the page, in its order. Details and results of stages that have not run are None.
+
+    Attributes:
+        monitor: the validation metric that chose the best weights.
+        spectrum: eigenvalues of the embeddings' covariance, descending.
+    """
 
     title: str
     evaluation: dict[str, Any] | None
     cutoffs: tuple[int, ...]
     training: dict[str, Any] | None
-    training_figure: str | None
+    monitor: str
     nullspace: dict[str, Any] | None
-    spectrum_figure: str | None
+    spectrum: np.ndarray | None
     data: list[Fact]
     embedding: list[Fact]
     quarantined: dict[str, int]
@@ -55,11 +59,11 @@ class Content:
     configuration: str
 
 
-def gather(config: Config, workspace: Workspace) -> Content:
+def gather(settings: Mapping[str, Any], workspace: Workspace) -> Content:
     """The content of the page about a workspace.
 
     Args:
-        config: shown where no artefact tells with which settings it was made.
+        settings: the configuration, shown where no artefact tells with which settings it was made.
     """
     manifests = {name: workspace.artifact(name).manifest() for name in ARTIFACT_STAGES}
     details = {name: manifest.details if manifest else None for name, manifest in manifests.items()}
@@ -68,22 +72,15 @@ def gather(config: Config, workspace: Workspace) -> Content:
     evaluation = None
     if details["evaluation"] is not None:
         evaluation = json.loads(workspace.artifact("evaluation").folder.read_bytes("metrics.json"))
-    spectrum_figure = None
-    if nullspace is not None:
-        spectrum = load_nullspace(workspace).spectrum
-        spectrum_figure = singular_spectrum(spectrum, nullspace["row_dim"], nullspace["hidden_dim"])
-    training_figure = None
-    if training is not None:
-        monitor = inputs["model"]["train"]["monitor"]
-        training_figure = training_curves(training["history"], monitor, training["best"]["epoch"])
+    made_with = _made_with(settings, inputs)
     return Content(
         title=workspace.name,
         evaluation=evaluation,
         cutoffs=measured_cutoffs(evaluation["overall"]) if evaluation else (),
         training=training,
-        training_figure=training_figure,
+        monitor=made_with["train"]["monitor"],
         nullspace=nullspace,
-        spectrum_figure=spectrum_figure,
+        spectrum=load_nullspace(workspace).spectrum if nullspace is not None else None,
         data=[
             *_facts("catalog", details["catalog"]),
             *_facts("catalog", details["popularity"]),
@@ -93,17 +90,18 @@ def gather(config: Config, workspace: Workspace) -> Content:
         quarantined=(embeddings or {}).get("quarantined_by_reason", {}),
         examples=(details["recommendations"] or {}).get("examples", []),
         timings=[Timing(stage, _seconds(workspace, stage)) for stage in STAGES if stage != "report"],
-        configuration=yaml.safe_dump(_settings(config, inputs), sort_keys=False, allow_unicode=True),
+        configuration=yaml.safe_dump(made_with, sort_keys=False, allow_unicode=True),
     )
 
 
-def _settings(config: Config, inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _made_with(settings: Mapping[str, Any], inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The configuration, with the settings that the artefacts were really made with."""
-    tree = config.model_dump(mode="json")
     sources = {"decompose": "nullspace", "model": "model", "train": "model", "evaluate": "evaluation"}
-    for section, artifact in sources.items():
-        tree[section] |= inputs.get(artifact, {}).get(section, {})
-    return tree
+    made_with = {
+        section: {**settings[section], **inputs.get(artifact, {}).get(section, {})}
+        for section, artifact in sources.items()
+    }
+    return {**settings, **made_with}
 
 
 # What `prepare` counts without anything having been dropped or repaired.

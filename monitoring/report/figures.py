@@ -12,9 +12,10 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from monitoring.palette import BLUE, GRAY, ORANGE
+
 # Stands for the page's text colour until the SVG is written; matplotlib knows no currentColor.
 _TEXT = "#010203"
-BLUE, ORANGE, GRAY = "#3b7dc4", "#e08a3c", "#8a97a6"
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "alphafuse",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import resources
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from monitoring.formats import duration
 from monitoring.report.content import Content
+from monitoring.report.figures import singular_spectrum, training_curves
 
 
 def render(content: Content, environment: dict[str, str]) -> str:
@@ -17,13 +21,29 @@ def render(content: Content, environment: dict[str, str]) -> str:
         lstrip_blocks=True,
     )
     templates.filters["metric"] = lambda value: "–" if value is None else f"{value:.4f}"
-    templates.filters["duration"] = _duration
+    templates.filters["duration"] = lambda seconds: "not run" if seconds is None else duration(seconds)
     slowest = max((timing.seconds or 0.0 for timing in content.timings), default=0.0)
-    return templates.get_template("page.html").render(page=content, environment=environment, slowest=slowest)
+    return templates.get_template("page.html").render(
+        page=content,
+        environment=environment,
+        slowest=slowest,
+        training_figure=_training_figure(content),
+        spectrum_figure=_spectrum_figure(content),
+    )
 
 
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "not run"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+def style() -> str:
+    """The style sheet of this page, and of others that shall look like it."""
+    return (resources.files("monitoring.report") / "templates" / "style.css").read_text()
+
+
+def _training_figure(content: Content) -> str | None:
+    if content.training is None:
+        return None
+    return training_curves(content.training["history"], content.monitor, content.training["best"]["epoch"])
+
+
+def _spectrum_figure(content: Content) -> str | None:
+    if content.spectrum is None or content.nullspace is None:
+        return None
+    return singular_spectrum(content.spectrum, content.nullspace["row_dim"], content.nullspace["hidden_dim"])

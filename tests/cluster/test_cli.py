@@ -85,6 +85,11 @@ def test_verify_finds_changed_files(config: Path, tmp_path: Path) -> None:
     result = runner.invoke(app, ["verify", str(config)])
     assert result.exit_code == 1
     assert "part-00001.parquet cannot be used: its checksum differs" in result.stderr
+    result = runner.invoke(app, ["verify", str(config), "--repair"])
+    assert result.exit_code == 0
+    assert "features: 1 files as committed, deleted part-00001.parquet" in result.output
+    left = [path.name for path in (tmp_path / "run" / "features").iterdir()]
+    assert sorted(left) == ["part-00000.parquet", "part-00000.parquet.record.json"]
 
 
 def test_top_k_goes_with_a_history(config: Path) -> None:

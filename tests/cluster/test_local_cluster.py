@@ -154,7 +154,7 @@ def test_without_the_token_nothing_is_submitted(user: User, dashboard: str, data
         (("stop", "nobody-1"), "nobody-1 does not exist"),
         (("status", "nobody-1"), "nobody-1 does not exist"),
         (("submit", "CONFIG", "--redo", "tran"), "there is no stage 'tran'"),
-        (("submit", "CONFIG", "--set", "workspace=s3://key:secret@bucket/run"), "workspace holds credentials"),
+        (("submit", "CONFIG", "--set", "workspace=s3://key:letmein@bucket/run"), "workspace holds credentials"),
     ],
 )
 def test_what_a_user_can_cure_is_told(
@@ -163,7 +163,6 @@ def test_what_a_user_can_cure_is_told(
     said = user(*(data if argument == "CONFIG" else argument for argument in arguments), code=1)
     assert message in said
     assert "letmein" not in said
-    assert "secret" not in said
 
 
 def test_a_run_is_submitted_followed_and_listed(user: User, dashboard: str, data: Path) -> None:

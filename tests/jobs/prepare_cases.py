@@ -126,7 +126,14 @@ def stored_sequences(workspace: Workspace) -> dict[str, dict[str, Any]]:
 
 
 if __name__ == "__main__":  # FOLDER UNIT DONE: prepare, and be killed at that progress event
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+    ray.init(
+        "local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        configure_logging=False,
+    )
 
     def killed_at(event: Event) -> None:
         if event.kind == "progress" and (event.values["unit"], event.values["done"]) == (sys.argv[2], int(sys.argv[3])):

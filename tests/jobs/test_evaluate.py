@@ -79,8 +79,8 @@ def test_ranks_are_written_while_queries_go_by(tmp_path: Path, monkeypatch: pyte
     batches = config.evaluate.model_copy(update={"query_batch": 2})
     evaluate.run(config.model_copy(update={"evaluate": batches}), workspace, ignore)
     artifact = workspace.artifact("evaluation")
-    with artifact.open_parquet(ranks.FILE) as parquet:
-        groups = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+    metadata = artifact.read_parquet(ranks.FILE, lambda parquet: parquet.metadata)
+    groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     assert sum(groups) == artifact.require().details["queries"]
     assert len(groups) > 1
     assert max(groups) < 5 + 2

@@ -102,6 +102,7 @@ def _asking(folder: Path, **sections: dict[str, Any]) -> Config:
         ({"embed": {"gpus_per_worker": 1}}, "embed.workers asks for 1 workers with 1 CPUs and 1 GPUs"),
         ({"decompose": {"workers": 5}}, "decompose.workers asks for 5"),
         ({"train": {"workers": 5}}, "train.workers asks for 5"),
+        ({"train": {"workers": 9, "min_workers": 5}}, "train.workers asks for 5"),
     ],
 )
 def test_all_stages_are_checked_before_the_first_begins(
@@ -111,6 +112,7 @@ def test_all_stages_are_checked_before_the_first_begins(
     machines({"CPU": 4.0})
     workspace = Workspace(str(tmp_path / "run"))
     require_room(_asking(tmp_path / "run"), workspace, stages, None)
+    require_room(_asking(tmp_path / "run", train={"workers": 9, "min_workers": 4}), workspace, stages, None)
     with pytest.raises(ResourceError, match=asked):
         require_room(_asking(tmp_path / "run", **sections), workspace, stages, None)
 

@@ -225,5 +225,5 @@ class TestStorage:
         path = tmp_path / "other" / "nullspace" / "nullspace.safetensors"
         (tmp_path / "one" / "nullspace" / "nullspace.safetensors").write_bytes(path.read_bytes())
 
-        with pytest.raises(WorkspaceError, match="not those that the manifest describes"):
+        with pytest.raises(WorkspaceError, match="its checksum differs from the manifest's"):
             load_nullspace(workspace)

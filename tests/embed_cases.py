@@ -114,6 +114,13 @@ class HashEncoder:
 
 
 if __name__ == "__main__":
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+    ray.init(
+        "local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        configure_logging=False,
+    )
     slow = HashEncoder(Path(sys.argv[2]), seconds_per_batch=float(sys.argv[3]))
     embed(slow, CONFIG, Workspace(sys.argv[1]), ignore)

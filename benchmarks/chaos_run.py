@@ -1,0 +1,31 @@
+"""The run that `benchmarks.chaos` disturbs, a process of its own: `python -m benchmarks.chaos_run CONFIG ADDRESS LOG`.
+
+The stages up to the evaluation, as `alphafuse run` takes them. Every event is appended to LOG, a JSON object per line:
+of how much was done again, the event log of the workspace keeps too little.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from alphafuse.config import load_config
+from alphafuse.events import Event
+from alphafuse.workspace import Workspace
+from jobs.pipeline import needed_stages, run_stages
+
+
+def main() -> None:
+    path, address, log = sys.argv[1:]
+    config = load_config(Path(path), [f"ray.address={address}"])
+    with Path(log).open("a", buffering=1) as file:
+
+        def listen(event: Event) -> None:
+            file.write(json.dumps({"stage": event.stage, "kind": event.kind, **event.values}) + "\n")
+
+        run_stages(config, Workspace(config.workspace), needed_stages(config, "evaluate"), listen)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Runs side by side: a metric over their epochs, their results, and the settings in which they differ."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from dash import dcc, html
+
+from monitoring.dashboard import figures
+from monitoring.dashboard.pages.overview import test_metric
+from monitoring.dashboard.parts import Part, badge, figure, link_to, section, soft, table
+from monitoring.dashboard.reader import Run
+from monitoring.formats import duration
+
+FIRST = 4
+"""So many runs, the latest that have trained, are chosen where the user has chosen none."""
+
+
+def skeleton(runs: Sequence[Run], wanted: Sequence[str]) -> Part:
+    """The page, with runs chosen: those wanted by name, else the latest that were validated."""
+    trained = sorted(
+        (run for run in runs if run.training.by_epoch), key=lambda run: -(run.state(run.read).latest or 0.0)
+    )
+    first = [run.key for run in trained if run.key not in wanted]
+    chosen = [*wanted, *first[: max(0, FIRST - len(wanted))]]
+    choose = dcc.Dropdown(
+        id="chosen", options=options(runs), value=chosen, multi=True, placeholder="Choose runs", closeOnSelect=False
+    )
+    metrics = dcc.Dropdown(id="metric", options=[], value=None, clearable=False, searchable=False)
+    return [
+        dcc.Interval(id="compare-tick", interval=2000),
+        dcc.Store(id="compare-drawn"),
+        html.H1("Compare"),
+        html.Div(
+            [
+                html.Div([html.Label("Runs", htmlFor="chosen"), choose], className="wide"),
+                html.Div([html.Label("Curve", htmlFor="metric"), metrics]),
+            ],
+            className="choices",
+        ),
+        figure("compared", "Over the epochs"),
+        html.Div(id="comparison"),
+    ]
+
+
+def options(runs: Sequence[Run]) -> list[dict[str, str]]:
+    return [{"label": run.key, "value": run.key} for run in runs if run.events]
+
+
+def metrics(runs: Sequence[Run]) -> list[str]:
+    """What any of the runs has a curve of; the monitored metric first, then the loss."""
+    names = dict.fromkeys([*(run.monitor for run in runs), "loss"])
+    names |= dict.fromkeys(name for run in runs for name in run.training.by_epoch)
+    return [name for name in names if any(name in run.training.by_epoch for run in runs)]
+
+
+def short_names(runs: Sequence[Run]) -> dict[str, Run]:
+    """Runs by what tells their names apart: without the folders that they are all in."""
+    folders = os.path.commonprefix([run.key.split("/")[:-1] for run in runs])
+    return {"/".join(run.key.split("/")[len(folders) :]): run for run in runs}
+
+
+def label(metric: str) -> dict[str, str]:
+    """A metric as an option."""
+    name = "training loss" if metric == "loss" else f"validation {metric.upper()}"
+    return {"label": name, "value": metric}
+
+
+def curves(runs: Sequence[Run], metric: str) -> go.Figure:
+    of_runs = {
+        name: run.training.by_epoch[metric]
+        for name, run in short_names(runs).items()
+        if metric in run.training.by_epoch
+    }
+    drawing = figures.line(of_runs, "epoch", metric if metric == "loss" else metric.upper())
+    drawing.update_layout(showlegend=True, height=1.4 * figures.HEIGHT)
+    return drawing
+
+
+def comparison(runs: Sequence[Run], now: float) -> Part:
+    if not runs:
+        return soft("Choose runs to compare.")
+    return [_results(runs, now), _differences(runs)]
+
+
+def _results(runs: Sequence[Run], now: float) -> Part:
+    best = {run.key: run.training.best(run.monitor) for run in runs}
+    tested = {run.key: test_metric(run) for run in runs}
+    top = {
+        run.monitor: max((value[1] for key, value in tested.items() if value and value[0] == run.monitor), default=0.0)
+        for run in runs
+    }
+    rows = []
+    for run in runs:
+        state, validation, test = run.state(now), best[run.key], tested[run.key]
+        seconds = next((stage.seconds for stage in state.stages if stage.name == "train"), None)
+        score: Part = "–"
+        if test is not None:
+            score = html.B(f"{test[1]:.4f}") if test[1] == top[run.monitor] else f"{test[1]:.4f}"
+        rows.append(
+            [
+                link_to(run),
+                badge(state.status),
+                run.monitor.upper(),
+                "–" if validation is None else f"{validation[1]:.4f}",
+                "–" if validation is None else str(validation[0]),
+                score,
+                "–" if seconds is None else duration(seconds),
+            ]
+        )
+    head = ["run", "state", "metric", "best validation", "in epoch", "test", "training"]
+    return section(
+        "Results",
+        "results",
+        table(head, rows, "Results", texts=(1, 2)),
+        soft("The best result on the test split is bold."),
+    )
+
+
+def _differences(runs: Sequence[Run]) -> Part:
+    """Settings that are not the same in all of the runs."""
+    flat = [dict(_flat(run.settings)) for run in runs]
+    names = dict.fromkeys(name for settings in flat for name in settings)
+    rows = [
+        [name, *(settings.get(name, "–") for settings in flat)]
+        for name in names
+        if name != "workspace" and len({settings.get(name) for settings in flat}) > 1
+    ]
+    if not rows:
+        return section("Settings", "settings", soft("These runs have the same settings."))
+    return section("Settings that differ", "settings", table(["", *short_names(runs)], rows, "Settings"))
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted names of all settings, with their values as text."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", "–" if value is None else str(value)

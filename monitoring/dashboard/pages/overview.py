@@ -1,0 +1,138 @@
+"""The first page: all runs, those that need attention and those that run first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from dash import dcc, html
+
+from alphafuse.events import Event
+from monitoring.dashboard.parts import TONES, WORDS, Part, ago, badge, bar, link_to, progress_text, soft, spark
+from monitoring.dashboard.reader import Run
+from monitoring.dashboard.status import RunState, RunStatus
+from monitoring.dashboard.watcher import Place
+
+LATE_SECONDS = 30.0
+"""What was read longer ago is said to be old."""
+ORDER: tuple[RunStatus, ...] = ("running", "quiet", "lost", "failed", "stopped", "finished", "empty")
+
+
+def skeleton() -> Part:
+    return [
+        dcc.Interval(id="overview-tick", interval=2000),
+        html.H1("Runs"),
+        html.Div(id="overview"),
+        dcc.Store(id="overview-digest"),
+    ]
+
+
+def overview(runs: Sequence[Run], places: Mapping[str, Place], now: float) -> Part:
+    states = [(run, run.state(now)) for run in runs]
+    states.sort(key=lambda pair: (_rank(pair[1]), -_moment(pair[1]), pair[0].key))
+    aside = [(run, state) for run, state in states if _is_aside(run, state)]
+    rows = [_row(run, state, now) for run, state in states if (run, state) not in aside]
+    trouble = [html.P([html.B(place.name), f" cannot be read: {place.problem}"], className="note bad", role="alert")
+               for place in places.values() if place.problem]  # fmt: skip
+    listing = html.Ul(rows, className="runs") if rows else _nothing(places)
+    shared = _shared([_row(run, state, now) for run, state in aside])
+    return [*trouble, _summary([state for _, state in states]), listing, shared, _reading(places, now)]
+
+
+def test_metric(run: Run) -> tuple[str, float] | None:
+    """Name and value of the monitored metric on the test split, once it is evaluated."""
+    stream: Sequence[Event] = run.events.get("evaluate", ())
+    for event in reversed(stream):
+        value = event.values.get(run.monitor)
+        if event.kind in ("metrics", "finished") and isinstance(value, (int, float)):
+            return run.monitor, float(value)
+    return None
+
+
+def _is_aside(run: Run, state: RunState) -> bool:
+    """Whether it is a stage that the runs of a comparison share, and all is well with it."""
+    return "shared" in run.key.split("/")[:-1] and state.status in ("finished", "empty")
+
+
+def _shared(rows: Sequence[Part]) -> Part:
+    if not rows:
+        return None
+    return html.Details([html.Summary(f"Stages that runs share ({len(rows)})"), html.Ul(list(rows), className="runs")])
+
+
+def _rank(state: RunState) -> int:
+    """Those that may need somebody come first, then by what happened last."""
+    return 0 if state.is_alive else 1 if TONES.get(state.status) in ("bad", "warm") else 2
+
+
+def _moment(state: RunState) -> float:
+    """When something happened last, for those that have ended: a stage that was skipped is no news."""
+    return (state.stage and state.stage.ended) or state.latest or 0.0
+
+
+def _summary(states: Sequence[RunState]) -> Part:
+    counts = Counter(state.status for state in states)
+    told = [f"{count} {WORDS.get(status, status)}" for status in ORDER if (count := counts[status])]
+    return soft(", ".join(told)) if told else None
+
+
+def _row(run: Run, state: RunState, now: float) -> Part:
+    best, test = run.training.best(run.monitor), test_metric(run)
+    metric = run.monitor.upper()
+    numbers = [
+        html.Span([html.B(f"{value[1]:.4f}"), html.Small(f"{split} {metric}")])
+        for split, value in (("validation", best), ("test", test))
+        if value is not None
+    ]
+    curve = run.training.by_epoch.get(run.monitor)
+    trend = None
+    if curve is not None and len(curve.y) > 1:
+        said = f"{run.monitor.upper()} over {len(curve.y)} validations, from {curve.y[0]:.4f} to {curve.y[-1]:.4f}"
+        trend = spark(curve.y.tolist(), said)
+    return html.Li(
+        [
+            html.Div([link_to(run), badge(state.status)], className="who"),
+            html.Div(_doing(run, state, now), className="doing"),
+            html.Div(numbers, className="numbers"),
+            html.Div(trend, className="trend"),
+        ],
+        className=f"run {TONES.get(state.status, '')}",
+    )
+
+
+def _doing(run: Run, state: RunState, now: float) -> Part:
+    stage, when = state.stage, "" if state.latest is None else ago(state.latest, now)
+    if stage is None:
+        return soft("no stage has reported anything" if not run.committed else f"finished: {', '.join(run.committed)}")
+    if state.is_alive and stage.status == "running":
+        progress = bar(stage.share, f"{run.key}: progress of {stage.name}")
+        return [html.Div([html.B(stage.name), " ", progress_text(stage)]), progress]
+    if state.status == "failed":
+        return [html.Div([html.B(stage.name), f" failed {when}"]), html.P(stage.message, className="message")]
+    if state.status in ("lost", "stopped"):
+        word = "was interrupted" if state.status == "stopped" else "stopped without a word"
+        return html.Div([html.B(stage.name), f" {word}, last news {when}"])
+    return soft(html.B(stage.name), " finished" if stage.ended is None else f" finished {ago(stage.ended, now)}")
+
+
+def _nothing(places: Mapping[str, Place]) -> Part:
+    names = ", ".join(places)
+    if any(place.read is None and not place.problem for place in places.values()):
+        return soft(f"Reading {names} …")
+    return html.Div(
+        [
+            html.H2("No runs yet"),
+            html.P([f"There is no workspace in {names}. Start a run beside this page, and it appears here:"]),
+            html.Pre("alphafuse run configs/quickstart.yaml"),
+        ],
+        className="card empty",
+    )
+
+
+def _reading(places: Mapping[str, Place], now: float) -> Part:
+    told = []
+    for place in places.values():
+        late = place.read is not None and now - place.read > LATE_SECONDS
+        told.append(f"{place.name}{', reading …' if place.read is None else ''}"
+                    f"{f', read {ago(place.read, now)}' if late and place.read else ''}")  # fmt: skip
+    return html.Footer(soft("From ", "; ".join(told)))

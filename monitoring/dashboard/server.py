@@ -1,0 +1,263 @@
+"""The web application: which page is shown, and what is drawn anew when there is news. Serves this machine alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+from dash import Dash, Input, Output, State, dcc, html, no_update
+from dash.exceptions import PreventUpdate
+from flask import Flask, Response
+from plotly.utils import PlotlyJSONEncoder
+from werkzeug.serving import BaseWSGIServer, make_server
+
+from alphafuse.errors import ResourceError
+from monitoring.dashboard.pages import comparison, overview, results, run
+from monitoring.dashboard.parts import COMPARE_PATH, RUN_PATH, Part, soft
+from monitoring.dashboard.watcher import Watcher
+from monitoring.report.page import style
+
+HOST = "127.0.0.1"
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+{%metas%}<title>{%title%}</title>{%favicon%}
+<style>STYLE</style>
+{%css%}
+</head>
+<body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body>
+</html>"""
+
+
+def serve(places: Sequence[str], port: int, announce: Callable[[str], None]) -> None:
+    """Serve the dashboard until the process is interrupted.
+
+    Args:
+        places: folders or URIs that are workspaces, or hold some.
+        port: 0 takes a free one.
+        announce: is told the address.
+
+    Raises:
+        ResourceError: the port is taken.
+    """
+    with free_port(port) as listening:
+        watcher = Watcher(places)
+        try:
+            server = web_server(watcher, listening)
+            announce(f"http://{HOST}:{server.port}/")
+            server.serve_forever()
+        finally:
+            watcher.close()
+
+
+def free_port(port: int) -> socket.socket:
+    """A socket of the loopback device, listening.
+
+    Raises:
+        ResourceError: the port is taken.
+    """
+    try:
+        return socket.create_server((HOST, port))
+    except OSError as error:
+        advice = "give another one with --port; 0 takes a free one"
+        raise ResourceError(f"cannot serve on port {port} ({error.strerror}); {advice}") from error
+
+
+def web_server(watcher: Watcher, listening: socket.socket) -> BaseWSGIServer:
+    """The server, with a thread for each request. It is meant for one person at the same machine, as werkzeug's is."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # no line for each request
+    port = listening.getsockname()[1]
+    return make_server(HOST, port, application(watcher), threaded=True, fd=listening.fileno())
+
+
+def application(watcher: Watcher) -> Flask:
+    """The web application over what the watcher reads."""
+    server = Flask(__name__, static_folder=None)
+    app = Dash(
+        __name__,
+        server=server,  # type: ignore[arg-type]  # as documented: a Flask application
+        title="alphafuse",
+        update_title="",
+        index_string=PAGE.replace("STYLE", style()),
+        suppress_callback_exceptions=True,
+        add_log_handler=False,
+        enable_mcp=False,
+    )
+    links = [dcc.Link("Runs", href="/"), dcc.Link("Compare", href=COMPARE_PATH)]
+    app.layout = html.Div(
+        [
+            dcc.Location(id="place"),
+            html.Header([dcc.Link("alphafuse", href="/", className="home"), html.Nav(links)]),
+            html.Main(id="page"),
+        ]
+    )
+    _route(app, watcher)
+    _on_overview(app, watcher)
+    _on_run(app, watcher)
+    _on_comparison(app, watcher)
+    _protect(server, app.csp_hashes())
+    return server
+
+
+def _protect(server: Flask, scripts: Sequence[str]) -> None:
+    """Answer only to names of this machine (a page elsewhere may point its own name here), and let the browser run our
+    scripts alone and ask nobody else."""
+    server.config["TRUSTED_HOSTS"] = [HOST, "localhost"]
+    policy = "; ".join(
+        [
+            "default-src 'self'",
+            f"script-src 'self' {' '.join(scripts)}",
+            "style-src 'self' 'unsafe-inline'",
+            "img-src 'self' data: blob:",
+            "frame-ancestors 'none'",
+        ]
+    )
+
+    @server.after_request
+    def guard(response: Response) -> Response:
+        response.headers["Content-Security-Policy"] = policy
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+
+def _route(app: Dash, watcher: Watcher) -> None:
+    @app.callback(Output("page", "children"), Input("place", "pathname"), State("place", "search"))
+    def show(path: str, search: str) -> Part:
+        if path.startswith(RUN_PATH):
+            return run.skeleton(unquote(path.removeprefix(RUN_PATH)))
+        if path == COMPARE_PATH:
+            return comparison.skeleton(watcher.runs(), parse_qs((search or "").removeprefix("?")).get("run", []))
+        return overview.skeleton()
+
+
+def _changed(parts: Part, before: str | None) -> tuple[Part, str]:
+    """Parts and their digest, where they differ from what the page shows: what stays is not touched, nor the focus.
+
+    Raises:
+        PreventUpdate: they do not.
+    """
+    digest = hashlib.sha256(json.dumps(parts, cls=PlotlyJSONEncoder).encode()).hexdigest()
+    if digest == before:
+        raise PreventUpdate
+    return parts, digest
+
+
+def _on_overview(app: Dash, watcher: Watcher) -> None:
+    @app.callback(
+        Output("overview", "children"),
+        Output("overview-digest", "data"),
+        Input("overview-tick", "n_intervals"),
+        State("overview-digest", "data"),
+    )
+    def update(_: int, before: str | None) -> tuple[Part, str]:
+        return _changed(overview.overview(watcher.runs(), watcher.places, time.time()), before)
+
+
+def _on_run(app: Dash, watcher: Watcher) -> None:
+    @app.callback(
+        output=[[Output(f"run-{name}", "children") for name in run.LIVE], Output("run-digest", "data")],
+        inputs=[Input("run-tick", "n_intervals"), State("run-digest", "data"), State("place", "pathname")],
+    )
+    def update(_: int, before: str | None, path: str) -> tuple[Part, str]:
+        key, now = unquote(path.removeprefix(RUN_PATH)), time.time()
+        shown = watcher.run(key)
+        if shown is None:
+            reading = any(place.read is None for place in watcher.places.values())
+            absent = "Reading …" if reading else f"There is no run of this name in {', '.join(watcher.places)}."
+            return _changed([soft(absent), *[None] * (len(run.LIVE) - 1)], before)
+        return _changed([part(shown, shown.state(now), now) for part in run.LIVE.values()], before)
+
+    names = list(run.FIGURES)
+
+    @app.callback(
+        output={
+            "figures": [Output(name, "figure") for name in names],
+            "said": [Output(f"{name}-said", "children") for name in names],
+            "hidden": [Output(f"{name}-card", "hidden") for name in names],
+            "epochs": Output("epochs", "children"),
+            "drawn": Output("run-drawn", "data"),
+        },
+        inputs=[Input("run-tick", "n_intervals"), State("run-drawn", "data"), State("place", "pathname")],
+    )
+    def draw(_: int, drawn_before: Any, path: str) -> dict[str, Any]:
+        shown = watcher.run(unquote(path.removeprefix(RUN_PATH)))
+        state = None if shown is None else [shown.key, shown.version]
+        if shown is None or state == drawn_before:
+            raise PreventUpdate
+        drawn = run.drawn(shown)
+        return {
+            "figures": [drawn[name][0] if name in drawn else no_update for name in names],
+            "said": [drawn[name][1] if name in drawn else "" for name in names],
+            "hidden": [name not in drawn for name in names],
+            "epochs": run.epochs(shown),
+            "drawn": state,
+        }
+
+    @app.callback(
+        Output("run-results", "children"),
+        Output("run-shown", "data"),
+        Input("run-tick", "n_intervals"),
+        State("run-shown", "data"),
+        State("place", "pathname"),
+    )
+    def fill(_: int, shown_before: Any, path: str) -> Any:
+        shown = watcher.run(unquote(path.removeprefix(RUN_PATH)))
+        if shown is None:
+            raise PreventUpdate
+        known = watcher.results(shown)
+        state = [shown.key, *known.of]
+        if state == shown_before:
+            raise PreventUpdate
+        if known.problem:
+            return html.P(f"What the artefacts hold cannot be read: {known.problem}", className="note bad"), state
+        if known.content is None:
+            raise PreventUpdate
+        return results.results(known.content), state
+
+
+def _on_comparison(app: Dash, watcher: Watcher) -> None:
+    @app.callback(
+        output={
+            "options": Output("chosen", "options"),
+            "metrics": Output("metric", "options"),
+            "metric": Output("metric", "value"),
+            "figure": Output("compared", "figure"),
+            "said": Output("compared-said", "children"),
+            "hidden": Output("compared-card", "hidden"),
+            "parts": Output("comparison", "children"),
+            "drawn": Output("compare-drawn", "data"),
+        },
+        inputs=[
+            Input("compare-tick", "n_intervals"),
+            Input("chosen", "value"),
+            Input("metric", "value"),
+            State("compare-drawn", "data"),
+        ],
+    )
+    def update(_: int, chosen: Sequence[str] | None, metric: str | None, drawn_before: Any) -> dict[str, Any]:
+        known = watcher.runs()
+        runs = [each for each in known if each.key in (chosen or ())]
+        names, now = comparison.metrics(runs), time.time()
+        metric = metric if metric in names else next(iter(names), None)
+        versions = [[each.key, each.version, each.state(now).status] for each in runs]
+        state = [metric, len(known), versions]
+        if state == drawn_before:
+            raise PreventUpdate
+        return {
+            "options": comparison.options(known),
+            "metrics": [comparison.label(name) for name in names],
+            "metric": metric,
+            "figure": comparison.curves(runs, metric) if metric else no_update,
+            "said": f"{metric} of {len(runs)} runs" if metric else "",
+            "hidden": metric is None,
+            "parts": comparison.comparison(runs, now),
+            "drawn": state,
+        }

@@ -1,0 +1,132 @@
+"""Keeps what the pages show: threads read the workspaces, pages take the latest state and never wait for storage."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from alphafuse.errors import AlphafuseError
+from alphafuse.storage import resolve
+from alphafuse.workspace import Workspace
+from monitoring.dashboard.discovery import find_workspaces
+from monitoring.dashboard.reader import Run, RunReader
+from monitoring.report.content import Content, gather
+
+LOCAL_SECONDS, REMOTE_SECONDS = 2.0, 10.0
+"""Between two reads of a place."""
+DISCOVER_READS = 5
+"""New workspaces are looked for at every so many reads."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder or URI that holds workspaces, and how it went to read it.
+
+    Attributes:
+        read: when all of it was read last, None before the first time.
+        problem: why it, or something in it, cannot be read; empty where it can.
+    """
+
+    name: str
+    read: float | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the artefacts of a run hold; None while they are read for the first time."""
+
+    content: Content | None = None
+    problem: str = ""
+    of: tuple[int, int] = (-1, -1)
+
+
+class Watcher:
+    """Reads all places until it is closed, each in a thread of its own: one that hangs holds up no other.
+
+    Args:
+        places: folders or URIs, as the user named them.
+        seconds: between two reads; None: `LOCAL_SECONDS` or `REMOTE_SECONDS`.
+    """
+
+    def __init__(self, places: Sequence[str], seconds: float | None = None) -> None:
+        self.places = {place: Place(place) for place in dict.fromkeys(places)}
+        self._seconds = seconds
+        self._runs: dict[str, dict[str, Run]] = {place: {} for place in self.places}
+        self._results: dict[str, Results] = {}
+        self._gathering: dict[str, Future[Results]] = {}
+        self._gatherers = ThreadPoolExecutor(2, "results")
+        self._over = threading.Event()
+        for place in self.places:
+            threading.Thread(target=self._watch, args=(place,), daemon=True).start()
+
+    def close(self) -> None:
+        self._over.set()
+        self._gatherers.shutdown(wait=False, cancel_futures=True)
+
+    def runs(self) -> list[Run]:
+        """All runs as read last, in the order of their names."""
+        return [run for place in self.places for _, run in sorted(self._runs[place].items())]
+
+    def run(self, key: str) -> Run | None:
+        return next((run for run in self.runs() if run.key == key), None)
+
+    def results(self, run: Run) -> Results:
+        """What is known of a run's artefacts; reads them anew, in the background, when a stage has ended since."""
+        known, wanted = self._results.get(run.key, Results()), (run.results, bool(run.settings))
+        gathering = self._gathering.get(run.key)
+        if gathering is not None and gathering.done():
+            del self._gathering[run.key]
+            known = self._results[run.key] = gathering.result()
+        elif gathering is None and known.of != wanted and run.settings:
+            self._gathering[run.key] = self._gatherers.submit(_gather, run, wanted)
+        return known
+
+    def _watch(self, place: str) -> None:
+        readers: dict[str, RunReader] = {}
+        seconds = self._seconds or (REMOTE_SECONDS if "://" in place else LOCAL_SECONDS)
+        reads = 0
+        while not self._over.is_set():
+            try:
+                if reads % DISCOVER_READS == 0:
+                    found = find_workspaces(place)
+                    readers = {uri: readers.get(uri) or RunReader(self._key(place, uri), uri) for uri in found}
+                problems = self._read(place, readers)
+                self.places[place] = Place(place, time.time(), "; ".join(problems))
+            except Exception as error:  # whatever a storage raises is told on the page, and it is tried again
+                self.places[place] = Place(place, self.places[place].read, f"{type(error).__name__}: {error}")
+            reads += 1
+            self._over.wait(seconds)
+
+    def _read(self, place: str, readers: dict[str, RunReader]) -> list[str]:
+        """Read every run of a place; returns what went wrong. A run that fails stops no other."""
+        problems = []
+        runs = {uri: run for uri, run in self._runs[place].items() if uri in readers}
+        for uri, reader in readers.items():
+            try:
+                runs[uri] = reader.read()
+            except Exception as error:  # as above
+                problems.append(f"{reader.run.key}: {type(error).__name__}: {error}")
+                runs.setdefault(uri, reader.run)
+            self._runs[place] = dict(runs)
+        self._runs[place] = runs
+        return problems
+
+    def _key(self, place: str, uri: str) -> str:
+        """A run's name: its path in the place, and which place where there are several."""
+        root = resolve(place).rstrip("/")
+        name = root.rsplit("/", 1)[-1]
+        inside = uri.removeprefix(root).strip("/")
+        if len(self.places) == 1:
+            return inside or name
+        return "/".join(part for part in (name, inside) if part)
+
+
+def _gather(run: Run, wanted: tuple[int, int]) -> Results:
+    try:
+        return Results(gather(run.settings, Workspace(run.uri)), of=wanted)
+    except (AlphafuseError, OSError, ValueError, KeyError, TypeError) as error:
+        return Results(problem=f"{type(error).__name__}: {error}", of=wanted)

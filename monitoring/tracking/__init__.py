@@ -1,0 +1,1 @@
+"""Experiment tracking: what a training reports, in the tools that teams keep their experiments in."""

@@ -1,0 +1,95 @@
+"""Keeps a run in MLflow: its settings as parameters, its curves and results as metrics.
+
+The workspace remembers which run of MLflow is its own (`events/mlflow.json`), so that a continued training, and the
+evaluation after it, go on with that one.
+"""
+
+from __future__ import annotations
+
+import json
+import time as clock
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+
+from alphafuse.workspace import Workspace
+
+FILE = "mlflow.json"
+PARAMS_AT_A_TIME, METRICS_AT_A_TIME = 100, 1000
+"""As many as the server takes."""
+SEND_SECONDS = 2.0
+"""Metrics are gathered for so long, and sent together."""
+LONGEST_VALUE = 500
+"""Characters of a parameter that every server takes."""
+
+
+class MLflowSink:
+    """A `Sink`.
+
+    Args:
+        uri: of the tracking server.
+        settings: the configuration.
+    """
+
+    def __init__(self, uri: str, experiment: str, workspace: Workspace, settings: Mapping[str, Any]) -> None:
+        self._uri = uri
+        self._experiment = experiment
+        self._workspace = workspace
+        self._settings = settings
+        self._client = MlflowClient(uri)
+        self._run = ""
+        self._gathered: list[Metric] = []
+        self._sent = 0.0
+
+    def begin(self, is_new: bool) -> None:
+        known = None if is_new else self._known_run()
+        if known is None:
+            self._run = self._create_run()
+        else:
+            self._run = known
+            self._client.update_run(known, status="RUNNING")
+
+    def log(self, step: int, numbers: Mapping[str, float], time: float) -> None:
+        moment = int(1000 * time)
+        self._gathered += [Metric(name.replace("@", "_at_"), value, moment, step) for name, value in numbers.items()]
+        if clock.monotonic() - self._sent > SEND_SECONDS:
+            self._send()
+
+    def end(self, failed: bool) -> None:
+        self._send()
+        self._client.set_terminated(self._run, "FAILED" if failed else "FINISHED")
+
+    def _send(self) -> None:
+        for first in range(0, len(self._gathered), METRICS_AT_A_TIME):
+            self._client.log_batch(self._run, metrics=self._gathered[first : first + METRICS_AT_A_TIME])
+        self._gathered, self._sent = [], clock.monotonic()
+
+    def _known_run(self) -> str | None:
+        folder = self._workspace.folder / "events"
+        if not folder.exists(FILE):
+            return None
+        known = json.loads(folder.read_bytes(FILE))
+        return known["run"] if (known["uri"], known["experiment"]) == (self._uri, self._experiment) else None
+
+    def _create_run(self) -> str:
+        experiment = self._client.get_experiment_by_name(self._experiment)
+        identity = experiment.experiment_id if experiment else self._client.create_experiment(self._experiment)
+        uri = self._workspace.folder.uri
+        run = self._client.create_run(identity, run_name=uri.rstrip("/").rsplit("/", 1)[-1], tags={"workspace": uri})
+        params = [Param(name, value[:LONGEST_VALUE]) for name, value in _flat(self._settings)]
+        for first in range(0, len(params), PARAMS_AT_A_TIME):
+            self._client.log_batch(run.info.run_id, params=params[first : first + PARAMS_AT_A_TIME])
+        known = {"uri": self._uri, "experiment": self._experiment, "run": run.info.run_id}
+        (self._workspace.folder / "events").write_bytes(FILE, json.dumps(known).encode())
+        return run.info.run_id
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted names of all settings, with their values as text."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", str(value)

@@ -1,0 +1,37 @@
+"""Writes curves for TensorBoard: a folder for each training, which one that is continued goes on with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from torch.utils.tensorboard import SummaryWriter
+
+from alphafuse.storage import Folder, resolve
+
+
+class TensorBoardSink:
+    """A `Sink`.
+
+    Args:
+        folder: folder or URI of all trainings of a run.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Folder(resolve(folder))
+        self._writer: SummaryWriter | None = None
+
+    def begin(self, is_new: bool) -> None:
+        known = self._folder.names()
+        name = time.strftime("%Y-%m-%d_%H-%M-%S") if is_new or not known else known[-1]
+        self._writer = SummaryWriter((self._folder / name).uri)
+
+    def log(self, step: int, numbers: Mapping[str, float], time: float) -> None:
+        assert self._writer is not None  # a stage begins before it reports
+        for name, value in numbers.items():
+            self._writer.add_scalar(name, value, step, walltime=time)
+        self._writer.flush()
+
+    def end(self, failed: bool) -> None:
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,141 @@
+"""Hands a run's numbers to tracking tools, without ever holding the run up or ending it.
+
+Each tool is fed by a thread of its own, so that a server that answers late delays nothing. One that fails is told as a
+warning, once, and gets nothing more of this run.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Protocol
+
+from alphafuse.config import Config
+from alphafuse.events import Event, Listener
+from alphafuse.workspace import Workspace
+from monitoring.tracking.numbers import tracked_numbers
+
+CLOSE_SECONDS = 30.0
+"""At its end a run waits so long for a tool to take what is left."""
+STAGES = ("train", "evaluate")
+
+
+class Sink(Protocol):
+    """A tool that keeps numbers. It may raise whatever it likes."""
+
+    def begin(self, is_new: bool) -> None:
+        """A stage has numbers; `is_new`: those of another training than before."""
+
+    def log(self, step: int, numbers: Mapping[str, float], time: float) -> None:
+        """Numbers by name at a place of their axis, at a time in seconds since the epoch."""
+
+    def end(self, failed: bool) -> None:
+        """The stage that had them has ended; what was logged must be safe now."""
+
+
+@contextmanager
+def tracked(config: Config, workspace: Workspace, listen: Listener) -> Iterator[Listener]:
+    """The listener that feeds the tools of `config.monitoring`, too."""
+    makers: dict[str, Callable[[], Sink]] = {}
+    if config.monitoring.tensorboard is not None:
+        makers["TensorBoard"] = lambda: _tensorboard(config, workspace)
+    if config.monitoring.mlflow is not None:
+        makers["MLflow"] = lambda: _mlflow(config, workspace)
+    with ExitStack() as stack:
+        trackers = [stack.enter_context(Tracker(name, make, workspace, listen)) for name, make in makers.items()]
+
+        def hear(event: Event) -> None:
+            listen(event)
+            for tracker in trackers:
+                tracker(event)
+
+        yield hear if trackers else listen
+
+
+class Tracker:
+    """A listener and a context that feeds one tool.
+
+    Args:
+        name: of the tool, for warnings; in lower case the extra of the package that it needs.
+        make: called in the thread: what is slow or fails to import does so there.
+        listen: gets the warning.
+    """
+
+    def __init__(self, name: str, make: Callable[[], Sink], workspace: Workspace, listen: Listener) -> None:
+        self._name = name
+        self._make = make
+        self._workspace = workspace
+        self._listen = listen
+        self._calls: queue.SimpleQueue[Callable[[Sink], None] | None] = queue.SimpleQueue()
+        self._failed = threading.Event()
+        self._is_new: bool | None = None  # of a stage that has begun and told no number yet
+        self._thread = threading.Thread(target=self._feed, daemon=True)
+
+    def __enter__(self) -> Tracker:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._calls.put(None)
+        self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive() and not self._failed.is_set():
+            self._warn(f"it has not taken all within {CLOSE_SECONDS:.0f} s of the end of the run")
+
+    def __call__(self, event: Event) -> None:
+        if event.stage not in STAGES or self._failed.is_set():
+            return
+        if event.kind == "started":
+            self._is_new = event.stage == "train" and self._is_new_training()
+        elif event.kind in ("finished", "skipped", "failed"):
+            failed = event.kind == "failed"
+            if self._is_new is None:
+                self._calls.put(lambda sink: sink.end(failed))
+        else:
+            step, numbers = tracked_numbers(event)
+            if numbers and (is_new := self._is_new) is not None:
+                self._calls.put(lambda sink: sink.begin(is_new))
+                self._is_new = None
+            if numbers:
+                self._calls.put(lambda sink: sink.log(step, numbers, event.time))
+
+    def _is_new_training(self) -> bool:
+        """Neither finished nor to be continued."""
+        folder = self._workspace.folder
+        return not (folder.exists("checkpoints") or folder.exists("model/manifest.json"))
+
+    def _feed(self) -> None:
+        try:
+            sink = self._make()
+            while (call := self._calls.get()) is not None:
+                call(sink)
+        except ModuleNotFoundError as error:
+            self._failed.set()
+            self._warn(f"{error}: pip install 'alphafuse[{self._name.lower()}]'")
+        except Exception as error:  # whatever goes wrong in a tool is no reason to end a training
+            self._failed.set()
+            self._warn(f"{type(error).__name__}: {error}")
+
+    def _warn(self, reason: str) -> None:
+        message = f"{self._name} does not keep this run any more; the run itself goes on ({reason})"
+        self._listen(Event("monitoring", "warning", {"message": message}))
+
+
+def _tensorboard(config: Config, workspace: Workspace) -> Sink:
+    from monitoring.tracking.tensorboard import TensorBoardSink
+
+    settings = config.monitoring.tensorboard
+    assert settings is not None
+    return TensorBoardSink(settings.folder or (workspace.folder / "tensorboard").uri)
+
+
+def _mlflow(config: Config, workspace: Workspace) -> Sink:
+    from monitoring.tracking.mlflow import MLflowSink
+
+    settings = config.monitoring.mlflow
+    assert settings is not None
+    return MLflowSink(settings.uri, settings.experiment, workspace, config.model_dump(mode="json"))

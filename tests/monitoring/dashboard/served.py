@@ -1,0 +1,29 @@
+"""Dashboards on free ports."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from monitoring.dashboard.server import free_port, web_server
+from monitoring.dashboard.watcher import Watcher
+
+SLOW = 60_000
+"""Milliseconds that a page may take on a machine with other things to do."""
+
+
+@contextmanager
+def serving(*places: str) -> Iterator[str]:
+    """The address of a dashboard on these folders."""
+    watcher = Watcher(places, seconds=0.2)
+    with free_port(0) as listening:
+        server = web_server(watcher, listening)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.port}"
+        finally:
+            server.shutdown()
+            thread.join()
+            watcher.close()

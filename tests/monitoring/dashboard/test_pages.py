@@ -1,0 +1,236 @@
+"""The dashboard in a real browser: what it shows of runs in every state, and how it behaves."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import made_runs
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+from served import SLOW, serving
+
+pytestmark = pytest.mark.engine
+
+Open = Callable[..., Page]
+NOT_OURS = {"exclude": [[".dash-dropdown-focus-target"]]}
+"""A helper element inside of the drop-down list, hidden from screen readers and in the order of the focus."""
+TICKS = 4500
+"""Milliseconds in which a page asks for news at least twice."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A dashboard, the folder that it shows, and when its living run began."""
+
+    address: str
+    folder: Path
+    since: float
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    folder = tmp_path_factory.mktemp("runs")
+    made_runs.finished_run(folder / "finished")
+    made_runs.failed_run(folder / "grid" / "failed")
+    made_runs.lost_run(folder / "lost")
+    made_runs.half_written_run(folder / "half")
+    made_runs.long_run(folder / "long", epochs=5_000)
+    since = made_runs.live_run(folder / "live", learning_rate=0.25)
+    over = threading.Event()
+
+    def keep_alive() -> None:
+        while not over.wait(1.0):
+            made_runs.beat(folder / "live")
+
+    thread = threading.Thread(target=keep_alive)
+    thread.start()
+    with serving(str(folder)) as address:
+        yield Shown(address, folder, since)
+    over.set()
+    thread.join()
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    """The page's policy forbids the way in which Playwright's own waiting for a function works."""
+    deadline = time.monotonic() + SLOW / 1000
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _traces(page: Page, figure: str) -> int:
+    return page.evaluate(f"document.querySelector('#{figure} .js-plotly-plot')?.data?.length ?? 0")
+
+
+def _points(page: Page, figure: str) -> int:
+    return page.evaluate(f"document.querySelector('#{figure} .js-plotly-plot')?.data?.[0]?.x?.length ?? 0")
+
+
+def test_the_list_names_every_state(shown: Shown, open_page: Open) -> None:
+    page = open_page(f"{shown.address}/")
+    rows = page.locator(".run")
+    expect(rows).to_have_count(6)
+    expect(page.locator("#overview > .soft").first).to_have_text("1 running, 2 lost, 1 failed, 2 finished")
+    said = {row.locator(".name").inner_text(): row.inner_text() for row in rows.all()}
+    assert next(iter(said)) == "live"
+    assert re.search(r"train 30 / 400 steps · .* left", said["live"].replace("\n", " "))
+    assert "failed" in said["grid/failed"]
+    assert f"no model {made_runs.EVIL} is here" in said["grid/failed"]
+    assert "stopped without a word" in said["lost"]
+    assert "0.1250" in said["finished"]
+    assert "prepare" in said["half"]
+
+
+def test_five_answers_about_a_living_run(shown: Shown, open_page: Open) -> None:
+    page = open_page(f"{shown.address}/run/live")
+    answers = page.locator(".answer")
+    expect(answers).to_have_count(5)
+    expect(answers.nth(0)).to_contain_text("running")
+    expect(answers.nth(1)).to_contain_text("train")
+    expect(answers.nth(2)).to_contain_text(re.compile(r"NDCG@20 0\.10"))
+    expect(answers.nth(3)).to_contain_text("lookup")
+    expect(answers.nth(4)).to_contain_text("1 of 2 sick")
+    expect(answers.nth(4)).to_contain_text("rank 1 slow")
+    row = page.locator("#run-workers tr.concern")
+    expect(row).to_contain_text("rank 1")
+    expect(row).to_contain_text(made_runs.EVIL)  # the name of its machine
+    expect(page.locator("#run-messages")).to_contain_text("a worker died")
+
+
+def test_figures_get_new_points_while_a_run_goes_on(shown: Shown, open_page: Open) -> None:
+    page = open_page(f"{shown.address}/run/live")
+    _wait(lambda: _points(page, "loss") > 0)
+    before = _points(page, "loss")
+    made_runs.write_events(shown.folder / "live", made_runs.training(before + 1, before + 5, shown.since, slow=3.0))
+    _wait(lambda: _points(page, "loss") == before + 5)
+    expect(page.locator("#loss-said")).to_contain_text(f"over {before + 5} steps")
+
+
+def test_what_stays_keeps_the_focus_while_the_page_is_told_news(shown: Shown, open_page: Open) -> None:
+    page = open_page(f"{shown.address}/")
+    link = page.get_by_role("link", name="live")
+    expect(link).to_be_visible()
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent") == "live":
+            break
+    assert page.evaluate("document.activeElement.textContent") == "live"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.evaluate("window.focused = document.activeElement")
+    page.wait_for_timeout(TICKS)
+    assert page.evaluate("document.activeElement === window.focused")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("live")
+    expect(page.locator(".answer").first).to_contain_text("running")
+    page.go_back()
+    expect(page.locator("h1")).to_have_text("Runs")
+
+
+def test_texts_of_the_data_are_texts(shown: Shown, open_page: Open) -> None:
+    """`open_page` checks that none of them ran as a script."""
+    page = open_page(f"{shown.address}/run/finished")
+    expect(page.locator("#run-results .examples")).to_contain_text(made_runs.EVIL)
+    expect(page.locator("#run-results .examples")).to_contain_text("a text")
+    expect(page.locator("#results ~ .scroll").first).to_contain_text("0.0200")
+    expect(page.locator("#spectrum-card")).to_contain_text("5 row space, 3 null space")
+    _wait(lambda: _traces(page, "spectrum") == 3)
+    page.locator("summary", has_text="Quarantined").click()
+    expect(page.locator("#run-results")).to_contain_text(f"⚠ {made_runs.EVIL}")
+    failed = open_page(f"{shown.address}/run/grid/failed")
+    expect(failed.locator("#run-messages")).to_contain_text(f"no model {made_runs.EVIL} is here")
+    assert page.locator("main img[src=x], main script").count() == 0
+    assert failed.locator("main img[src=x], main script").count() == 0
+
+
+def test_a_run_that_is_lost_or_half_written_says_so(shown: Shown, open_page: Open) -> None:
+    lost = open_page(f"{shown.address}/run/lost")
+    expect(lost.locator(".answer").first).to_contain_text(re.compile("no sign of life for 2. min"))
+    half = open_page(f"{shown.address}/run/half")
+    expect(half.locator("#run-messages")).to_contain_text("events/prepare.jsonl cannot be read to its end")
+    gone = open_page(f"{shown.address}/run/nothing")
+    expect(gone.locator("#run-glance")).to_contain_text("There is no run of this name")
+
+
+def test_thousands_of_epochs_are_thinned(shown: Shown, open_page: Open) -> None:
+    page = open_page(f"{shown.address}/run/long")
+    _wait(lambda: _points(page, "validation") > 0)
+    assert 100 < _points(page, "validation") <= 602
+    expect(page.locator("#validation-said")).to_contain_text("Best 0.9998 in epoch 5000")
+
+
+def test_runs_are_compared(shown: Shown, open_page: Open) -> None:
+    page = open_page(f"{shown.address}/compare?run=live")
+    _wait(lambda: _traces(page, "compared") == 4)
+    table = page.locator("#comparison table").first
+    expect(table).to_contain_text("finished")
+    expect(table.locator("b")).to_have_text("0.1250")  # the only one that was tested
+    differences = page.locator("#comparison table").nth(1)
+    assert differences.locator("tbody th").all_inner_texts() == ["monitoring.targets", "train.learning_rate"]
+    page.locator("#chosen").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".dash-dropdown-search")).to_be_focused()
+    page.keyboard.type("lost")
+    option = page.locator(".dash-options-list-option-checkbox")
+    expect(option).to_have_count(1)
+    page.keyboard.press("ArrowDown")
+    expect(option).to_be_focused()
+    page.keyboard.press("Space")
+    expect(option).not_to_be_checked()
+    page.keyboard.press("Escape")
+    _wait(lambda: _traces(page, "compared") == 3)
+    page.locator("#metric").click()
+    page.locator(".dash-options-list-option", has_text="training loss").click()
+    expect(page.locator("#compared-said")).to_have_text("loss of 3 runs")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("path", ["/", "/run/live", "/run/finished", "/compare"])
+def test_pages_fit_and_follow_the_colour_scheme(shown: Shown, open_page: Open, path: str, width: int) -> None:
+    colors = {}
+    for scheme in ("light", "dark"):
+        page = open_page(f"{shown.address}{path}", width, scheme)
+        expect(page.locator("main h1")).to_be_visible()
+        page.wait_for_selector("main .badge")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        colors[scheme] = page.evaluate(
+            "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+        )
+        if path != "/":
+            page.wait_for_selector(".js-plotly-plot .xtick text")
+            text = page.evaluate("getComputedStyle(document.querySelector('.js-plotly-plot .xtick text')).fill")
+            assert text == colors[scheme][1]
+        violations = Axe().run(page, NOT_OURS).response["violations"]
+        assert [(each["id"], [node["html"] for node in each["nodes"][:2]]) for each in violations] == []
+    assert colors["light"][0] != colors["dark"][0]
+
+
+def test_a_folder_without_runs_says_how_to_start_one(tmp_path: Path, open_page: Open) -> None:
+    with serving(str(tmp_path / "runs")) as address:
+        page = open_page(f"{address}/")
+        expect(page.locator("main")).to_contain_text("No runs yet")
+        expect(page.locator("main pre")).to_contain_text("alphafuse run")
+        made_runs.failed_run(tmp_path / "runs" / "first")
+        expect(page.locator(".run .name")).to_have_text("first")
+
+
+def test_nothing_is_changed_and_other_names_are_refused(shown: Shown, open_page: Open) -> None:
+    finished = shown.folder / "finished"
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    page = open_page(f"{shown.address}/run/finished")
+    expect(page.locator("#run-results .examples")).to_be_visible()
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+    address = urlsplit(shown.address)
+    for host, status in ((address.netloc, 200), ("evil.example", 400)):
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
+        connection.request("GET", "/_dash-layout", headers={"Host": host})
+        answer = connection.getresponse()
+        assert answer.status == status
+        assert "script-src 'self'" in answer.headers["Content-Security-Policy"]

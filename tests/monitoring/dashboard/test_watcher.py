@@ -1,0 +1,131 @@
+"""Reading workspaces: which are found, what is read again, and that no damage and no slow storage holds up the rest."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import made_runs
+import pytest
+import yaml
+from tiny_workspace import tiny_config
+
+from alphafuse.events import Event
+from alphafuse.workspace import Workspace
+from monitoring.dashboard import watcher
+from monitoring.dashboard.discovery import find_workspaces
+from monitoring.dashboard.reader import RunReader
+from monitoring.dashboard.watcher import Watcher
+from monitoring.event_log import EventLog
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@contextmanager
+def _watching(*places: str) -> Iterator[Watcher]:
+    watching = Watcher(places, seconds=0.02)
+    yield watching
+    watching.close()
+
+
+def test_workspaces_are_found_in_folders_and_in_comparisons(tmp_path: Path) -> None:
+    for name in ("one", "grid/AlphaFuse-22", "grid/shared/embed-1a"):
+        (tmp_path / name / "events").mkdir(parents=True)
+    (tmp_path / "grid" / "IDs-22").mkdir()
+    (tmp_path / "grid" / "IDs-22" / "borrowed.json").write_text("{}")
+    (tmp_path / "copied" / "model").mkdir(parents=True)
+    (tmp_path / "copied" / "config.yaml").write_text("")
+    for name in ("data", ".git/events", "one/events/events", "a/b/c/d/events"):
+        (tmp_path / name).mkdir(parents=True)
+    found = [Path(uri).relative_to(tmp_path).as_posix() for uri in find_workspaces(str(tmp_path))]
+    assert found == ["copied", "grid/AlphaFuse-22", "grid/IDs-22", "grid/shared/embed-1a", "one"]
+    assert find_workspaces(str(tmp_path / "one")) == [str(tmp_path / "one")]
+    assert find_workspaces(str(tmp_path / "nowhere")) == []
+
+
+@pytest.mark.parametrize("scheme", ["", "memory://"])
+def test_news_are_read_and_only_then_the_version_grows(tmp_path: Path, scheme: str) -> None:
+    workspace = Workspace(f"{scheme}{tmp_path}/run")
+    log = EventLog(workspace)
+    log(Event("train", "started", {}, 100.0))
+    reader = RunReader("run", workspace.folder.uri)
+    first = reader.read()
+    assert reader.read().version == first.version == 1
+    assert first.settings == {}
+    log(Event("train", "metrics", {"epoch": 1, "ndcg@20": 0.5}, 110.0))
+    second = reader.read()
+    assert second.version == 2
+    assert second.training.best("ndcg@20") == (1, 0.5)
+    settings = tiny_config(tmp_path).model_dump(mode="json")
+    workspace.folder.write_bytes("config.yaml", yaml.safe_dump(settings).encode())
+    third = reader.read()
+    assert (third.version, third.settings) == (3, settings)
+    assert (first.results, second.results) == (0, 0)
+    log(Event("train", "finished", {}, 120.0))
+    assert reader.read().results == 1
+
+
+def test_a_damaged_log_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    made_runs.half_written_run(tmp_path / "run")
+    reader = RunReader("run", str(tmp_path / "run"))
+    run = reader.read()
+    assert run.problem.startswith("events/prepare.jsonl cannot be read to its end")
+    assert [event.kind for event in run.events["prepare"]] == ["started"]
+    (tmp_path / "run" / "events" / "prepare.jsonl").write_text("")
+    assert reader.read().problem == ""
+
+
+def test_remote_and_local_runs_have_their_names_and_results(tmp_path: Path) -> None:
+    made_runs.finished_run(tmp_path / "here" / "good")
+    EventLog(Workspace(f"memory://{tmp_path}/there/far"))(Event("prepare", "started", {}, time.time()))
+    with _watching(str(tmp_path / "here"), f"memory://{tmp_path}/there") as watching:
+        _wait_for(lambda: len(watching.runs()) == 2)
+        assert [run.key for run in watching.runs()] == ["here/good", "there/far"]
+        run = watching.run("here/good")
+        assert run is not None
+        _wait_for(lambda: watching.results(run).content is not None)
+        content = watching.results(run).content
+        assert content is not None
+        assert content.examples[0]["user_id"] == made_runs.EVIL
+        assert content.spectrum is not None
+        assert content.spectrum.tolist() == list(range(12, 0, -1))
+
+
+def test_artefacts_that_cannot_be_read_are_a_problem_of_their_run(tmp_path: Path) -> None:
+    made_runs.finished_run(tmp_path / "run")
+    (tmp_path / "run" / "nullspace" / "nullspace.safetensors").write_bytes(b"cut off")
+    with _watching(str(tmp_path)) as watching:
+        _wait_for(lambda: bool(watching.runs()))
+        (run,) = watching.runs()
+        _wait_for(lambda: bool(watching.results(run).problem))
+        assert "nullspace" in watching.results(run).problem
+
+
+def test_a_storage_that_hangs_or_fails_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_runs.failed_run(tmp_path / "run")
+    over, fails = threading.Event(), {"s3://fails/runs": True}
+
+    def find(place: str) -> list[str]:
+        if place == "s3://hangs/runs":
+            over.wait()
+        if fails.get(place):
+            raise OSError("no credentials")
+        return find_workspaces(place) if "://" not in place else []
+
+    monkeypatch.setattr(watcher, "find_workspaces", find)
+    with _watching("s3://hangs/runs", "s3://fails/runs", str(tmp_path)) as watching:
+        _wait_for(lambda: bool(watching.runs()) and bool(watching.places["s3://fails/runs"].problem))
+        assert watching.places["s3://hangs/runs"].read is None
+        assert watching.places["s3://fails/runs"].problem == "OSError: no credentials"
+        fails.clear()
+        _wait_for(lambda: watching.places["s3://fails/runs"].problem == "")
+        over.set()
+        _wait_for(lambda: watching.places["s3://hangs/runs"].read is not None)

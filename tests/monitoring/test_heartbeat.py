@@ -1,0 +1,45 @@
+"""The heartbeat: goes on while the block runs, says so when it has ended, and survives a storage that fails."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from alphafuse.workspace import Workspace
+from monitoring.heartbeat import Heartbeat, read_heartbeat
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("scheme", ["", "memory://"])
+def test_beats_until_the_block_ends(tmp_path: Path, scheme: str) -> None:
+    workspace = Workspace(f"{scheme}{tmp_path}")
+    assert read_heartbeat(workspace) is None
+    before = time.time()
+    with suppress(KeyboardInterrupt), Heartbeat(workspace, seconds=0.01):
+        _wait_for(lambda: read_heartbeat(workspace) is not None)
+        first = read_heartbeat(workspace)
+        assert first is not None
+        assert before <= first.time <= time.time()
+        _wait_for(lambda: (beat := read_heartbeat(workspace)) is not None and beat.time > first.time)
+        assert not first.ended
+        raise KeyboardInterrupt
+    last = read_heartbeat(workspace)
+    assert last is not None
+    assert last.ended
+
+
+def test_a_storage_that_fails_ends_no_run(tmp_path: Path) -> None:
+    workspace = Workspace(str(tmp_path / "run"))
+    (tmp_path / "run").write_text("a file where the folder should be")
+    with Heartbeat(workspace, seconds=0.01):
+        time.sleep(0.05)
