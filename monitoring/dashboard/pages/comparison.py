@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -59,8 +59,9 @@ def metrics(runs: Sequence[Run]) -> list[str]:
 
 def short_names(runs: Sequence[Run]) -> dict[str, Run]:
     """Runs by what tells their names apart: without the folders that they are all in."""
-    folders = os.path.commonprefix([run.key.split("/")[:-1] for run in runs])
-    return {"/".join(run.key.split("/")[len(folders) :]): run for run in runs}
+    folders = [run.key.split("/")[:-1] for run in runs]
+    shared = list(itertools.takewhile(lambda names: len(set(names)) == 1, zip(*folders, strict=False)))
+    return {"/".join(run.key.split("/")[len(shared) :]): run for run in runs}
 
 
 def label(metric: str) -> dict[str, str]:
