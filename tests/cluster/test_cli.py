@@ -163,3 +163,10 @@ def test_the_addresses_of_runs_are_served_until_interrupted(tmp_path: Path, monk
     served = runner.invoke(app, ["targets", str(tmp_path), "--port", "0"])
     assert served.exit_code == 0
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/targets\n", served.output)
+
+
+def test_a_dashboard_on_a_taken_port_says_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = runner.invoke(app, ["dashboard", "--port", str(taken.getsockname()[1])])
+    assert result.exit_code == 1
+    assert "give another one with --port" in result.stderr
