@@ -23,6 +23,10 @@ ENTRYPOINT = "python -m cluster.job"
 def main() -> None:
     """Run the stages that the request names."""
     signal.signal(signal.SIGTERM, _interrupt)  # how Ray stops a job
+    # Before Ray has started its threads: loaded later, torch has been seen to die in the drivers of jobs ("oneMKL FATAL
+    # ERROR: Cannot load libtorch_cpu.so").
+    import torch  # noqa: F401
+
     request = json.loads(Path(REQUEST_FILE).read_text(encoding="utf-8"))
     with settings(Path(CONFIG_FILE), None) as (config, workspace):
         from cluster.running import print_results, run_and_tell

@@ -76,7 +76,7 @@ def _how_far(stage: StageStatus, at_work: bool | None) -> str:
         f" / {stage.total:,.0f} ({(stage.done or 0) / stage.total:.0%})" if stage.total else ""
     )
     parts = [f"{count} {stage.unit}" if stage.unit else "started"]
-    if at_work is False:
+    if at_work is False or stage.failed:
         parts.append("stopped; the next run goes on from here")
         return ", ".join(parts)
     if stage.seconds_left is not None:

@@ -25,6 +25,7 @@ class StageStatus:
         seconds_left: at the rate of its reports of progress so far; None where they do not tell. A training that stops
             early takes less.
         last_heard: when it last reported anything, in seconds since the epoch.
+        failed: whether it told that it came to an end before it had finished.
         metrics: its latest values, by name.
         warnings: what it warned of since it has started.
     """
@@ -37,6 +38,7 @@ class StageStatus:
     seconds: float | None = None
     seconds_left: float | None = None
     last_heard: float | None = None
+    failed: bool = False
     metrics: dict[str, float] | None = None
     warnings: tuple[str, ...] = ()
 
@@ -62,7 +64,8 @@ def stage_status(stage: str, committed: bool, events: Sequence[Event]) -> StageS
     started = next((event.time for event in reversed(events) if event.kind == "started"), None)
     if started is None:
         return StageStatus(stage, DONE if committed else OPEN)
-    ended = any(event.kind in ("finished", "skipped", "failed") for event in latest)
+    ended = any(event.kind in ("finished", "skipped") for event in latest)
+    failed = any(event.kind == "failed" for event in latest)
     progress = [event for event in latest if event.kind == "progress"]
     last = progress[-1].values if progress else {}
     metrics = next((event.values for event in reversed(latest) if event.kind == "metrics"), None)
@@ -76,8 +79,9 @@ def stage_status(stage: str, committed: bool, events: Sequence[Event]) -> StageS
         total=_number(last.get("total")),
         unit=None if not progress else str(last.get("unit")),
         seconds=heard - started,
-        seconds_left=None if ended else _seconds_left(progress),
+        seconds_left=None if ended or failed else _seconds_left(progress),
         last_heard=heard,
+        failed=failed,
         metrics=None if metrics is None else _numbers(metrics),
         warnings=tuple(str(event.values["message"]) for event in latest if event.kind in ("warning", "restart")),
     )

@@ -15,10 +15,17 @@ from alphafuse.config import Config, TrainConfig
 from alphafuse.events import Event, Listener, ignore
 from alphafuse.workspace import Workspace
 from jobs import evaluate, export, recommend, train
+from jobs.serving import Serving
 
 
 def run_on_gloo(
-    stage: str, function: Any, config: TrainConfig, arguments: dict[str, Any], listen: Listener, resumes: bool = False
+    stage: str,
+    function: Any,
+    config: TrainConfig,
+    arguments: dict[str, Any],
+    listen: Listener,
+    serving: Serving | None = None,
+    resumes: bool = False,
 ) -> Any:
     """As `jobs.worker_group.run_workers`; events arrive when all is done. A single worker runs in this process."""
     if config.workers == 1:

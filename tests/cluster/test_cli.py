@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
+from http.server import HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,12 @@ def test_help_names_every_stage_and_imports_nothing_heavy() -> None:
         "report",
         "synth",
         "compare",
+        "submit",
+        "jobs",
+        "logs",
+        "stop",
+        "status",
+        "local",
     ):
         assert f" {stage} " in result.output
     code = "import sys, cluster.cli; print({'torch', 'ray', 'pydantic', 'pyarrow'} & set(sys.modules))"
@@ -138,6 +146,23 @@ def test_a_comparison_with_failed_runs_ends_with_an_error(
     assert result.exit_code == code
     assert ("1 runs failed" in result.stderr) == bool(failures)
     assert asked == [((22,), ["IDs"], ["IDs"])]
+
+
+def test_the_addresses_of_runs_are_served_until_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        refused = runner.invoke(app, ["targets", str(tmp_path), "--port", str(taken.getsockname()[1])])
+    assert refused.exit_code == 1
+    assert "cannot serve on 127.0.0.1:" in refused.output
+
+    def interrupted(server: HTTPServer) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HTTPServer, "serve_forever", interrupted)
+    served = runner.invoke(app, ["targets", str(tmp_path), "--port", "0"])
+    assert served.exit_code == 0
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/targets\n", served.output)
 
 
 def test_a_dashboard_on_a_taken_port_says_so() -> None:

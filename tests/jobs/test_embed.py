@@ -270,7 +270,7 @@ def test_a_job_killed_between_shards_writes_the_missing_ones(
 def test_engines_that_find_no_place_are_refused(
     workspace: Workspace, encoder: HashEncoder, wish: dict[str, float]
 ) -> None:
-    write_catalog(workspace, texts_of(10), shard_rows=5)
+    write_catalog(workspace, texts_of(10), shard_rows=2)  # no more engines start than there are batches
     with pytest.raises(
         ResourceError, match=r"embed\.workers asks for .* room for \d \(1 machines: 4 CPUs and 0 GPUs\)"
     ):

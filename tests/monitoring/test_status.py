@@ -29,6 +29,7 @@ def progress(time: float, done: float, total: float = 100, unit: str = "steps") 
         (True, [event("started", 0), event("finished", 9)], DONE),
         (True, [event("started", 0), event("finished", 9), event("started", 20)], UNFINISHED),
         (True, [event("started", 0), event("skipped", 1)], DONE),
+        (False, [event("started", 0), progress(5, 1), event("failed", 9, message="interrupted")], UNFINISHED),
         (False, [event("started", 0), event("finished", 9)], OPEN),  # what it made is gone
     ],
 )

@@ -91,6 +91,14 @@ def test_nothing_is_left_once_the_run_has_ended(watched: Watched) -> None:
     assert watched.server.get("query", query='alphafuse_stage_running or up{job=~"alphafuse|ray"}')["result"] == []
 
 
+def test_a_healthy_run_alerts_nobody(watched: Watched) -> None:
+    rules = [rule for group in watched.server.get("rules")["groups"] for rule in group["rules"]]
+    assert {rule["health"] for rule in rules} == {"ok"}
+    # How full the disk of this machine is, is not the run's doing.
+    fired = watched.server.series('ALERTS{alertstate="firing", alertname!="DiskNearlyFull"}', watched.started)
+    assert fired == []
+
+
 @pytest.mark.parametrize(("panel", "query"), PANELS)
 def test_every_panel_has_data(watched: Watched, panel: Panel, query: Query) -> None:
     expression = query.expression.replace("$run", ".*").replace("$__rate_interval", "10s")
