@@ -168,20 +168,20 @@ def status(
     """Show how far a run has come, stage by stage, and how long it will take."""
     with reported():
         from alphafuse.config import load_config
-        from cluster.following import stages_of
-        from cluster.tables import print_stages
+        from cluster.following import read_run
+        from cluster.tables import print_run
 
         if Path(what).is_file():
             workspace = load_config(what, overrides or ()).workspace
-            print_stages(workspace, stages_of(workspace), at_work=None)
+            print_run(read_run(workspace))
             return
         from cluster.connection import connect
         from cluster.following import workspace_of
         from cluster.tables import print_job
 
-        job, uri, running = workspace_of(connect(address), what)
+        job, uri = workspace_of(connect(address), what)
         print_job(job)
-        print_stages(uri, stages_of(uri), at_work=running)
+        print_run(read_run(uri))
 
 
 def _follow(connection: Any, job: str) -> None:

@@ -9,10 +9,9 @@ from typing import TextIO
 from ray.job_submission import JobDetails, JobStatus
 
 from alphafuse.errors import ClusterError, WorkspaceError
-from alphafuse.workspace import Workspace
 from cluster.connection import Connection, told
 from cluster.submission import WORKSPACE_KEY
-from monitoring.status import StageStatus, run_status
+from monitoring.runs.reader import Run, RunReader
 
 STOP_SECONDS = 120.0
 POLL_SECONDS = 0.5
@@ -47,8 +46,8 @@ def stop_job(connection: Connection, job: str) -> JobStatus:
     return _end(connection, job)
 
 
-def workspace_of(connection: Connection, job: str) -> tuple[JobDetails, str, bool]:
-    """A job, the workspace that it writes into, and whether it still may.
+def workspace_of(connection: Connection, job: str) -> tuple[JobDetails, str]:
+    """A job, and the workspace that it writes into.
 
     Raises:
         ClusterError: there is no such job, or it is not one of this project.
@@ -58,17 +57,17 @@ def workspace_of(connection: Connection, job: str) -> tuple[JobDetails, str, boo
     workspace = (details.metadata or {}).get(WORKSPACE_KEY)
     if workspace is None:
         raise ClusterError(f"the job {job} is none of alphafuse: `alphafuse jobs` lists those that are")
-    return details, workspace, not JobStatus(details.status).is_terminal()
+    return details, workspace
 
 
-def stages_of(workspace: str) -> list[StageStatus]:
-    """How far the run of a workspace has come.
+def read_run(workspace: str) -> Run:
+    """What a workspace tells of its run.
 
     Raises:
         WorkspaceError: it cannot be read from here.
     """
     try:
-        return run_status(Workspace(workspace))
+        return RunReader(workspace, workspace).read()
     except OSError as error:
         raise WorkspaceError(f"the workspace {workspace} cannot be read from here: {error}") from error
 

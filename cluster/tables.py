@@ -13,9 +13,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from cluster.submission import WORKSPACE_KEY
-from monitoring.status import DONE, OPEN, UNFINISHED, StageStatus
+from monitoring.runs.reader import Run
+from monitoring.runs.state import StageState, StageStatus
 
 SHOWN_METRICS = 3
+MARKS: dict[StageStatus, str] = {
+    "finished": "[green]✓[/]",
+    "running": "[green]…[/]",
+    "cut off": "[yellow]…[/]",
+    "failed": "[red]✗[/]",
+    "waiting": "[dim]·[/]",
+    "left out": "[dim]·[/]",
+}
 
 
 def print_jobs(jobs: Sequence[JobDetails]) -> None:
@@ -49,46 +58,45 @@ def print_job(job: JobDetails) -> None:
         console.print(f"  {escape(job.message.strip())}", soft_wrap=True)
 
 
-def print_stages(workspace: str, stages: Sequence[StageStatus], at_work: bool | None) -> None:
-    """One line per stage.
-
-    Args:
-        at_work: whether a job is known to be running; None where nobody knows.
-    """
-    console = _console()
-    console.print(f"workspace {escape(workspace)}", soft_wrap=True)
+def print_run(run: Run) -> None:
+    """One line per stage, then what they warned of and why they failed."""
+    state, console = run.state(time.time()), _console()
+    heard = "" if state.latest is None else f", heard from {_duration(max(0.0, time.time() - state.latest))} ago"
+    console.print(f"workspace {escape(run.uri)}  {state.status}{heard}", soft_wrap=True)
     table = Table(box=None, show_header=False)
-    for stage in stages:
-        mark = {DONE: "[green]✓[/]", UNFINISHED: "[yellow]…[/]", OPEN: "[dim]·[/]"}[stage.state]
-        table.add_row(mark, stage.stage, _how_far(stage, at_work), _results(stage))
+    for stage in state.stages:
+        table.add_row(MARKS[stage.status], stage.name, _how_far(stage), _results(run, stage.name))
     console.print(table)
-    for stage in stages:
-        for warning in stage.warnings:
-            console.print(f"[yellow]! {stage.stage:<10} {escape(warning)}[/]", soft_wrap=True)
+    for event in run.told("warning", "restart"):
+        console.print(f"[yellow]! {event.stage:<10} {escape(str(event.values['message']))}[/]", soft_wrap=True)
+    for stage in state.stages:
+        if stage.message:
+            console.print(f"[red]✗ {stage.name:<10} {escape(stage.message)}[/]", soft_wrap=True)
 
 
-def _how_far(stage: StageStatus, at_work: bool | None) -> str:
-    if stage.state == OPEN:
-        return "[dim]not started[/]"
-    if stage.state == DONE:
-        return f"done in {_duration(stage.seconds)}" if stage.seconds is not None else "done"
-    count = f"{stage.done or 0:,.0f}" + (
-        f" / {stage.total:,.0f} ({(stage.done or 0) / stage.total:.0%})" if stage.total else ""
-    )
-    parts = [f"{count} {stage.unit}" if stage.unit else "started"]
-    if at_work is False or stage.failed:
-        parts.append("stopped; the next run goes on from here")
-        return ", ".join(parts)
-    if stage.seconds_left is not None:
-        parts.append(f"about {_duration(stage.seconds_left)} left")
-    if stage.last_heard is not None:
-        parts.append(f"heard from {_duration(max(0.0, time.time() - stage.last_heard))} ago")
+def _how_far(stage: StageState) -> str:
+    if stage.status == "finished":
+        return "done" if stage.seconds is None else f"done in {_duration(stage.seconds)}"
+    if stage.status in ("waiting", "left out"):
+        return f"[dim]{'not started' if stage.status == 'waiting' else stage.status}[/]"
+    parts = [_count(stage) if stage.unit else "started"]
+    if stage.status != "running":
+        parts.append(f"{'failed' if stage.status == 'failed' else 'stopped'}; the next run goes on from here")
+    elif stage.remaining is not None:
+        parts.append(f"about {_duration(stage.remaining)} left")
     return ", ".join(parts)
 
 
-def _results(stage: StageStatus) -> str:
-    metrics = list((stage.metrics or {}).items())[:SHOWN_METRICS]
-    return "  ".join(f"{name} {value:,.4g}" for name, value in metrics)
+def _count(stage: StageState) -> str:
+    count = f"{stage.done or 0:,.0f}"
+    return f"{count} / {stage.total:,.0f} {stage.unit} ({stage.share:.0%})" if stage.total else f"{count} {stage.unit}"
+
+
+def _results(run: Run, stage: str) -> str:
+    """The first numbers of the latest report of what a stage has measured."""
+    told = [event.values for event in run.told("metrics") if event.stage == stage]
+    numbers = [(name, value) for name, value in (told[-1] if told else {}).items() if isinstance(value, (int, float))]
+    return "  ".join(f"{name} {value:,.4g}" for name, value in numbers[:SHOWN_METRICS])
 
 
 def _state(job: JobDetails) -> str:

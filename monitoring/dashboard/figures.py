@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from monitoring.dashboard.training import PARTS, Curve
+from alphafuse.training.step_events import PHASES
 from monitoring.palette import BLUE, GRAY, ORANGE, SERIES
+from monitoring.runs.training import Curve
 
 CONFIG: Any = {
     "displaylogo": False,
@@ -54,7 +55,7 @@ def line(curves: Mapping[str, Curve], x: str, y: str, best: tuple[float, float] 
 def step_split(parts: Mapping[str, Curve]) -> go.Figure:
     """Milliseconds of a step by what they go to, stacked."""
     figure = _figure("step", "ms a step", legend=True)
-    for number, name in enumerate([*PARTS, "rest"]):
+    for number, name in enumerate([*PHASES, "rest"]):
         if name in parts and np.nansum(parts[name].y) > 0:
             # All parts are told at the same steps: thinned alike, they stay stackable.
             curve = parts[name]

@@ -12,9 +12,9 @@ import plotly.graph_objects as go
 from dash import dcc, html
 
 from monitoring.dashboard.figures import CONFIG, sparkline
-from monitoring.dashboard.reader import Run
-from monitoring.dashboard.status import StageState
 from monitoring.formats import duration, number, rough
+from monitoring.runs.reader import Run
+from monitoring.runs.state import StageState
 
 Part = Any
 """A component of Dash, a text, or a list of them."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from alphafuse.errors import AlphafuseError
 from alphafuse.storage import resolve
 from alphafuse.workspace import Workspace
-from monitoring.dashboard.discovery import find_workspaces
-from monitoring.dashboard.reader import Run, RunReader
 from monitoring.report.content import Content, gather
+from monitoring.runs.finding import find_workspaces
+from monitoring.runs.reader import Run, RunReader
 
 LOCAL_SECONDS, REMOTE_SECONDS = 2.0, 10.0
 """Between two reads of a place."""

@@ -12,8 +12,8 @@ from dash import dcc, html
 from monitoring.dashboard import figures
 from monitoring.dashboard.pages.overview import test_metric
 from monitoring.dashboard.parts import Part, badge, figure, link_to, section, soft, table
-from monitoring.dashboard.reader import Run
 from monitoring.formats import duration
+from monitoring.runs.reader import Run
 
 FIRST = 4
 """So many runs, the latest that have trained, are chosen where the user has chosen none."""

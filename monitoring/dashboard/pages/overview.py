@@ -9,9 +9,9 @@ from dash import dcc, html
 
 from alphafuse.events import Event
 from monitoring.dashboard.parts import TONES, WORDS, Part, ago, badge, bar, link_to, progress_text, soft, spark
-from monitoring.dashboard.reader import Run
-from monitoring.dashboard.status import RunState, RunStatus
 from monitoring.dashboard.watcher import Place
+from monitoring.runs.reader import Run
+from monitoring.runs.state import RunState, RunStatus
 
 LATE_SECONDS = 30.0
 """What was read longer ago is said to be old."""

@@ -24,10 +24,10 @@ from monitoring.dashboard.parts import (
     soft,
     table,
 )
-from monitoring.dashboard.reader import Run
-from monitoring.dashboard.status import RunState, StageState
-from monitoring.dashboard.training import Curve, Worker
 from monitoring.formats import duration, number, rough, size
+from monitoring.runs.reader import Run
+from monitoring.runs.state import RunState, StageState
+from monitoring.runs.training import Curve, Worker
 
 SIGNS = {"finished": "✓", "failed": "✗", "cut off": "✗", "running": "●", "left out": "–", "waiting": "○"}
 EPOCHS = 15

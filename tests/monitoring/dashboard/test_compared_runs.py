@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from monitoring.dashboard.pages.comparison import short_names
-from monitoring.dashboard.reader import Run
+from monitoring.runs.reader import Run
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ from tiny_workspace import tiny_config
 from alphafuse.events import Event
 from alphafuse.workspace import Workspace
 from monitoring.dashboard import watcher
-from monitoring.dashboard.discovery import find_workspaces
-from monitoring.dashboard.reader import RunReader
 from monitoring.dashboard.watcher import Watcher
 from monitoring.event_log import EventLog
+from monitoring.runs.finding import find_workspaces
+from monitoring.runs.reader import RunReader
 
 
 def _wait_for(condition: Callable[[], bool]) -> None:

@@ -13,12 +13,12 @@ import yaml
 
 from alphafuse.events import Event
 from alphafuse.workspace import Workspace
-from monitoring.dashboard.discovery import committed_stages
-from monitoring.dashboard.status import ENDS, RunState, judge, latest_real_run
-from monitoring.dashboard.training import Training, training_of
 from monitoring.event_log import read_events
 from monitoring.heartbeat import FILE as HEARTBEAT
 from monitoring.heartbeat import Beat, read_heartbeat
+from monitoring.runs.finding import committed_stages
+from monitoring.runs.state import ENDS, RunState, judge, latest_real_run
+from monitoring.runs.training import Training, training_of
 
 SUFFIX, CONFIG = ".jsonl", "config.yaml"
 

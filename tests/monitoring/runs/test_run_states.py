@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from alphafuse.events import Event
-from monitoring.dashboard.status import RunState, judge
 from monitoring.heartbeat import Beat
+from monitoring.runs.state import RunState, judge
 
 NOW = 10_000.0
 

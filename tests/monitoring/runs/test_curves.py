@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alphafuse.events import Event
-from monitoring.dashboard.training import POINTS, Curve, training_of
+from monitoring.runs.training import POINTS, Curve, training_of
 
 
 def _progress(step: int, loss: float) -> Event:

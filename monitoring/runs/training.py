@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from alphafuse.events import Event
+from alphafuse.training.step_events import PHASES
 
-PARTS = ("data", "lookup", "forward", "backward", "exchange", "optimizer")
-"""What a step's time goes to, as the workers measure it (`data_seconds`, …)."""
 POINTS = 600
 """More points than this are not drawn: there are fewer pixels."""
 SLOW_FACTOR = 1.5
@@ -169,7 +168,7 @@ def _numbers(values: Mapping[str, object], without: set[str]) -> dict[str, float
 
 def _parts(values: Mapping[str, object]) -> dict[str, float]:
     numbers = _numbers(values, set())
-    parts = {part: numbers.get(f"{part}_seconds", 0.0) for part in PARTS}
+    parts = {part: numbers.get(f"{part}_seconds", 0.0) for part in PHASES}
     return {**parts, "rest": max(0.0, numbers.get("seconds", 0.0) - sum(parts.values()))}
 
 
