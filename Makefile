@@ -24,18 +24,18 @@ setup: .venv/.installed
 	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
-# vLLM's CPU engine loads libnuma. Nothing is compiled. Root can test on hosts in network namespaces, made with `ip`.
+# vLLM's CPU engine loads libnuma. Nothing is compiled.
 system:
 	@missing=""; \
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
 	$(PYTHON) -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || missing="$$missing libnuma1"; \
-	if [ "$$(id -u)" = 0 ]; then command -v ip >/dev/null || missing="$$missing iproute2"; fi; \
 	$(INSTALL_MISSING)
 
 # Tests run the shipped rules and dashboards against a real Prometheus, and the local dashboard in a real browser.
-# The packages of Prometheus start services, which are stopped.
+# Root tests on hosts in network namespaces, too, made with `ip`. The packages of Prometheus start services, which are stopped.
 test-system: system
 	@missing=""; \
+	if [ "$$(id -u)" = 0 ]; then command -v ip >/dev/null || missing="$$missing iproute2"; fi; \
 	command -v promtool >/dev/null || missing="$$missing prometheus"; \
 	command -v amtool >/dev/null || missing="$$missing prometheus-alertmanager"; \
 	command -v chromium >/dev/null || missing="$$missing chromium"; \
