@@ -1,4 +1,5 @@
-"""How many ranks a stage gets: all that were asked for, or as many as the machines that are left have places for.
+"""How many ranks a stage gets: all that were asked for, or as many as the machines that are left have places for; and
+how lost machines are waited for.
 
 Ray Train starts a group again with more ranks when there is room. It asks what the cluster believes, which is some
 seconds behind the death of a machine: here that is waited for.
@@ -57,22 +58,32 @@ def require_fewest(config: TrainConfig) -> None:
     require_places("train", config.fewest_workers, config.cpus_per_worker, config.gpus_per_worker, config.pool)
 
 
-def await_places(stage: str, config: TrainConfig, listen: Listener) -> None:
-    """Wait until there is room for the fewest ranks that may be: after a death, a lost machine may be replaced.
+def await_places(
+    stage: str, section: str, workers: int, cpus: float, gpus: float, pool: str | None, listen: Listener
+) -> None:
+    """Wait until there is room for so many workers: after a death, a lost machine may be replaced.
+
+    Args:
+        section: of the configuration, for messages, as what follows.
 
     Raises:
         ResourceError: it was not, in `REPLACEMENT_SECONDS`.
     """
     _await_answers()
-    wanted, deadline = config.fewest_workers, time.monotonic() + REPLACEMENT_SECONDS
-    places = room(config.cpus_per_worker, config.gpus_per_worker, config.pool, grown=True)
-    if places < wanted:
-        message = f"the machines that are left have room for {places} of at least {wanted} workers; waiting for others"
+    deadline = time.monotonic() + REPLACEMENT_SECONDS
+    places = room(cpus, gpus, pool, grown=True)
+    if places < workers:
+        message = f"the machines that are left have room for {places} of at least {workers} workers; waiting for others"
         listen(Event(stage, "warning", {"message": message}))
-    while places < wanted and time.monotonic() < deadline:
+    while places < workers and time.monotonic() < deadline:
         time.sleep(1)
-        places = room(config.cpus_per_worker, config.gpus_per_worker, config.pool, grown=True)
-    require_fewest(config)
+        places = room(cpus, gpus, pool, grown=True)
+    require_places(section, workers, cpus, gpus, pool)
+
+
+def alive_machines() -> set[str]:
+    """Ids of the machines that the cluster believes in."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def tell_ray_train_of_machines() -> None:
@@ -102,8 +113,7 @@ def _places_of_this_job() -> set[str]:
 
 def _await_answers() -> None:
     """Wait until every machine that counts as alive has answered, or is known to be dead."""
-    alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-    there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in alive]
+    there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in alive_machines()]
     answers = [_answer.options(scheduling_strategy=place).remote() for place in there]
     ray.wait(answers, num_returns=len(answers), timeout=ANSWER_SECONDS)
 

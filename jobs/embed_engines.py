@@ -30,6 +30,7 @@ from alphafuse.events import Event, Listener, Value
 from alphafuse.language.encoder import EMPTY, TextEncoder, encode_texts, failures_by_category
 from alphafuse.language.plan import Batch
 from alphafuse.language.store import EmbeddingStore
+from jobs.elasticity import alive_machines, await_places
 from jobs.event_relay import EventRelay
 from jobs.placement import on_pool, require_places
 from jobs.serving import Serving, no_more_workers, served
@@ -72,21 +73,52 @@ def embed_on_engines(
 ) -> Iterator[BatchResult]:
     """Embed batches of the catalog's texts and write them to the store; yields as batches are done, in any order.
 
-    Args:
-        listen: gets to know of engines that were started again, and where they serve their metrics.
-        serving: where they shall; None if they do not.
-
-    An engine that is killed is started again by Ray and its batch repeated, which gives the same file.
+    An engine that is killed is started again by Ray and its batch repeated, which gives the same file. So is what was
+    left when a machine was lost, on the machines that are there then.
 
     Args:
         shards: of the catalog, which the batches were planned for.
+        listen: gets to know of engines that were started again, and where they serve their metrics.
+        serving: where they shall; None if they do not.
 
     Raises:
         ResourceError: no such engines fit on the cluster, or a batch has taken its engine down too often.
         AlphafuseError: as raised by the engine.
     """
-    require_places("embed", num_engines(config, batches), config.cpus_per_worker, config.gpus_per_worker, config.pool)
+    places = config.cpus_per_worker, config.gpus_per_worker, config.pool
+    require_places(STAGE, num_engines(config, batches), *places)
     _configure_ray_data()
+    left, failures = {batch.file: batch for batch in batches}, 0
+    while left:
+        machines, before = alive_machines(), len(left)
+        try:
+            for file, result in _embed(encoder, config, catalog, shards, store, list(left.values()), listen, serving):
+                del left[file]
+                yield result
+        except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as error:
+            # Of an engine whose machine is gone Ray tells the same as of one that has died again and again.
+            await_places(STAGE, STAGE, 1, *places, listen)
+            failures = 1 if len(left) < before else failures + 1
+            if machines <= alive_machines() or failures > _BATCH_RETRIES:
+                raise ResourceError(
+                    f"an embedding engine died {_BATCH_RETRIES + 1} times in the same batch; most often its machine is "
+                    "out of memory: lower embed.workers, embed.batch_size or embed.max_length. What is embedded is "
+                    "kept. The engine's last messages are in the worker logs of Ray"
+                ) from error
+            listen(Event(STAGE, "warning", {"message": "a machine with an embedding engine is lost; others go on"}))
+
+
+def _embed(
+    encoder: TextEncoder,
+    config: EmbedConfig,
+    catalog: Artifact,
+    shards: Sequence[FileRecord],
+    store: EmbeddingStore,
+    batches: Sequence[Batch],
+    listen: Listener,
+    serving: Serving | None,
+) -> Iterator[tuple[str, BatchResult]]:
+    """Embed batches on engines that are started for them; yields the file of each batch with what came of it."""
     rows = [{"file": batch.file, "shard": shards[batch.shard].name, "rows": batch.rows.tobytes()} for batch in batches]
     # Reading asks for no CPU: the engines may have taken all of them.
     texts = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
@@ -109,7 +141,7 @@ def embed_on_engines(
         try:
             for row in _rows(results):
                 failed, examples = dict(Counter(row["failed"])), list(row["examples"])
-                yield BatchResult(row["texts"], row["tokens"], row["seconds"], failed, examples)
+                yield row["file"], BatchResult(row["texts"], row["tokens"], row["seconds"], failed, examples)
         finally:
             if serving is not None:
                 relay.queue.put(no_more_workers(STAGE))
@@ -168,6 +200,7 @@ class _Engine:
         report(Event(STAGE, "batch", {**told, "fill": fill, "retries": encoded.retries, **counted}))
         return {
             **told,
+            "file": row["file"],
             "failed": list(Counter(failed).elements()),
             "examples": [
                 f"{row['texts'][position][:60]!r} ({reason})"
@@ -201,12 +234,6 @@ def _rows(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
     """The rows of a data set; an error of ours in a worker is raised as itself."""
     try:
         yield from dataset.iter_rows()
-    except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as error:
-        raise ResourceError(
-            f"an embedding engine died {_BATCH_RETRIES + 1} times in the same batch; most often its machine is out of "
-            "memory: lower embed.workers, embed.batch_size or embed.max_length. What is embedded is kept. "
-            "The engine's last messages are in the worker logs of Ray"
-        ) from error
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None)
         if isinstance(cause, AlphafuseError):

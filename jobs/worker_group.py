@@ -92,7 +92,8 @@ def run_workers(
             finally:
                 if serving is not None:
                     relay.queue.put(no_more_workers(stage))
-            await_places(stage, config, listen)
+            per_worker = config.cpus_per_worker, config.gpus_per_worker
+            await_places(stage, "train", config.fewest_workers, *per_worker, config.pool, listen)
 
 
 def _found_no_place(failure: Exception) -> bool:

@@ -121,10 +121,9 @@ def test_workers_that_find_no_place_yet_have_not_died(monkeypatch: pytest.Monkey
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_lost_machine_is_waited_for_and_then_told(monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[Event] = []
-    config = TrainConfig(workers=60, min_workers=50)
     monkeypatch.setattr(elasticity, "REPLACEMENT_SECONDS", 0.1)
     with pytest.raises(ResourceError, match=r"train\.workers asks for 50 workers .* room for 4"):
-        elasticity.await_places("evaluate", config, events.append)
+        elasticity.await_places("evaluate", "train", 50, 1, 0, None, events.append)
     (event,) = events
     message = "the machines that are left have room for 4 of at least 50 workers; waiting for others"
     assert (event.stage, event.kind, event.values["message"]) == ("evaluate", "warning", message)
@@ -132,7 +131,7 @@ def test_a_lost_machine_is_waited_for_and_then_told(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(elasticity, "REPLACEMENT_SECONDS", 60.0)
     monkeypatch.setattr(elasticity, "room", lambda *_, **__: next(rooms))
     monkeypatch.setattr(elasticity, "require_places", lambda *_: None)
-    elasticity.await_places("evaluate", config, events.append)
+    elasticity.await_places("evaluate", "train", 50, 1, 0, None, events.append)
     assert next(rooms, None) is None  # it looked until there was room, and no longer
 
 
