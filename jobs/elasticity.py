@@ -95,7 +95,13 @@ def tell_ray_train_of_machines() -> None:
 @contextmanager
 def released_places() -> Iterator[None]:
     """Give back, when the block ends, the places that this job has taken in it: Ray Train keeps those of a group that
-    dies as it starts, or whose controller dies, until the job ends."""
+    dies as it starts, or whose controller dies, until the job ends.
+
+    Not in a task of a job: there others train beside it (`alphafuse compare`), and their places look the same.
+    """
+    if ray.get_runtime_context().worker.mode == ray.WORKER_MODE:
+        yield
+        return
     before = _places_of_this_job()
     try:
         yield

@@ -8,10 +8,12 @@ import time
 from typing import Any
 
 import pytest
+import ray
+from ray import PlacementGroupID
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
-from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
 from alphafuse.config import TrainConfig
 from alphafuse.errors import DataError, ResourceError
@@ -146,3 +148,18 @@ def test_places_that_an_attempt_has_left_taken_are_given_back() -> None:
     assert states[left.id.hex()] == "REMOVED"
     assert states[kept.id.hex()] != "REMOVED"
     remove_placement_group(kept)
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("ray_cluster")
+def test_places_of_a_run_beside_it_are_left_alone() -> None:
+    """A comparison's runs are tasks of one job: what one of them finds taken may be another's."""
+
+    @ray.remote(num_cpus=0)
+    def run_beside() -> str:
+        with elasticity.released_places():
+            return placement_group([{"CPU": 1}]).id.hex()
+
+    name = ray.get(run_beside.remote())
+    assert placement_group_table()[name]["state"] != "REMOVED"
+    remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
