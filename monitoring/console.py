@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 
 from alphafuse.events import Event, Listener, Value, ignore
+from monitoring.event_values import as_number
 from monitoring.formats import number
 
 PLAIN_SECONDS = 15.0
@@ -80,7 +81,7 @@ class RunConsole:
         if unit != running.unit:  # another part of the stage: the rate starts again
             self._progress.reset(running.task)
             running.unit = unit
-        self._progress.update(running.task, completed=_float(done), total=_float(total), count=count, unit=unit)
+        self._progress.update(running.task, completed=as_number(done), total=as_number(total), count=count, unit=unit)
         if not self.console.is_terminal and event.time - running.plain_at >= PLAIN_SECONDS:
             running.plain_at = event.time
             self.console.print(f"  {event.stage:<10} {count}, {event.time - running.started:.0f} s", soft_wrap=True)
@@ -136,7 +137,3 @@ class _RateColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         return Text("" if task.speed is None else f"{number(round(task.speed, 1))}/s", style="dim")
-
-
-def _float(value: Value) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None

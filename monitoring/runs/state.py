@@ -10,6 +10,7 @@ from typing import Literal
 
 from alphafuse.events import Event
 from alphafuse.workspace import ARTIFACT_STAGES
+from monitoring.event_values import as_number
 from monitoring.heartbeat import LOST_SECONDS, Beat
 
 STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
@@ -184,11 +185,7 @@ def _progress(stream: Sequence[Event]) -> tuple[float | None, float | None, str,
         return None, None, "", None
     last = told[-1].values
     recent = [event for event in told[-10:] if event.values.get("unit") == last.get("unit")]
-    amount, seconds = _number(last.get("done")) or 0.0, recent[-1].time - recent[0].time
-    advance = amount - (_number(recent[0].values.get("done")) or 0.0)
+    amount, seconds = as_number(last.get("done")) or 0.0, recent[-1].time - recent[0].time
+    advance = amount - (as_number(recent[0].values.get("done")) or 0.0)
     rate = advance / seconds if seconds > 0 and advance > 0 else None
-    return _number(last.get("done")), _number(last.get("total")), str(last.get("unit", "")), rate
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None
+    return as_number(last.get("done")), as_number(last.get("total")), str(last.get("unit", "")), rate

@@ -12,6 +12,7 @@ import numpy as np
 
 from alphafuse.events import Event
 from alphafuse.training.step_events import PHASES
+from monitoring.event_values import numbers_in
 
 POINTS = 600
 """More points than this are not drawn: there are fewer pixels."""
@@ -110,9 +111,9 @@ def training_of(events: Iterable[Event]) -> Training:
         if event.kind == "started":
             reports, restarts = defaultdict(list), 0
         elif event.kind == "progress" and values.get("unit") == "steps":
-            by_step.add(values["done"], _numbers(values, {"done", "total", "epoch"}))
+            by_step.add(values["done"], numbers_in(values, {"done", "total", "epoch"}))
         elif event.kind == "metrics" and "epoch" in values:
-            by_epoch.add(values["epoch"], _numbers(values, {"epoch"}))
+            by_epoch.add(values["epoch"], numbers_in(values, {"epoch"}))
         elif event.kind == "restart":
             reports, restarts = defaultdict(list), restarts + 1
         elif event.kind == "worker":
@@ -158,16 +159,8 @@ def _mean(curves: Sequence[Curve]) -> Curve:
     return Curve(x, np.divide(total, counted.sum(axis=0), out=np.full(len(x), np.nan), where=counted.any(axis=0)))
 
 
-def _numbers(values: Mapping[str, object], without: set[str]) -> dict[str, float]:
-    return {
-        name: float(value)
-        for name, value in values.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and name not in without
-    }
-
-
 def _parts(values: Mapping[str, object]) -> dict[str, float]:
-    numbers = _numbers(values, set())
+    numbers = numbers_in(values)
     parts = {part: numbers.get(f"{part}_seconds", 0.0) for part in PHASES}
     return {**parts, "rest": max(0.0, numbers.get("seconds", 0.0) - sum(parts.values()))}
 
@@ -190,7 +183,7 @@ def _workers(reports: Mapping[int, Sequence[Event]]) -> list[Worker]:
 
 
 def _busy(values: Mapping[str, object]) -> float:
-    numbers = _numbers(values, set())
+    numbers = numbers_in(values)
     return max(0.0, numbers.get("seconds", 0.0) - numbers.get("exchange_seconds", 0.0))
 
 

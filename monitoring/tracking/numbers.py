@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from alphafuse.events import Event
+from monitoring.event_values import numbers_in
 
 COUNTS = {"done", "total", "epoch"}
 
@@ -32,11 +33,7 @@ def tracked_numbers(event: Event) -> tuple[int, dict[str, float]]:
 
 
 def _numbers(values: Mapping[str, object], prefix: str, without: set[str]) -> dict[str, float]:
-    return {
-        f"{prefix}/{name}": float(value)
-        for name, value in values.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and name not in without
-    }
+    return {f"{prefix}/{name}": value for name, value in numbers_in(values, without).items()}
 
 
 def _place(values: Mapping[str, object], name: str) -> int:
