@@ -89,62 +89,60 @@ def embed_on_engines(
     require_places(STAGE, num_engines(config, batches), *places)
     _configure_ray_data()
     left, failures = {batch.file: batch for batch in batches}, 0
-    while left:
-        machines, before = alive_machines(), len(left)
-        try:
-            for file, result in _embed(encoder, config, catalog, shards, store, list(left.values()), listen, serving):
-                del left[file]
-                yield result
-        except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as error:
-            # Of an engine whose machine is gone Ray tells the same as of one that has died again and again.
-            await_places(STAGE, STAGE, 1, *places, listen)
-            failures = 1 if len(left) < before else failures + 1
-            if machines <= alive_machines() or failures > _BATCH_RETRIES:
-                raise ResourceError(
-                    f"an embedding engine died {_BATCH_RETRIES + 1} times in the same batch; most often its machine is "
-                    "out of memory: lower embed.workers, embed.batch_size or embed.max_length. What is embedded is "
-                    "kept. The engine's last messages are in the worker logs of Ray"
-                ) from error
-            listen(Event(STAGE, "warning", {"message": "a machine with an embedding engine is lost; others go on"}))
+    with EventRelay(_EngineEvents(listen)) as relay:
+        engine = encoder, store, config, relay.queue, serving
+        while left:
+            machines, before = alive_machines(), len(left)
+            rows = [_row(batch, shards[batch.shard]) for batch in left.values()]
+            try:
+                for row in _embed(rows, catalog, config, engine, num_engines(config, list(left.values()))):
+                    del left[row["file"]]
+                    failed, examples = dict(Counter(row["failed"])), list(row["examples"])
+                    yield BatchResult(row["texts"], row["tokens"], row["seconds"], failed, examples)
+            except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as error:
+                # Of an engine whose machine is gone Ray tells the same as of one that has died again and again.
+                await_places(STAGE, STAGE, 1, *places, listen)
+                failures = 1 if len(left) < before else failures + 1
+                if machines <= alive_machines() or failures > _BATCH_RETRIES:
+                    raise ResourceError(
+                        f"an embedding engine died {_BATCH_RETRIES + 1} times in the same batch; most often its "
+                        "machine is out of memory: lower embed.workers, embed.batch_size or embed.max_length. What is "
+                        "embedded is kept. The engine's last messages are in the worker logs of Ray"
+                    ) from error
+                listen(Event(STAGE, "warning", {"message": "a machine with an embedding engine is lost; others go on"}))
+            finally:
+                if serving is not None:
+                    relay.queue.put(no_more_workers(STAGE))
+
+
+def _row(batch: Batch, shard: FileRecord) -> dict[str, Any]:
+    """A batch as a row of a data set."""
+    return {"file": batch.file, "shard": shard.name, "rows": batch.rows.tobytes()}
 
 
 def _embed(
-    encoder: TextEncoder,
-    config: EmbedConfig,
-    catalog: Artifact,
-    shards: Sequence[FileRecord],
-    store: EmbeddingStore,
-    batches: Sequence[Batch],
-    listen: Listener,
-    serving: Serving | None,
-) -> Iterator[tuple[str, BatchResult]]:
-    """Embed batches on engines that are started for them; yields the file of each batch with what came of it."""
-    rows = [{"file": batch.file, "shard": shards[batch.shard].name, "rows": batch.rows.tobytes()} for batch in batches]
+    rows: list[dict[str, Any]], catalog: Artifact, config: EmbedConfig, engine: tuple[Any, ...], engines: int
+) -> Iterator[dict[str, Any]]:
+    """Embed batches on engines that are started for them, each made from the arguments `engine`."""
     # Reading asks for no CPU: the engines may have taken all of them.
     texts = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         functools.partial(_read_texts, catalog=catalog),
-        compute=ray.data.TaskPoolStrategy(size=num_engines(config, batches)),
+        compute=ray.data.TaskPoolStrategy(size=engines),
         num_cpus=0,
     )
-    with EventRelay(_EngineEvents(listen)) as relay, warnings.catch_warnings():
+    with warnings.catch_warnings():
         # max_task_retries has no other way in; Ray announces to close this one in 2.64.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         results = texts.map(
             _Engine,  # type: ignore[arg-type]  # the annotation leaves out callable classes
-            fn_constructor_args=(encoder, store, config, relay.queue, serving),
-            compute=ray.data.ActorPoolStrategy(size=num_engines(config, batches)),
+            fn_constructor_args=engine,
+            compute=ray.data.ActorPoolStrategy(size=engines),
             num_cpus=config.cpus_per_worker,
             num_gpus=config.gpus_per_worker,
             resources=on_pool(config.pool),
             max_task_retries=_BATCH_RETRIES,
         )
-        try:
-            for row in _rows(results):
-                failed, examples = dict(Counter(row["failed"])), list(row["examples"])
-                yield row["file"], BatchResult(row["texts"], row["tokens"], row["seconds"], failed, examples)
-        finally:
-            if serving is not None:
-                relay.queue.put(no_more_workers(STAGE))
+        yield from _rows(results)
 
 
 class _EngineEvents:
