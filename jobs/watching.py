@@ -4,6 +4,7 @@ machines of the Ray cluster, are listed for scraping as they come and go.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +42,12 @@ def watched(config: Config, workspace: Workspace, listen: Listener) -> Iterator[
                     record(event)
                     listen(event)
 
-            yield hear
+            try:
+                yield hear
+            finally:
+                error = sys.exception()
+                if error is None or isinstance(error, Exception):  # nobody who interrupts it wants to wait
+                    exporter.await_scrape()
 
 
 class _Processes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -52,7 +53,8 @@ class Hosts:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for process in reversed(self._processes):
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # one that did not start
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         for name in self._names:
             listed = _ip("netns", "pids", name, check=False).stdout.split()
@@ -91,12 +93,18 @@ class Hosts:
             self._spawn(["ip", "netns", "exec", name, *start, *own])
 
     def _spawn(self, command: list[str]) -> None:
+        """Start a raylet and wait for it: those that start at the same time take the same name for their sockets, which
+        all lie in one folder here, and one of them never joins."""
         bin_folder = Path(sys.executable).parent
         # The interface that ranks listen at: the host name leads to that of the first host, which others do not reach.
         variables = self.environment | {"GLOO_SOCKET_IFNAME": "eth0", "PATH": f"{bin_folder}:{os.environ['PATH']}"}
-        with (self._folder / "output").open("ab") as output:
+        log = self._folder / "output"
+        with log.open("ab") as output:
             process = subprocess.Popen(command, env=variables, stdout=output, stderr=output, start_new_session=True)
         self._processes.append(process)
+        sockets = "ray/session_2*/sockets/raylet*"
+        wait_until(lambda: len(list(self._folder.glob(sockets))) == len(self._processes) or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
 
 
 def _ip(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:

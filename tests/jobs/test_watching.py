@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+import time
+import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +86,43 @@ def test_processes_are_listed_as_they_come_and_go(tmp_path: Path, nodes: list[di
         assert len(read_targets(folder)) == 3
     assert list(folder.iterdir()) == []
     assert [event.kind for event in events] == ["started"]
+
+
+@pytest.mark.parametrize("failure", [None, RuntimeError])
+def test_what_a_run_says_last_is_scraped(tmp_path: Path, nodes: Any, failure: type[Exception] | None) -> None:
+    config, scraped, ended = tiny_config(tmp_path), [], threading.Event()
+
+    def scrape() -> None:
+        (own,) = _listed(tmp_path / "targets").values()
+        with contextlib.suppress(urllib.error.URLError):  # the run has ended
+            while not ended.wait(0.3):
+                with urllib.request.urlopen(f"http://{own}/metrics") as response:
+                    scraped.append(response.read().decode())
+
+    nodes.clear()
+    with contextlib.ExitStack() as expected, ThreadPoolExecutor(1) as pool:
+        if failure is not None:
+            expected.enter_context(pytest.raises(failure))
+        with watched(config, Workspace(config.workspace), [].append) as listen:
+            scraping = pool.submit(scrape)
+            while len(scraped) < 2:
+                time.sleep(0.01)
+            listen(Event("evaluate", "metrics", {"split": "test", "ndcg@10": 0.25}))
+            if failure is not None:
+                raise failure
+        ended.set()
+        scraping.result()
+    assert 'alphafuse_evaluation_ndcg{k="10",split="test"} 0.25' in scraped[-1]
+
+
+@pytest.mark.parametrize("scrapes", [0, 1, 2])
+def test_a_run_ends_without_those_who_do_not_scrape_it_any_more(tmp_path: Path, nodes: Any, scrapes: int) -> None:
+    config = tiny_config(tmp_path)
+    nodes.clear()
+    with watched(config, Workspace(config.workspace), [].append):
+        (own,) = _listed(tmp_path / "targets").values()
+        for _ in range(scrapes):
+            urllib.request.urlopen(f"http://{own}/metrics").close()
 
 
 def test_the_list_goes_with_a_run_that_fails(tmp_path: Path, nodes: Any) -> None:
