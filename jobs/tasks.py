@@ -1,6 +1,8 @@
 """Runs Ray tasks side by side: a bounded number at a time, results in the order of submission or as they come.
 
-Owns the way errors come back; knows nothing of what the tasks do.
+Owns the way errors come back; knows nothing of what the tasks do. Tasks that run when one fails, or when nobody asks
+for results any more, run to their end: they are few and short, and `ray.cancel` on a task that is about to end can
+abort the driver (Ray 2.60: "Tried to complete task that was not pending", the race of ray-project/ray#54798).
 """
 
 from __future__ import annotations
@@ -25,20 +27,16 @@ def in_order(submit: Callable[[Any], ray.ObjectRef], arguments: Iterable[Any], l
     """
     results: deque[ray.ObjectRef] = deque()
     unfinished: list[ray.ObjectRef] = []
-    try:
-        for argument in arguments:
-            while len(unfinished) >= limit:
-                _, unfinished = ray.wait(unfinished, num_returns=1)
-                while results and results[0] not in unfinished:
-                    yield result(results.popleft())
-            reference = submit(argument)
-            results.append(reference)
-            unfinished.append(reference)
-        while results:
-            yield result(results.popleft())
-    finally:
-        for reference in results:
-            ray.cancel(reference)
+    for argument in arguments:
+        while len(unfinished) >= limit:
+            _, unfinished = ray.wait(unfinished, num_returns=1)
+            while results and results[0] not in unfinished:
+                yield result(results.popleft())
+        reference = submit(argument)
+        results.append(reference)
+        unfinished.append(reference)
+    while results:
+        yield result(results.popleft())
 
 
 def as_finished(
@@ -50,20 +48,16 @@ def as_finished(
     """
     waiting = deque(arguments)
     running: dict[ray.ObjectRef, Any] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < limit:
-                argument = waiting.popleft()
-                running[submit(argument)] = argument
-            (done,), _ = ray.wait(list(running), num_returns=1)
-            try:
-                outcome = result(done)
-            except Exception as error:
-                outcome = error
-            yield running.pop(done), outcome
-    finally:
-        for reference in running:
-            ray.cancel(reference)
+    while waiting or running:
+        while waiting and len(running) < limit:
+            argument = waiting.popleft()
+            running[submit(argument)] = argument
+        (done,), _ = ray.wait(list(running), num_returns=1)
+        try:
+            outcome = result(done)
+        except Exception as error:
+            outcome = error
+        yield running.pop(done), outcome
 
 
 def result(reference: ray.ObjectRef) -> Any:
