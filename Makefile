@@ -58,8 +58,9 @@ torchrec: setup
 	$(BIN)/pip install --quiet --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 tensordict==0.15.3 pyvers==0.2.3 \
 		pyre-extensions==0.0.32 typing-inspect==0.9.0
 
+# Two processes: one has the tests on the shared Ray cluster, the other those that mostly wait (tests/conftest.py).
 test: setup test-system lint types
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup
 
 lint: setup
 	$(BIN)/ruff check .

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs one after the other where pytest runs several processes (`make test`): all that shares the Ray cluster,
+    and else the tests of a file, which share what they have started."""
+    for item in items:
+        shares_ray = "ray_cluster" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("ray_cluster" if shares_ray else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Cluster]:
     """A Ray of its own with 4 CPUs on one machine, shared by all tests that need one; those of lost machines add more
@@ -28,8 +36,8 @@ def ray_cluster() -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:
         # Where Ray notes the address of a cluster that was started: not for every process of this machine to find.
         patch.setenv("RAY_TMPDIR", folder)
-        # A machine is dead when it has refused to answer for 5 seconds; a slow one has longer.
-        system = {"health_check_period_ms": 500, "health_check_failure_threshold": 10}
+        # A machine is dead when it has refused to answer for 10 seconds; a slow one has longer.
+        system = {"health_check_period_ms": 500, "health_check_failure_threshold": 20}
         head = {"num_cpus": 4, "include_dashboard": False, "_system_config": system}
         cluster = Cluster(initialize_head=True, head_node_args=head)
     ray.init(cluster.address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
