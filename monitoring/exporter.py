@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
@@ -66,7 +67,10 @@ class Exporter:
         self.close()
 
     def close(self) -> None:
-        """Stop serving, and free the port."""
+        """Stop serving, and free the port. As Python ends, both are done: the thread that serves is gone, and whoever
+        waits for it waits for ever."""
+        if sys.is_finalizing():
+            return
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -18,7 +18,7 @@ from machines import wait_until
 
 SUBNET = "10.231.77"
 BRIDGE = "afbridge"
-HEALTH = {"health_check_period_ms": 500, "health_check_failure_threshold": 5, "health_check_timeout_ms": 2000}
+HEALTH = {"health_check_period_ms": 500, "health_check_failure_threshold": 20, "health_check_timeout_ms": 2000}
 
 
 class Hosts:

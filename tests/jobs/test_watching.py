@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -122,6 +124,17 @@ def test_a_run_ends_without_those_who_do_not_scrape_it_any_more(tmp_path: Path, 
         (own,) = _listed(tmp_path / "targets").values()
         for _ in range(scrapes):
             urllib.request.urlopen(f"http://{own}/metrics").close()
+
+
+def test_a_process_that_serves_to_its_end_ends() -> None:
+    """As an embedding engine does, which would keep its GPU otherwise."""
+    program = """
+from contextlib import ExitStack
+from jobs.serving import Serving, served
+kept = ExitStack()
+kept.enter_context(served("embed", "0", Serving("127.0.0.1", None), lambda event: None))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 def test_the_list_goes_with_a_run_that_fails(tmp_path: Path, nodes: Any) -> None:
