@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart million setup torchrec system test-system test lint types format constraints clean
+.PHONY: quickstart million setup torchrec system test-system test test-on-ray test-others lint types format constraints clean
 
 quickstart: setup
 	$(BIN)/alphafuse run configs/quickstart.yaml
@@ -58,9 +58,15 @@ torchrec: setup
 	$(BIN)/pip install --quiet --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 tensordict==0.15.3 pyvers==0.2.3 \
 		pyre-extensions==0.0.32 typing-inspect==0.9.0
 
-# Two processes: one has the tests on the shared Ray cluster, the other those that mostly wait (tests/conftest.py).
+# Side by side: tests on the shared Ray cluster, which keep it busy, and the rest, much of which waits.
 test: setup test-system lint types
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup
+	+$(MAKE) --jobs 2 --output-sync=line test-on-ray test-others
+
+test-on-ray: setup
+	$(BIN)/pytest -m on_ray
+
+test-others: setup
+	$(BIN)/pytest -m "not on_ray"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 sys.path.insert(0, str(Path(__file__).parent))
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs one after the other where pytest runs several processes (`make test`): all that shares the Ray cluster,
-    and else the tests of a file, which share what they have started."""
+    """Mark what uses the shared Ray cluster: `make test` runs the rest beside it."""
     for item in items:
-        shares_ray = "ray_cluster" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("ray_cluster" if shares_ray else str(item.path)))
+        if "ray_cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.on_ray)
 
 
 @pytest.fixture(scope="session")
