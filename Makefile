@@ -60,7 +60,7 @@ torchrec: setup
 
 # Side by side: tests on the shared Ray cluster, which keep it busy, and the rest, much of which waits.
 test: setup test-system lint types
-	+$(MAKE) --jobs 2 test-on-ray test-others
+	$(MAKE) --jobs 2 test-on-ray test-others
 
 test-on-ray: setup
 	$(BIN)/pytest -m on_ray

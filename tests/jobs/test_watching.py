@@ -46,6 +46,11 @@ def _listed(folder: Path) -> dict[tuple[str, ...], str]:
     return listed
 
 
+def _scrape(address: str) -> str:
+    with urllib.request.urlopen(f"http://{address}/metrics") as response:
+        return response.read().decode()
+
+
 def _serves(stage: str, worker: str, address: str, workers: int | None = None) -> Event:
     return Event(stage, "serving", {"worker": worker, "address": address, "workers": workers})
 
@@ -60,8 +65,7 @@ def test_processes_are_listed_as_they_come_and_go(tmp_path: Path, nodes: list[di
         assert listed == {("ray", "machine"): "10.0.0.1:8080"}
 
         listen(Event("train", "started", {}))
-        with urllib.request.urlopen(f"http://{own}/metrics") as response:
-            assert b'alphafuse_stage_running{stage="train"} 1.0' in response.read()
+        assert 'alphafuse_stage_running{stage="train"} 1.0' in _scrape(own)
 
         listen(_serves("train", "0", "10.0.0.1:1"))
         listen(_serves("train", "1", "10.0.0.1:2"))
@@ -97,8 +101,7 @@ def test_what_a_run_says_last_is_scraped(tmp_path: Path, nodes: Any, failure: ty
         (own,) = _listed(tmp_path / "targets").values()
         with contextlib.suppress(OSError):  # the run has ended
             while not ended.wait(0.3):
-                with urllib.request.urlopen(f"http://{own}/metrics") as response:
-                    scraped.append(response.read().decode())
+                scraped.append(_scrape(own))
 
     nodes.clear()
     with contextlib.ExitStack() as expected, ThreadPoolExecutor(1) as pool:
@@ -123,7 +126,7 @@ def test_a_run_ends_without_those_who_do_not_scrape_it_any_more(tmp_path: Path, 
     with watched(config, Workspace(config.workspace), [].append):
         (own,) = _listed(tmp_path / "targets").values()
         for _ in range(scrapes):
-            urllib.request.urlopen(f"http://{own}/metrics").close()
+            _scrape(own)
 
 
 def test_a_process_that_serves_to_its_end_ends() -> None:
