@@ -156,8 +156,13 @@ def test_a_comparison_whose_driver_was_killed_goes_on(
     comparison = compare.run(*load_grid(tmp_path / "grid.yaml"), events.append)
     assert {event.kind for event in events if event.stage == "AlphaFuse-1"} == {"started", "skipped"}
     assert comparison.failures == {}
-    for run in ("AlphaFuse-1", "IDs-1"):
-        assert _metrics(tmp_path, run) == _metrics(finished[0], run)
+    assert [row.name for row in comparison.rows] == ["AlphaFuse", "IDs"]
+    for row in comparison.rows:
+        undisturbed = _metrics(finished[0], f"{row.name}-1")
+        assert _metrics(tmp_path, f"{row.name}-1") == undisturbed
+        assert {metric: estimate.mean for metric, estimate in row.estimates.items()} == {
+            metric: undisturbed[metric] for metric in ("ndcg@10", "hr@5")
+        }
 
 
 def test_a_method_to_be_redone_must_exist(tmp_path: Path) -> None:
