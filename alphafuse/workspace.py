@@ -50,6 +50,10 @@ class Workspace:
         owner = Folder(resolve(self._borrowed[name], self.folder.uri)) if name in self._borrowed else self.folder
         return Artifact(owner / name, name, ARTIFACT_STAGES[name])
 
+    def borrows(self, name: str) -> bool:
+        """Whether an artefact was made by another workspace."""
+        return name in self._borrowed
+
     def repair(self, name: str) -> list[str]:
         """Delete the damaged files of an artefact (see `Artifact.repair`); returns their names.
 

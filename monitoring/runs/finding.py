@@ -50,3 +50,8 @@ def committed_stages(workspace: Workspace) -> frozenset[str]:
         stage for name, stage in ARTIFACT_STAGES.items() if not workspace.artifact(name).folder.exists("manifest.json")
     }
     return frozenset(ARTIFACT_STAGES.values()) - unfinished
+
+
+def borrowed_stages(workspace: Workspace) -> frozenset[str]:
+    """The stages of which other workspaces made something for this one."""
+    return frozenset(stage for name, stage in ARTIFACT_STAGES.items() if workspace.borrows(name))

@@ -16,7 +16,7 @@ from alphafuse.workspace import Workspace
 from monitoring.event_log import read_events
 from monitoring.heartbeat import FILE as HEARTBEAT
 from monitoring.heartbeat import Beat, read_heartbeat
-from monitoring.runs.finding import committed_stages
+from monitoring.runs.finding import borrowed_stages, committed_stages
 from monitoring.runs.state import ENDS, RunState, judge, latest_real_run
 from monitoring.runs.training import Training, training_of
 
@@ -31,6 +31,7 @@ class Run:
         key: its name, unique on the dashboard.
         settings: its configuration; empty where there is none (yet).
         committed: stages whose artefacts are finished, of those that have left no events.
+        borrowed: stages that another run made for this one.
         version: grows with every change of events or settings.
         results: grows when a stage has ended: then artefacts are new.
         problem: why something of it could not be read; empty where all could.
@@ -43,6 +44,7 @@ class Run:
     events: Mapping[str, list[Event]] = field(default_factory=dict)
     beat: Beat | None = None
     committed: frozenset[str] = frozenset()
+    borrowed: frozenset[str] = frozenset()
     training: Training = field(default_factory=Training)
     version: int = 0
     results: int = 0
@@ -50,7 +52,7 @@ class Run:
     read: float = 0.0
 
     def state(self, now: float) -> RunState:
-        return judge(self.events, self.beat, now, self.committed)
+        return judge(self.events, self.beat, now, self.committed, self.borrowed)
 
     @property
     def monitor(self) -> str:
@@ -97,6 +99,7 @@ class RunReader:
             events=events,
             beat=read_heartbeat(workspace) if HEARTBEAT in files else None,
             committed=committed_stages(workspace) - events.keys() if is_new else earlier.committed,
+            borrowed=borrowed_stages(workspace),
             training=training_of(events.get("train", ())) if trained else earlier.training,
             version=earlier.version + is_new,
             results=sum(event.kind in ENDS for stream in events.values() for event in stream),

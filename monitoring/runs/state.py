@@ -78,7 +78,11 @@ class RunState:
 
 
 def judge(
-    events: Mapping[str, Sequence[Event]], beat: Beat | None, now: float, committed: Collection[str] = ()
+    events: Mapping[str, Sequence[Event]],
+    beat: Beat | None,
+    now: float,
+    committed: Collection[str] = (),
+    borrowed: Collection[str] = (),
 ) -> RunState:
     """The state of a run.
 
@@ -86,6 +90,7 @@ def judge(
         events: of each stage, oldest first.
         now: seconds since the epoch.
         committed: stages whose artefacts are there, which tells of stages without events.
+        borrowed: stages that another run made for this one: that they are done does not mean that this one has begun.
     """
     streams = {stage: events[stage] for stage in STAGES if events.get(stage)}
     newest = max(streams, key=lambda stage: streams[stage][-1].time, default=None)
@@ -104,7 +109,8 @@ def judge(
             absent: StageStatus = "left out" if number < begun else "waiting"
             stages[stage] = StageState(stage, "finished" if stage in committed else absent)
     telling = stages[newest] if newest else None
-    status = _status(beat, telling, alive, any(stage.status == "finished" for stage in stages.values()))
+    own = [stage for stage in stages.values() if stage.name not in borrowed]
+    status = _status(beat, telling, alive, any(stage.status == "finished" for stage in own))
     if status == "running" and newest and telling and telling.status == "running" and _is_quiet(streams[newest], now):
         status = "quiet"
     return RunState(status, tuple(stages.values()), telling, latest)

@@ -11,7 +11,7 @@ from alphafuse.events import Event
 from monitoring.dashboard.parts import TONES, WORDS, Part, ago, badge, bar, link_to, progress_text, soft, spark
 from monitoring.dashboard.watcher import Place
 from monitoring.runs.reader import Run
-from monitoring.runs.state import RunState, RunStatus
+from monitoring.runs.state import STAGES, RunState, RunStatus
 
 LATE_SECONDS = 30.0
 """What was read longer ago is said to be old."""
@@ -103,7 +103,8 @@ def _row(run: Run, state: RunState, now: float) -> Part:
 def _doing(run: Run, state: RunState, now: float) -> Part:
     stage, when = state.stage, "" if state.latest is None else ago(state.latest, now)
     if stage is None:
-        return soft("no stage has reported anything" if not run.committed else f"finished: {', '.join(run.committed)}")
+        done = ", ".join(each for each in STAGES if each in run.committed)
+        return soft(f"finished: {done}" if done else "no stage has reported anything")
     if state.is_alive and stage.status == "running":
         progress = bar(stage.share, f"{run.key}: progress of {stage.name}")
         return [html.Div([html.B(stage.name), " ", progress_text(stage)]), progress]

@@ -85,6 +85,13 @@ def test_artefacts_tell_of_stages_without_events() -> None:
     assert {name for name, status in _stages(state).items() if status == "finished"} == {"prepare", "embed"}
 
 
+def test_a_run_has_not_begun_where_others_made_what_is_there() -> None:
+    state = judge({}, None, NOW, {"prepare", "embed"}, borrowed={"prepare", "embed"})
+    assert state.status == "empty"
+    assert {name for name, status in _stages(state).items() if status == "finished"} == {"prepare", "embed"}
+    assert judge({}, None, NOW, {"prepare", "train"}, borrowed={"prepare"}).status == "finished"
+
+
 def test_what_follows_from_a_stage_that_is_made_again_is_to_come() -> None:
     told = _events(*PREPARED, ("train", "started", 79.0), ("train", "finished", 70.0), ("evaluate", "started", 69.0))
     told["evaluate"] += _events(("evaluate", "finished", 60.0))["evaluate"]
