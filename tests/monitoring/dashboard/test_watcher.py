@@ -11,6 +11,7 @@ from pathlib import Path
 import made_runs
 import pytest
 import yaml
+from finished_workspace import finished_workspace
 from tiny_workspace import tiny_config
 
 from alphafuse.events import Event
@@ -49,6 +50,20 @@ def test_workspaces_are_found_in_folders_and_in_comparisons(tmp_path: Path) -> N
     assert found == ["copied", "grid/AlphaFuse-22", "grid/IDs-22", "grid/shared/embed-1a", "one"]
     assert find_workspaces(str(tmp_path / "one")) == [str(tmp_path / "one")]
     assert find_workspaces(str(tmp_path / "nowhere")) == []
+
+
+def test_a_run_of_a_comparison_that_waits_has_not_started(tmp_path: Path) -> None:
+    _, shared = finished_workspace(tmp_path / "shared", "odd")
+    waits = Workspace(f"{tmp_path}/AlphaFuse-22")
+    waits.borrow(
+        dict.fromkeys(("catalog", "sequences", "popularity", "embeddings", "nullspace", "features"), "../shared")
+    )
+    run = RunReader("AlphaFuse-22", waits.folder.uri).read()
+    state = run.state(time.time())
+    assert state.status == "empty"
+    done = [stage.name for stage in state.stages if stage.status == "finished"]
+    assert done == ["prepare", "embed", "decompose"]
+    assert RunReader("shared", shared.folder.uri).read().state(time.time()).status == "finished"
 
 
 @pytest.mark.parametrize("scheme", ["", "memory://"])
