@@ -198,6 +198,18 @@ def test_the_dockerfile_passes_hadolint_and_copies_what_the_package_is_made_of()
     assert names == allowed
 
 
+def test_the_images_programs_are_found_in_login_shells() -> None:
+    """As Debian's /etc/profile does it, which `bash --login` reads: a PATH without the image's, then /etc/profile.d."""
+    dockerfile = (CLUSTER / "Dockerfile").read_text()
+    (written,) = re.findall(r"(echo .+) > /etc/profile\.d/\w+\.sh$", dockerfile, re.MULTILINE)
+    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+    done = subprocess.run(
+        ["/bin/bash", "-c", f'eval "$({written})"; echo $PATH'], env=environment, capture_output=True, text=True
+    )
+    (installed,) = re.findall(r"^RUN python -m venv (\S+)$", dockerfile, re.MULTILINE)
+    assert done.stdout.split(":")[0] == f"{installed}/bin"
+
+
 def test_the_slurm_script_passes_shellcheck() -> None:
     script = CLUSTER / "slurm.sh"
     subprocess.run(["bash", "-n", script], check=True)
