@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 
 from alphafuse.config import Config
-from alphafuse.errors import ClusterError, ConfigError
+from alphafuse.errors import ClusterError
 from alphafuse.storage import resolve
-
-_CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 
 
 def absolute(config: Config) -> Config:
@@ -70,28 +67,3 @@ def require_reach(config: Config) -> None:
             "Copy the data to where all machines reach it and give its URI (s3://…, gs://…, package://…); if they all "
             "share these folders, say so with file:///… in front of the path"
         )
-
-
-def require_no_credentials(config: Config) -> None:
-    """Check that no URI of the configuration holds a password: the configuration is kept in the workspace, and shown.
-
-    Raises:
-        ConfigError: one does.
-    """
-    for key, value in _texts("", config.model_dump(mode="json")):
-        if _CREDENTIALS.search(value):
-            raise ConfigError(
-                f"{key} holds credentials in its URI. Give them to the machines of the cluster instead (a role, a "
-                "mounted secret, environment variables such as AWS_ACCESS_KEY_ID), and the URI without them"
-            )
-
-
-def _texts(prefix: str, node: object) -> list[tuple[str, str]]:
-    """All texts in a tree of plain values, with their dotted keys."""
-    if isinstance(node, str):
-        return [(prefix, node)]
-    if isinstance(node, dict):
-        return [found for key, value in node.items() for found in _texts(f"{prefix}.{key}".lstrip("."), value)]
-    if isinstance(node, list):
-        return [found for number, value in enumerate(node) for found in _texts(f"{prefix}.{number}", value)]
-    return []

@@ -23,8 +23,9 @@ from ray.job_submission import JobStatus
 from alphafuse.config import Config
 from alphafuse.errors import ClusterError, ConfigError
 from cluster.connection import Connection, told
+from cluster.disclosure import require_no_credentials
 from cluster.job import CONFIG_FILE, ENTRYPOINT, REQUEST_FILE
-from cluster.reach import absolute, require_no_credentials, require_reach
+from cluster.reach import absolute, require_reach
 
 PACKAGES = ("alphafuse", "cluster", "jobs", "monitoring")
 WORKSPACE_KEY = "workspace"
@@ -69,12 +70,14 @@ def submit(
     Raises:
         ClusterError: the cluster cannot reach what the configuration names, refuses the job, or runs one already that
             writes into the same workspace.
-        ConfigError: the configuration holds credentials, or the runtime environment a working folder.
+        ConfigError: the configuration, the runtime environment or the metadata holds credentials, or the runtime
+            environment a working folder.
     """
     driver = driver or Driver()
     if "working_dir" in driver.runtime_env:
         raise ConfigError("the runtime environment names a `working_dir`, which is where the configuration travels")
-    require_no_credentials(config)
+    require_no_credentials(config.model_dump(mode="json"))
+    require_no_credentials({"runtime_env": driver.runtime_env, "metadata": metadata or {}})
     config = absolute(config)
     if not connection.is_this_machine():
         require_reach(config)

@@ -157,12 +157,17 @@ def test_without_the_token_nothing_is_submitted(user: User, dashboard: str, data
         (("status", "nobody-1"), "nobody-1 does not exist"),
         (("submit", "CONFIG", "--redo", "tran"), "there is no stage 'tran'"),
         (("submit", "CONFIG", "--set", "workspace=s3://key:letmein@bucket/run"), "workspace holds credentials"),
+        (("submit", "CONFIG", "--runtime-env", "SECRETS"), "runtime_env.env_vars.HF_TOKEN holds credentials"),
+        (("submit", "CONFIG", "--metadata", "password=letmein"), "metadata.password holds credentials"),
     ],
 )
 def test_what_a_user_can_cure_is_told(
     user: User, dashboard: str, data: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    said = user(*(data if argument == "CONFIG" else argument for argument in arguments), code=1)
+    secrets = data.parent / "secrets.yaml"
+    secrets.write_text("env_vars: {HF_TOKEN: letmein}")
+    files = {"CONFIG": data, "SECRETS": secrets}
+    said = user(*(files.get(argument, argument) for argument in arguments), code=1)
     assert message in said
     assert "letmein" not in said
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from alphafuse.config import Config, parse_config
-from alphafuse.errors import ClusterError, ConfigError
-from cluster.reach import absolute, local_paths, require_no_credentials, require_reach
+from alphafuse.errors import ClusterError
+from cluster.reach import absolute, local_paths, require_reach
 
 
 def config(**sections: Any) -> Config:
@@ -66,18 +66,3 @@ def test_everything_on_this_machine_is_named_with_its_key(tmp_path: Path, monkey
 
 def test_names_of_models_are_no_files() -> None:
     assert local_paths(absolute(config(embed={"model": "sentence-transformers/all-MiniLM-L6-v2"}))) == {}
-
-
-@pytest.mark.parametrize(
-    ("sections", "key"),
-    [
-        ({"workspace": "s3://KEY:SECRET@bucket/run"}, "workspace"),
-        ({"data": {"catalog": {"path": "s3://k:s@bucket/items/*.parquet"}}}, "data.catalog.path"),
-        ({"recommend": {"users": "https://me:word@example.com/users.parquet"}}, "recommend.users"),
-    ],
-)
-def test_credentials_in_uris_are_refused_and_not_repeated(sections: dict[str, Any], key: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{key} holds credentials") as error:
-        require_no_credentials(config(**sections))
-    assert not any(secret in str(error.value) for secret in ("SECRET", "k:s", "word@"))
-    require_no_credentials(config(data={"catalog": {"path": "items.parquet", "text": "{a}: {b} @home"}}))

@@ -1,0 +1,47 @@
+"""What is handed to a cluster stands in the workspace, in Ray's logs and on its dashboard: no place for credentials."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from alphafuse.errors import ConfigError
+
+_IN_URI = re.compile(r"://[^/@\s]*:[^/@\s]*@")
+_SECRET_NAME = re.compile(
+    r"passw(or)?d|(^|[_.-])(secret|token|(api|access|private|account|storage)[_-]?key)([_.-]|$)", re.IGNORECASE
+)
+_NAME_OF_FILE = re.compile(r"_(file|path|dir)$", re.IGNORECASE)
+
+
+def require_no_credentials(tree: Mapping[str, Any]) -> None:
+    """Check that no text in a tree of plain values is a secret by its name, or a URI with a password.
+
+    Raises:
+        ConfigError: one is; the message names its key and does not repeat it.
+    """
+    for key, name, value in _texts("", "", tree):
+        if _IN_URI.search(value):
+            what = "holds credentials in its URI"
+        elif _SECRET_NAME.search(name) and not _NAME_OF_FILE.search(name):
+            what = "holds credentials by its name"
+        else:
+            continue
+        raise ConfigError(
+            f"{key} {what}, and would be seen in the workspace, in Ray's logs or on its dashboard. Give credentials to "
+            "the machines of the cluster instead (a role, a mounted secret, environment variables of their own such as "
+            "AWS_ACCESS_KEY_ID)"
+        )
+
+
+def _texts(key: str, name: str, node: object) -> Iterator[tuple[str, str, str]]:
+    """Dotted key, last name in it, and value of all texts in a tree."""
+    if isinstance(node, str):
+        yield key, name, node
+    elif isinstance(node, Mapping):
+        for below, value in node.items():
+            yield from _texts(f"{key}.{below}".lstrip("."), str(below), value)
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            yield from _texts(f"{key}.{number}", name, value)
