@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 import traceback
@@ -26,25 +27,47 @@ from monitoring.console import RunConsole
 from monitoring.event_log import EventLog
 from monitoring.quiet import chatter_to_file
 
+LOG = "logs/run.log"
+"""What dependencies printed, and tracebacks."""
+
 
 @contextmanager
 def quiet(folder: Folder) -> Iterator[TextIO]:
-    """Standard output for our own words, while what dependencies print goes to a file."""
-    remote = "://" in folder.uri
-    log = (Path(tempfile.mkdtemp(prefix="alphafuse-")) if remote else Path(folder.uri) / "logs") / "run.log"
-    try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WorkspaceError(f"cannot write into the folder {folder.uri}: {error.strerror}") from error
-    with chatter_to_file(log) as (output, errors):
+    """Standard output for our own words, while what dependencies print goes to `logs/run.log` of a folder."""
+    with _log_of(folder) as log, chatter_to_file(log) as (output, errors):
         try:
             yield output
         except (AlphafuseError, KeyboardInterrupt):
             raise
         except Exception:
             traceback.print_exc(file=errors)
-            errors.write(f"this should not happen; what came before it stands in {log}\n")
+            errors.write(f"this should not happen; what came before it stands in {folder.uri}/{LOG}\n")
             raise typer.Exit(2) from None
+
+
+@contextmanager
+def _log_of(folder: Folder) -> Iterator[Path]:
+    """The file `logs/run.log` of a folder; where that is no local one, a temporary file, added to it at the end."""
+    if "://" not in folder.uri:
+        log = Path(folder.uri) / LOG
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WorkspaceError(f"cannot write into the folder {folder.uri}: {error.strerror}") from error
+        yield log
+        return
+    log = Path(tempfile.mkdtemp(prefix="alphafuse-")) / "run.log"
+    logs = folder / "logs"
+    try:
+        yield log
+    finally:
+        try:
+            if content := log.read_bytes():
+                earlier = logs.read_bytes(log.name) if logs.exists(log.name) else b""
+                logs.write_bytes(log.name, earlier + content)
+            shutil.rmtree(log.parent)
+        except (OSError, AlphafuseError) as error:  # no error of the command: whatever that ended with stays its end
+            print(f"! {folder.uri}/{LOG} cannot be written ({error}): it stays in {log}", file=sys.stderr)
 
 
 def run_and_tell(settings: Config, workspace: Workspace, stages: Sequence[str], again: str | None = None) -> None:

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from types import TracebackType
 
+from alphafuse.errors import ResourceError
 from alphafuse.workspace import Workspace
 
 FILE = "heartbeat.json"
@@ -61,8 +62,9 @@ class Heartbeat:
     def _write(self, ended: bool) -> None:
         try:
             self._folder.write_bytes(FILE, json.dumps({"time": time.time(), "ended": ended}).encode())
-        except OSError:
-            return  # a run goes on when its storage does not answer for a moment; who reads sees the age of the file
+        except (OSError, ResourceError):
+            # A run goes on when its storage is full or silent for a moment; who reads sees the age of the file.
+            return
 
 
 def read_heartbeat(workspace: Workspace) -> Beat | None:

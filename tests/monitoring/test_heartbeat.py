@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from alphafuse.errors import ResourceError
+from alphafuse.storage import Folder
 from alphafuse.workspace import Workspace
 from monitoring.heartbeat import Heartbeat, read_heartbeat
 
@@ -43,3 +45,23 @@ def test_a_storage_that_fails_ends_no_run(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file where the folder should be")
     with Heartbeat(workspace, seconds=0.01):
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("failure", [OSError("no answer"), ResourceError("No space left on device")])
+def test_a_storage_that_fails_for_a_moment_ends_no_heartbeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    workspace, write, left = Workspace(str(tmp_path / "run")), Folder.write_bytes, [failure, failure]
+
+    def fails_twice(folder: Folder, name: str, content: bytes) -> str:
+        if left:
+            raise left.pop()
+        return write(folder, name, content)
+
+    monkeypatch.setattr(Folder, "write_bytes", fails_twice)
+    with Heartbeat(workspace, seconds=0.01):
+        _wait_for(lambda: read_heartbeat(workspace) is not None)
+    assert not left
+    last = read_heartbeat(workspace)
+    assert last is not None
+    assert last.ended
