@@ -65,6 +65,8 @@ class DisturbedCluster:
             return
         self._next = time.monotonic() + self._every * self._random.uniform(0.5, 1.5)
         running = {kind: processes for kind, processes in self._processes().items() if processes}
+        if not running:
+            return  # between two kills in a row there may be nothing that lives
         kind = self._random.choice(sorted(running))
         process = self._random.choice(running[kind])
         try:

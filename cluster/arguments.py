@@ -24,9 +24,11 @@ def settings(path: Path, overrides: Sequence[str] | None) -> Iterator[tuple[Conf
     """Configuration and workspace."""
     from alphafuse.config import load_config
     from alphafuse.workspace import Workspace
+    from cluster.disclosure import require_no_credentials
 
     with reported():
         config = load_config(path, overrides or ())
+        require_no_credentials(config.model_dump(mode="json"))
         yield config, Workspace(config.workspace)
 
 
@@ -39,6 +41,11 @@ def reported() -> Iterator[None]:
         yield
     except AlphafuseError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(1) from None
+    except BrokenPipeError:
+        raise  # whoever read the output wants no more of it
+    except OSError as error:
+        typer.secho(f"error: a file, the storage or the network failed: {error}", fg="red", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         advice = "the same command, without --redo, continues where it stopped"

@@ -120,9 +120,12 @@ def compare(
     """Train methods with several seeds and write one table; what is done already is skipped."""
     from alphafuse.config import load_grid
     from alphafuse.storage import Folder, resolve
+    from cluster.disclosure import require_no_credentials
 
     with reported():
         settings, configs = load_grid(grid, overrides or ())
+        for config in configs.values():
+            require_no_credentials(config.model_dump(mode="json"))
         folder = Folder(resolve(settings.workspace))
         from cluster.running import quiet
 
@@ -171,9 +174,11 @@ def synth(
     data = SyntheticData(items, users, dim, seed, interactions)
     with reported():
         from alphafuse.config import RayConfig
+        from cluster.disclosure import require_no_credentials
         from cluster.running import quiet
         from monitoring.console import RunConsole
 
+        require_no_credentials({"FOLDER": folder})
         with quiet(target) as output, RunConsole(output) as console:
             from jobs import synth
 

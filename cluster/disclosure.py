@@ -1,4 +1,4 @@
-"""What is handed to a cluster stands in the workspace, in Ray's logs and on its dashboard: no place for credentials."""
+"""What a run is given stands in its workspace, in Ray's logs and on dashboards: no place for credentials."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 from alphafuse.errors import ConfigError
 
-_IN_URI = re.compile(r"://[^/@\s]*:[^/@\s]*@")
+_PASSWORD_IN_URI = re.compile(r"://[^/@:\s]*:(?!\d+/)[^@\s]*@")  # a port is none
 _SECRET_NAME = re.compile(
     r"passw(or)?d|(^|[_.-])(secret|token|(api|access|private|account|storage)[_-]?key)([_.-]|$)", re.IGNORECASE
 )
+_PARAMETER_OF_URI = re.compile(r"://\S*[?&]([^=&\s]+)=")
 _NAME_OF_FILE = re.compile(r"_(file|path|dir)$", re.IGNORECASE)
 
 
@@ -22,7 +23,7 @@ def require_no_credentials(tree: Mapping[str, Any]) -> None:
         ConfigError: one is; the message names its key and does not repeat it.
     """
     for key, name, value in _texts("", "", tree):
-        if _IN_URI.search(value):
+        if _PASSWORD_IN_URI.search(value) or any(map(_SECRET_NAME.search, _PARAMETER_OF_URI.findall(value))):
             what = "holds credentials in its URI"
         elif _SECRET_NAME.search(name) and not _NAME_OF_FILE.search(name):
             what = "holds credentials by its name"

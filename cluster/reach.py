@@ -15,13 +15,18 @@ def absolute(config: Config) -> Config:
     `package://…` stays as it is: the file is that of the package on the cluster.
     """
     model = os.path.abspath(config.embed.model) if os.path.isdir(config.embed.model) else config.embed.model
-    users = config.recommend.users
+    users, monitoring = config.recommend.users, config.monitoring
+    tensorboard = monitoring.tensorboard
+    if tensorboard is not None and tensorboard.folder is not None:
+        tensorboard = tensorboard.model_copy(update={"folder": resolve(tensorboard.folder)})
+    targets = None if monitoring.targets is None else resolve(monitoring.targets)
     return config.model_copy(
         update={
             "workspace": resolve(config.workspace),
             "data": config.data.model_copy(update={"folder": resolve(config.data.folder)}),
             "embed": config.embed.model_copy(update={"model": model}),
             "recommend": config.recommend.model_copy(update={"users": None if users is None else resolve(users)}),
+            "monitoring": monitoring.model_copy(update={"tensorboard": tensorboard, "targets": targets}),
         }
     )
 
@@ -30,9 +35,9 @@ def local_paths(config: Config) -> dict[str, str]:
     """Key → path of everything that a run reads or writes on this machine's own disks.
 
     Args:
-        config: as of `absolute`.
+        config: as of `absolute`. `monitoring.targets` is not among them: it lies on the machine that runs the stages.
     """
-    data, embed = config.data, config.embed
+    data, embed, tensorboard = config.data, config.embed, config.monitoring.tensorboard
     in_data_folder = {
         "data.catalog.path": data.catalog.path,
         "data.interactions.path": data.interactions.path,
@@ -41,6 +46,8 @@ def local_paths(config: Config) -> dict[str, str]:
         "embed.precomputed_ids": embed.precomputed_ids,
     }
     paths = {"workspace": config.workspace, "recommend.users": config.recommend.users}
+    if tensorboard is not None:
+        paths["monitoring.tensorboard.folder"] = tensorboard.folder
     paths |= {
         key: path if path is None or "://" in path else resolve(path, data.folder)
         for key, path in in_data_folder.items()

@@ -39,6 +39,9 @@ def quiet(folder: Folder) -> Iterator[TextIO]:
             yield output
         except (AlphafuseError, KeyboardInterrupt):
             raise
+        except OSError:  # of the machine or the storage, and told as such; where it came up stands in the log
+            traceback.print_exc()
+            raise
         except Exception:
             traceback.print_exc(file=errors)
             errors.write(f"this should not happen; what came before it stands in {folder.uri}/{LOG}\n")

@@ -40,6 +40,9 @@ finish() {
 trap finish EXIT
 trap 'exit 143' TERM
 
+# Since Slurm 22.05 srun takes this from no other place.
+export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK}"
+
 mapfile -t nodes < <(scontrol show hostnames "${SLURM_JOB_NODELIST}")
 head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" hostname --ip-address | awk '{print $1}')
 port=$((20000 + SLURM_JOB_ID % 20000))

@@ -64,11 +64,11 @@ def result(reference: ray.ObjectRef) -> Any:
     """The value of one task.
 
     Raises:
-        AlphafuseError: as raised in the task, without Ray's traceback around it.
+        AlphafuseError, OSError: as raised in the task, without Ray's traceback around it.
     """
     try:
         return ray.get(reference)
     except RayTaskError as error:
-        if isinstance(error.cause, AlphafuseError):
+        if isinstance(error.cause, AlphafuseError | OSError):
             raise error.cause from None
         raise

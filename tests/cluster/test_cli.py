@@ -81,6 +81,31 @@ def test_what_a_user_can_cure_is_told_without_a_traceback(config: Path, argument
     assert "Traceback" not in result.output
 
 
+def test_storage_that_fails_is_told_without_a_traceback(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: Any) -> bool:
+        raise PermissionError("access denied")
+
+    monkeypatch.setattr("alphafuse.storage.Folder.exists", fails)
+    result = runner.invoke(app, ["verify", str(config)])
+    assert result.exit_code == 1
+    assert result.stderr == "error: a file, the storage or the network failed: access denied\n"
+
+
+def test_credentials_in_a_configuration_are_refused_by_every_command(config: Path, tmp_path: Path) -> None:
+    for command in ("run", "train", "verify", "status"):
+        result = runner.invoke(app, [command, str(config), "--set", "workspace=s3://key:letmein@bucket/run"])
+        assert result.exit_code == 1
+        assert result.stderr.startswith("error: workspace holds credentials")
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(
+        yaml.safe_dump({"base": config.name, "workspace": "s3://key:letmein@bucket/all", "methods": [{"name": "IDs"}]})
+    )
+    for arguments in (["compare", str(grid)], ["synth", "s3://key:letmein@bucket/data"]):
+        result = runner.invoke(app, arguments)
+        assert result.exit_code == 1
+        assert "holds credentials" in result.stderr
+
+
 def test_verify_finds_changed_files(config: Path, tmp_path: Path) -> None:
     tiny_workspace(tmp_path / "run")
     result = runner.invoke(app, ["verify", str(config)])

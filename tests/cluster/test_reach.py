@@ -1,4 +1,4 @@
-"""What of a configuration another machine would not see, and what must not travel."""
+"""What of a configuration another machine would not see."""
 
 from __future__ import annotations
 
@@ -44,10 +44,12 @@ def test_everything_on_this_machine_is_named_with_its_key(tmp_path: Path, monkey
         },
         embed={"engine": "precomputed", "precomputed": "vectors/*.npy", "model": "minilm"},
         recommend={"users": "users.parquet"},
+        monitoring={"tensorboard": {"folder": "curves"}, "targets": "targets"},
     )
     expected = {
         "workspace": f"{tmp_path}/runs/one",
         "recommend.users": f"{tmp_path}/users.parquet",
+        "monitoring.tensorboard.folder": f"{tmp_path}/curves",
         "data.catalog.path": "/srv/items.parquet",
         "data.interactions.path": f"{tmp_path}/data/log.csv",
         "data.split.path": f"{tmp_path}/data/split.csv",
@@ -55,6 +57,7 @@ def test_everything_on_this_machine_is_named_with_its_key(tmp_path: Path, monkey
         "embed.model": f"{tmp_path}/minilm",
     }
     moved = absolute(asked)
+    assert moved.monitoring.targets == f"{tmp_path}/targets"
     assert local_paths(moved) == expected
     monkeypatch.chdir("/")
     assert local_paths(moved) == expected  # a job runs in another folder

@@ -16,7 +16,10 @@ STAND_INS = {
     # What runs on a node is what comes after the options.
     "srun": 'while [[ "$1" == --* ]]; do [[ "$1" != --nodelist=* ]] || export NODE="${1#*=}"; shift; done; exec "$@"',
     "hostname": 'echo "10.0.0.1 10.0.0.2"',
-    "ray": 'echo "$NODE $* $(stat -c %a "$RAY_AUTH_TOKEN_PATH")" > "$CALLS/ray-$NODE"; exec sleep 600',
+    "ray": """
+        echo "$NODE $SRUN_CPUS_PER_TASK $* $(stat -c %a "$RAY_AUTH_TOKEN_PATH")" > "$CALLS/ray-$NODE"
+        exec sleep 600
+    """,
     # Waits for the nodes, as it would.
     "python": f"""
         if [[ "$1" == -c ]]; then exec {sys.executable} "$@"; fi
@@ -55,8 +58,10 @@ def test_all_nodes_are_started_the_run_gets_its_arguments_and_nothing_is_left(tm
     started = [calls[f"ray-{node}"] for node in ("node-a", "node-b", "node-c")]
     common = "--num-cpus=16 --num-gpus=4 --disable-usage-stats 600"
     head = "--head --node-ip-address=10.0.0.1 --port=20123 --dashboard-host=127.0.0.1"
-    assert started[0] == [f"node-a start --block {head} {common}"]
-    assert started[1:] == [[f"{node} start --block --address=10.0.0.1:20123 {common}"] for node in ("node-b", "node-c")]
+    assert started[0] == [f"node-a 16 start --block {head} {common}"]
+    assert started[1:] == [
+        [f"{node} 16 start --block --address=10.0.0.1:20123 {common}"] for node in ("node-b", "node-c")
+    ]
 
     (token,) = calls["token"]
     assert len(token) == 64
