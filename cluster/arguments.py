@@ -22,14 +22,25 @@ Overrides = Annotated[
 @contextmanager
 def settings(path: Path, overrides: Sequence[str] | None) -> Iterator[tuple[Config, Workspace]]:
     """Configuration and workspace."""
-    from alphafuse.config import load_config
     from alphafuse.workspace import Workspace
-    from cluster.disclosure import require_no_credentials
 
     with reported():
-        config = load_config(path, overrides or ())
-        require_no_credentials(config.model_dump(mode="json"))
+        config = read_config(path, overrides)
         yield config, Workspace(config.workspace)
+
+
+def read_config(path: Path, overrides: Sequence[str] | None) -> Config:
+    """The configuration, which is kept and shown, and so must hold no credentials.
+
+    Raises:
+        ConfigError: it cannot be read, is wrong, or holds credentials.
+    """
+    from alphafuse.config import load_config
+    from cluster.disclosure import require_no_credentials
+
+    config = load_config(path, overrides or ())
+    require_no_credentials(config.model_dump(mode="json"))
+    return config
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster.arguments import ConfigFile, Overrides, reported
+from cluster.arguments import ConfigFile, Overrides, read_config, reported
 
 local_app = typer.Typer(no_args_is_help=True, help="A Ray cluster on this machine, to try out what a real one does.")
 
@@ -85,7 +85,6 @@ def submit(
 ) -> None:
     """Run the stages as a job on a cluster; what is done already is skipped."""
     with reported():
-        from alphafuse.config import load_config
         from alphafuse.config.loading import read_tree
         from cluster.connection import connect
         from cluster.submission import Driver
@@ -93,7 +92,7 @@ def submit(
         from jobs.pipeline import needed_stages, require_among
 
         # The workspace is not opened here: only the cluster needs to reach it.
-        configuration = load_config(config, overrides or ())
+        configuration = read_config(config, overrides)
         if grows is not None:
             from cluster.node_groups import read_node_groups
 
@@ -167,12 +166,11 @@ def status(
 ) -> None:
     """Show how far a run has come, stage by stage, and how long it will take."""
     with reported():
-        from alphafuse.config import load_config
         from cluster.following import read_run
         from cluster.tables import print_run
 
         if Path(what).is_file():
-            workspace = load_config(what, overrides or ()).workspace
+            workspace = read_config(Path(what), overrides).workspace
             print_run(read_run(workspace))
             return
         from cluster.connection import connect

@@ -70,13 +70,12 @@ def submit(
     Raises:
         ClusterError: the cluster cannot reach what the configuration names, refuses the job, or runs one already that
             writes into the same workspace.
-        ConfigError: the configuration, the runtime environment or the metadata holds credentials, or the runtime
-            environment a working folder.
+        ConfigError: the runtime environment or the metadata holds credentials, or the runtime environment a working
+            folder.
     """
     driver = driver or Driver()
     if "working_dir" in driver.runtime_env:
         raise ConfigError("the runtime environment names a `working_dir`, which is where the configuration travels")
-    require_no_credentials(config.model_dump(mode="json"))
     require_no_credentials({"runtime_env": driver.runtime_env, "metadata": metadata or {}})
     config = absolute(config)
     if not connection.is_this_machine():
