@@ -18,9 +18,10 @@ class Event:
 
     Attributes:
         stage: name of the stage ("prepare", "embed", …).
-        kind: "started"; "progress", "metrics" (what was measured), "warning", "restart" (of workers), "checkpoint",
-            "artifact" (which the stage has made); at the end "finished", "skipped" or "failed". Of the workers:
-            "serving" (where they serve their metrics), "step" and "batch" (single ones), "worker" (steps in the mean).
+        kind: "started"; "progress", "validating" (between two of "progress"), "metrics" (what was measured), "warning",
+            "restart" (of workers), "checkpoint", "artifact" (which the stage has made); at the end "finished",
+            "skipped" or "failed". Of the workers: "serving" (where they serve their metrics), "step" and "batch"
+            (single ones), "worker" (steps in the mean).
         values: what is reported; for "progress" `done`, `total` (None where unknown) and `unit`.
         time: seconds since the epoch.
     """

@@ -38,17 +38,23 @@ def validation_metrics(
     communicator: Communicator,
     similarity: Similarity,
     chosen: np.ndarray | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, float]:
     """HR, NDCG and MRR at all cutoffs over the targets of a split. A collective.
 
     Args:
         chosen: int64 [targets], ascending: which of the targets count, by their place among all; None: all.
+        progress: called with (users done, users in all) after each batch.
 
     Raises:
         DataError: the split has no targets.
     """
-    answers = _rank_targets(model, sequences, split, config, communicator, similarity, 0, chosen)
-    return ranking_metrics(np.concatenate([answer.ranked.ranks for answer in answers]), config.cutoffs)
+    ranks = []
+    for answer in _rank_targets(model, sequences, split, config, communicator, similarity, 0, chosen):
+        ranks.append(answer.ranked.ranks)
+        if progress is not None:
+            progress(answer.users_done, int(sequences.users.sum()))
+    return ranking_metrics(np.concatenate(ranks), config.cutoffs)
 
 
 def evaluate(

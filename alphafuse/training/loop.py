@@ -37,6 +37,9 @@ from alphafuse.training.schedule import rate_factor
 from alphafuse.training.step import TrainingStep
 from alphafuse.workspace import Workspace
 
+VALIDATION_REPORT_SECONDS = 30.0
+"""How often a validation tells that it goes on: on a large catalog it may take longer than a run may be silent."""
+
 
 @dataclass
 class Progress:
@@ -107,6 +110,7 @@ class Trainer:
         self._epoch_loss = torch.zeros((), dtype=torch.float64, device=device)
         self._reporter = StepReporter(communicator, device, listen)
         self._reported = (0.0, 0)
+        self._told = time.monotonic()
 
     def run(self) -> dict[str, Any]:
         """Train to the end, from the latest checkpoint if there is one, and write the best weights as `model`.
@@ -204,7 +208,12 @@ class Trainer:
             self._communicator,
             self._config.similarity,
             self._validated,
+            self._tell_that_it_validates,
         )
+
+    def _tell_that_it_validates(self, users: int, total: int) -> None:
+        if time.monotonic() - self._told > VALIDATION_REPORT_SECONDS:
+            self._emit("validating", {"done": users, "total": total, "unit": "users"})
 
     def _stopped(self) -> str | None:
         """Why training is over, or None."""
@@ -253,6 +262,7 @@ class Trainer:
         return math.sqrt(float(self._communicator.all_reduce(square)))
 
     def _emit(self, kind: str, values: dict[str, Any]) -> None:
+        self._told = time.monotonic()
         if self._communicator.rank == 0:
             self._listen(Event("train", kind, values))
 

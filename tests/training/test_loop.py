@@ -22,7 +22,9 @@ from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.data.shuffle import SampleStream
 from alphafuse.errors import DataError
 from alphafuse.evaluation.evaluator import validation_metrics
+from alphafuse.events import Event
 from alphafuse.items.encoders.base import ItemEncoder
+from alphafuse.training import loop
 from alphafuse.training.loop import Trainer
 from alphafuse.training.model import build_backbone, build_encoder, load_trained
 from alphafuse.workspace import Workspace
@@ -243,6 +245,24 @@ def test_validation_on_some_targets(tmp_path: Path, wanted: int) -> None:
     )
     assert details is not None
     assert details["history"][0]["validation"] == pytest.approx(expected)
+
+
+def _told_of_validations(config: Config, seconds: float) -> list[dict[str, Any]]:
+    loop.VALIDATION_REPORT_SECONDS = seconds  # in a process of its own
+    events: list[Event] = []
+    _trainer(config, events).run()
+    return [dict(event.values) for event in events if event.kind == "validating"]
+
+
+def test_a_long_validation_tells_that_it_goes_on(tmp_path: Path) -> None:
+    told = {}
+    for seconds in (30.0, -1.0):
+        tiny_workspace(tmp_path / str(seconds))
+        config = tiny_config(tmp_path / str(seconds), max_epochs=1)
+        told[seconds] = run_ranks(1, _told_of_validations, config, seconds)[0]
+    assert told[30.0] == []
+    # Those of the test come behind the 21 users that train or validate.
+    assert told[-1.0][-1] == {"done": 21, "total": len(tiny_sequences()), "unit": "users"}
 
 
 def test_no_training_without_validation(tmp_path: Path) -> None:
