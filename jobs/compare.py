@@ -10,6 +10,9 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
 from alphafuse.config import Config, GridConfig
 from alphafuse.errors import AlphafuseError, ConfigError
 from alphafuse.events import Event, Listener
@@ -93,8 +96,11 @@ def _failed_before(runs: Sequence[Run], configs: Mapping[str, Config], broken: M
 def _carry_out(runs: Sequence[Run], parallel: int, listen: Listener, failures: dict[str, str]) -> None:
     """Carry out the runs that have not failed yet, which do not depend on each other; adds those that fail."""
     left = [run for run in runs if run.name not in failures]
+    # On this machine, where whoever watches the comparison looks for the lists of its runs' processes.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    task = carry_out.options(scheduling_strategy=here)
     with EventRelay(listen) as relay:
-        outcomes = as_finished(lambda run: carry_out.remote(run, relay.queue), left, side_by_side(left, parallel))
+        outcomes = as_finished(lambda run: task.remote(run, relay.queue), left, side_by_side(left, parallel))
         for run, outcome in outcomes:
             if isinstance(outcome, Exception):
                 failures[run.name] = _reason(outcome)

@@ -17,7 +17,7 @@ from alphafuse.events import Event, Listener
 from alphafuse.workspace import Workspace
 from jobs.serving import serving
 from monitoring.run_recorder import RunRecorder
-from monitoring.targets import Target, TargetFile, default_folder
+from monitoring.targets import Target, TargetFile, default_folder, run_label
 
 LISTING_SECONDS = 10.0
 """How often machines are looked for, and the list is marked as that of a living run."""
@@ -33,7 +33,7 @@ def watched(config: Config, workspace: Workspace, listen: Listener) -> Iterator[
     folder = Path(config.monitoring.targets) if config.monitoring.targets else default_folder()
     with settings.exporter() as exporter:
         record = RunRecorder(exporter.registry, workspace.folder)
-        with _Processes(workspace.name, exporter.address, folder, listen) as processes:
+        with _Processes(run_label(workspace), exporter.address, folder, listen) as processes:
 
             def hear(event: Event) -> None:
                 if event.kind == "serving":

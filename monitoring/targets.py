@@ -1,20 +1,24 @@
 """The list of a run's processes that Prometheus scrapes: a file that follows the run (Prometheus: `file_sd_configs`).
 
 All runs of a machine write into one folder, which Prometheus watches. A run touches its file as long as it lives; the
-file goes when the run ends. What a killed run left is told by its age, and deleted by the next run.
+file goes when the run ends. What a killed run left is told by its age and deleted by any other, or by the same run when
+it is started again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
+import hashlib
 import json
 import os
 import socket
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from alphafuse.workspace import Workspace
 
 SUFFIX = ".json"
 STALE_SECONDS = 180.0
@@ -35,12 +39,21 @@ class Target:
 
 
 def default_folder() -> Path:
-    """Where runs list their processes if the configuration names no other folder."""
-    return Path(tempfile.gettempdir()) / "alphafuse" / "targets"
+    """Where runs list their processes if the configuration names no other folder: one for all users and all jobs of a
+    machine, whatever their TMPDIR, since Prometheus looks nowhere else."""
+    return Path("/tmp/alphafuse/targets")
+
+
+def run_label(workspace: Workspace) -> str:
+    """What metrics call a run: the name of its workspace's folder, with some digits that tell it from others of that
+    name, of other users, comparisons or machines. The same whenever the run is started again."""
+    uri = workspace.folder.uri
+    place = uri if "://" in uri else f"{socket.gethostname()}:{uri}"
+    return f"{workspace.name}-{hashlib.sha256(place.encode()).hexdigest()[:6]}"
 
 
 class TargetFile:
-    """The file of one run.
+    """The file of one run, whose label no other run has.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -48,14 +61,14 @@ class TargetFile:
 
     def __init__(self, folder: Path, run: str) -> None:
         _make_folder(folder)
-        for path in folder.glob(f"*{SUFFIX}"):
-            if not is_alive(path):
-                path.unlink(missing_ok=True)
+        self._folder = folder
         self._path = folder / f"{run}.{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}{SUFFIX}"
         self._content = ""
+        _delete(folder.glob(f"{glob.escape(run)}.*{SUFFIX}"))  # of the same run, which was killed
 
     def write(self, targets: Sequence[Target]) -> None:
         """Say what the processes are; to be called again at least every `STALE_SECONDS`, with or without changes."""
+        _delete(path for path in self._folder.glob(f"*{SUFFIX}") if not is_alive(path))
         content = json.dumps([{"targets": [t.address], "labels": dict(t.labels)} for t in targets], indent=1)
         if content == self._content and self._path.exists():
             self._path.touch()
@@ -85,6 +98,13 @@ def is_alive(path: Path) -> bool:
         return time.time() - path.stat().st_mtime < STALE_SECONDS
     except FileNotFoundError:
         return False
+
+
+def _delete(paths: Iterable[Path]) -> None:
+    """Those of other users stay, in a folder that is open to all: theirs to delete."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            path.unlink()
 
 
 def _make_folder(folder: Path) -> None:

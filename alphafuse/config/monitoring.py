@@ -35,7 +35,7 @@ class MonitoringConfig(Section):
     first_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Each process takes the first free port from here on, where a firewall lets only some through; null: any."""
     targets: str | None = None
-    """Local folder of the lists of addresses; null: `alphafuse/targets` in the system's folder for temporary files."""
+    """Local folder of the lists of addresses; null: `/tmp/alphafuse/targets`."""
     tensorboard: TensorBoardConfig | None = None
     """Write the training's curves for TensorBoard, too; null: do not."""
     mlflow: MLflowConfig | None = None

@@ -53,7 +53,10 @@ class Watcher:
     """
 
     def __init__(self, places: Sequence[str], seconds: float | None = None) -> None:
-        self.places = {place: Place(place) for place in dict.fromkeys(places)}
+        distinct: dict[str, str] = {}
+        for place in places:
+            distinct.setdefault(_root(place), place)
+        self.places = {place: Place(place) for place in distinct.values()}
         self._seconds = seconds
         self._runs: dict[str, dict[str, Run]] = {place: {} for place in self.places}
         self._results: dict[str, Results] = {}
@@ -116,13 +119,23 @@ class Watcher:
         return problems
 
     def _key(self, place: str, uri: str) -> str:
-        """A run's name: its path in the place, and which place where there are several."""
-        root = resolve(place).rstrip("/")
-        name = root.rsplit("/", 1)[-1]
+        """A run's name: its path in the place, and which place where there are several: the whole of it where others
+        are called the same."""
+        root = _root(place)
+        name = _name(root)
         inside = uri.removeprefix(root).strip("/")
         if len(self.places) == 1:
             return inside or name
-        return "/".join(part for part in (name, inside) if part)
+        alike = sum(_name(_root(other)) == name for other in self.places)
+        return "/".join(part for part in (name if alike == 1 else root, inside) if part)
+
+
+def _root(place: str) -> str:
+    return resolve(place).rstrip("/")
+
+
+def _name(root: str) -> str:
+    return root.rsplit("/", 1)[-1]
 
 
 def _gather(run: Run, wanted: tuple[int, int]) -> Results:

@@ -14,6 +14,8 @@ from alphafuse.events import Event
 from alphafuse.training.step_events import PHASES
 from monitoring.event_values import numbers_in
 
+OWN_PHASES = ("data", "lookup", "forward", "optimizer")
+"""Parts of a step in which a worker waits for no other."""
 POINTS = 600
 """More points than this are not drawn: there are fewer pixels."""
 SLOW_FACTOR = 1.5
@@ -51,7 +53,8 @@ class Worker:
     Attributes:
         values: as of the event `worker`.
         time: of the report, seconds since the epoch.
-        busy: seconds of a step that it works itself: without the data it waits for and the exchanges with others.
+        busy: seconds of a step in which it waits for no other. `backward` is not among them: in it the dense gradients
+            are averaged, and a fast rank waits for a slow one.
         complaint: what is wrong with it, compared with the others; empty where nothing is.
     """
 
@@ -184,7 +187,7 @@ def _workers(reports: Mapping[int, Sequence[Event]]) -> list[Worker]:
 
 def _busy(values: Mapping[str, object]) -> float:
     numbers = numbers_in(values)
-    return max(0.0, numbers.get("seconds", 0.0) - numbers.get("exchange_seconds", 0.0))
+    return sum(numbers.get(f"{phase}_seconds", 0.0) for phase in OWN_PHASES)
 
 
 def _usual_gap(told: Sequence[Event]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 import urllib.error
@@ -13,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from alphafuse.workspace import Workspace
 from monitoring.discovery import make_server
 from monitoring.exporter import Exporter
-from monitoring.targets import STALE_SECONDS, Target, TargetFile, read_targets
+from monitoring.targets import STALE_SECONDS, Target, TargetFile, read_targets, run_label
 
 ONE = Target("127.0.0.1:1", {"job": "alphafuse", "run": "a"})
 TWO = Target("127.0.0.1:2", {"job": "alphafuse", "run": "b"})
@@ -48,6 +50,45 @@ def test_what_a_killed_run_left_is_not_listed_and_goes_with_the_next_run(tmp_pat
     living.write([TWO])
     assert len(list(tmp_path.iterdir())) == 1
     assert read_targets(tmp_path) == LISTED[1:]
+
+
+def test_a_living_run_clears_away_what_a_killed_one_left(tmp_path: Path) -> None:
+    living = TargetFile(tmp_path, "b")
+    TargetFile(tmp_path, "killed").write([ONE])
+    _age(tmp_path, STALE_SECONDS + 1)
+    living.write([TWO])
+    (left,) = tmp_path.iterdir()
+    assert json.loads(left.read_text()) == LISTED[1:]
+
+
+def test_a_run_that_is_started_again_replaces_what_it_left(tmp_path: Path) -> None:
+    """At once: its old processes must not be taken for dead ones of the new run."""
+    TargetFile(tmp_path, "a [1]").write([ONE])
+    TargetFile(tmp_path, "a [1]-again").write([ONE])
+    TargetFile(tmp_path, "a [1]").write([TWO])
+    listed = read_targets(tmp_path)
+    assert len(listed) == 2
+    assert all(each in listed for each in LISTED)
+
+
+def test_what_another_user_left_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    TargetFile(tmp_path, "killed").write([ONE])
+    _age(tmp_path, STALE_SECONDS + 1)
+
+    def refuses(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError("the folder is sticky")
+
+    monkeypatch.setattr(Path, "unlink", refuses)
+    TargetFile(tmp_path, "b").write([TWO])
+    assert read_targets(tmp_path) == LISTED[1:]
+
+
+def test_runs_of_one_name_have_labels_of_their_own_which_last(tmp_path: Path) -> None:
+    folders = [f"{tmp_path}/one/IDs-22", f"{tmp_path}/two/IDs-22", f"memory://{tmp_path}/one/IDs-22"]
+    labels = [run_label(Workspace(folder)) for folder in folders]
+    assert len(set(labels)) == 3
+    assert all(re.fullmatch(r"IDs-22-[0-9a-f]{6}", label) for label in labels)
+    assert labels == [run_label(Workspace(folder)) for folder in folders]
 
 
 def test_a_living_run_is_listed_however_long_nothing_changes(tmp_path: Path) -> None:

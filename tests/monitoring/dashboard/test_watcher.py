@@ -114,6 +114,21 @@ def test_remote_and_local_runs_have_their_names_and_results(tmp_path: Path) -> N
         assert content.spectrum.tolist() == list(range(12, 0, -1))
 
 
+def test_places_that_are_called_the_same_keep_their_runs_apart(tmp_path: Path) -> None:
+    for name in ("home", "copy"):
+        (tmp_path / name / "runs" / "mine" / "events").mkdir(parents=True)
+    places = [f"{tmp_path}/{name}" for name in ("home/runs", "copy/runs", "home/runs/", "home")]
+    with _watching(*places) as watching:
+        assert list(watching.places) == [places[0], places[1], places[3]]
+        _wait_for(lambda: len(watching.runs()) == 3)
+        keys = [run.key for run in watching.runs()]
+        assert keys == [f"{tmp_path}/home/runs/mine", f"{tmp_path}/copy/runs/mine", "home/runs/mine"]
+        for key, owner in zip(keys, ("home", "copy", "home"), strict=True):
+            run = watching.run(key)
+            assert run is not None
+            assert run.uri == f"{tmp_path}/{owner}/runs/mine"
+
+
 def test_artefacts_that_cannot_be_read_are_a_problem_of_their_run(tmp_path: Path) -> None:
     made_runs.finished_run(tmp_path / "run")
     (tmp_path / "run" / "nullspace" / "nullspace.safetensors").write_bytes(b"cut off")

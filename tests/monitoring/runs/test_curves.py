@@ -70,11 +70,13 @@ def test_the_slowest_part_and_its_share() -> None:
 
 
 def test_a_worker_is_slow_by_its_own_work_and_not_by_waiting() -> None:
-    events = [STARTED, _worker(0, 10, forward=1.0, exchange=3.0), _worker(1, 10, forward=4.0, exchange=0.0)]
+    """Both take equally long: the fast one waits in exchanges, and where the dense gradients are averaged."""
+    events = [STARTED, _worker(0, 10, data=0.5, forward=1.0, backward=5.0, exchange=3.0, optimizer=0.5)]
+    events += [_worker(1, 10, data=0.5, forward=6.0, backward=2.0, exchange=0.5, optimizer=1.0)]
     well, slow = training_of(events).workers
-    assert (well.busy, slow.busy) == (1.5, 4.5)
+    assert (well.busy, slow.busy) == (2.0, 7.5)
     assert well.complaint == ""
-    assert slow.complaint == "slow: 3.0 × the others"
+    assert slow.complaint == "slow: 3.8 × the others"
 
 
 def test_a_worker_is_silent_when_the_others_are_not() -> None:
