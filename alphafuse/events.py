@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 Value = int | float | str | bool | None
+INTERRUPTED = "interrupted"
+"""The message of a stage that somebody ended with Ctrl-C, which has not failed."""
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def _embed_texts(
     del hashes
     batches = embed_on_engines(encoder, config, catalog, shards, store, plan.batches, listen, serving)
     speed = _watch_batches(batches, config, catalog, plan, listen) if plan.batches else None
-    _assemble(config, catalog, shards, store, plan)
+    _assemble(config, catalog, shards, store, plan, listen)
     return {
         "distinct_texts": plan.distinct,
         "embedded": plan.to_embed,
@@ -176,7 +176,12 @@ def _watch_batches(
 
 
 def _assemble(
-    config: EmbedConfig, catalog: Artifact, shards: Sequence[FileRecord], store: EmbeddingStore, plan: Plan
+    config: EmbedConfig,
+    catalog: Artifact,
+    shards: Sequence[FileRecord],
+    store: EmbeddingStore,
+    plan: Plan,
+    listen: Listener,
 ) -> None:
     """Write the shards that the plan is about, as many at a time as the cluster has CPUs."""
     if not shards:
@@ -193,8 +198,10 @@ def _assemble(
         dtype = config.storage_dtype
         return _assemble_shard.remote(catalog, store, shard, files, file, plan.row[items], dim, dtype)
 
-    for _ in in_order(submit, range(len(shards)), slots):
-        pass
+    before = catalog.require().rows - int(ends[-1])
+    for end, _ in zip(ends, in_order(submit, range(len(shards)), slots), strict=True):
+        done = before + int(end)
+        listen(Event("embed", "progress", {"done": done, "total": catalog.require().rows, "unit": "items"}))
 
 
 @ray.remote

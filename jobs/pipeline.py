@@ -9,7 +9,7 @@ import yaml
 
 from alphafuse.config import Config
 from alphafuse.errors import ConfigError
-from alphafuse.events import Event, Listener
+from alphafuse.events import INTERRUPTED, Event, Listener
 from alphafuse.workspace import ARTIFACT_STAGES, Workspace
 from jobs.placement import require_shared
 from jobs.preflight import require_room, waiting
@@ -109,7 +109,7 @@ def _run_stage(stage: str, config: Config, workspace: Workspace, listen: Listene
     try:
         importlib.import_module(f"jobs.{stage}").run(config, workspace, hear)
     except BaseException as error:
-        message = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
+        message = INTERRUPTED if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
         listen(Event(stage, "failed", {"message": message}))
         raise
     for name, maker in ARTIFACT_STAGES.items():

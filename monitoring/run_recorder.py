@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from alphafuse.events import Event, Value
+from alphafuse.events import INTERRUPTED, Event, Value
 from alphafuse.storage import Folder
 from monitoring import metrics as m
 
@@ -126,7 +126,7 @@ class RunRecorder:
         self._metrics.set(m.STAGE_REMAINING, 0 if event.kind != "failed" else math.nan, event.stage)
         if event.kind != "skipped" and event.stage in self._started:
             self._metrics.set(m.STAGE_DURATION, event.time - self._started[event.stage], event.stage)
-        if event.kind == "failed":
+        if event.kind == "failed" and event.values.get("message") != INTERRUPTED:
             self._metrics.add(m.STAGE_FAILURES, 1, event.stage)
         if "quarantined" in event.values:
             self._metrics.set(m.QUARANTINED, _number(event.values["quarantined"]), event.stage)

@@ -8,15 +8,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from alphafuse.events import Event
+from alphafuse.events import INTERRUPTED, Event
 from alphafuse.workspace import ARTIFACT_STAGES
 from monitoring.event_values import as_number
 from monitoring.heartbeat import LOST_SECONDS, Beat
 
 STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
 ENDS = {"finished", "skipped", "failed"}
-INTERRUPTED = "interrupted"
-"""The message of a stage that somebody ended with Ctrl-C."""
 SILENT_SECONDS = 900.0
 """Without a heartbeat (a workspace of another version) a run that has told nothing for this long counts as lost."""
 QUIET_SECONDS, QUIET_FACTOR = 120.0, 10.0

@@ -85,9 +85,10 @@ def test_shards_hold_the_vector_of_every_item_and_each_text_is_embedded_once(
     assert details["dim"] == DIM
     assert details["encoder"]["engine"] == "hash"
     assert "vectors" not in artifact.folder.names()
-    progress = [event.values["done"] for event in events if event.kind == "progress"]
-    assert progress == sorted(progress)
-    assert progress[-1] == 62
+    for unit, total in (("texts", 62), ("items", 65)):  # embedded, then gathered
+        progress = [event.values["done"] for event in events if event.values.get("unit") == unit]
+        assert progress == sorted(progress)
+        assert progress[-1] == total
     assert events[-1].kind == "finished"
 
 

