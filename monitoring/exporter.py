@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Metric, disable_creat
 from prometheus_client.registry import Collector
 
 from alphafuse.errors import ResourceError
+from monitoring.storage_retries import StorageRetries
 
 PORTS = 1000
 """How many ports from the first one on are tried."""
@@ -22,7 +23,7 @@ PATIENCE_SECONDS = 90.0
 
 
 class Exporter:
-    """A context: serves a registry of our metrics, and beside them what else this process has (Python, vLLM).
+    """A context: serves a registry of our metrics, and beside them what else this process has (storage, Python, vLLM).
 
     Args:
         host: address to serve on.
@@ -56,6 +57,8 @@ class Exporter:
                 f"metrics cannot be served on {where}: {reason.strerror}. Correct monitoring.host or "
                 "monitoring.first_port, or set monitoring.metrics to false"
             ) from reason
+        self._storage_retries = StorageRetries(self.registry)
+        self._storage_retries.start()
         self.address = f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
 
     def __enter__(self) -> Exporter:
@@ -71,6 +74,7 @@ class Exporter:
         waits for it waits for ever."""
         if sys.is_finalizing():
             return
+        self._storage_retries.stop()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -175,6 +175,13 @@ WORKER_METRICS: dict[str, tuple[Metric, ...]] = {
 }  # fmt: skip
 """Served by the workers of each stage, beside what every Python process tells (`process_…`)."""
 
+STORAGE_RETRIES = Metric(
+    "alphafuse_storage_retries_total", "counter", "Times that storage failed for a moment and was asked again."
+)
+
+PROCESS_METRICS = (STORAGE_RETRIES,)
+"""Served by all of these processes."""
+
 
 class Instruments:
     """Metrics made in one registry, to be found by their definitions.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from monitoring.metrics import LABELS, RUN_METRICS, WORKER_METRICS, Metric
+from monitoring.metrics import LABELS, PROCESS_METRICS, RUN_METRICS, WORKER_METRICS, Metric
 
 PAGE = Path(__file__).parents[1] / "docs" / "monitoring.md"
 BEGIN, END = "<!-- made by python -m monitoring.reference -->", "<!-- end -->"
@@ -16,6 +16,7 @@ def reference() -> str:
     parts = ["### Of the run's own process", "", *_table(RUN_METRICS)]
     for stage, metrics in WORKER_METRICS.items():
         parts += ["", f"### Of each worker of the stage {stage}", "", *_table(metrics)]
+    parts += ["", "### Of each of these processes", "", *_table(PROCESS_METRICS)]
     parts += ["", "### Labels", "", "| label | values |", "|---|---|"]
     parts += [f"| `{label}` | {values} |" for label, values in LABELS.items()]
     return "\n".join(parts)

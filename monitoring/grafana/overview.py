@@ -129,9 +129,12 @@ OVERVIEW = Board(
                     kind="numbers",
                 ),
                 Panel(
-                    "Restarts",
-                    (Query('alphafuse_restarts_total{run=~"$run"}', "{{stage}}"),),
-                    "Of workers that died.",
+                    "Restarts and retries",
+                    (
+                        Query('alphafuse_restarts_total{run=~"$run"}', "{{stage}}"),
+                        Query('sum by (run) (alphafuse_storage_retries_total{run=~"$run"})', "storage"),
+                    ),
+                    "Of workers that died, and of storage that failed for a moment.",
                     kind="numbers",
                 ),
                 Panel(

@@ -18,7 +18,8 @@ from monitoring import metrics
 from monitoring.run_recorder import RunRecorder
 from monitoring.worker_recorder import WorkerRecorder
 
-ALL = [*metrics.RUN_METRICS, *(metric for group in metrics.WORKER_METRICS.values() for metric in group)]
+WORKERS = [metric for group in metrics.WORKER_METRICS.values() for metric in group]
+ALL = [*metrics.RUN_METRICS, *WORKERS, *metrics.PROCESS_METRICS]
 Samples = dict[tuple[str, ...], float]
 
 

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tenacity
 
+from alphafuse.retries import attempts
 from alphafuse.workspace import Workspace
 from monitoring.discovery import make_server
 from monitoring.exporter import Exporter
@@ -131,6 +133,26 @@ def test_the_lists_over_http(tmp_path: Path, address: str) -> None:
     assert get() == LISTED[:1]
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(f"{address}/metrics")
+
+
+def test_storage_that_is_asked_again_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tenacity.nap.time, "sleep", lambda seconds: None)
+    left = [OSError("no answer"), OSError("no answer")]
+
+    def fails_twice() -> str:
+        if left:
+            raise left.pop()
+        return "read"
+
+    def count() -> bytes:
+        with urllib.request.urlopen(f"http://{exporter.address}/metrics") as response:
+            (line,) = [line for line in response if line.startswith(b"alphafuse_storage_retries_total")]
+        return line.split()[1]
+
+    with Exporter("127.0.0.1", None) as exporter:
+        assert count() == b"0.0"
+        assert attempts()(fails_twice) == "read"
+        assert count() == b"2.0"
 
 
 def test_exporters_take_the_next_free_port() -> None:
