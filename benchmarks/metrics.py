@@ -5,8 +5,8 @@
 Steps with nobody listening and steps with all metrics of a worker take turns, on ranks in the environment of our
 workers, so that drift of the machine meets both; a step's time is that of the slowest rank. Since the difference is
 smaller than the noise, all that a step does for its metrics is also timed alone: as many marks and counts as a real
-step makes, the norm of the gradient, the events, the metrics. Every 20th step, what goes to the driver is made and the
-metrics are rendered as for a scrape: a twentieth of that is part of the cost of a step.
+step makes, the events, the metrics. Every 20th step the norm of the gradient is taken, what goes to the driver is made,
+and the metrics are rendered as for a scrape: a twentieth of that is part of the cost of a step.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -35,7 +36,28 @@ from monitoring.worker_recorder import WorkerRecorder
 WARM_UP = 5
 REPORT_STEPS = 20
 ALONE_STEPS = 400
-CASES = ("infonce, 1,024 shared", "infonce, 64 uniform per target")
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a step trains on: `rows` histories of each rank, and the loss at one or all of their positions."""
+
+    loss: dict[str, Any]
+    positions: str
+    rows: int
+
+    @property
+    def negatives(self) -> int:
+        return 1024 if self.loss["negatives"] == "shared" else self.rows * 64
+
+
+CASES = {
+    "sampled softmax, 1,024 shared, 64 windows (the default)": Training(
+        {"name": "sampled_softmax", "negatives": "shared", "num_negatives": 1024}, "all", 64
+    ),
+    "infonce, 1,024 shared, 256 last positions": Training(LOSSES["infonce, 1,024 shared"], "last", BATCH),
+    "infonce, 64 uniform each, 256 last positions": Training(LOSSES["infonce, 64 uniform per target"], "last", BATCH),
+}
 
 
 class _CountingMeter(Meter):
@@ -76,10 +98,12 @@ class _Watched:
 def time_on_rank(name: str, num_items: int, steps: int) -> dict[str, list[float]]:
     """Milliseconds of each step, by case."""
     communicator = Communicator().metered(Meter())
-    step = OurStep(LOSSES[name], num_items, communicator=communicator)
+    training = CASES[name]
+    step = OurStep(training.loss, num_items, training.positions, communicator)
     cases: dict[str, Any] = {"not watched": step, "watched": _Watched(step, communicator)}
     times: dict[str, list[float]] = {case: [] for case in cases}
-    for number, items in enumerate(draw_items(num_items, communicator.rank, WARM_UP + steps), start=1):
+    for number, drawn in enumerate(draw_items(num_items, communicator.rank, WARM_UP + steps), start=1):
+        items = StepItems(drawn.histories[: training.rows], drawn.targets[: training.rows])
         # Who is first is not always the same.
         for case in sorted(cases, reverse=bool(number % 2)):
             dist.barrier()
@@ -95,21 +119,22 @@ def _alone(name: str, num_items: int) -> dict[str, list[float]]:
     """Milliseconds that all the work for the metrics takes by itself in many steps, and in those that report."""
     counting = _CountingMeter()
     communicator = Communicator().metered(counting)
-    step, items = OurStep(LOSSES[name], num_items, communicator=communicator), draw_items(num_items, 0, 1)[0]
-    step(items, 0)
+    training, drawn = CASES[name], draw_items(num_items, 0, 1)[0]
+    items = StepItems(drawn.histories[: training.rows], drawn.targets[: training.rows])
+    OurStep(training.loss, num_items, training.positions, communicator)(items, 0)
     phases, counts, meter = counting.phases, counting.counts, Meter()
-    negatives = 1024 if "shared" in name else BATCH * 64
-    inverse = torch.randint(num_items, (BATCH * 2 * HISTORY + negatives,))
+    inverse = torch.randint(num_items, (training.rows * 2 * HISTORY + training.negatives,))
     gradients = [torch.rand_like(parameter) for parameter in SASRec(HIDDEN_DIM, HISTORY, 1, 1, 0.1).parameters()]
 
-    def hollow(_: StepItems, __: int) -> None:
+    def hollow(_: StepItems, number: int) -> None:
         for _phase in range(phases):
             with meter.phase("forward"):
                 pass
         for _count in range(counts):
             meter.count("rows_served", 1.0)
         int((inverse < num_items // 2).sum())
-        float(nn.utils.get_total_norm(gradients))
+        if number % REPORT_STEPS == 0:
+            float(nn.utils.get_total_norm(gradients))
 
     watched = _Watched(hollow, Communicator().metered(meter))
     times: dict[str, list[float]] = {"alone": [], "report alone": []}
@@ -146,8 +171,8 @@ def main() -> None:
                 }
             )
     settings = {
-        "items": options.items, "hidden_dim": HIDDEN_DIM, "null_dim": NULL_DIM, "history": HISTORY, "batch/rank": BATCH,
-        "threads/rank": 1, "steps": options.steps,
+        "items": options.items, "hidden_dim": HIDDEN_DIM, "null_dim": NULL_DIM, "history": HISTORY, "threads/rank": 1,
+        "steps": options.steps,
     }  # fmt: skip
     publish("Cost of metrics", settings, rows, options.json)
 

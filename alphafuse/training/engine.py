@@ -61,17 +61,20 @@ class DenseEngine:
         """Accumulate the gradients of one micro-batch; at the last one of a step they are averaged over ranks."""
         self._engine.backward(loss)
 
-    def step(self, learning_rate: float) -> float:
+    def step(self, learning_rate: float, measured: bool = True) -> float:
         """Count one micro-batch; at the last one of a step, clip and update.
+
+        Args:
+            measured: whether the norm is wanted, which costs some time.
 
         Returns:
             At the last micro-batch of a step the norm of the dense gradient before clipping, over all ranks; NaN where
-            the engine does not compute it.
+            it is not known.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         # Of plain float32 weights DeepSpeed keeps no norm.
-        norm = self._gradient_norm() if self._plain else None
+        norm = self._gradient_norm() if self._plain and measured else None
         self._engine.step()
         if not self._plain:
             norm = self._engine.get_global_grad_norm()

@@ -29,7 +29,8 @@ class TrainingStep:
         popularity, trained: as `NegativeSampler` wants them.
 
     Attributes:
-        gradient_norm: of the dense weights in the last step (see `DenseEngine.step`).
+        gradient_norm: of the dense weights in the last step that is reported, every `log_steps`-th (see
+            `DenseEngine.step`).
         table_gradient_norm: as of `items.table.Update`.
     """
 
@@ -84,7 +85,9 @@ class TrainingStep:
                 for gathered in (rows, *(catalog.blocks if catalog else ())):
                     table.collect_gradient(gathered)
             with meter.phase("optimizer"):
-                self.gradient_norm = self._engine.step(config.learning_rate * rate_factor)
+                measured = micro == len(batches) - 1 and (step + 1) % config.log_steps == 0
+                norm = self._engine.step(config.learning_rate * rate_factor, measured)
+                self.gradient_norm = norm if measured else self.gradient_norm
             self._count(rows)
             total += loss.detach()
         with meter.phase("optimizer"):
