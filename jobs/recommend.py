@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import ray
@@ -14,7 +14,8 @@ from alphafuse.collectives import Communicator
 from alphafuse.config import Config
 from alphafuse.data.catalog_lookup import find_items
 from alphafuse.data.importers.source import Source, find_sources
-from alphafuse.data.users import single_history, test_users, users_of
+from alphafuse.data.sequence_store import SequenceStore
+from alphafuse.data.users import Histories, single_history, test_users, users_of
 from alphafuse.evaluation.evaluator import catalog_ranking
 from alphafuse.evaluation.recommendations import Recommendations, Recommended, rank_users
 from alphafuse.events import Event, Listener, ignore
@@ -105,8 +106,9 @@ def _recommend_on_worker(
     ranking = catalog_ranking(model, config.evaluate, communicator, config.similarity)
     counts: Counter[str] = Counter()
     users = test_users(workspace) if sources is None else users_of(workspace, sources, counts)
+    total = int(SequenceStore(workspace).users.sum()) if sources is None else None
     done = 0
-    for shard, chunk in enumerate(chunk for histories in users for chunk in histories.split(USERS_PER_SHARD)):
+    for shard, (chunk, read) in enumerate(_chunks(users)):
         name = f"part-{shard:05d}.parquet"
         if name not in written:
             items, scores = rank_users(
@@ -124,9 +126,19 @@ def _recommend_on_worker(
                 artifact.write_table(name, best.table, wanted, first_row=done, details=details)
         done += len(chunk.users)
         if communicator.rank == 0:
-            listen(Event("recommend", "progress", {"done": done, "unit": "users"}))
+            so_far = done if total is None else read
+            listen(Event("recommend", "progress", {"done": so_far, "total": total, "unit": "users"}))
     communicator.barrier()
     return dict(counts)
+
+
+def _chunks(users: Iterable[Histories]) -> Iterator[tuple[Histories, int]]:
+    """The users of one shard at a time, and how many of the log (or the file) have been read up to the last of them."""
+    read = 0
+    for histories in users:
+        for chunk in histories.split(USERS_PER_SHARD):
+            yield chunk, read + int(chunk.users[-1]) + 1
+        read += histories.sequences.num_users
 
 
 def _recommend_history_on_worker(

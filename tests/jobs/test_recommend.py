@@ -15,6 +15,7 @@ from tiny_workspace import NUM_ITEMS, tiny_config, tiny_model, tiny_sequences, t
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config, RayConfig
+from alphafuse.data import users as log_users
 from alphafuse.errors import DataError, WorkspaceError
 from alphafuse.evaluation.recommendations import EXAMPLE_HISTORY
 from alphafuse.events import Event
@@ -74,6 +75,12 @@ def test_test_users_get_their_best_items(
     assert example["history"] == [f"item {item}" for item in histories[example["user_id"]][-EXAMPLE_HISTORY:]]
     assert [item["item_id"] for item in example["recommended"]] == found[example["user_id"]]["item_ids"]
     assert [item["text"] for item in example["recommended"]] == found[example["user_id"]]["titles"]  # the same here
+
+
+def test_progress_counts_the_users_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recommend, "USERS_PER_SHARD", 2)
+    chunks = list(recommend._chunks(log_users.test_users(tiny_workspace(tmp_path))))
+    assert [(chunk.users.tolist(), read) for chunk, read in chunks] == [([21, 22], 23), ([23], 24)]
 
 
 def test_users_by_id(tmp_path: Path) -> None:
