@@ -22,7 +22,7 @@ from alphafuse.workspace import Workspace
 from jobs import watching
 from jobs.serving import no_more_workers, served, serving
 from jobs.watching import watched
-from monitoring.targets import read_targets
+from monitoring.targets import read_targets, run_label
 
 NODES = [
     {"Alive": True, "NodeManagerAddress": "10.0.0.1", "MetricsExportPort": 8080},
@@ -58,9 +58,10 @@ def _serves(stage: str, worker: str, address: str, workers: int | None = None) -
 def test_processes_are_listed_as_they_come_and_go(tmp_path: Path, nodes: list[dict[str, Any]]) -> None:
     config, folder = tiny_config(tmp_path / "my run"), tmp_path / "my run" / "targets"
     events: list[Event] = []
+    run = run_label(Workspace(config.workspace))
     with watched(config, Workspace(config.workspace), events.append) as listen:
         listed = _listed(folder)
-        own = listed.pop(("alphafuse", "my run", "run"))
+        own = listed.pop(("alphafuse", run, "run"))
         assert own.startswith("127.0.0.1:")
         assert listed == {("ray", "machine"): "10.0.0.1:8080"}
 
@@ -70,7 +71,7 @@ def test_processes_are_listed_as_they_come_and_go(tmp_path: Path, nodes: list[di
         listen(_serves("train", "0", "10.0.0.1:1"))
         listen(_serves("train", "1", "10.0.0.1:2"))
         listen(_serves("embed", "0", "10.0.0.1:3"))
-        worker = ("alphafuse", "my run", "worker")
+        worker = ("alphafuse", run, "worker")
         assert _listed(folder)[*worker, "train", "1"] == "10.0.0.1:2"
         listen(_serves("embed", "0", "10.0.0.1:4"))  # started again
         assert _listed(folder)[*worker, "embed", "0"] == "10.0.0.1:4"
