@@ -49,12 +49,8 @@ def validation_metrics(
     Raises:
         DataError: the split has no targets.
     """
-    ranks = []
-    for answer in _rank_targets(model, sequences, split, config, communicator, similarity, 0, chosen):
-        ranks.append(answer.ranked.ranks)
-        if progress is not None:
-            progress(answer.users_done, int(sequences.users.sum()))
-    return ranking_metrics(np.concatenate(ranks), config.cutoffs)
+    answers = _rank_targets(model, sequences, split, config, communicator, similarity, 0, progress, chosen)
+    return ranking_metrics(np.concatenate([answer.ranked.ranks for answer in answers]), config.cutoffs)
 
 
 def evaluate(
@@ -88,12 +84,12 @@ def evaluate(
     tail = tail_items(popularity, config.tail_share)
     use = CatalogUse(popularity, tail, config.cutoffs)
     kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for answer in _rank_targets(model, sequences, "test", config, communicator, similarity, max(config.cutoffs)):
+    top_k = max(config.cutoffs)
+    for answer in _rank_targets(model, sequences, "test", config, communicator, similarity, top_k, progress):
         use.add(answer.items)
         record(answer.ranked)
         # Names and top lists would fill the memory.
         kept.append((answer.ranked.ranks, answer.ranked.targets, answer.ranked.positions))
-        progress(answer.users_done, int(sequences.users.sum()))
     ranks, targets, positions = (np.concatenate(parts) for parts in zip(*kept, strict=True))
     slices = {
         "items": {"head": ~tail[targets], "tail": tail[targets], "cold": popularity[targets] == 0},
@@ -129,12 +125,10 @@ class _Answer:
 
     Attributes:
         items: [queries, top_k], the best items.
-        users_done: users of the log up to the last query.
     """
 
     ranked: RankedTargets
     items: np.ndarray
-    users_done: int
 
 
 def _rank_targets(
@@ -145,10 +139,12 @@ def _rank_targets(
     communicator: Communicator,
     similarity: Similarity,
     top_k: int,
+    progress: Progress | None,
     chosen: np.ndarray | None = None,
 ) -> Iterator[_Answer]:
-    """Batch after batch of a split's targets, in the order of the users."""
-    ranking = catalog_ranking(model, config, communicator, similarity)
+    """Batch after batch of a split's targets, in the order of the users; `progress` is called when the caller is done
+    with one."""
+    ranking, total_users = catalog_ranking(model, config, communicator, similarity), int(store.users.sum())
     first_user, first_target, answered = 0, 0, False
     for sequences in read_ahead(store.groups()):
         all_users, all_positions = sequences.targets(split)
@@ -165,8 +161,10 @@ def _rank_targets(
             ranked = ranking.rank(Queries(hidden, torch.from_numpy(targets).to(hidden.device), seen), top_k)
             names, ranks = sequences.user_ids.take(pa.array(users)), ranked.ranks.cpu().numpy()
             answers = RankedTargets(names, positions, targets, ranks)
-            yield _Answer(answers, ranked.items.cpu().numpy(), first_user + int(users[-1]) + 1)
+            yield _Answer(answers, ranked.items.cpu().numpy())
             answered = True
+            if progress is not None:
+                progress(first_user + int(users[-1]) + 1, total_users)
         first_user += sequences.num_users
     if not answered:
         raise DataError(f"the split has no {split} targets; check data.split")

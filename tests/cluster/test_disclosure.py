@@ -15,6 +15,7 @@ from cluster.disclosure import require_no_credentials
     [
         ({"workspace": "s3://KEY:hush@bucket/run"}, "workspace"),
         ({"data": {"catalog": {"path": "s3://k:hush@bucket/items/*.parquet"}}}, "data.catalog.path"),
+        ({"recommend": {"users": "https://me:hush@example.com/users.parquet"}}, "recommend.users"),
         ({"workspace": "s3://KEY:hu/sh@bucket/run"}, "workspace"),
         ({"workspace": "s3://bucket/run?access_key=me&secret_key=hush"}, "workspace"),
         ({"workspace": "s3://bucket/run?region=eu&secret_key=hush"}, "workspace"),
