@@ -155,7 +155,7 @@ def _watch_batches(
 ) -> float:
     """Report every batch as it is done; returns the texts per second of all engines while they were busy."""
     done, failed, seconds, tokens = plan.distinct - plan.to_embed, Counter[str](), 0.0, 0
-    engines = num_engines(config, plan.batches)
+    engines, items = num_engines(config, plan.batches), catalog.require().rows
     examples: list[str] = []
     for batch in batches:
         done += batch.texts
@@ -171,7 +171,7 @@ def _watch_batches(
         }
         listen(Event("embed", "progress", {"done": done, "total": plan.distinct, "unit": "texts", **told}))
         # Every text stands for at least one item: no need to embed the rest of a catalog that fails.
-        _check_quarantined(failed, catalog.require().rows, config, f"Such as {', '.join(examples)}")
+        _check_quarantined(failed, items, config, f"Such as {', '.join(examples)}")
     return round(plan.to_embed * engines / seconds, 1)
 
 
@@ -198,10 +198,10 @@ def _assemble(
         dtype = config.storage_dtype
         return _assemble_shard.remote(catalog, store, shard, files, file, plan.row[items], dim, dtype)
 
-    before = catalog.require().rows - int(ends[-1])
+    total = catalog.require().rows
     for end, _ in zip(ends, in_order(submit, range(len(shards)), slots), strict=True):
-        done = before + int(end)
-        listen(Event("embed", "progress", {"done": done, "total": catalog.require().rows, "unit": "items"}))
+        done = total - int(ends[-1] - end)
+        listen(Event("embed", "progress", {"done": done, "total": total, "unit": "items"}))
 
 
 @ray.remote

@@ -14,7 +14,6 @@ from alphafuse.collectives import Communicator
 from alphafuse.config import Config
 from alphafuse.data.catalog_lookup import find_items
 from alphafuse.data.importers.source import Source, find_sources
-from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.data.users import Histories, single_history, test_users, users_of
 from alphafuse.evaluation.evaluator import catalog_ranking
 from alphafuse.evaluation.recommendations import Recommendations, Recommended, rank_users
@@ -106,7 +105,7 @@ def _recommend_on_worker(
     ranking = catalog_ranking(model, config.evaluate, communicator, config.similarity)
     counts: Counter[str] = Counter()
     users = test_users(workspace) if sources is None else users_of(workspace, sources, counts)
-    total = int(SequenceStore(workspace).users.sum()) if sources is None else None
+    total = workspace.artifact("sequences").require().rows if sources is None else None
     done = 0
     for shard, (chunk, read) in enumerate(_chunks(users)):
         name = f"part-{shard:05d}.parquet"
