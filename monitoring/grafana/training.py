@@ -1,5 +1,6 @@
 """The stage train: is it learning, what is slow, is a worker sick?"""
 
+from alphafuse.training.step_events import OWN_PHASES
 from monitoring.grafana.panels import Board, Panel, Query, Row
 
 RATE = "[$__rate_interval]"
@@ -24,7 +25,7 @@ def phases(by: str, which: str = ".*") -> str:
     return f"{total} / {count}"
 
 
-OWN = "data|lookup|forward|optimizer"
+OWN = "|".join(OWN_PHASES)
 
 TRAINING = Board(
     "training",

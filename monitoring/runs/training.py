@@ -11,11 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from alphafuse.events import Event
-from alphafuse.training.step_events import PHASES
+from alphafuse.training.step_events import OWN_PHASES, PHASES
 from monitoring.event_values import numbers_in
 
-OWN_PHASES = ("data", "lookup", "forward", "optimizer")
-"""Parts of a step in which a worker waits for no other."""
 POINTS = 600
 """More points than this are not drawn: there are fewer pixels."""
 SLOW_FACTOR = 1.5
