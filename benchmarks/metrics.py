@@ -48,7 +48,7 @@ class Training:
 
     @property
     def negatives(self) -> int:
-        return 1024 if self.loss["negatives"] == "shared" else self.rows * 64
+        return self.loss["num_negatives"] * (1 if self.loss["negatives"] == "shared" else self.rows)
 
 
 CASES = {
@@ -102,8 +102,8 @@ def time_on_rank(name: str, num_items: int, steps: int) -> dict[str, list[float]
     step = OurStep(training.loss, num_items, training.positions, communicator)
     cases: dict[str, Any] = {"not watched": step, "watched": _Watched(step, communicator)}
     times: dict[str, list[float]] = {case: [] for case in cases}
-    for number, drawn in enumerate(draw_items(num_items, communicator.rank, WARM_UP + steps), start=1):
-        items = StepItems(drawn.histories[: training.rows], drawn.targets[: training.rows])
+    drawn = draw_items(num_items, communicator.rank, WARM_UP + steps, training.rows)
+    for number, items in enumerate(drawn, start=1):
         # Who is first is not always the same.
         for case in sorted(cases, reverse=bool(number % 2)):
             dist.barrier()
@@ -119,8 +119,8 @@ def _alone(name: str, num_items: int) -> dict[str, list[float]]:
     """Milliseconds that all the work for the metrics takes by itself in many steps, and in those that report."""
     counting = _CountingMeter()
     communicator = Communicator().metered(counting)
-    training, drawn = CASES[name], draw_items(num_items, 0, 1)[0]
-    items = StepItems(drawn.histories[: training.rows], drawn.targets[: training.rows])
+    training = CASES[name]
+    (items,) = draw_items(num_items, 0, 1, training.rows)
     OurStep(training.loss, num_items, training.positions, communicator)(items, 0)
     phases, counts, meter = counting.phases, counting.counts, Meter()
     inverse = torch.randint(num_items, (training.rows * 2 * HISTORY + training.negatives,))

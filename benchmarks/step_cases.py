@@ -49,10 +49,10 @@ class StepItems:
 Case = Callable[[StepItems, int], None]
 
 
-def draw_items(num_items: int, rank: int, steps: int) -> list[StepItems]:
+def draw_items(num_items: int, rank: int, steps: int, rows: int = BATCH) -> list[StepItems]:
     """Batches of `steps` steps; popularity falls as 1 / rank (Zipf), popular items are spread over the table."""
     generator = np.random.default_rng([num_items, rank])
-    drawn = np.exp(generator.random((steps, BATCH, HISTORY + 1)) * np.log(num_items)).astype(np.int64) - 1
+    drawn = np.exp(generator.random((steps, rows, HISTORY + 1)) * np.log(num_items)).astype(np.int64) - 1
     items = drawn * 1_000_003 % num_items
     return [StepItems(step[:, :HISTORY], step[:, HISTORY]) for step in items]
 

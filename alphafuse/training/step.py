@@ -87,7 +87,8 @@ class TrainingStep:
             with meter.phase("optimizer"):
                 measured = micro == len(batches) - 1 and (step + 1) % config.log_steps == 0
                 norm = self._engine.step(config.learning_rate * rate_factor, measured)
-                self.gradient_norm = norm if measured else self.gradient_norm
+                if measured:
+                    self.gradient_norm = norm
             self._count(rows)
             total += loss.detach()
         with meter.phase("optimizer"):
