@@ -277,9 +277,7 @@ class Trainer:
 
     def _resume(self) -> None:
         """Take up the newest checkpoint that is whole, with the best weights that it speaks of; without one, begin."""
-        checkpoint, damaged = self._checkpoints.latest(
-            lambda details: [best["step"]] if (best := details["best"]) else []
-        )
+        checkpoint, damaged = self._checkpoints.latest(_step_of_the_best)
         if damaged:
             where = f"step {checkpoint.details['step']}" if checkpoint else "the beginning"
             message = f"checkpoints are damaged ({', '.join(damaged)}); training continues from {where}"
