@@ -23,6 +23,8 @@ from alphafuse.evaluation.top_lists import NO_ITEM, TopLists
 CPU_TILE = (512, 1024)
 """Queries and items of a tile of scores: 2 MiB, the second-level cache of a core."""
 GPU_TILE = (512, 65_536)
+WIDTH_UNIT = 64
+"""The width of a tile is a multiple of it, so that the matrix product sums up every column of it in the same way."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,10 @@ class CatalogRanking:
         if similarity == "cosine":
             functional.normalize(item_vectors, dim=1, out=item_vectors)
         self._refuse_non_finite(self._vectors, "item vectors")
-        self._tile_queries, self._tile_items = tile or (GPU_TILE if item_vectors.is_cuda else CPU_TILE)
+        self._tile_queries, widest = tile or (GPU_TILE if item_vectors.is_cuda else CPU_TILE)
+        longest = int(communicator.all_reduce(torch.tensor(len(item_vectors), device=item_vectors.device), "max"))
+        self._tile_items = min(widest, -(-longest // WIDTH_UNIT) * WIDTH_UNIT)
+        self._last_tile = self._padded(item_vectors[len(item_vectors) // self._tile_items * self._tile_items :])
         self._buffer = item_vectors.new_empty(self._tile_queries * self._tile_items)
 
     def rank(self, queries: Queries, top_k: int = 0) -> Ranked:
@@ -115,8 +120,16 @@ class CatalogRanking:
     def _score(self, hidden: torch.Tensor, first: int) -> torch.Tensor:
         """Scores of this rank's items from row `first` on: [queries, items of the tile], in the one buffer."""
         tile = self._vectors[first : first + self._tile_items]
-        out = self._buffer[: len(hidden) * len(tile)].view(len(hidden), len(tile))
+        return self._product(hidden, tile if len(tile) == self._tile_items else self._last_tile)[:, : len(tile)]
+
+    def _product(self, hidden: torch.Tensor, tile: torch.Tensor) -> torch.Tensor:
+        """Every score comes from a product of this one width: products of other shapes may be rounded in other ways,
+        and equal vectors would have scores that are not equal."""
+        out = self._buffer[: len(hidden) * self._tile_items].view(len(hidden), self._tile_items)
         return torch.mm(hidden, tile.T, out=out)
+
+    def _padded(self, vectors: torch.Tensor) -> torch.Tensor:
+        return functional.pad(vectors, (0, 0, 0, self._tile_items - len(vectors)))
 
     def _target_scores(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Scores of the targets: [queries]. A collective: the owners of the targets send their vectors."""
@@ -125,9 +138,14 @@ class CatalogRanking:
         vectors = torch.zeros_like(hidden)
         vectors[own] = self._vectors[rows[own]]
         self._communicator.all_reduce(vectors)
-        # By a matrix product as in the tiles, so that an item equal to the target has a score that is equal to the bit.
-        size = self._tile_queries
-        return torch.cat([(a @ b.T).diagonal() for a, b in zip(hidden.split(size), vectors.split(size), strict=True)])
+        scores = vectors.new_empty(len(hidden))
+        for start in range(0, len(hidden), self._tile_queries):
+            part = slice(start, start + self._tile_queries)
+            for first in range(start, min(part.stop, len(hidden)), self._tile_items):
+                tile = vectors[first : min(first + self._tile_items, part.stop)]
+                products = self._product(hidden[part], self._padded(tile))[first - start :]
+                scores[first : first + len(tile)] = products.diagonal()[: len(tile)]
+        return scores
 
     def _own_exclusions(self, queries: Queries, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Query (within `part`) and row of what this rank leaves out, ascending by row; never a query's own target."""

@@ -74,6 +74,21 @@ def test_of_equal_scores_the_lower_index_comes_first(world_size: int) -> None:
     assert run_ranks(world_size, _rank, vectors, queries, "dot", 10) == [expected] * world_size
 
 
+@pytest.mark.parametrize("num_items", [100, 1025, 2049])
+@pytest.mark.parametrize("num_queries", [1, 2, 3, 5, 513])
+def test_equal_vectors_tie_whatever_the_number_of_queries_and_items(num_queries: int, num_items: int) -> None:
+    """Thirty-seven vectors, each of many items; products of different shapes would round their scores differently."""
+    generator = torch.Generator().manual_seed(num_queries * num_items)
+    kinds, kind = torch.randn(37, 48, generator=generator), torch.arange(num_items) % 37
+    hidden = torch.randn(num_queries, 48, generator=generator)
+    targets = torch.randint(num_items, (num_queries,), generator=generator)
+    scores = (hidden.double() @ kinds.double().T)[:, kind]  # equal for items of one kind, by construction
+    wanted = scores.gather(1, targets[:, None])
+    expected = 1 + ((scores > wanted) | ((scores == wanted) & (torch.arange(num_items) < targets[:, None]))).sum(dim=1)
+    ranking = CatalogRanking(kinds[kind], 0, "dot", Communicator())
+    assert ranking.rank(Queries(hidden, targets)).ranks.tolist() == expected.tolist()
+
+
 @pytest.mark.distributed
 def test_more_ranks_than_items() -> None:
     queries = Queries(torch.ones(2, 1), torch.tensor([1, 1]), torch.tensor([[1], [1]]))
