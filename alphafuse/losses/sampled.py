@@ -54,7 +54,7 @@ def calibrated_weight(calibration: float, num_negatives: int, num_items: int) ->
 
 
 def log_weights(
-    count: int, num_items: int, frequency: torch.Tensor | None, estimate_softmax: bool
+    count: float, num_items: int, frequency: torch.Tensor | None, estimate_softmax: bool
 ) -> torch.Tensor | float:
     """What is added to the logits of sampled negatives, which are not equal to the target (logQ correction).
 
@@ -64,7 +64,7 @@ def log_weights(
     (Khrylchenko et al. 2025).
 
     Args:
-        count: negatives drawn for each target.
+        count: negatives drawn for each target; in the mean, where it differs.
         frequency: [count], q_j, or None for a uniform draw.
         estimate_softmax: False: only the proposal is corrected, relative to a uniform draw, which has weight 1 as in
             InfoNCE; True: the weights above.

@@ -79,9 +79,12 @@ class NegativeSampler:
             items = batch_negatives(self._seed, step, config.num_negatives, everyone)
             assert self._frequency is not None
             frequency = torch.from_numpy(self._frequency[items]).float()
+            # One of the batch's targets is the target itself, which was not drawn.
+            drawn = len(items) * max(1, len(everyone) - 1) / len(everyone)
         else:
             items = self._items(shared_negatives(self._seed, step, config.num_negatives, num_items))
-        return Negatives(items, log_weights(len(items), num_items, frequency, estimate))
+            drawn = len(items)
+        return Negatives(items, log_weights(drawn, num_items, frequency, estimate))
 
     def _draw_for_each_target(self, batch: Batch, step: int) -> np.ndarray:
         """[targets, num_negatives]; drawn for every slot that could hold a target, so that its draws have a place."""

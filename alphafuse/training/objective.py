@@ -88,19 +88,16 @@ class Objective(DenseModel):
     def _against_catalog(
         self, hidden: torch.Tensor, positive: torch.Tensor, catalog: Catalog, log_weights: torch.Tensor | float
     ) -> torch.Tensor:
-        """Cross entropy with the scores of sharded items."""
+        """Cross entropy with the scores of sharded items. A target counts once, by the vector that was looked up: an
+        encoder with dropout or noise draws again for the items of the blocks."""
 
         def score(everyone: torch.Tensor, block: Rows) -> torch.Tensor:
             vectors = self._space(self.encoder(block.features, block.trainable))
             logits = everyone @ (vectors.T / self._loss.temperature)  # [targets of all ranks, rows of the block]
-            if catalog.everyones_targets is None:
-                return logits
             return logits.masked_fill(block.requested == catalog.everyones_targets[:, None], NOTHING)
 
-        log_partition = sharded_log_partition(hidden, catalog.blocks, score, self._communicator)
-        if catalog.everyones_targets is not None:
-            log_partition = torch.logaddexp(positive, log_partition + log_weights)
-        return (log_partition - positive).sum()
+        others = sharded_log_partition(hidden, catalog.blocks, score, self._communicator)
+        return (torch.logaddexp(positive, others + log_weights) - positive).sum()
 
     def _space(self, vectors: torch.Tensor) -> torch.Tensor:
         """Vectors as the similarity wants them: of unit length for the cosine."""

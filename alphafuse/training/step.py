@@ -123,11 +123,11 @@ class TrainingStep:
         targets_of_all = batch.targets_per_part * self._communicator.world_size
         bytes_per_row = 16 * (targets_of_all + table.features.shape[1] + table.trainable.shape[1])
         block_rows = max(1, int((loss.memory_mib << 20) / bytes_per_row))
-        if loss.name == "softmax":
-            return Catalog(self._all_blocks(block_rows), None)
-        own = self._own_rows(torch.from_numpy(negatives.items))
         targets = torch.from_numpy(batch.targets[batch.targets != PADDING]).to(self._device)
         everyones_targets = self._communicator.all_gather_rows(targets)[0] - table.first_row
+        if loss.name == "softmax":
+            return Catalog(self._all_blocks(block_rows), everyones_targets)
+        own = self._own_rows(torch.from_numpy(negatives.items))
         return Catalog([table.local_rows(rows) for rows in own.split(block_rows) if len(rows)], everyones_targets)
 
     def _all_blocks(self, block_rows: int) -> list[Rows]:

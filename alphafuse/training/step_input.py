@@ -45,8 +45,7 @@ class Catalog:
     Attributes:
         blocks: of bounded size.
         everyones_targets: int64 [targets of all ranks], as row numbers of this rank; a target is not its own negative.
-            None where the rows are the whole catalog, with the targets in it.
     """
 
     blocks: list[Rows]
-    everyones_targets: torch.Tensor | None
+    everyones_targets: torch.Tensor

@@ -94,7 +94,9 @@ def _plain_torch(config: Config) -> tuple[list[float], dict[str, torch.Tensor], 
             others = [item for item in others if item != target]
             logits = space[[target, *others]] @ state / loss_config.temperature
             if loss_config.name == "sampled_softmax":  # every negative stands for 1 / (6 q) items
-                logits[1:] -= torch.log(6 * torch.tensor([_probability(config, item) for item in others]))
+                in_batch, number = loss_config.negatives == "in_batch", int((batch.targets >= 0).sum())
+                drawn = 6 * (number - 1) / number if in_batch else 6  # the target itself was not drawn
+                logits[1:] -= torch.log(drawn * torch.tensor([_probability(config, item) for item in others]))
             elif loss_config.negatives == "in_batch":
                 logits[1:] -= torch.log(NUM_ITEMS * torch.tensor([_probability(config, item) for item in others]))
             if loss_config.name == "bce":

@@ -1,0 +1,43 @@
+"""Draws of negatives by their expectation, written out."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from alphafuse.collectives import Communicator
+from alphafuse.config import LossConfig, TrainConfig
+from alphafuse.data.batches import Batch
+from alphafuse.training.negatives import NegativeSampler
+
+POPULARITY = np.array([5, 3, 2])
+LOGITS = torch.tensor([0.4, -0.7, 1.2], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("target", [0, 1, 2])
+def test_a_batch_as_negatives_estimates_the_partition_sum_without_bias(target: int, count: int) -> None:
+    """Over all batches in which the other three targets are drawn by popularity, and over draws of `count` of them."""
+    loss = LossConfig(name="sampled_softmax", negatives="in_batch", num_negatives=count)
+    sampler = NegativeSampler(TrainConfig(loss=loss, positions="last"), 0, 3, Communicator(), POPULARITY, None)
+    expectation, draws = 0.0, 1 if count == 4 else 60
+    for others in product(range(3), repeat=3):
+        probability = np.prod(POPULARITY[list(others)] / POPULARITY.sum())
+        targets = np.array([target, *others])[:, None]
+        for step in range(draws):
+            negatives = sampler.draw(Batch(targets, targets, 0, 4.0), step)
+            drawn = torch.from_numpy(negatives.items)
+            terms = (LOGITS[drawn] + negatives.log_weights).exp()[drawn != target]
+            expectation += probability * float(LOGITS[target].exp() + terms.sum()) / draws
+    assert expectation == pytest.approx(float(LOGITS.exp().sum()), rel=1e-6 if draws == 1 else 0.02)
+
+
+def test_one_target_alone_has_no_negatives() -> None:
+    loss = LossConfig(name="sampled_softmax", negatives="in_batch")
+    sampler = NegativeSampler(TrainConfig(loss=loss, positions="last"), 0, 3, Communicator(), POPULARITY, None)
+    negatives = sampler.draw(Batch(np.array([[1]]), np.array([[2]]), 0, 1.0), 0)
+    assert negatives.items.tolist() == [2]
+    assert torch.isfinite(torch.as_tensor(negatives.log_weights)).all()
