@@ -65,13 +65,14 @@ class Diffusion:
     ) -> torch.Tensor:
         """From noise [batch, dim] to clean vectors by DDIM without fresh noise (Song et al. 2021, eq. 12, σ = 0).
 
-        Visits every `stride`-th step from the last one down; what is predicted at the lowest of them is the sample.
+        Visits every `stride`-th step from the last one down, and the first, where next to no noise is left: what is
+        predicted there is the sample.
 
         Args:
             predict: (x_t [batch, dim], t int64 [1], the same for all) → the prediction of x₀ [batch, dim].
         """
         current, clean = noise, noise
-        visited = list(range(self.timesteps - 1, -1, -stride))
+        visited = [*range(self.timesteps - 1, 0, -stride), 0]
         for step, following in zip(visited, [*visited[1:], None], strict=True):
             clean = predict(current, torch.tensor([step], device=current.device))
             if following is not None:

@@ -20,7 +20,7 @@ class DreamRec(nn.Module):
         history_encoder: such as SASRec; its states are the conditions.
         hidden_dim: width of item vectors, conditions and what is generated.
         guidance: w; the condition's influence is strengthened to (1 + w) f(x, c, t) − w f(x, none, t).
-        stride: sampling visits every `stride`-th step.
+        stride: sampling visits every `stride`-th step, and the first.
         seed: of the noise that every sampling starts from.
     """
 
@@ -55,6 +55,8 @@ class DreamRec(nn.Module):
 
         def guided(noisy: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
             conditional = self.denoiser(noisy, conditions, steps)
+            if not self._guidance:
+                return conditional
             return conditional + self._guidance * (conditional - self.denoiser(noisy, none, steps))
 
         start = torch.randn(conditions.shape[1], generator=torch.Generator().manual_seed(self._seed))

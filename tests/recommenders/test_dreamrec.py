@@ -63,7 +63,7 @@ def test_guidance_weighs_two_predictions(guidance: float) -> None:
     signal = remaining_signal("linear", 40, (1e-4, 0.2)).tolist()
     current = torch.randn(8, generator=torch.Generator().manual_seed(3)).expand(3, 8)
     with torch.no_grad():
-        for step, following in ((39, 29), (29, 19), (19, 9), (9, None)):
+        for step, following in ((39, 29), (29, 19), (19, 9), (9, 0), (0, None)):
             steps = torch.full((3,), step)
             clean = model.denoiser(current, conditions, steps)
             if guidance:

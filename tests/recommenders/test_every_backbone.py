@@ -52,6 +52,14 @@ def test_one_wanted_position_is_that_of_the_full_pass(build: Build, num_layers: 
 
 
 @every_backbone
+def test_dropout_acts_in_training_alone(build: Build) -> None:
+    model, items = build(2, 0.5), torch.randn(4, 6, 8)
+    assert not torch.equal(model(items), model(items))
+    model.eval()
+    assert torch.equal(model(items), model(items))
+
+
+@every_backbone
 def test_no_queries_give_no_states(build: Build) -> None:
     model = build(1, 0.1)
     assert model(torch.zeros(0, 6, 8)).shape == (0, 6, 8)
