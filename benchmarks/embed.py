@@ -120,7 +120,8 @@ def run_stage(texts: Sequence[str], config: EmbedConfig) -> tuple[float, np.ndar
         embed(TimedEncoder(make_encoder(config), folder), config, workspace, ignore)
         seconds = time.time() - begin
         starts = [json.loads(path.read_text()) for path in Path(folder).glob("start-*")]
-        starting = max(stop for _, stop in starts) - max(begin, min(start for start, _ in starts))
+        # Up to the first engine that is ready: from then on texts may be embedded.
+        starting = min(stop for _, stop in starts) - max(begin, min(start for start, _ in starts))
         return seconds - starting, read_rows(workspace.artifact("embeddings"), "embedding", 0, len(texts))
 
 

@@ -84,7 +84,7 @@ def go_through(folder: str, positions: str, window_users: int) -> dict[str, floa
 
 def consume(positions: str) -> float:
     """Seconds of a training step of this rank's batch."""
-    step = OurStep(LOSSES["infonce, 1,024 shared"], NUM_ITEMS, positions)
+    step = OurStep(LOSSES["sampled softmax, 1,024 shared"], NUM_ITEMS, positions)
     batches = draw_items(NUM_ITEMS, dist.get_rank(), TRAINER_STEPS + 5)
     for number, batch in enumerate(batches[:5]):
         step(batch, number)

