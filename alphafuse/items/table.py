@@ -72,10 +72,12 @@ class ItemTable:
         optimizer: updates the trainable rows.
         communicator: the ranks.
         device: of the rows.
+        trains: False: the rows are looked up and never updated; there is no room for the optimizer's moments.
 
     Attributes:
         features: [rows of this rank, feature_dim], frozen.
-        trainable, first_moment, second_moment: [rows of this rank, trainable_dim].
+        trainable, first_moment, second_moment: [rows of this rank, trainable_dim]; the moments have no columns where
+            nothing trains.
     """
 
     def __init__(
@@ -86,17 +88,19 @@ class ItemTable:
         optimizer: RowAdam,
         communicator: Communicator,
         device: torch.device | None = None,
+        trains: bool = True,
     ) -> None:
         self.num_items = num_items
         self.partition = RowPartition(num_items, communicator.world_size)
         self.first_row, end = self.partition.range(communicator.rank)
         self.optimizer = optimizer
-        width = feature_dim + STATE_VALUES * trainable_dim
+        width = feature_dim + (STATE_VALUES if trains else 1) * trainable_dim
         records = torch.zeros(end - self.first_row, width, device=device)
         self._looked_up = records[:, : feature_dim + trainable_dim]
         self._state = records[:, feature_dim:]
         self.features = records[:, :feature_dim]
-        self.trainable, self.first_moment, self.second_moment = self._state.tensor_split(STATE_VALUES, dim=1)
+        parts = self._state.tensor_split([trainable_dim, 2 * trainable_dim], dim=1)
+        self.trainable, self.first_moment, self.second_moment = parts
         self._communicator = communicator
         self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -133,6 +137,7 @@ class ItemTable:
         gradient = rows.trainable.grad
         if gradient is None:
             gradient = torch.zeros_like(rows.trainable)
+        rows.trainable.grad = None  # kept once
         if rows.sent:
             gradient = self._communicator.exchange(gradient, rows.sent, rows.received)
         self._pending.append((rows.requested, gradient))
@@ -143,12 +148,13 @@ class ItemTable:
         The gradients of all ranks and micro-batches are summed per row and divided by the world size, as the
         engine does with the dense weights. A collective if `max_grad_norm` is given.
         """
-        rows, position = torch.unique(torch.cat([rows for rows, _ in self._pending]), return_inverse=True)
+        touched = [rows for rows, _ in self._pending]
+        rows, position = torch.unique(torch.cat(touched), return_inverse=True)
         gradient = self.trainable.new_zeros(len(rows), self.trainable.shape[1])
-        gradient.index_add_(0, position, torch.cat([gradient for _, gradient in self._pending]))
+        for places in position.split([len(part) for part in touched]):
+            gradient.index_add_(0, places, self._pending.pop(0)[1])  # one copy of what a whole catalog has
         gradient /= self._communicator.world_size
-        self._pending.clear()
-        square = gradient.square().sum()
+        square = torch.linalg.vector_norm(gradient).square()
         if max_grad_norm is not None:
             self._communicator.all_reduce(square)
             gradient *= torch.clamp(max_grad_norm / (square.sqrt() + 1e-6), max=1.0)

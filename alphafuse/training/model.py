@@ -67,14 +67,23 @@ def build_objective(config: Config, workspace: Workspace, communicator: Communic
 
 
 def build_table(
-    config: Config, workspace: Workspace, encoder: ItemEncoder, communicator: Communicator, device: torch.device
+    config: Config,
+    workspace: Workspace,
+    encoder: ItemEncoder,
+    communicator: Communicator,
+    device: torch.device,
+    trains: bool = True,
 ) -> ItemTable:
-    """This rank's part of the item table: its features from the workspace, its trainable rows at their start."""
+    """This rank's part of the item table: its features from the workspace, its trainable rows at their start.
+
+    Args:
+        trains: False leaves out what only an update needs.
+    """
     num_items = workspace.artifact("catalog").require().rows
     frozen = encoder.frozen
     feature_dim = 0 if frozen is None else frozen.dim
     optimizer = RowAdam(weight_decay=config.train.weight_decay)
-    table = ItemTable(num_items, feature_dim, encoder.trainable_dim, optimizer, communicator, device)
+    table = ItemTable(num_items, feature_dim, encoder.trainable_dim, optimizer, communicator, device, trains)
     start, stop = table.partition.range(communicator.rank)
     for first in range(start, stop, BLOCK_ROWS):
         last = min(first + BLOCK_ROWS, stop)
@@ -157,6 +166,6 @@ def load_trained(
     artifact.require()
     objective = build_objective(config, workspace, communicator)
     objective.load_state_dict(safetensors.torch.load(artifact.read_file(DENSE_FILE)))
-    table = build_table(config, workspace, objective.encoder, communicator, device)
+    table = build_table(config, workspace, objective.encoder, communicator, device, trains=False)
     table.trainable.copy_(read_table_rows(artifact, "rows", table))
     return ScoringModel(objective.to(device), table, config.model.history_length)
