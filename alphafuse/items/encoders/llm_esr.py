@@ -14,8 +14,8 @@ class LLMESREncoder(ItemEncoder):
     """h = [z; A(e)]: ID embeddings that begin as the features, beside the scaled language embeddings e through an
     adapter A of two linear layers (LLM-ESR §3.2).
 
-    The second loss aligns the two views of an item: z_i with A(e_i) against the A(e_j) of the step's negatives. It is
-    an option of the authors' code. The paper's retrieval-augmented self-distillation (§3.3), which pulls the state of a
+    The second loss aligns the two views of an item: z_i with A(e_i) against the A(e_j) of the step's negatives (the
+    authors' code has a symmetric one, among the items of a batch). The paper's retrieval-augmented self-distillation (§3.3), which pulls the state of a
     user to those of similar users, is left out: it needs an index over the users.
     """
 

@@ -14,7 +14,8 @@ class UniSRecEncoder(TextOnlyEncoder):
     """The item vectors of UniSRec (§2.1); its pre-training over several domains and its contrastive tasks are left
     out, as in AlphaFuse's comparison.
 
-    One draw of dropout and noise holds for an item in all places of a rank's step.
+    One draw of dropout and noise holds for an item in all places of what a rank looked up in a step; the blocks of a
+    loss over the catalog have draws of their own.
     """
 
     def __init__(self, embeddings: FrozenFeatures, hidden_dim: int, num_experts: int, dropout: float) -> None:
