@@ -24,6 +24,10 @@ def require_whole(name: str, amount: float) -> None:
 
 
 class Section(BaseModel):
-    """Base of all sections: immutable, no unknown keys, attribute docstrings shown as descriptions."""
+    """Base of all sections: immutable, no unknown keys, attribute docstrings shown as descriptions.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    Defaults are validated, so that a value has one form (1.0, not 1) whether it was given or not: artefacts are named
+    by what they are made from.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)

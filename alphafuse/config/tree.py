@@ -107,6 +107,11 @@ class Config(Section):
                 f"the encoder {encoder.name!r} takes the features as they are, so decompose.directions "
                 f"({self.directions}) must be model.hidden_dim ({self.model.hidden_dim}), or left out"
             )
+        if isinstance(encoder, AlignedSection) and self.model.backbone.name == "dreamrec":
+            raise ValueError(
+                "the backbone `dreamrec` compares with no negatives, against which text and ID are aligned by the "
+                f"encoder {encoder.name!r}; take another encoder or backbone"
+            )
         if isinstance(encoder, AlignedSection) and (not loss.samples_negatives or loss.negatives == "shard_local"):
             chosen = "negatives shard_local" if loss.samples_negatives else f"loss {loss.name}"
             raise ValueError(

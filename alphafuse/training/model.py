@@ -12,7 +12,6 @@ from torch import nn
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config, DreamRecConfig, GRU4RecConfig, HSTUConfig, SASRecConfig
 from alphafuse.data.popularity import load_held_out
-from alphafuse.errors import ConfigError
 from alphafuse.items.encoders.base import FrozenFeatures, ItemEncoder
 from alphafuse.items.encoders.build import build_encoder
 from alphafuse.items.optimizer import RowAdam
@@ -57,11 +56,7 @@ def build_objective(config: Config, workspace: Workspace, communicator: Communic
         num_items = int((~load_held_out(workspace)).sum())
         backbone = encoder.wrap(build_backbone(config))
         if isinstance(config.model.backbone, DreamRecConfig):
-            if not isinstance(backbone, DreamRec) or encoder.alignment_weight:
-                raise ConfigError(
-                    "the backbone `dreamrec` takes no encoder that runs the backbone in its own way, or compares texts "
-                    f"with negatives (model.encoder.name is `{config.model.encoder.name}`)"
-                )
+            assert isinstance(backbone, DreamRec)  # no encoder that the configuration lets through wraps it
             return DiffusionObjective(encoder, backbone, config.model.backbone.condition_dropout, config.seed)
         return Objective(encoder, backbone, config.train.loss, num_items, communicator)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from alphafuse.config import Config, load_config, parse_config
 from alphafuse.errors import ConfigError
@@ -135,6 +137,13 @@ def test_alignment_needs_negatives_that_are_looked_up(encoder: str, loss: dict[s
         parse_config(_tree(model={"encoder": {"name": encoder}}, train={"loss": loss}))
 
 
+@pytest.mark.parametrize("encoder", ALIGNED)
+def test_alignment_does_not_go_with_a_backbone_without_negatives(encoder: str) -> None:
+    diffusion = {"loss": {"name": "diffusion", "similarity": "dot"}}
+    with pytest.raises(ConfigError, match=f"`dreamrec` compares with no negatives, against which .* '{encoder}'"):
+        parse_config(_tree(model={"encoder": {"name": encoder}, "backbone": {"name": "dreamrec"}}, train=diffusion))
+
+
 def test_a_null_space_is_not_asked_of_methods_that_read_none() -> None:
     small = {"hidden_dim": 32}  # fewer than the 64 directions of the null space
     for name in ("id", "morec", "unisrec", "rlmrec_con"):
@@ -194,3 +203,10 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "configs").glob("*.yaml")), ids=lambda p: p.name)
 def test_ready_made_configurations_are_valid(path: Path) -> None:
     assert load_config(path).workspace.startswith("runs/")
+
+
+@pytest.mark.parametrize("chosen", ["seed=22", "model.encoder.name=llm_esr", "model.backbone.name=hstu"])
+def test_a_configuration_that_was_written_is_the_same_when_it_is_read(tmp_path: Path, chosen: str) -> None:
+    """To the letter: artefacts are named by the values that they are made from, and 8 is not 8.0 there."""
+    written = _load(tmp_path, MINIMAL, chosen).model_dump(mode="json")
+    assert json.dumps(_load(tmp_path, yaml.safe_dump(written)).model_dump(mode="json")) == json.dumps(written)

@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 import torch
 from tiny_workspace import HIDDEN_DIM, NUM_ITEMS, tiny_config, tiny_workspace
-from torch import nn
 
 from alphafuse.collectives import Communicator
 from alphafuse.data.noise import target_noise
-from alphafuse.errors import ConfigError
-from alphafuse.items.encoders.alphafuse import AlphaFuseEncoder
 from alphafuse.recommenders.diffusion import Diffusion, Schedule, remaining_signal
 from alphafuse.training.model import ScoringModel, build_objective, build_table
 from alphafuse.training.step_input import StepInput
@@ -87,9 +84,3 @@ def test_states_of_histories_are_generated_vectors(tmp_path: Path) -> None:
         expected = Diffusion(remaining_signal("sqrt", 40, (1e-4, 0.02))).sample(guided, start, 10)
     torch.testing.assert_close(model.hidden_states(HISTORIES), expected)
     assert len(vectors) == NUM_ITEMS + 1
-
-
-def test_encoders_that_wrap_the_backbone_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AlphaFuseEncoder, "wrap", lambda self, backbone: nn.Sequential(backbone))
-    with pytest.raises(ConfigError, match=r"takes no encoder that .* \(model\.encoder\.name is `alphafuse`\)"):
-        build_objective(tiny_config(tmp_path, BACKBONE, **TRAIN), tiny_workspace(tmp_path), Communicator())

@@ -15,8 +15,8 @@ class LLMESREncoder(ItemEncoder):
     adapter A of two linear layers (LLM-ESR §3.2).
 
     The second loss aligns the two views of an item: z_i with A(e_i) against the A(e_j) of the step's negatives (the
-    authors' code has a symmetric one, among the items of a batch). The paper's retrieval-augmented self-distillation (§3.3), which pulls the state of a
-    user to those of similar users, is left out: it needs an index over the users.
+    authors' code has a symmetric one, among the items of a batch). The paper's retrieval-augmented self-distillation
+    (§3.3), which pulls the state of a user to those of similar users, is left out: it needs an index over the users.
     """
 
     def __init__(self, embeddings: FrozenFeatures, hidden_dim: int, alignment_weight: float) -> None:
