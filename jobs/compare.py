@@ -6,15 +6,13 @@ more of them than have room for all of their workers together, so none holds wha
 
 from __future__ import annotations
 
-import sys
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from alphafuse.config import Config, GridConfig
-from alphafuse.errors import AlphafuseError, ConfigError
+from alphafuse.errors import ConfigError
 from alphafuse.events import Event, Listener
 from alphafuse.storage import Folder, resolve
 from alphafuse.workspace import Workspace
@@ -24,14 +22,15 @@ from jobs.pipeline import redo
 from jobs.placement import require_shared, room
 from jobs.runtime import connected
 from jobs.shared_stages import borrow, make_shared, shared_stages
-from jobs.tasks import as_finished
+from jobs.tasks import as_finished, reason
 from monitoring.comparison.content import Comparison, Measured, gather
 from monitoring.comparison.figure import dot_plot
 from monitoring.comparison.table import to_csv, to_markdown
 
 
 def run(grid: GridConfig, configs: Mapping[str, Config], listen: Listener, again: Sequence[str] = ()) -> Comparison:
-    """Do what is left of a grid, and write `comparison.md`, `.csv` and `.svg` about what has finished.
+    """Do what is left of a grid, and write `comparison.md`, `.csv` and `.svg` about what has finished, again after
+    every run.
 
     A run that fails is named in the result and stops no other.
 
@@ -52,22 +51,30 @@ def run(grid: GridConfig, configs: Mapping[str, Config], listen: Listener, again
     with connected(methods[0].config.ray):
         require_shared(Workspace(folder.uri))
         failures = _failed_before(methods, configs, make_shared(configs.values(), folder, listen))
+        finished: list[Run] = []
+
+        def publish(*runs: Run) -> Comparison:
+            """Write what is known, now that these have finished, too."""
+            finished.extend(runs)
+            measured = _measured([*methods, *ensembles], {run.name for run in finished}, failures)
+            comparison = gather(grid, configs, measured, failures)
+            folder.write_bytes("comparison.md", to_markdown(comparison).encode())
+            folder.write_bytes("comparison.csv", to_csv(comparison).encode())
+            folder.write_bytes("comparison.svg", dot_plot(comparison).encode())
+            return comparison
+
         for each in methods:
             borrow(each.workspace, configs[each.row])
-            if each.row in again:
+            if each.row in again and each.name not in failures:
                 redo(each.workspace, "train")
-        _carry_out(methods, grid.parallel, listen, failures)
+        _carry_out(methods, grid.parallel, listen, failures, publish)
         for each in ensembles:
             borrow(each.workspace, configs[each.parts[0].row])
             failed = [part.name for part in each.parts if part.name in failures]
             if failed:
                 failures[each.name] = f"needs {', '.join(failed)}"
-        _carry_out(ensembles, grid.parallel, listen, failures)
-    comparison = gather(grid, configs, _measured([*methods, *ensembles], failures), failures)
-    folder.write_bytes("comparison.md", to_markdown(comparison).encode())
-    folder.write_bytes("comparison.csv", to_csv(comparison).encode())
-    folder.write_bytes("comparison.svg", dot_plot(comparison).encode())
-    return comparison
+        _carry_out(ensembles, grid.parallel, listen, failures, publish)
+        return publish()
 
 
 def side_by_side(runs: Sequence[Run], parallel: int) -> int:
@@ -93,8 +100,15 @@ def _failed_before(runs: Sequence[Run], configs: Mapping[str, Config], broken: M
     return failures
 
 
-def _carry_out(runs: Sequence[Run], parallel: int, listen: Listener, failures: dict[str, str]) -> None:
-    """Carry out the runs that have not failed yet, which do not depend on each other; adds those that fail."""
+def _carry_out(
+    runs: Sequence[Run],
+    parallel: int,
+    listen: Listener,
+    failures: dict[str, str],
+    finish: Callable[[Run], object],
+) -> None:
+    """Carry out the runs that have not failed yet, which do not depend on each other; adds those that fail, and calls
+    `finish` with each of the others."""
     left = [run for run in runs if run.name not in failures]
     # On this machine, where whoever watches the comparison looks for the lists of its runs' processes.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -103,23 +117,21 @@ def _carry_out(runs: Sequence[Run], parallel: int, listen: Listener, failures: d
         outcomes = as_finished(lambda run: task.remote(run, relay.queue), left, side_by_side(left, parallel))
         for run, outcome in outcomes:
             if isinstance(outcome, Exception):
-                failures[run.name] = _reason(outcome)
+                failures[run.name] = reason(outcome)
                 relay.queue.put(Event(run.name, "failed", {"message": failures[run.name]}))
+            else:
+                finish(run)
 
 
-def _measured(runs: Sequence[Run], failures: Mapping[str, str]) -> dict[str, dict[int, Measured]]:
-    """Where the results of the finished runs are, by row and seed."""
-    rows: dict[str, dict[int, Measured]] = {run.row: {} for run in runs}
+def _measured(
+    runs: Sequence[Run], finished: Container[str], failures: Mapping[str, str]
+) -> dict[str, dict[int, Measured]]:
+    """Where the results of the finished runs are, by row and seed; no seeds where all that has ended has failed."""
+    rows: dict[str, dict[int, Measured]] = {}
     for run in runs:
-        if run.name not in failures:
-            rows[run.row][run.seed] = Measured(run.workspace, [part.workspace for part in run.parts or (run,)])
+        if run.name in finished:
+            parts = [part.workspace for part in run.parts or (run,)]
+            rows.setdefault(run.row, {})[run.seed] = Measured(run.workspace, parts)
+        elif run.name in failures:
+            rows.setdefault(run.row, {})
     return rows
-
-
-def _reason(error: Exception) -> str:
-    """What to tell of a failure; of what should not happen, the traceback goes to the log."""
-    if isinstance(error, AlphafuseError):
-        return str(error)
-    traceback.print_exception(error, file=sys.stderr)
-    cause = getattr(error, "cause", error)
-    return f"{type(cause).__name__}: {cause}"

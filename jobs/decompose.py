@@ -1,7 +1,8 @@
 """The stage `decompose`: null space and features from the embeddings, by Ray tasks that stream over shards.
 
-Reads `embeddings` (and `popularity` where items are weighted), writes `nullspace` and `features`. The numbers of the
-result do not depend on how many workers there are: partial results follow the shards and are merged in their order.
+Reads `embeddings` (and `popularity` where items are weighted, or held out of training), writes `nullspace` and
+`features`. The numbers of the result do not depend on how many workers there are: partial results follow the shards
+and are merged in their order.
 """
 
 from __future__ import annotations
@@ -130,12 +131,13 @@ class _Covariance:
         self.passes = 0
 
     def __call__(self, probe: np.ndarray | None) -> np.ndarray:
-        weighted = self.config.decompose.popularity_weighted
+        weighted, some_held_out = self.config.decompose.popularity_weighted, self.config.data.split.cold_items > 0
         probe_reference = ray.put(probe)
         task = _task(tasks.moments_of_shards, self.config)
 
         def submit(group: Sequence[FileRecord]) -> ray.ObjectRef:
-            return task(self.workspace, group, self.dim, weighted, probe_reference, _threads(self.config))
+            threads = _threads(self.config)
+            return task(self.workspace, group, self.dim, weighted, some_held_out, probe_reference, threads)
 
         merged = Moments.empty(self.dim, weighted=weighted, probe=probe)
         partials = in_order(submit, self.groups, self.config.decompose.workers)
@@ -163,7 +165,7 @@ def _decompose(config: Config, covariance: _Covariance, dim: int, method: str) -
                 hidden_dim,
                 oversampling=config.decompose.oversampling,
                 power_passes=config.decompose.power_passes,
-                seed=config.seed,
+                seed=_seed(config),
             )
     moments = covariance.moments
     nullspace = build_nullspace(
@@ -230,7 +232,7 @@ def _method(config: Config, workspace: Workspace, num_rows: int, dim: int, num_s
 
 def _inputs(config: Config, workspace: Workspace, method: str) -> dict[str, Any]:
     """What the null space is made from. The settings of the randomized method count only where it is used."""
-    unused = {"workers", "cpus_per_worker", "pool", "method"}
+    unused = {"workers", "cpus_per_worker", "pool", "method", "seed"}
     if method == "gram":
         unused |= {"power_passes", "oversampling"}
     inputs: dict[str, Any] = {
@@ -240,10 +242,14 @@ def _inputs(config: Config, workspace: Workspace, method: str) -> dict[str, Any]
         "embeddings": workspace.artifact("embeddings").require().fingerprint,
     }
     if method == "randomized":
-        inputs["seed"] = config.seed
-    if config.decompose.popularity_weighted:
+        inputs["seed"] = _seed(config)
+    if config.decompose.popularity_weighted or config.data.split.cold_items:
         inputs["popularity"] = workspace.artifact("popularity").require().fingerprint
     return inputs
+
+
+def _seed(config: Config) -> int:
+    return config.seed if config.decompose.seed is None else config.decompose.seed
 
 
 def _task(function: Any, config: Config) -> Callable[..., ray.ObjectRef]:

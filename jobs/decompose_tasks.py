@@ -11,6 +11,7 @@ import ray
 from threadpoolctl import threadpool_limits
 
 from alphafuse.artifact import FileRecord
+from alphafuse.data.popularity import load_held_out
 from alphafuse.errors import DataError
 from alphafuse.matrices import iterate_rows, to_column
 from alphafuse.nullspace.decomposition import NullSpace
@@ -28,17 +29,22 @@ def moments_of_shards(
     shards: Sequence[FileRecord],
     dim: int,
     weighted: bool,
+    some_held_out: bool,
     probe: np.ndarray | None,
     threads: int,
 ) -> Moments:
-    """Moments of the embeddings of some shards, read block by block."""
+    """Moments of the embeddings of some shards, read block by block; without those of items that are held out of
+    training, which must not know of their texts."""
     moments = Moments.empty(dim, weighted=weighted, probe=probe)
+    held_out = load_held_out(workspace) if some_held_out else None
     with threadpool_limits(threads):
         for shard in shards:
             weights = _popularity(workspace, shard) if weighted else None
             for first, block, present in _blocks(workspace, shard, dim):
                 part = slice(first - shard.first_row, first - shard.first_row + len(block))
                 block_weights = None if weights is None else weights[part]
+                if held_out is not None:
+                    present = present & ~held_out[first : first + len(block)]
                 moments = moments.merge(Moments.of(block, present, block_weights, probe=probe, first_row=first))
     return moments
 

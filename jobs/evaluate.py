@@ -57,7 +57,9 @@ def finish(
     artifact.write_file(METRICS_FILE, content, fingerprint(inputs))
     artifact.commit(inputs, {"queries": result["queries"], "overall": result["overall"]})
     listen(Event("evaluate", "metrics", {"split": result["split"], **result["overall"]}))
-    listen(Event("evaluate", "finished", {"queries": result["queries"], monitor: result["overall"][monitor]}))
+    seen = "left out" if result["exclude_seen"] else "left in"
+    said = {"queries": result["queries"], "seen_items": seen, monitor: result["overall"][monitor]}
+    listen(Event("evaluate", "finished", said))
 
 
 def measure(

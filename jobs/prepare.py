@@ -42,8 +42,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
 
     Raises:
         ConfigError: the text template is malformed, or the temporal split has no timestamps to cut by.
-        DataError: a source is missing, damaged or lacks columns; the catalog is smaller than `model.hidden_dim`; no
-            interactions, or none to train on, are left.
+        DataError: a source is missing, damaged or lacks columns; no interactions, or none to train on, are left.
         WorkspaceError: the artefacts there were made from other inputs.
     """
     if config.data.split.kind == "temporal" and config.data.interactions.timestamp is None:
@@ -55,12 +54,6 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     split_seed = config.seed if data.split.seed is None else data.split.seed
     stage = _Stage(data, split_seed, workspace, listen)
     catalog = _make_catalog(stage, sources.catalog)
-    if catalog["items"] < config.model.hidden_dim:
-        raise DataError(
-            f"the catalog has {catalog['items']} items, fewer than model.hidden_dim ({config.model.hidden_dim}): "
-            f"so many directions cannot be told from so few texts. Lower model.hidden_dim (and decompose.null_dim), "
-            f"or give a larger catalog"
-        )
     sequences = _make_sequences(stage, sources)
     _make_popularity(stage, catalog["items"])
     stage.scratch.delete()

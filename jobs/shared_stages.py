@@ -12,11 +12,11 @@ from typing import Any
 
 from alphafuse.artifact import fingerprint
 from alphafuse.config import Config
-from alphafuse.errors import AlphafuseError
 from alphafuse.events import Event, Listener
 from alphafuse.storage import Folder
 from alphafuse.workspace import ARTIFACT_STAGES, Workspace
 from jobs.pipeline import needed_stages, run_stages
+from jobs.tasks import reason
 from monitoring.event_log import EventLog
 
 FOLDER = "shared"
@@ -83,9 +83,10 @@ def make_shared(configs: Iterable[Config], folder: Folder, listen: Listener) -> 
             workspace.borrow({name: f"../{owner}" for name, owner in shared.before})
             try:
                 _make(config, workspace, shared.stage, listen)
-            except AlphafuseError as error:
-                failed[shared.folder] = f"{shared.stage}: {error}"
-                listen(Event(shared.stage, "failed", {"message": str(error)}))
+            except Exception as error:
+                message = reason(error)
+                failed[shared.folder] = f"{shared.stage}: {message}"
+                listen(Event(shared.stage, "failed", {"message": message}))
     return failed
 
 
@@ -105,4 +106,4 @@ def _settings(config: Config, stage: str) -> dict[str, Any]:
     if stage == "prepare":
         return config.data.model_dump(mode="json", exclude=RESOURCE_KEYS["prepare"])
     settings = getattr(config, stage).model_dump(mode="json", exclude=RESOURCE_KEYS[stage])
-    return settings | {"directions": config.directions, "seed": config.seed} if stage == "decompose" else settings
+    return settings | {"directions": config.directions} if stage == "decompose" else settings

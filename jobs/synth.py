@@ -43,7 +43,8 @@ def run(data: SyntheticData, folder: Folder, cluster: RayConfig, listen: Listene
         raise DataError(
             f"{folder.uri} holds data of other settings ({SETTINGS_FILE} there); delete it or name another folder"
         )
-    folder.write_bytes("config.yaml", _config(data, folder).encode())
+    if not folder.exists("config.yaml"):
+        folder.write_bytes("config.yaml", _config(data, folder).encode())
     with connected(cluster):
         limit = task_slots(STAGE)
         kinds = [("items", data.num_items), ("interactions", data.num_users)]
@@ -80,7 +81,8 @@ def _config(data: SyntheticData, folder: Folder) -> str:
         "split": {"kind": "leave_one_out"},
     }
     sections["embed"] = {"engine": "precomputed", "precomputed": "items/*.parquet"}
-    if data.dim < ModelConfig().hidden_dim:
-        sections["model"] = {"hidden_dim": data.dim}
-        sections["decompose"] = {"null_dim": data.dim // 2}
+    most = min(data.dim, data.num_items)  # directions that can be told apart
+    if most < ModelConfig().hidden_dim:
+        sections["model"] = {"hidden_dim": most}
+        sections["decompose"] = {"null_dim": most // 2}
     return yaml.safe_dump(sections, sort_keys=False)

@@ -7,6 +7,8 @@ abort the driver (Ray 2.60: "Tried to complete task that was not pending", the r
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -72,3 +74,12 @@ def result(reference: ray.ObjectRef) -> Any:
         if isinstance(error.cause, AlphafuseError | OSError):
             raise error.cause from None
         raise
+
+
+def reason(error: Exception) -> str:
+    """What to tell of a failure that stops nothing else; of what should not happen, the traceback goes to the log."""
+    if isinstance(error, AlphafuseError):
+        return str(error)
+    traceback.print_exception(error, file=sys.stderr)
+    cause = getattr(error, "cause", error)
+    return f"{type(cause).__name__}: {cause}"

@@ -6,10 +6,12 @@ import copy
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
+from alphafuse.config.data import SplitConfig
+from alphafuse.config.language import DecomposeConfig
 from alphafuse.config.loading import apply_override, parse_config, read_tree
 from alphafuse.config.messages import explain
 from alphafuse.config.section import Count, Section
@@ -20,6 +22,7 @@ Settings = dict[str, Any] | tuple[str, ...]
 """A tree of sections, or KEY=VALUE texts as of `--set`."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 """Part of the name of a folder."""
+Seeded = TypeVar("Seeded", SplitConfig, DecomposeConfig)
 
 
 class MethodConfig(Section):
@@ -27,8 +30,8 @@ class MethodConfig(Section):
 
     name: Name
     set: Settings = ()
-    """What it changes of the base configuration. A section that is chosen by its `name` is replaced as a whole where
-    another name is given."""
+    """What it changes of the base configuration. In a tree, a section that is chosen by its `name` is replaced as a
+    whole by one with a `name`, unless the base says the same; KEY=VALUE texts change single values."""
 
 
 class EnsembleConfig(Section):
@@ -83,8 +86,8 @@ class GridConfig(Section):
 def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> tuple[GridConfig, dict[str, Config]]:
     """Read a grid, and the configuration of each method from the base and its settings.
 
-    The configurations have the seed of the base and the workspace of the grid; `data.split.seed` is set, so that the
-    split does not follow the seed of a training.
+    The configurations have the seed of the base and the workspace of the grid; `data.split.seed` and `decompose.seed`
+    are set, so that split and null space do not follow the seed of a training.
 
     Raises:
         ConfigError: a file cannot be read, or a key or value is wrong; the methods have other queries to answer.
@@ -104,7 +107,7 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> tuple[GridConf
             apply_settings(settings, changes)
         settings["workspace"] = grid.workspace
         try:
-            configs[method.name] = _with_one_split(parse_config(settings))
+            configs[method.name] = _with_shared_seeds(parse_config(settings))
         except ConfigError as error:
             raise ConfigError(f"method {method.name}: {error}") from error
     _require_comparable(grid, configs)
@@ -129,13 +132,15 @@ def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
             tree[key] = copy.deepcopy(value)  # other methods may begin with the same settings
 
 
-def _with_one_split(config: Config) -> Config:
-    """The same, with the seed of the split said where it is not."""
-    split = config.data.split
-    if split.seed is not None:
-        return config
-    split = split.model_copy(update={"seed": config.seed})
-    return config.model_copy(update={"data": config.data.model_copy(update={"split": split})})
+def _with_shared_seeds(config: Config) -> Config:
+    """The same, with the seeds of what the runs share said where they are not."""
+    changes = {"split": _seeded(config.data.split, config.seed)}
+    data, decompose = config.data.model_copy(update=changes), _seeded(config.decompose, config.seed)
+    return config.model_copy(update={"data": data, "decompose": decompose})
+
+
+def _seeded(section: Seeded, seed: int) -> Seeded:
+    return section if section.seed is not None else section.model_copy(update={"seed": seed})
 
 
 def _require_comparable(grid: GridConfig, configs: Mapping[str, Config]) -> None:

@@ -80,6 +80,8 @@ class DecomposeConfig(Section):
     """Passes over the data that sharpen the randomized range."""
     oversampling: Count = 16
     """Extra directions of the randomized range finder."""
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Of the randomized range finder; null: the run's `seed`."""
     workers: Count = 2
     cpus_per_worker: Positive = 1
     pool: str | None = None

@@ -74,7 +74,7 @@ def evaluate(
 
     Returns:
         `overall` metrics; `slices` by target item (`head`, `tail`: the less popular `tail_share` of the catalog,
-        `cold`: without training interactions, part of the tail, `held_out`: part of the cold, where items are held
+        `cold`: without training interactions, `held_out`: part of the cold, where items are held
         out) and by history (`short`, `long`);
         `catalog`: coverage and popularity of the top lists.
 

@@ -208,8 +208,10 @@ def require_feasible(num_items: int, embedding_dim: int, hidden_dim: int) -> Non
         )
     if num_items < hidden_dim:
         raise DataError(
-            f"the catalog has {num_items} items that count (with an embedding, and with training interactions where "
-            f"decompose.popularity_weighted), fewer than the {hidden_dim} directions of model.hidden_dim; lower it"
+            f"the catalog has {num_items} items that count (with an embedding, not held out of training, and with "
+            f"training interactions where decompose.popularity_weighted), fewer than the {hidden_dim} directions of "
+            "model.hidden_dim: so many cannot be told from so few texts; lower it (and decompose.null_dim), or give a "
+            "larger catalog"
         )
 
 

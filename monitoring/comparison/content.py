@@ -63,6 +63,7 @@ class Comparison:
 
     Attributes:
         protocol: what was asked of all methods, as name and value.
+        exclude_seen: whether items that a user has seen before were left out of the ranking.
         monitor: the metric that chose the epochs on the validation split; several where the methods differ in it.
         slices: how many of the queries are in each slice; only those that have any.
         failures: reasons by the name of the run.
@@ -72,6 +73,7 @@ class Comparison:
     metrics: tuple[str, ...]
     reference: str
     protocol: dict[str, str]
+    exclude_seen: bool
     monitor: str
     slices: dict[str, int]
     failures: dict[str, str]
@@ -117,7 +119,8 @@ def gather(
     ]
     protocol = _protocol(configs, finished) if finished else {}
     monitor = ", ".join(dict.fromkeys(config.train.monitor for config in configs.values()))
-    return Comparison(rows, grid.metrics, grid.reference, protocol, monitor, queries, dict(failures))
+    exclude_seen = next(iter(configs.values())).evaluate.exclude_seen
+    return Comparison(rows, grid.metrics, grid.reference, protocol, exclude_seen, monitor, queries, dict(failures))
 
 
 def _estimates(runs: Any, metrics: Sequence[str]) -> dict[str, Estimate]:
@@ -220,14 +223,15 @@ def _protocol(configs: Mapping[str, Config], finished: Mapping[str, Mapping[int,
         for similarity, names in similarities.items()
     ]
     protocol = {
-        "split": f"{split.kind}{shares}, seed {split.seed}",
+        "split": f"{split.kind}{shares}" + (f", seed {split.seed}" if split.kind == "users" else ""),
         "queries": f"{result['queries']:,} {result['split']} targets of {users.max() + 1:,} users",
         "ranking": f"all {result['num_items']:,} items, "
         + ("without" if result["exclude_seen"] else "with") + " those that the user has seen before",
         "similarity": "; ".join(ranked_by),
     }  # fmt: skip
     if split.cold_items:
-        protocol["cold items"] = f"{split.cold_items:.0%} of the items are held out of training"
+        share = f"{split.cold_items:.0%} of the items"
+        protocol["cold items"] = f"{share} are held out of training, drawn with seed {split.seed}"
     return protocol
 
 

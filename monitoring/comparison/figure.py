@@ -23,6 +23,7 @@ def dot_plot(comparison: Comparison) -> str:
     with rc_context({**STYLE, **_COLORS}):
         size = (1.6 + 2.6 * len(comparison.metrics), 0.9 + 0.34 * max(len(rows), 1))
         figure = Figure(figsize=size, layout="constrained")
+        figure.suptitle(f"Seen items left {'out' if comparison.exclude_seen else 'in'}", fontsize="small")
         panels = figure.subplots(1, len(comparison.metrics), sharey=True, squeeze=False)[0]
         for axes, metric in zip(panels, comparison.metrics, strict=True):
             for place, row in enumerate(rows):

@@ -14,7 +14,8 @@ LEVEL = 0.05
 MARK = "†"
 SLICES_LEGEND = (
     "Items: by the popularity of the target in training; tail: the less popular `evaluate.tail_share` of the catalog, "
-    "cold: without any training interaction, part of the tail. Histories: short: up to `evaluate.short_history` items."
+    "cold: without any training interaction, held out: those that `data.split.cold_items` kept out of it. Histories: "
+    "short: up to `evaluate.short_history` items."
 )
 
 
@@ -35,21 +36,24 @@ def to_markdown(comparison: Comparison) -> str:
 
 def to_csv(comparison: Comparison) -> str:
     """One line for each row, metric and slice, with all digits; cells without a number are empty. The lines over all
-    queries have no name of a slice."""
+    queries have no name of a slice. `seen_items` says whether items that the user has seen were ranked: "in" or "out".
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     names = ("mean", "std", "difference", "p_value", "p_corrected")
-    writer.writerow(["method", "metric", "slice", *names, "seeds", "validation", "epochs", "train_seconds"])
+    effort = ("seeds", "validation", "epochs", "train_seconds")
+    writer.writerow(["method", "metric", "slice", "seen_items", *names, *effort])
+    seen = "out" if comparison.exclude_seen else "in"
     for row in comparison.rows:
         for metric, estimate in row.estimates.items():
             values = [getattr(estimate, name) for name in names]
             numbers = [
                 _cell(value) for value in (*values, len(row.seeds), row.validation, row.epochs, row.train_seconds)
             ]
-            writer.writerow([row.name, metric, "", *numbers])
+            writer.writerow([row.name, metric, "", seen, *numbers])
         for name, means in row.slices.items():
             for metric, mean in means.items():
-                writer.writerow([row.name, metric, name, _cell(mean), "", "", "", "", len(row.seeds), "", "", ""])
+                writer.writerow([row.name, metric, name, seen, _cell(mean), *[""] * 4, len(row.seeds), *[""] * 3])
     return stream.getvalue()
 
 

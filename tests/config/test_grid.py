@@ -40,9 +40,9 @@ def test_methods_are_the_base_with_their_settings(tmp_path: Path) -> None:
     assert configs["IDs"].model.encoder.name == "id"  # another name: nothing is left of the base's encoder
     encoder = configs["normal"].model.encoder
     assert (encoder.fusion, encoder.initialization) == ("replace", "normal")  # type: ignore[union-attr]
-    assert {(config.seed, config.data.split.seed, config.workspace) for config in configs.values()} == {
-        (5, 5, "runs/all")
-    }
+    seeds = {(config.seed, config.data.split.seed, config.decompose.seed) for config in configs.values()}
+    assert seeds == {(5, 5, 5)}
+    assert {config.workspace for config in configs.values()} == {"runs/all"}
     assert grid.reference == "AlphaFuse"
     assert _load(tmp_path, "against=IDs")[0].reference == "IDs"
     assert _load(tmp_path, methods=METHODS[2:])[0].reference == "normal"
@@ -68,6 +68,10 @@ def test_methods_are_the_base_with_their_settings(tmp_path: Path) -> None:
             "the methods IDs and z differ in data: what is compared must answer the same queries",
         ),
         ({"methods": [*METHODS, {"name": "z", "set": {"seed": 9}}]}, "IDs and z differ in seed"),
+        *(
+            ({"methods": [*METHODS, {"name": "z", "set": {"evaluate": changed}}]}, "IDs and z differ in evaluate")
+            for changed in ({"exclude_seen": False}, {"tail_share": 0.5}, {"short_history": 9})
+        ),
     ],
 )
 def test_errors_are_told_in_the_words_of_the_file(tmp_path: Path, grid: dict[str, Any], message: str) -> None:

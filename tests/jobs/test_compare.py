@@ -19,12 +19,13 @@ import pytest
 import yaml
 from tiny_workspace import tiny_config
 
-from alphafuse.config import Config, GridConfig, load_grid
+from alphafuse.config import Config, GridConfig, load_config, load_grid
 from alphafuse.errors import ConfigError
 from alphafuse.events import Event, ignore
 from alphafuse.workspace import Workspace
-from jobs import compare
+from jobs import compare, shared_stages
 from jobs.grid_runs import Run
+from jobs.pipeline import run_stages
 from monitoring.comparison.content import Comparison
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("ray_cluster")]
@@ -59,7 +60,7 @@ def _grid(folder: Path, **settings: Any) -> tuple[GridConfig, dict[str, Config]]
             "split": {"cold_items": 0.1},
         },
         "embed": {"engine": "precomputed", "precomputed": "items.parquet"},
-        "decompose": {"null_dim": 3},
+        "decompose": {"null_dim": 3, "method": "randomized"},
         "model": {"hidden_dim": 8, "history_length": 4},
         "train": {"max_epochs": 2, "loss": {"num_negatives": 6}},
     }
@@ -145,12 +146,13 @@ def test_a_comparison_whose_driver_was_killed_goes_on(
     _grid(tmp_path, methods=METHODS[:2], ensembles=[], seeds=[1], parallel=1)
     program = [sys.executable, "-c", "from cluster.cli import main; main()", "compare", str(tmp_path / "grid.yaml")]
     with subprocess.Popen(program, stdout=subprocess.DEVNULL) as process:
-        done = Workspace(str(tmp_path / "all" / "AlphaFuse-1")).artifact("evaluation")
+        table = tmp_path / "all" / "comparison.svg"  # the last of the three files
         deadline = time.monotonic() + 300
-        while done.manifest() is None and process.poll() is None and time.monotonic() < deadline:
+        while not table.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
+    assert "| AlphaFuse |" in (tmp_path / "all" / "comparison.md").read_text()
     assert not Workspace(str(tmp_path / "all" / "IDs-1")).artifact("model").manifest()
     events: list[Event] = []
     comparison = compare.run(*load_grid(tmp_path / "grid.yaml"), events.append)
@@ -163,6 +165,31 @@ def test_a_comparison_whose_driver_was_killed_goes_on(
         assert {metric: estimate.mean for metric, estimate in row.estimates.items()} == {
             metric: undisturbed[metric] for metric in ("ndcg@10", "hr@5")
         }
+
+
+def test_a_method_whose_data_fail_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk in the shared stages, which is told like any other failure, and a method that is to be redone."""
+    grid, configs = _grid(tmp_path, methods=METHODS[:2], ensembles=[], seeds=[1])
+    model = Workspace(str(tmp_path / "all" / "AlphaFuse-1")).artifact("model")
+    model.commit({"made by": "hand"})
+
+    def disk_full(*_: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(shared_stages, "run_stages", disk_full)
+    events: list[Event] = []
+    comparison = compare.run(grid, configs, events.append, again=["AlphaFuse"])
+    assert comparison.failures == dict.fromkeys(["AlphaFuse-1", "IDs-1"], "prepare: OSError: no space left on device")
+    assert model.manifest() is not None
+    assert [event.stage for event in events if event.kind == "failed"] == ["prepare"]
+
+
+def test_every_command_works_in_the_workspace_of_a_run(finished: tuple[Path, Comparison, list[Event]]) -> None:
+    """The null space was drawn with the seed of the base, which the run's own configuration says."""
+    config = load_config(finished[0] / "all" / "AlphaFuse-2" / "config.yaml")
+    workspace, events = Workspace(config.workspace), list[Event]()
+    run_stages(config, workspace, ["prepare", "embed", "decompose", "train", "evaluate"], events.append)
+    assert {event.kind for event in events if event.kind in ("finished", "skipped", "failed")} == {"skipped"}
 
 
 def test_a_method_to_be_redone_must_exist(tmp_path: Path) -> None:

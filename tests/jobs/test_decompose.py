@@ -133,6 +133,31 @@ def test_popularity_weights_mean_and_covariance(tmp_path):
     assert workspace.artifact("nullspace").require().details["num_items"] == counted.sum()
 
 
+def test_the_null_space_knows_nothing_of_items_that_are_held_out_of_training(tmp_path):
+    held_out = np.arange(SHARDS[-1]) % 7 == 3
+    nullspaces = []
+    for name, factor in (("one", 1), ("other", -3)):
+        texts = np.where(held_out[:, None], np.float16(factor) * EMBEDDINGS, EMBEDDINGS)
+        workspace = embedded(tmp_path / name, texts)
+        popularity, inputs = workspace.artifact("popularity"), {"made by": "hand"}
+        table = pa.table({"item_index": np.arange(SHARDS[-1]), "count": COUNTS, "held_out": held_out})
+        popularity.write_table("popularity.parquet", table, fingerprint(inputs))
+        popularity.commit(inputs, rows=SHARDS[-1])
+        settings = configuration(tmp_path / name)
+        split = settings.data.split.model_copy(update={"cold_items": 0.14})
+        data = settings.data.model_copy(update={"split": split})
+        decompose.run(settings.model_copy(update={"data": data}), workspace, ignore)
+        nullspaces.append(load_nullspace(workspace))
+        assert (np.abs(features_of(workspace)[held_out & ~MISSING]).max(axis=1) > 0).all()
+    one, other = nullspaces
+    counted = ~held_out & ~MISSING
+    mean, covariance = exact_covariance(40.0 * EMBEDDINGS[counted].astype(np.float64))
+    np.testing.assert_allclose(one.mean, mean, rtol=1e-9)
+    np.testing.assert_allclose(one.eigenvalues, exact_eigen(covariance)[0][:HIDDEN_DIM], rtol=1e-8)
+    assert np.array_equal(one.basis, other.basis)
+    assert np.array_equal(one.mean, other.mean)
+
+
 @pytest.mark.parametrize("method", ["gram", "randomized"])
 def test_the_number_of_workers_changes_no_byte(tmp_path, method):
     for workers in (1, 3):

@@ -296,13 +296,6 @@ def test_an_empty_catalog_is_refused(tmp_path: Path, items: list[tuple[str | Non
         prepared(configuration(tmp_path))
 
 
-def test_a_catalog_smaller_than_hidden_dim_is_refused(tmp_path: Path) -> None:
-    write_items(tmp_path / "items.parquet", ITEMS)
-    write_log(tmp_path / "log.parquet", SIMPLE_LOG)
-    with pytest.raises(DataError, match=r"20 items, fewer than model.hidden_dim \(21\)"):
-        prepared(configuration(tmp_path, hidden_dim=21))
-
-
 def test_dates_in_one_file_and_numbers_in_another_are_refused(tmp_path: Path) -> None:
     write_items(tmp_path / "items.parquet", ITEMS)
     (tmp_path / "a.csv").write_text("user_id,item_id,timestamp\nu,item 1,5\nu,item 2,6\n")

@@ -14,7 +14,7 @@ from alphafuse.events import Event, ignore
 from alphafuse.matrices import read_rows
 from alphafuse.storage import Folder
 from alphafuse.workspace import Workspace
-from jobs import embed, prepare, synth
+from jobs import decompose, embed, prepare, synth
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("ray_cluster")]
 
@@ -51,8 +51,21 @@ def test_files_that_are_there_are_kept_and_other_settings_refused(tmp_path: Path
     first, second = (tmp_path / "items" / f"part-0000{number}.parquet" for number in (0, 1))
     content, written = second.read_bytes(), first.stat().st_mtime_ns
     second.unlink()  # as if the job had been killed
+    own = (tmp_path / "config.yaml").read_text() + "# and what its user has changed\n"
+    (tmp_path / "config.yaml").write_text(own)
     synth.run(DATA, folder, RayConfig(), ignore)
+    assert (tmp_path / "config.yaml").read_text() == own
     assert second.read_bytes() == content
     assert first.stat().st_mtime_ns == written
     with pytest.raises(DataError, match="holds data of other settings"):
         synth.run(SyntheticData(9_000, 300, 12, seed=4), folder, RayConfig(), ignore)
+
+
+def test_a_small_catalog_of_wide_embeddings_can_be_decomposed(tmp_path: Path) -> None:
+    """No more directions are kept than there are items to tell them from."""
+    synth.run(SyntheticData(num_items=20, num_users=30, dim=200, seed=3), Folder(str(tmp_path)), RayConfig(), ignore)
+    config = load_config(tmp_path / "config.yaml")
+    workspace = Workspace(config.workspace)
+    for stage in (prepare, embed, decompose):
+        stage.run(config, workspace, ignore)
+    assert workspace.artifact("features").require().rows == 20

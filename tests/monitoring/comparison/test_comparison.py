@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -24,7 +25,7 @@ from monitoring.comparison.content import Comparison, Measured, gather
 from monitoring.comparison.figure import dot_plot
 from monitoring.comparison.table import to_csv, to_markdown
 
-USERS = ["ann", "bob", "cy", "dee"]  # with one query each
+USERS = ["ann", "ann", "bob", "bob"]  # of the four queries
 RANKS = {
     ("AlphaFuse", 1): [1, 2, 1, 5],
     ("AlphaFuse", 2): [1, 1, 2, 9],
@@ -110,6 +111,8 @@ def test_p_values_are_those_of_a_paired_t_test_over_users_with_holms_correction(
             for name, seeds in (("AlphaFuse", (1, 2)), ("IDs", (1, 2)), ("text", (1,)))
         }
         averaged["both"] = averaged["text"]
+        # With as many queries for each user, the test of clusters is the t-test of the users' means.
+        averaged = {name: [statistics.mean(own) for own in (each[:2], each[2:])] for name, each in averaged.items()}
         raw = {name: stats.ttest_rel(averaged[name], averaged["AlphaFuse"]).pvalue for name in ("IDs", "text", "both")}
         raw = {name: 1.0 if math.isnan(value) else value for name, value in raw.items()}  # no difference at all
         highest, corrected = 0.0, {}
@@ -151,7 +154,7 @@ def test_slices_are_means_over_the_seeds_of_those_that_have_queries(comparison: 
 def test_the_page_states_protocol_numbers_and_failures(comparison: Comparison) -> None:
     page = to_markdown(comparison)
     assert "- split: users 8:1:1, seed" in page
-    assert "- queries: 4 test targets of 4 users" in page
+    assert "- queries: 4 test targets of 2 users" in page
     assert "- ranking: all 1,234 items, without those that the user has seen before" in page
     assert "- similarity: cosine (AlphaFuse, text, both); dot (IDs)" in page
     (line,) = re.findall(r"^\| text .*\|$", page, re.MULTILINE)[:1]
@@ -191,6 +194,15 @@ def test_the_figure_names_rows_and_metrics(comparison: Comparison) -> None:
     for name in ("AlphaFuse", "IDs", "text", "both", "NDCG@10", "HR@3"):
         assert f">{name}</text>" in figure
     assert ">broken<" not in figure
+
+
+@pytest.mark.parametrize(("exclude_seen", "said"), [(True, "out"), (False, "in")])
+def test_file_and_figure_say_whether_seen_items_were_ranked(
+    comparison: Comparison, exclude_seen: bool, said: str
+) -> None:
+    comparison = dataclasses.replace(comparison, exclude_seen=exclude_seen)
+    assert {row["seen_items"] for row in csv.DictReader(io.StringIO(to_csv(comparison)))} == {said}
+    assert f"Seen items left {said}" in dot_plot(comparison)
 
 
 def test_without_any_result_the_failures_are_left(tmp_path: Path) -> None:
