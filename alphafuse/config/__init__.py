@@ -23,7 +23,7 @@ from alphafuse.config.language import DecomposeConfig, EmbedConfig
 from alphafuse.config.loading import load_config, parse_config
 from alphafuse.config.model import ModelConfig
 from alphafuse.config.monitoring import MonitoringConfig
-from alphafuse.config.training import DeepSpeedConfig, LossConfig, ScheduleConfig, TrainConfig
+from alphafuse.config.training import DeepSpeedConfig, FinishConfig, LossConfig, ScheduleConfig, TrainConfig
 from alphafuse.config.tree import Config, EvaluateConfig, NodeGroupConfig, RayConfig, RecommendConfig
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "EmbedConfig",
     "EnsembleConfig",
     "EvaluateConfig",
+    "FinishConfig",
     "GRU4RecConfig",
     "GridConfig",
     "HSTUConfig",

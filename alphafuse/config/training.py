@@ -71,6 +71,21 @@ class DeepSpeedConfig(Section):
         return self
 
 
+class FinishConfig(Section):
+    """A second phase of training, from the best weights of the first one on, with other samples and lower rates."""
+
+    positions: Literal["all", "last"] = "last"
+    """As in `train`."""
+    batch_size: Count = 256
+    """As in `train`."""
+    rate_factor: Positive = 0.3
+    """On both learning rates, which are constant in this phase."""
+    max_epochs: Count = 10
+    """Of this phase."""
+    patience: Count = 3
+    """Validations of this phase without improvement before training stops."""
+
+
 class TrainConfig(Section):
     """The training loop."""
 
@@ -122,6 +137,8 @@ class TrainConfig(Section):
     """Validation metric of early stopping and of the choice of the best weights."""
     patience: Count = 10
     """Validations without improvement before training stops."""
+    finish: FinishConfig | None = None
+    """Goes on from the best weights where training would stop; `{}`: with the values above; null: training stops."""
     checkpoint_steps: Count | None = None
     """Steps between checkpoints inside of an epoch; null: only after validations."""
     log_steps: Count = 20

@@ -1,4 +1,4 @@
-"""The training loop: epochs, validate, keep the best, stop early, resume.
+"""The training loop: phases, epochs, validate, keep the best, stop early, resume.
 
 One instance runs on every rank; all ranks take the same branches, since what they branch on (steps, reduced
 losses, metrics) is equal on all of them.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ import torch
 
 from alphafuse.artifact import fingerprint
 from alphafuse.collectives import Communicator
-from alphafuse.config import Config
+from alphafuse.config import Config, TrainConfig
 from alphafuse.data.batches import Batch, BatchOrder
 from alphafuse.data.popularity import load_popularity, load_trained_items
 from alphafuse.data.samples import Windowing
@@ -32,38 +31,14 @@ from alphafuse.training.checkpoint import DENSE_FILE, Checkpoints, write_table_r
 from alphafuse.training.engine import MOMENTS, DenseEngine
 from alphafuse.training.model import ScoringModel, build_objective, build_table
 from alphafuse.training.negatives import needs_popularity
+from alphafuse.training.phases import Phase, phase_configs
+from alphafuse.training.progress import Progress
 from alphafuse.training.reporter import StepReporter
-from alphafuse.training.schedule import rate_factor
 from alphafuse.training.step import TrainingStep
 from alphafuse.workspace import Workspace
 
 VALIDATION_REPORT_SECONDS = 30.0
 """How often a validation tells that it goes on: on a large catalog it may take longer than a run may be silent."""
-
-
-@dataclass
-class Progress:
-    """Where a training stands; saved with every checkpoint.
-
-    Attributes:
-        step: optimizer steps taken.
-        epoch, step_in_epoch: the next step's place in the data.
-        loss_sum, loss_steps: of the epoch so far, for its mean loss.
-        seconds: of the epoch so far.
-        history: one entry per finished epoch.
-        best: value, epoch and step of the best validation, or None before the first.
-        stale: validations since the best.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    step_in_epoch: int = 0
-    loss_sum: float = 0.0
-    loss_steps: int = 0
-    seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, Any] | None = None
-    stale: int = 0
 
 
 class Trainer:
@@ -91,21 +66,18 @@ class Trainer:
         self._communicator = communicator
         self._device = device
         self._listen = listen
-        train = config.train
-        windowing = Windowing.of(train, config.model.history_length)
-        samples = SampleStream(self._sequences, windowing, train.shuffle_users, config.seed)
-        if not len(samples):
-            raise DataError("there is nothing to train on: no user has two training interactions; check data.split")
+        orders = [self._batch_order(phase) for phase in phase_configs(config.train)]
         self._validated = self._choose_validation_targets()
-        self.order = BatchOrder(samples, train.batch_size, train.accumulation)
         self._objective = build_objective(config, workspace, communicator).to(device)
         self.table = build_table(config, workspace, self._objective.encoder, communicator, device)
-        self.engine = DenseEngine(self._objective, train, communicator.world_size)
-        popularity = load_popularity(workspace) if needs_popularity(train.loss) else None
+        self.engine = DenseEngine(self._objective, config.train, communicator.world_size)
+        popularity = load_popularity(workspace) if needs_popularity(config.train.loss) else None
         trained = load_trained_items(workspace)
-        self._step = TrainingStep(
-            train, config.seed, self.table, self.engine, communicator, device, popularity, trained
-        )
+        given = (config.seed, self.table, self.engine, communicator, device, popularity, trained)
+        self._phases = [
+            Phase(phase, order, TrainingStep(phase, *given))
+            for phase, order in zip(phase_configs(config.train), orders, strict=True)
+        ]
         self._checkpoints = Checkpoints(workspace, inputs, communicator)
         self._epoch_loss = torch.zeros((), dtype=torch.float64, device=device)
         self._reporter = StepReporter(communicator, device, listen)
@@ -119,27 +91,11 @@ class Trainer:
             The details of the `model` artefact: history, best, and why training stopped.
         """
         self._resume()
-        train = self._config.train
         while (stopped := self._stopped()) is None:
-            progress, started = self.progress, time.monotonic()
-            steps = self.order.epoch(
-                progress.epoch, progress.step_in_epoch, self._communicator.rank, self._communicator.world_size
-            )
-            for batches in self._communicator.meter.steps(steps):
-                self._epoch_loss += self.training_step(batches)
-                progress.step += 1
-                progress.step_in_epoch += 1
-                self._reporter.end_step(progress.step, batches)
-                self._report()
-                if progress.step == train.max_steps:
-                    break
-                if train.checkpoint_steps and progress.step % train.checkpoint_steps == 0:
-                    progress.seconds += time.monotonic() - started
-                    started = time.monotonic()
-                    self._reduce_loss()
-                    self._save()
-            progress.seconds += time.monotonic() - started
-            self._end_epoch()
+            if self._phase.over(self.progress):
+                self._checkpoints.load(self._best["step"], self.table, self.engine)
+                self.progress.begin_next_phase()
+            self._train_epoch()
         details = {
             "history": self.progress.history,
             "best": self.progress.best,
@@ -151,27 +107,69 @@ class Trainer:
         self._write_model(details)
         return details
 
+    @property
+    def order(self) -> BatchOrder:
+        """The batches of the present phase."""
+        return self._phase.order
+
     def training_step(self, batches: list[Batch]) -> torch.Tensor:
         """The next optimizer step over its micro-batches; returns this rank's share of its mean loss."""
-        return self._step(batches, self.progress.step, self._rate_factor(self.progress.step))
+        progress = self.progress
+        return self._phase.step(batches, progress.step, self._phase.rate_factor(progress.step, progress))
 
-    def _rate_factor(self, step: int) -> float:
-        train = self._config.train
-        return rate_factor(train.schedule, step, train.max_epochs * self.order.steps_per_epoch)
+    @property
+    def _phase(self) -> Phase:
+        return self._phases[self.progress.phase]
+
+    @property
+    def _best(self) -> dict[str, Any]:
+        """Of the validations so far. There is one at the end of every phase: its last epoch is always validated."""
+        assert self.progress.best is not None
+        return self.progress.best
+
+    def _batch_order(self, phase: TrainConfig) -> BatchOrder:
+        windowing = Windowing.of(phase, self._config.model.history_length)
+        samples = SampleStream(self._sequences, windowing, phase.shuffle_users, self._config.seed)
+        if not len(samples):
+            raise DataError("there is nothing to train on: no user has two training interactions; check data.split")
+        return BatchOrder(samples, phase.batch_size, phase.accumulation)
+
+    def _train_epoch(self) -> None:
+        """The rest of the epoch, and what is due at its end."""
+        progress, train, started = self.progress, self._config.train, time.monotonic()
+        steps = self.order.epoch(
+            progress.epoch, progress.step_in_epoch, self._communicator.rank, self._communicator.world_size
+        )
+        for batches in self._communicator.meter.steps(steps):
+            self._epoch_loss += self.training_step(batches)
+            progress.step += 1
+            progress.step_in_epoch += 1
+            self._reporter.end_step(progress.step, batches)
+            self._report()
+            if progress.step == train.max_steps:
+                break
+            if train.checkpoint_steps and progress.step % train.checkpoint_steps == 0:
+                progress.seconds += time.monotonic() - started
+                started = time.monotonic()
+                self._reduce_loss()
+                self._save()
+        progress.seconds += time.monotonic() - started
+        self._end_epoch()
 
     def _end_epoch(self) -> None:
         """Validate if it is due, note the epoch in the history, keep the best weights, save."""
-        progress, train = self.progress, self._config.train
+        progress, train = self.progress, self._phase.config
         self._reduce_loss()
         epoch = progress.epoch + 1
-        last = epoch == train.max_epochs or progress.step == train.max_steps
+        last = epoch - progress.phase_epoch == train.max_epochs or progress.step == train.max_steps
         metrics = self._validate() if last or epoch % train.validate_every == 0 else None
+        rate = train.learning_rate * self._phase.rate_factor(progress.step - 1, progress)
         progress.history.append(
             {
                 "epoch": epoch,
                 "step": progress.step,
                 "loss": progress.loss_sum / max(1, progress.loss_steps),
-                "learning_rate": train.learning_rate * self._rate_factor(progress.step - 1),
+                "learning_rate": rate,
                 "seconds": progress.seconds,
                 "validation": metrics,
             }
@@ -179,8 +177,7 @@ class Trainer:
         told = {"split": "validation", "epoch": epoch, "loss": progress.history[-1]["loss"]}
         self._emit("metrics", {**told, **(metrics or {})})
         self._reported = (0.0, 0)
-        progress.epoch, progress.step_in_epoch = epoch, 0
-        progress.loss_sum, progress.loss_steps, progress.seconds = 0.0, 0, 0.0
+        progress.end_epoch()
         if metrics is not None:
             value = metrics[train.monitor]
             if progress.best is None or value > progress.best["value"]:
@@ -217,12 +214,9 @@ class Trainer:
 
     def _stopped(self) -> str | None:
         """Why training is over, or None."""
-        progress, train = self.progress, self._config.train
-        if progress.stale >= train.patience:
-            return f"{train.monitor} did not improve in {train.patience} validations"
-        if train.max_steps is not None and progress.step >= train.max_steps:
-            return f"max_steps ({train.max_steps}) reached"
-        return f"max_epochs ({train.max_epochs}) reached" if progress.epoch >= train.max_epochs else None
+        most = self._config.train.max_steps
+        ends = self._phase is self._phases[-1] or (most is not None and self.progress.step >= most)
+        return self._phase.over(self.progress) if ends else None
 
     def _reduce_loss(self) -> None:
         """Add the loss of the steps since the last call to the epoch's, summed over the ranks."""
@@ -232,22 +226,23 @@ class Trainer:
         self._epoch_loss.zero_()
 
     def _report(self) -> None:
-        progress, train = self.progress, self._config.train
+        progress, train = self.progress, self._phase.config
         if progress.step % train.log_steps:
             return
         self._reduce_loss()
         loss_sum, loss_steps = self._reported
         self._reported = (progress.loss_sum, progress.loss_steps)
-        factor = self._rate_factor(progress.step - 1)
+        factor = self._phase.rate_factor(progress.step - 1, progress)
+        most = progress.phase_step + train.max_epochs * self.order.steps_per_epoch
         values = {
             "done": progress.step,
-            "total": train.max_steps or train.max_epochs * self.order.steps_per_epoch,
+            "total": train.max_steps or most,
             "unit": "steps",
             "epoch": progress.epoch + 1,
             "loss": (progress.loss_sum - loss_sum) / (progress.loss_steps - loss_steps),
             "learning_rate": train.learning_rate * factor,
             "table_learning_rate": train.table_learning_rate * factor,
-            "gradient_norm": self._step.gradient_norm,
+            "gradient_norm": self._phase.step.gradient_norm,
             "table_gradient_norm": self._table_gradient_norm(),
             "samples_per_second": self._reporter.report(progress.step),
         }
@@ -255,7 +250,7 @@ class Trainer:
 
     def _table_gradient_norm(self) -> float:
         """Of the last step, over all ranks. A collective."""
-        norm = self._step.table_gradient_norm
+        norm = self._phase.step.table_gradient_norm
         if self._config.train.max_grad_norm is not None:
             return norm
         square = torch.tensor(norm**2, dtype=torch.float64, device=self._device)
@@ -290,8 +285,7 @@ class Trainer:
 
     def _write_model(self, details: dict[str, Any]) -> None:
         """Write the best weights: every rank its rows, rank 0 the dense weights and the manifest."""
-        assert self.progress.best is not None  # the last epoch is always validated
-        self._checkpoints.load(self.progress.best["step"], self.table, self.engine)
+        self._checkpoints.load(self._best["step"], self.table, self.engine)
         artifact, wanted = self._workspace.artifact("model"), fingerprint(self._inputs)
         if self._communicator.rank == 0:
             artifact.clear()

@@ -79,13 +79,13 @@ class Comparison:
     failures: dict[str, str]
 
     def best(self, metric: str, slice_name: str | None = None) -> set[str]:
-        """The rows with the largest mean, over all queries or those of a slice."""
+        """The rows with the largest mean, over all queries or those of a slice; none where all means are zero."""
         means = {
             row.name: row.estimates[metric].mean if slice_name is None else row.slices[slice_name][metric]
             for row in self.rows
             if row.estimates
         }
-        return {name for name, mean in means.items() if mean == max(means.values())}
+        return {name for name, mean in means.items() if mean == max(means.values()) and mean > 0}
 
 
 def gather(

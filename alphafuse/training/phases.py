@@ -1,0 +1,58 @@
+"""The phases of a training: the whole of it and, where it is wanted, a finish from the best weights on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alphafuse.config import ScheduleConfig, TrainConfig
+from alphafuse.data.batches import BatchOrder
+from alphafuse.training.progress import Progress
+from alphafuse.training.schedule import rate_factor
+from alphafuse.training.step import TrainingStep
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase.
+
+    Attributes:
+        config: what holds in it.
+        order: its batches.
+        step: takes its optimizer steps.
+    """
+
+    config: TrainConfig
+    order: BatchOrder
+    step: TrainingStep
+
+    def rate_factor(self, step: int, progress: Progress) -> float:
+        """Factor on the learning rates of optimizer step `step` of the training."""
+        steps = self.config.max_epochs * self.order.steps_per_epoch
+        return rate_factor(self.config.schedule, step - progress.phase_step, steps)
+
+    def over(self, progress: Progress) -> str | None:
+        """Why the phase is over, or None."""
+        config = self.config
+        if progress.stale >= config.patience:
+            return f"{config.monitor} did not improve in {config.patience} validations"
+        if config.max_steps is not None and progress.step >= config.max_steps:
+            return f"max_steps ({config.max_steps}) reached"
+        done = progress.epoch - progress.phase_epoch
+        return f"max_epochs ({config.max_epochs}) reached" if done >= config.max_epochs else None
+
+
+def phase_configs(config: TrainConfig) -> list[TrainConfig]:
+    """What holds in each phase: the configuration itself, then `finish`."""
+    finish = config.finish
+    if finish is None:
+        return [config]
+    changes = {
+        "positions": finish.positions,
+        "batch_size": finish.batch_size,
+        "learning_rate": finish.rate_factor * config.learning_rate,
+        "table_learning_rate": finish.rate_factor * config.table_learning_rate,
+        "max_epochs": finish.max_epochs,
+        "patience": finish.patience,
+        "schedule": ScheduleConfig(),
+    }
+    return [config, config.model_copy(update=changes)]
