@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
@@ -120,8 +120,8 @@ def run_stage(texts: Sequence[str], config: EmbedConfig) -> tuple[float, np.ndar
         embed(TimedEncoder(make_encoder(config), folder), config, workspace, ignore)
         seconds = time.time() - begin
         starts = [json.loads(path.read_text()) for path in Path(folder).glob("start-*")]
-        # Up to the first engine that is ready: from then on texts may be embedded.
-        starting = min(stop for _, stop in starts) - max(begin, min(start for start, _ in starts))
+        # While one engine still starts, another that is ready embeds: each counts for its share of the engines.
+        starting = mean(stop for _, stop in starts) - max(begin, min(start for start, _ in starts))
         return seconds - starting, read_rows(workspace.artifact("embeddings"), "embedding", 0, len(texts))
 
 
