@@ -76,6 +76,8 @@ class NegativeSampler:
         if config.negatives == "in_batch":
             own = torch.from_numpy(batch.targets[batch.targets != PADDING])
             everyone = self._communicator.all_gather_rows(own)[0].numpy()
+            if not len(everyone):  # a micro-batch of the last step may be without samples
+                return Negatives(everyone, 0.0)
             items = batch_negatives(self._seed, step, config.num_negatives, everyone)
             assert self._frequency is not None
             frequency = torch.from_numpy(self._frequency[items]).float()

@@ -35,9 +35,11 @@ def test_a_batch_as_negatives_estimates_the_partition_sum_without_bias(target: i
     assert expectation == pytest.approx(float(LOGITS.exp().sum()), rel=1e-6 if draws == 1 else 0.02)
 
 
-def test_one_target_alone_has_no_negatives() -> None:
+@pytest.mark.parametrize("targets", [[2], []])
+def test_a_target_alone_and_a_batch_without_any_have_no_negatives(targets: list[int]) -> None:
     loss = LossConfig(name="sampled_softmax", negatives="in_batch")
     sampler = NegativeSampler(TrainConfig(loss=loss, positions="last"), 0, 3, Communicator(), POPULARITY, None)
-    negatives = sampler.draw(Batch(np.array([[1]]), np.array([[2]]), 0, 1.0), 0)
-    assert negatives.items.tolist() == [2]
+    items = np.array(targets, np.int64).reshape(-1, 1)
+    negatives = sampler.draw(Batch(items, items, 0, 1.0), 0)
+    assert negatives.items.tolist() == targets
     assert torch.isfinite(torch.as_tensor(negatives.log_weights)).all()
