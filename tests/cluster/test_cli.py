@@ -164,7 +164,7 @@ def test_a_comparison_with_failed_runs_ends_with_an_error(
 
     def run(settings: Any, configs: Any, listen: Any, again: Any) -> Comparison:
         asked.append((settings.seeds, list(configs), again))
-        return Comparison([], settings.metrics, settings.reference, {}, "ndcg@20", {}, failures)
+        return Comparison([], settings.metrics, settings.reference, {}, True, "ndcg@20", {}, failures)
 
     monkeypatch.setattr(compare, "run", run)
     result = runner.invoke(app, ["compare", str(grid), "--set", "seeds=[22]", "--redo", "IDs"])
