@@ -66,7 +66,7 @@ class Trainer:
         self._communicator = communicator
         self._device = device
         self._listen = listen
-        orders = [self._batch_order(phase) for phase in phase_configs(config.train)]
+        orders = [(phase, self._batch_order(phase)) for phase in phase_configs(config.train)]
         self._validated = self._choose_validation_targets()
         self._objective = build_objective(config, workspace, communicator).to(device)
         self.table = build_table(config, workspace, self._objective.encoder, communicator, device)
@@ -74,10 +74,7 @@ class Trainer:
         popularity = load_popularity(workspace) if needs_popularity(config.train.loss) else None
         trained = load_trained_items(workspace)
         given = (config.seed, self.table, self.engine, communicator, device, popularity, trained)
-        self._phases = [
-            Phase(phase, order, TrainingStep(phase, *given))
-            for phase, order in zip(phase_configs(config.train), orders, strict=True)
-        ]
+        self._phases = [Phase(phase, order, TrainingStep(phase, *given)) for phase, order in orders]
         self._checkpoints = Checkpoints(workspace, inputs, communicator)
         self._epoch_loss = torch.zeros((), dtype=torch.float64, device=device)
         self._reporter = StepReporter(communicator, device, listen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from recommenders.formulas import assert_equal_with_gradients
+from recommenders.formulas import assert_equal_with_gradients, blocks_and_norm
 from torch.nn import functional
 
 from alphafuse.recommenders.sasrec import SASRec, SASRecBlock
@@ -42,10 +42,5 @@ def test_block_equals_its_formula() -> None:
 def test_states_and_gradients_are_those_of_positions_blocks_and_a_norm() -> None:
     torch.manual_seed(1)
     model, x = SASRec(6, 5, num_layers=2, num_heads=2, dropout=0.0).double(), _vectors(3, 4, 6).requires_grad_()
-    expected = []
-    for history in x:
-        hidden = history + model.positions[:4]
-        for block in model.blocks:
-            hidden = _block(block, hidden, 2)
-        expected.append(functional.layer_norm(hidden, (6,), model.norm.weight, model.norm.bias))
-    assert_equal_with_gradients(model(x), torch.stack(expected), [x, *model.parameters()])
+    expected = blocks_and_norm(model, x + model.positions[:4], _block)
+    assert_equal_with_gradients(model(x), expected, [x, *model.parameters()])
