@@ -30,7 +30,10 @@ def beat(folder: Path, age: float = 0.0, ended: bool = False) -> None:
     """A heartbeat of `age` seconds ago."""
     (folder / "events").mkdir(parents=True, exist_ok=True)
     content = json.dumps({"time": time.time() - age, "ended": ended})
-    (folder / "events" / "heartbeat.json").write_text(content)
+    # As runs do, whole or not at all: somebody may read it at any moment.
+    written = folder / "events" / "heartbeat.json.new"
+    written.write_text(content)
+    written.replace(folder / "events" / "heartbeat.json")
 
 
 def configure(folder: Path, **train: object) -> None:

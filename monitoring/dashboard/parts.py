@@ -100,7 +100,18 @@ def table(
     marked: Sequence[int] = (),
     texts: Sequence[int] = (),
 ) -> Part:
-    """The first cell of a row names it.
+    """A table that scrolls; the arguments are those of `table_parts`."""
+    return scroll(html.Table(table_parts(head, rows, caption, marked, texts)), caption)
+
+
+def table_parts(
+    head: Sequence[Part],
+    rows: Sequence[Sequence[Part]],
+    caption: str,
+    marked: Sequence[int] = (),
+    texts: Sequence[int] = (),
+) -> list[Part]:
+    """What a table holds. The first cell of a row names it.
 
     Args:
         marked: numbers of the rows that need attention.
@@ -120,11 +131,13 @@ def table(
     named = [
         html.Th(cell, scope="col", className=kind[place]) if cell else html.Td() for place, cell in enumerate(head)
     ]
-    columns = html.Thead(html.Tr(named)) if head else None
-    parts = [html.Caption(caption, className="unseen"), columns, html.Tbody(body)]
-    # What scrolls must be reached by the keyboard.
-    return html.Div(html.Table([part for part in parts if part]), className="scroll", tabIndex="0", role="group",
-                    **aria(label=caption))  # fmt: skip
+    columns = [html.Thead(html.Tr(named))] if head else []
+    return [html.Caption(caption, className="unseen"), *columns, html.Tbody(body)]
+
+
+def scroll(table: Part, label: str) -> Part:
+    """Around what may be wider than the page. What scrolls must be reached by the keyboard."""
+    return html.Div(table, className="scroll", tabIndex="0", role="group", **aria(label=label))
 
 
 def section(title: str, name: str, *parts: Part) -> Part:

@@ -7,11 +7,11 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
-from dash import Dash, Input, Output, State, dcc, html, no_update
+from dash import ALL, Dash, Input, Output, State, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 from flask import Flask, Response
 from plotly.utils import PlotlyJSONEncoder
@@ -138,42 +138,68 @@ def _route(app: Dash, watcher: Watcher) -> None:
         return overview.skeleton()
 
 
-def _changed(parts: Part, before: str | None) -> tuple[Part, str]:
-    """Parts and their digest, where they differ from what the page shows: what stays is not touched, nor the focus.
+def _changed(parts: Mapping[str, Part], before: Mapping[str, str] | None) -> tuple[dict[str, Part], dict[str, str]]:
+    """Parts that differ from what the page shows, nothing for the others, and digests of all, by name: what stays is
+    not touched, nor the focus in it. (Whatever is within a part that changes is made anew by Dash.)
+
+    Args:
+        before: digests of what the page shows.
 
     Raises:
-        PreventUpdate: they do not.
+        PreventUpdate: all are what they were.
     """
-    digest = hashlib.sha256(json.dumps(parts, cls=PlotlyJSONEncoder).encode()).hexdigest()
-    if digest == before:
+    digests = {name: _digest(part) for name, part in parts.items()}
+    if digests == before:
         raise PreventUpdate
-    return parts, digest
+    return {name: no_update if digests[name] == (before or {}).get(name) else parts[name] for name in parts}, digests
+
+
+def _digest(part: Part) -> str:
+    return hashlib.sha256(json.dumps(part, cls=PlotlyJSONEncoder).encode()).hexdigest()
 
 
 def _on_overview(app: Dash, watcher: Watcher) -> None:
     @app.callback(
-        Output("overview", "children"),
-        Output("overview-digest", "data"),
-        Input("overview-tick", "n_intervals"),
-        State("overview-digest", "data"),
+        output={
+            "parts": {name: Output(f"overview-{name}", "children") for name in overview.PARTS},
+            "news": Output({"news": ALL}, "children"),
+            "digests": Output("overview-digests", "data"),
+        },
+        inputs=[Input("overview-tick", "n_intervals"), State("overview-digests", "data"), State({"news": ALL}, "id")],
     )
-    def update(_: int, before: str | None) -> tuple[Part, str]:
-        return _changed(overview.overview(watcher.runs(), watcher.places, time.time()), before)
+    def update(_: int, before: dict[str, str] | None, ids: list[dict[str, str]]) -> dict[str, Any]:
+        shown = overview.overview(watcher.runs(), watcher.places, time.time())
+        told = {f"news of {key}": part for key, part in shown.news.items()}
+        listing = shown.order or shown.parts["listing"]
+        changed, digests = _changed({**shown.parts, "listing": listing, **told}, before)
+        parts = {name: changed[name] for name in overview.PARTS}
+        news = [changed[f"news of {each['news']}"] for each in ids if each["news"] in shown.news]
+        if parts["listing"] is not no_update:
+            # Made anew, it comes with the news of all of its runs.
+            parts["listing"], news = shown.parts["listing"], [no_update] * len(ids)
+        return {"parts": parts, "news": news, "digests": digests}
 
 
 def _on_run(app: Dash, watcher: Watcher) -> None:
     @app.callback(
-        output=[[Output(f"run-{name}", "children") for name in run.LIVE], Output("run-digest", "data")],
-        inputs=[Input("run-tick", "n_intervals"), State("run-digest", "data"), State("place", "pathname")],
+        output={
+            "parts": {name: Output(f"run-{name}", "children") for name in run.LIVE},
+            "digests": Output("run-digests", "data"),
+            "no_workers": Output("workers-card", "hidden"),
+        },
+        inputs=[Input("run-tick", "n_intervals"), State("run-digests", "data"), State("place", "pathname")],
     )
-    def update(_: int, before: str | None, path: str) -> tuple[Part, str]:
+    def update(_: int, before: dict[str, str] | None, path: str) -> dict[str, Any]:
         key, now = unquote(path.removeprefix(RUN_PATH)), time.time()
         shown = watcher.run(key)
         if shown is None:
             reading = any(place.read is None for place in watcher.places.values())
             absent = "Reading …" if reading else f"There is no run of this name in {', '.join(watcher.places)}."
-            return _changed([soft(absent), *[None] * (len(run.LIVE) - 1)], before)
-        return _changed([part(shown, shown.state(now), now) for part in run.LIVE.values()], before)
+            parts: dict[str, Part] = {**dict.fromkeys(run.LIVE), "glance": soft(absent)}
+        else:
+            parts = {name: part(shown, shown.state(now), now) for name, part in run.LIVE.items()}
+        changed, digests = _changed(parts, before)
+        return {"parts": changed, "digests": digests, "no_workers": parts["workers"] is None}
 
     names = list(run.FIGURES)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from dash import dcc, html
 
@@ -16,27 +17,50 @@ from monitoring.runs.state import STAGES, RunState, RunStatus
 LATE_SECONDS = 30.0
 """What was read longer ago is said to be old."""
 ORDER: tuple[RunStatus, ...] = ("running", "quiet", "lost", "failed", "stopped", "finished", "empty")
+PARTS = ("trouble", "summary", "listing", "reading")
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What the page shows.
+
+    Attributes:
+        parts: by their names, `PARTS`.
+        order: keys and states of the runs as they are listed. While it stays, so does the listing, with the link that
+            has the focus and what the reader has opened in it; the news in it change.
+        news: of each run, by its key.
+    """
+
+    parts: dict[str, Part]
+    order: list[tuple[str, RunStatus]]
+    news: dict[str, Part]
 
 
 def skeleton() -> Part:
     return [
         dcc.Interval(id="overview-tick", interval=2000),
         html.H1("Runs"),
-        html.Div(id="overview"),
-        dcc.Store(id="overview-digest"),
+        *[html.Div(id=f"overview-{name}") for name in PARTS],
+        dcc.Store(id="overview-digests"),
     ]
 
 
-def overview(runs: Sequence[Run], places: Mapping[str, Place], now: float) -> Part:
+def overview(runs: Sequence[Run], places: Mapping[str, Place], now: float) -> Overview:
     states = [(run, run.state(now)) for run in runs]
-    states.sort(key=lambda pair: (_rank(pair[1]), -_moment(pair[1]), pair[0].key))
-    aside = [(run, state) for run, state in states if _is_aside(run, state)]
-    rows = [_row(run, state, now) for run, state in states if (run, state) not in aside]
+    states.sort(key=lambda pair: (_is_aside(*pair), *_rank(pair[1]), pair[0].key))
+    news = {run.key: _news(run, state, now) for run, state in states}
+    rows = [(_is_aside(run, state), _row(run, state, news[run.key])) for run, state in states]
+    shown, aside = ([row for is_aside, row in rows if is_aside == wanted] for wanted in (False, True))
     trouble = [html.P([html.B(place.name), f" cannot be read: {place.problem}"], className="note bad", role="alert")
                for place in places.values() if place.problem]  # fmt: skip
-    listing = html.Ul(rows, className="runs") if rows else _nothing(places)
-    shared = _shared([_row(run, state, now) for run, state in aside])
-    return [*trouble, _summary([state for _, state in states]), listing, shared, _reading(places, now)]
+    listing = html.Ul(shown, className="runs") if shown else _nothing(places)
+    parts = {
+        "trouble": html.Div(trouble, className="notes"),
+        "summary": _summary([state for _, state in states]),
+        "listing": [listing, _shared(aside)],
+        "reading": _reading(places, now),
+    }
+    return Overview(parts, [(run.key, state.status) for run, state in states], news)
 
 
 def test_metric(run: Run) -> tuple[str, float] | None:
@@ -60,14 +84,14 @@ def _shared(rows: Sequence[Part]) -> Part:
     return html.Details([html.Summary(f"Stages that runs share ({len(rows)})"), html.Ul(list(rows), className="runs")])
 
 
-def _rank(state: RunState) -> int:
-    """Those that may need somebody come first, then by what happened last."""
-    return 0 if state.is_alive else 1 if TONES.get(state.status) in ("bad", "warm") else 2
-
-
-def _moment(state: RunState) -> float:
-    """When something happened last, for those that have ended: a stage that was skipped is no news."""
-    return (state.stage and state.stage.ended) or state.latest or 0.0
+def _rank(state: RunState) -> tuple[int, float]:
+    """Those that may need somebody come first, then by what happened last. Those that go on stay where they are: all
+    of them tell something all the time."""
+    if state.is_alive:
+        return 0, 0.0
+    # A stage that was skipped is no news.
+    latest = (state.stage and state.stage.ended) or state.latest or 0.0
+    return 1 if TONES.get(state.status) in ("bad", "warm") else 2, -latest
 
 
 def _summary(states: Sequence[RunState]) -> Part:
@@ -76,7 +100,18 @@ def _summary(states: Sequence[RunState]) -> Part:
     return soft(", ".join(told)) if told else None
 
 
-def _row(run: Run, state: RunState, now: float) -> Part:
+def _row(run: Run, state: RunState, news: Part) -> Part:
+    return html.Li(
+        [
+            html.Div([link_to(run), badge(state.status)], className="who"),
+            html.Div(news, id={"news": run.key}, className="news"),
+        ],
+        className=f"run {TONES.get(state.status, '')}",
+    )
+
+
+def _news(run: Run, state: RunState, now: float) -> Part:
+    """What it does, its numbers and their trend."""
     best, test = run.training.best(run.monitor), test_metric(run)
     metric = run.monitor.upper()
     numbers = [
@@ -89,15 +124,11 @@ def _row(run: Run, state: RunState, now: float) -> Part:
     if curve is not None and len(curve.y) > 1:
         said = f"{run.monitor.upper()} over {len(curve.y)} validations, from {curve.y[0]:.4f} to {curve.y[-1]:.4f}"
         trend = spark(curve.y.tolist(), said)
-    return html.Li(
-        [
-            html.Div([link_to(run), badge(state.status)], className="who"),
-            html.Div(_doing(run, state, now), className="doing"),
-            html.Div(numbers, className="numbers"),
-            html.Div(trend, className="trend"),
-        ],
-        className=f"run {TONES.get(state.status, '')}",
-    )
+    return [
+        html.Div(_doing(run, state, now), className="doing"),
+        html.Div(numbers, className="numbers"),
+        html.Div(trend, className="trend"),
+    ]
 
 
 def _doing(run: Run, state: RunState, now: float) -> Part:

@@ -20,9 +20,11 @@ from monitoring.dashboard.parts import (
     clock,
     figure,
     progress_text,
+    scroll,
     section,
     soft,
     table,
+    table_parts,
 )
 from monitoring.formats import duration, number, rough, size
 from monitoring.runs.reader import Run
@@ -33,6 +35,10 @@ SIGNS = {"finished": "✓", "failed": "✗", "cut off": "✗", "running": "●",
 EPOCHS = 15
 """Epochs in the table."""
 MESSAGES = 12
+WORKERS_NOTE = (
+    "Means of a step, lately. A worker's own work is its step without waiting for the exchange with the others: where "
+    "one is slow, the others wait."
+)
 
 FIGURES = {
     "loss": "Training loss",
@@ -47,7 +53,7 @@ def skeleton(key: str) -> Part:
     return [
         dcc.Interval(id="run-tick", interval=2000),
         dcc.Store(id="run-drawn"),
-        dcc.Store(id="run-digest"),
+        dcc.Store(id="run-digests"),
         dcc.Store(id="run-shown"),
         html.Div(
             [html.H1(key), dcc.Link("Compare", href=f"{COMPARE_PATH}?run={key}", className="button")], className="top"
@@ -61,7 +67,11 @@ def skeleton(key: str) -> Part:
             html.Div([figure(name, title) for name, title in FIGURES.items()], className="figures"),
             html.Details([html.Summary("The latest epochs as a table"), html.Div(id="epochs")]),
         ),
-        html.Div(id="run-workers"),
+        html.Div(
+            section("Workers", "workers", scroll(html.Table(id="run-workers"), "Workers"), soft(WORKERS_NOTE)),
+            id="workers-card",
+            hidden=True,
+        ),
         html.Div(id="run-results"),
     ]
 
@@ -245,6 +255,7 @@ def epochs(run: Run) -> Part:
 
 
 def workers(run: Run, state: RunState, now: float) -> Part:
+    """What the table of the workers holds; None where none has told anything."""
     told: Sequence[Worker] = run.training.workers
     if not told:
         return None
@@ -266,11 +277,7 @@ def workers(run: Run, state: RunState, now: float) -> Part:
     ]
     head = ["", "health", "machine", "step", "a step", "own work", "samples/s", "rows served", "sent", "memory", "told"]
     marked = [place for place, worker in enumerate(told) if worker.complaint]
-    note = soft(
-        "Means of a step, lately. A worker's own work is its step without waiting for the exchange with the others: "
-        "where one is slow, the others wait."
-    )
-    return section("Workers", "workers", table(head, rows, "Workers", marked, texts=(1, 2)), note)
+    return table_parts(head, rows, "Workers", marked, texts=(1, 2))
 
 
 LIVE = {"glance": glance, "stages": stages, "messages": messages, "workers": workers}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,8 +24,6 @@ pytestmark = pytest.mark.engine
 Open = Callable[..., Page]
 NOT_OURS = {"exclude": [[".dash-dropdown-focus-target"]]}
 """A helper element inside of the drop-down list, hidden from screen readers and in the order of the focus."""
-TICKS = 4500
-"""Milliseconds in which a page asks for news at least twice."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,12 @@ def _wait(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+def _steps_done(shown: Shown) -> int:
+    """Of the living run, so far."""
+    with (shown.folder / "live" / "events" / "train.jsonl").open() as lines:
+        return max(json.loads(line)["values"].get("done", 0) for line in lines)
+
+
 def _traces(page: Page, figure: str) -> int:
     return page.evaluate(f"document.querySelector('#{figure} .js-plotly-plot')?.data?.length ?? 0")
 
@@ -78,7 +84,7 @@ def test_the_list_names_every_state(shown: Shown, open_page: Open) -> None:
     page = open_page(f"{shown.address}/")
     rows = page.locator(".run")
     expect(rows).to_have_count(6)
-    expect(page.locator("#overview > .soft").first).to_have_text("1 running, 2 lost, 1 failed, 2 finished")
+    expect(page.locator("#overview-summary")).to_have_text("1 running, 2 lost, 1 failed, 2 finished")
     said = {row.locator(".name").inner_text(): row.inner_text() for row in rows.all()}
     assert next(iter(said)) == "live"
     assert re.search(r"train 30 / 400 steps · .* left", said["live"].replace("\n", " "))
@@ -125,13 +131,52 @@ def test_what_stays_keeps_the_focus_while_the_page_is_told_news(shown: Shown, op
     assert page.evaluate("document.activeElement.textContent") == "live"
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.evaluate("window.focused = document.activeElement")
-    page.wait_for_timeout(TICKS)
+    row = page.locator(".run").first
+    done = _steps_done(shown)
+    made_runs.write_events(shown.folder / "live", made_runs.training(done + 1, done + 2, shown.since, slow=3.0))
+    expect(row).to_contain_text(f"train {done + 2} / 400 steps")
+    assert page.evaluate("document.activeElement === window.focused")
+    heartbeat = shown.folder / "lost" / "events" / "heartbeat.json"
+    whole = heartbeat.read_text()
+    heartbeat.write_text("")
+    expect(page.get_by_role("alert")).to_contain_text("lost: ")
+    assert page.evaluate("document.activeElement === window.focused")
+    heartbeat.write_text(whole)
+    expect(page.get_by_role("alert")).to_have_count(0)
     assert page.evaluate("document.activeElement === window.focused")
     page.keyboard.press("Enter")
     expect(page.locator("h1")).to_have_text("live")
     expect(page.locator(".answer").first).to_contain_text("running")
     page.go_back()
     expect(page.locator("h1")).to_have_text("Runs")
+
+
+def test_the_table_of_the_workers_stays_while_they_tell_news(shown: Shown, open_page: Open) -> None:
+    page = open_page(f"{shown.address}/run/live")
+    table = page.get_by_role("group", name="Workers")
+    done = _steps_done(shown)
+    expect(table).to_contain_text(f"{done}")
+    table.focus()
+    page.evaluate("window.focused = document.activeElement")
+    made_runs.write_events(shown.folder / "live", made_runs.training(done + 1, done + 2, shown.since, slow=3.0))
+    expect(table).to_contain_text(f"{done + 2}")
+    assert page.evaluate("document.activeElement === window.focused")
+
+
+def test_a_run_that_begins_is_listed(shown: Shown, open_page: Open) -> None:
+    page = open_page(f"{shown.address}/")
+    expect(page.locator(".run")).to_have_count(6)
+    began = shown.folder / "began"
+    try:
+        made_runs.live_run(began)
+        expect(page.locator(".run .name").first).to_have_text("began")
+        expect(page.locator(".run").first).to_contain_text("train 30 / 400 steps")
+        made_runs.beat(began, ended=True)
+        expect(page.locator(".run", has=page.get_by_role("link", name="began"))).to_contain_text("was interrupted")
+        expect(page.locator(".run .name").first).to_have_text("live")
+    finally:
+        shutil.rmtree(began)
+    expect(page.locator(".run")).to_have_count(6)
 
 
 def test_texts_of_the_data_are_texts(shown: Shown, open_page: Open) -> None:
