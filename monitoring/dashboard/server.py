@@ -139,18 +139,14 @@ def _route(app: Dash, watcher: Watcher) -> None:
 
 
 def _changed(parts: Mapping[str, Part], before: Mapping[str, str] | None) -> tuple[dict[str, Part], dict[str, str]]:
-    """Parts that differ from what the page shows, nothing for the others, and digests of all, by name: what stays is
-    not touched, nor the focus in it. (Whatever is within a part that changes is made anew by Dash.)
+    """Parts that differ from what the page shows, `no_update` for the others, and digests of all, by name.
+
+    Dash makes anew whatever is within a part that changes. What stays is not touched, nor the focus in it.
 
     Args:
         before: digests of what the page shows.
-
-    Raises:
-        PreventUpdate: all are what they were.
     """
     digests = {name: _digest(part) for name, part in parts.items()}
-    if digests == before:
-        raise PreventUpdate
     return {name: no_update if digests[name] == (before or {}).get(name) else parts[name] for name in parts}, digests
 
 
@@ -258,17 +254,21 @@ def _on_comparison(app: Dash, watcher: Watcher) -> None:
             "figure": Output("compared", "figure"),
             "said": Output("compared-said", "children"),
             "hidden": Output("compared-card", "hidden"),
-            "parts": Output("comparison", "children"),
+            "parts": {name: Output(f"comparison-{name}", "children") for name in comparison.PARTS},
+            "digests": Output("compare-digests", "data"),
             "drawn": Output("compare-drawn", "data"),
         },
-        inputs=[
-            Input("compare-tick", "n_intervals"),
-            Input("chosen", "value"),
-            Input("metric", "value"),
-            State("compare-drawn", "data"),
-        ],
+        inputs={
+            "_": Input("compare-tick", "n_intervals"),
+            "chosen": Input("chosen", "value"),
+            "metric": Input("metric", "value"),
+            "drawn_before": State("compare-drawn", "data"),
+            "before": State("compare-digests", "data"),
+        },
     )
-    def update(_: int, chosen: Sequence[str] | None, metric: str | None, drawn_before: Any) -> dict[str, Any]:
+    def update(
+        _: int, chosen: Sequence[str] | None, metric: str | None, drawn_before: Any, before: dict[str, str] | None
+    ) -> dict[str, Any]:
         known = watcher.runs()
         runs = [each for each in known if each.key in (chosen or ())]
         names, now = comparison.metrics(runs), time.time()
@@ -277,6 +277,7 @@ def _on_comparison(app: Dash, watcher: Watcher) -> None:
         state = [metric, len(known), versions]
         if state == drawn_before:
             raise PreventUpdate
+        parts, digests = _changed(comparison.comparison(runs, now), before)
         return {
             "options": comparison.options(known),
             "metrics": [comparison.label(name) for name in names],
@@ -284,6 +285,7 @@ def _on_comparison(app: Dash, watcher: Watcher) -> None:
             "figure": comparison.curves(runs, metric) if metric else no_update,
             "said": f"{metric} of {len(runs)} runs" if metric else "",
             "hidden": metric is None,
-            "parts": comparison.comparison(runs, now),
+            "parts": parts,
+            "digests": digests,
             "drawn": state,
         }

@@ -17,6 +17,7 @@ from monitoring.runs.reader import Run
 
 FIRST = 4
 """So many runs, the latest that have trained, are chosen where the user has chosen none."""
+PARTS = ("results", "settings")
 
 
 def skeleton(runs: Sequence[Run], wanted: Sequence[str]) -> Part:
@@ -33,6 +34,7 @@ def skeleton(runs: Sequence[Run], wanted: Sequence[str]) -> Part:
     return [
         dcc.Interval(id="compare-tick", interval=2000),
         dcc.Store(id="compare-drawn"),
+        dcc.Store(id="compare-digests"),
         html.H1("Compare"),
         html.Div(
             [
@@ -42,7 +44,7 @@ def skeleton(runs: Sequence[Run], wanted: Sequence[str]) -> Part:
             className="choices",
         ),
         figure("compared", "Over the epochs"),
-        html.Div(id="comparison"),
+        *[html.Div(id=f"comparison-{name}") for name in PARTS],
     ]
 
 
@@ -81,10 +83,11 @@ def curves(runs: Sequence[Run], metric: str) -> go.Figure:
     return drawing
 
 
-def comparison(runs: Sequence[Run], now: float) -> Part:
+def comparison(runs: Sequence[Run], now: float) -> dict[str, Part]:
+    """What stands below the curves: by the names of `PARTS`."""
     if not runs:
-        return soft("Choose runs to compare.")
-    return [_results(runs, now), _differences(runs)]
+        return {"results": soft("Choose runs to compare."), "settings": None}
+    return {"results": _results(runs, now), "settings": _differences(runs)}
 
 
 def _results(runs: Sequence[Run], now: float) -> Part:

@@ -214,10 +214,10 @@ def test_thousands_of_epochs_are_thinned(shown: Shown, open_page: Open) -> None:
 def test_runs_are_compared(shown: Shown, open_page: Open) -> None:
     page = open_page(f"{shown.address}/compare?run=live")
     _wait(lambda: _traces(page, "compared") == 4)
-    table = page.locator("#comparison table").first
+    table = page.locator("#comparison-results table")
     expect(table).to_contain_text("finished")
     expect(table.locator("b")).to_have_text("0.1250")  # the only one that was tested
-    differences = page.locator("#comparison table").nth(1)
+    differences = page.locator("#comparison-settings table")
     assert differences.locator("tbody th").all_inner_texts() == ["monitoring.targets", "train.learning_rate"]
     page.locator("#chosen").focus()
     page.keyboard.press("Enter")
