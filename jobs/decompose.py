@@ -165,7 +165,7 @@ def _decompose(config: Config, covariance: _Covariance, dim: int, method: str) -
                 hidden_dim,
                 oversampling=config.decompose.oversampling,
                 power_passes=config.decompose.power_passes,
-                seed=_seed(config),
+                seed=config.decompose_seed,
             )
     moments = covariance.moments
     nullspace = build_nullspace(
@@ -242,14 +242,10 @@ def _inputs(config: Config, workspace: Workspace, method: str) -> dict[str, Any]
         "embeddings": workspace.artifact("embeddings").require().fingerprint,
     }
     if method == "randomized":
-        inputs["seed"] = _seed(config)
+        inputs["seed"] = config.decompose_seed
     if config.decompose.popularity_weighted or config.data.split.cold_items:
         inputs["popularity"] = workspace.artifact("popularity").require().fingerprint
     return inputs
-
-
-def _seed(config: Config) -> int:
-    return config.seed if config.decompose.seed is None else config.decompose.seed
 
 
 def _task(function: Any, config: Config) -> Callable[..., ray.ObjectRef]:

@@ -51,8 +51,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     data = config.data.model_copy(update={"folder": resolve(config.data.folder)})
     task_slots("data", data.pool)
     sources = result(tasks.find_all.options(resources=on_pool(data.pool)).remote(data))
-    split_seed = config.seed if data.split.seed is None else data.split.seed
-    stage = _Stage(data, split_seed, workspace, listen)
+    stage = _Stage(data, config.split_seed, workspace, listen)
     catalog = _make_catalog(stage, sources.catalog)
     sequences = _make_sequences(stage, sources)
     _make_popularity(stage, catalog["items"])

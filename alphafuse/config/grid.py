@@ -6,12 +6,10 @@ import copy
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from alphafuse.config.data import SplitConfig
-from alphafuse.config.language import DecomposeConfig
 from alphafuse.config.loading import apply_override, parse_config, read_tree
 from alphafuse.config.messages import explain
 from alphafuse.config.section import Count, Section
@@ -22,7 +20,6 @@ Settings = dict[str, Any] | tuple[str, ...]
 """A tree of sections, or KEY=VALUE texts as of `--set`."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 """Part of the name of a folder."""
-Seeded = TypeVar("Seeded", SplitConfig, DecomposeConfig)
 
 
 class MethodConfig(Section):
@@ -134,13 +131,10 @@ def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 def _with_shared_seeds(config: Config) -> Config:
     """The same, with the seeds of what the runs share said where they are not."""
-    changes = {"split": _seeded(config.data.split, config.seed)}
-    data, decompose = config.data.model_copy(update=changes), _seeded(config.decompose, config.seed)
+    split = config.data.split.model_copy(update={"seed": config.split_seed})
+    data = config.data.model_copy(update={"split": split})
+    decompose = config.decompose.model_copy(update={"seed": config.decompose_seed})
     return config.model_copy(update={"data": data, "decompose": decompose})
-
-
-def _seeded(section: Seeded, seed: int) -> Seeded:
-    return section if section.seed is not None else section.model_copy(update={"seed": seed})
 
 
 def _require_comparable(grid: GridConfig, configs: Mapping[str, Config]) -> None:

@@ -142,6 +142,16 @@ class Config(Section):
         return self.decompose.directions or self.model.hidden_dim
 
     @property
+    def split_seed(self) -> int:
+        """Of what the split draws: its own, or else the run's."""
+        return self.seed if self.data.split.seed is None else self.data.split.seed
+
+    @property
+    def decompose_seed(self) -> int:
+        """Of the randomized range finder: its own, or else the run's."""
+        return self.seed if self.decompose.seed is None else self.decompose.seed
+
+    @property
     def similarity(self) -> Literal["cosine", "dot"]:
         """What items are ranked by."""
         wanted = self.evaluate.similarity
