@@ -76,13 +76,16 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=2000, help="so many items, drawn at random")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    first = Workspace(str(options.runs[0]))
-    popularity = load_popularity(first)
+    workspaces = [Workspace(str(run)) for run in options.runs]
+    embedded = [each for each in workspaces if each.artifact("embeddings").manifest() is not None]
+    if not embedded:
+        parser.error("none of the runs has language embeddings")
+    popularity = load_popularity(workspaces[0])
     drawn = np.random.default_rng(options.seed).permutation(len(popularity))[: options.items]
     chosen = np.sort(drawn)
     # Of the same items: those above the median of their interactions, and the others.
     popular = popularity[chosen] > np.median(popularity[chosen])
-    text = by_text(first, chosen, options.count)
+    text = by_text(embedded[0], chosen, options.count)
     rows: list[dict[str, Any]] = []
     for run in options.runs:
         share = kept(text, by_vector(run, chosen, options.count))
