@@ -18,7 +18,7 @@ from alphafuse.collectives import Communicator
 from alphafuse.config import load_config
 from alphafuse.data.popularity import load_popularity
 from alphafuse.evaluation.top_lists import TopLists
-from alphafuse.matrices import iterate_rows, read_rows
+from alphafuse.matrices import iterate_rows
 from alphafuse.training.model import load_trained
 from alphafuse.workspace import Workspace
 from benchmarks.report import arguments, publish
@@ -38,8 +38,9 @@ def nearest(queries: torch.Tensor, own: np.ndarray, tiles: Tiles, count: int) ->
         tiles: of the vectors of all items.
     """
     lists = TopLists(len(queries), count + 1, queries.device)
+    directions = normalize(queries, dim=1)
     for first, rows in tiles:
-        lists.add(normalize(queries, dim=1) @ normalize(rows, dim=1).T, first)
+        lists.add(directions @ normalize(rows, dim=1).T, first)
     others = lists.items.numpy() != own[:, None]
     others[others.all(axis=1), -1] = False  # many are as near as the item itself: the last one goes
     return lists.items.numpy()[others].reshape(len(own), count)
@@ -51,14 +52,16 @@ def kept(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def by_text(workspace: Workspace, chosen: np.ndarray, count: int) -> np.ndarray:
-    """Neighbours of the chosen items by their language embeddings."""
+    """Neighbours of the chosen items, in ascending order, by their language embeddings."""
     artifact = workspace.artifact("embeddings")
     num_items = artifact.require().rows
-    queries = torch.from_numpy(
-        np.concatenate([read_rows(artifact, "embedding", item, item + 1) for item in chosen.tolist()])
-    )
-    blocks = iterate_rows(artifact, "embedding", 0, num_items, TILE_ROWS)
-    return nearest(queries, chosen, ((first, torch.from_numpy(block).float()) for first, block, _ in blocks), count)
+
+    def tiles() -> Tiles:
+        for first, block, _ in iterate_rows(artifact, "embedding", 0, num_items, TILE_ROWS):
+            yield first, torch.from_numpy(block).float()
+
+    queries = [rows[chosen[(first <= chosen) & (chosen < first + len(rows))] - first] for first, rows in tiles()]
+    return nearest(torch.cat(queries), chosen, tiles(), count)
 
 
 def by_vector(run: Path, chosen: np.ndarray, count: int) -> np.ndarray:
