@@ -138,8 +138,8 @@ def _route(app: Dash, watcher: Watcher) -> None:
         return overview.skeleton()
 
 
-def _changed(parts: Mapping[str, Part], before: Mapping[str, str] | None) -> tuple[dict[str, Part], dict[str, str]]:
-    """Parts that differ from what the page shows, `no_update` for the others, and digests of all, by name.
+def _changed(parts: Mapping[str, Part], before: Mapping[str, str] | None) -> tuple[dict[str, Part], Any]:
+    """Parts that differ from what the page shows, `no_update` for the others, by name; likewise the digests of all.
 
     Dash makes anew whatever is within a part that changes. What stays is not touched, nor the focus in it.
 
@@ -147,7 +147,8 @@ def _changed(parts: Mapping[str, Part], before: Mapping[str, str] | None) -> tup
         before: digests of what the page shows.
     """
     digests = {name: _digest(part) for name, part in parts.items()}
-    return {name: no_update if digests[name] == (before or {}).get(name) else parts[name] for name in parts}, digests
+    changed = {name: no_update if digests[name] == (before or {}).get(name) else parts[name] for name in parts}
+    return changed, no_update if digests == before else digests
 
 
 def _digest(part: Part) -> str:
@@ -195,7 +196,8 @@ def _on_run(app: Dash, watcher: Watcher) -> None:
         else:
             parts = {name: part(shown, shown.state(now), now) for name, part in run.LIVE.items()}
         changed, digests = _changed(parts, before)
-        return {"parts": changed, "digests": digests, "no_workers": parts["workers"] is None}
+        no_workers = no_update if changed["workers"] is no_update else parts["workers"] is None
+        return {"parts": changed, "digests": digests, "no_workers": no_workers}
 
     names = list(run.FIGURES)
 
