@@ -8,15 +8,17 @@ from pydantic import Field, model_validator
 
 from alphafuse.config.section import Count, NonNegative, OpenFraction, Section
 
-Dropout = Annotated[float, Field(ge=0, lt=1)]
+Dropout = Annotated[float, Field(ge=0, lt=1, description="Share of the activations that training drops.")]
+NumHeads = Annotated[int, Field(ge=1, description="Attention heads; they share the width.")]
+NumLayers = Annotated[int, Field(ge=1, description="Blocks behind one another.")]
 
 
 class SASRecConfig(Section):
     """Self-attentive sequential recommendation (Kang & McAuley 2018)."""
 
     name: Literal["sasrec"] = "sasrec"
-    num_layers: Count = 1
-    num_heads: Count = 1
+    num_layers: NumLayers = 1
+    num_heads: NumHeads = 1
     dropout: Dropout = 0.1
 
 
@@ -24,7 +26,7 @@ class GRU4RecConfig(Section):
     """A recurrent network (Hidasi et al. 2016)."""
 
     name: Literal["gru4rec"] = "gru4rec"
-    num_layers: Count = 1
+    num_layers: NumLayers = 1
     state_dim: Count | None = None
     """Width of the recurrent state; null: `hidden_dim`."""
     dropout: Dropout = 0.1
@@ -34,8 +36,8 @@ class HSTUConfig(Section):
     """Gated pointwise attention with a bias for each distance (Zhai et al. 2024); times are not used."""
 
     name: Literal["hstu"] = "hstu"
-    num_layers: Count = 2
-    num_heads: Count = 1
+    num_layers: NumLayers = 2
+    num_heads: NumHeads = 1
     dropout: Dropout = 0.1
 
 
@@ -44,8 +46,8 @@ class DreamRecConfig(Section):
     (Yang et al. 2023). Trained by the loss `diffusion`."""
 
     name: Literal["dreamrec"] = "dreamrec"
-    num_layers: Count = 1
-    num_heads: Count = 1
+    num_layers: NumLayers = 1
+    num_heads: NumHeads = 1
     dropout: Dropout = 0.1
     timesteps: Count = 2000
     """T, from an item vector to noise."""

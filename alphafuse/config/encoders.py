@@ -71,6 +71,7 @@ class IdConfig(EncoderSection):
 
     name: Literal["id"] = "id"
     initialization: Literal["zeros", "normal"] = "normal"
+    """Of the ID embeddings; normal has unit variance."""
 
     @property
     def reads(self) -> tuple[Artifact, ...]:
@@ -120,6 +121,7 @@ class UniSRecConfig(EmbeddingsSection):
 
     name: Literal["unisrec"] = "unisrec"
     num_experts: Count = 8
+    """Maps that a gate mixes."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """On the language embeddings."""
 

@@ -26,6 +26,7 @@ class MethodConfig(Section):
     """One row of the comparison."""
 
     name: Name
+    """Of the row."""
     set: Settings = ()
     """What it changes of the base configuration. In a tree, a section that is chosen by its `name` is replaced as a
     whole by one with a `name`, unless the base says the same; KEY=VALUE texts change single values."""
@@ -35,6 +36,7 @@ class EnsembleConfig(Section):
     """A row that is made of others: finished runs of the same seed, ranked by the sum of their scores."""
 
     name: Name
+    """Of the row."""
     of: Annotated[tuple[str, ...], Field(min_length=2)]
     """Names of methods."""
 

@@ -33,6 +33,7 @@ class EmbedConfig(Section):
     workers: Count = 1
     """Engines that run side by side."""
     cpus_per_worker: NonNegative = 1
+    """CPUs of each engine."""
     gpus_per_worker: NonNegative = 0
     """GPUs (or a fraction of one) of each engine; 0 runs on the CPU."""
     pool: str | None = None
@@ -45,7 +46,9 @@ class EmbedConfig(Section):
     precomputed_ids: str | None = None
     """Text file with one item id per row of the .npy matrix."""
     precomputed_id_column: str = "item_id"
+    """Of the Parquet files."""
     precomputed_vector_column: str = "embedding"
+    """Of the Parquet files: lists of numbers, all of one length."""
 
     @model_validator(mode="after")
     def _check(self) -> EmbedConfig:
@@ -83,7 +86,9 @@ class DecomposeConfig(Section):
     seed: Annotated[int, Field(ge=0)] | None = None
     """Of the randomized range finder; null: the run's `seed`."""
     workers: Count = 2
+    """Tasks that pass over the embeddings side by side."""
     cpus_per_worker: Positive = 1
+    """CPUs of each task."""
     pool: str | None = None
     """Custom resource of the machines that the work is done on; null: any that have room."""
 

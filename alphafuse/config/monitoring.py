@@ -22,6 +22,7 @@ class MLflowConfig(Section):
     uri: str
     """Of the tracking server: "http://host:5000"."""
     experiment: str = "alphafuse"
+    """Name of the experiment that runs are kept in."""
 
 
 class MonitoringConfig(Section):

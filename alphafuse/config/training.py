@@ -26,6 +26,7 @@ class LossConfig(Section):
     the same, but scored by the ranks that own them: hidden states travel and no item does; `in_batch`: drawn among the
     batch's targets, which are an item's popularity, and corrected for it."""
     num_negatives: Count = 1024
+    """Negatives of a target, or of the batch where they are shared."""
     calibration: Annotated[float, Field(ge=0, le=1)] = 0.75
     """t of `gbce`: 0 is `bce` with a sum over the negatives, 1 has the full softmax's probabilities as scores."""
     memory_mib: Count = 64
@@ -54,6 +55,7 @@ class ScheduleConfig(Section):
     kind: Literal["constant", "linear", "cosine"] = "constant"
     """After the warm-up: constant, or falling to zero at `max_epochs`."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps in which the rates rise from zero to theirs."""
 
 
 class DeepSpeedConfig(Section):
@@ -99,6 +101,7 @@ class TrainConfig(Section):
     """How often in a row, without progress in between, the workers are started again from the latest checkpoint after
     one of them died."""
     cpus_per_worker: Positive = 1
+    """CPUs of each rank."""
     gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = 0
     """1 trains on a GPU, 0 on CPUs; a part of one leaves the rest of a GPU to others, for a single worker."""
     pool: str | None = None
@@ -116,6 +119,7 @@ class TrainConfig(Section):
     accumulation: Count = 1
     """Micro-batches that an optimizer step is split into."""
     max_epochs: Count = 100
+    """Passes over the training samples, of which `patience` may spare some."""
     max_steps: Count | None = None
     """Stops earlier than `max_epochs`."""
     learning_rate: Positive = 3e-3
@@ -138,7 +142,7 @@ class TrainConfig(Section):
     patience: Count = 10
     """Validations without improvement before training stops."""
     finish: FinishConfig | None = None
-    """Goes on from the best weights where training would stop; `{}`: with the values above; null: training stops."""
+    """Goes on from the best weights where training would stop; `{}`: with the defaults of that section; null: training stops."""
     checkpoint_steps: Count | None = None
     """Steps between checkpoints inside of an epoch; null: only after validations."""
     log_steps: Count = 20

@@ -19,6 +19,7 @@ class EvaluateConfig(Section):
     """Exact ranking over the full catalog."""
 
     cutoffs: tuple[Count, ...] = (1, 5, 10, 20, 50)
+    """K of the metrics HR@K, NDCG@K and MRR@K."""
     similarity: Literal["trained", "dot", "cosine"] = "trained"
     """`trained`: as in the loss."""
     exclude_seen: bool = True
@@ -40,7 +41,9 @@ class RecommendConfig(Section):
     """Top items for users or histories."""
 
     top_k: Count = 10
+    """Items for each user."""
     exclude_seen: bool = True
+    """Leave out what the history holds."""
     users: str | None = None
     """Parquet with the column user_id, or with user_id and history (list of item ids); null: every test user."""
 
@@ -74,6 +77,7 @@ class Config(Section):
     workspace: str
     """Folder or URI that holds everything the run makes."""
     seed: Annotated[int, Field(ge=0)] = 22
+    """Of everything that is drawn."""
     data: DataConfig
     embed: EmbedConfig = EmbedConfig()
     decompose: DecomposeConfig = DecomposeConfig()
