@@ -142,7 +142,7 @@ class TrainConfig(Section):
     patience: Count = 10
     """Validations without improvement before training stops."""
     finish: FinishConfig | None = None
-    """Goes on from the best weights where training would stop; `{}`: with the defaults of that section; null: training stops."""
+    """Goes on from the best weights where training would stop; `{}`: with its defaults; null: training stops."""
     checkpoint_steps: Count | None = None
     """Steps between checkpoints inside of an epoch; null: only after validations."""
     log_steps: Count = 20

@@ -12,10 +12,13 @@ def test_the_documentation_lists_the_settings() -> None:
 
 def test_keys_are_as_a_configuration_has_them() -> None:
     rows = reference().splitlines()
-    assert any(row.startswith("| `train.learning_rate` | number > 0 | `0.003` | Of the dense weights") for row in rows)
-    assert any(row.startswith("| `data.catalog.path` | text | **required** |") for row in rows)
-    assert any(row.startswith("| `model.backbone.schedule` | `linear`, `cosine`, `exp`, `sqrt` | `linear` |") for row in rows)
-    assert any(row.startswith("| `ray.node_groups.NAME.gpus` | number ≥ 0 | `0` |") for row in rows)
+    for beginning in (
+        "| `train.learning_rate` | number > 0 | `0.003` | Of the dense weights",
+        "| `data.catalog.path` | text | **required** | ",
+        "| `model.backbone.schedule` | `linear`, `cosine`, `exp`, `sqrt` | `linear` | ",
+        "| `ray.node_groups.NAME.gpus` | number ≥ 0 | `0` | ",
+    ):
+        assert any(row.startswith(beginning) for row in rows), beginning
     assert {"### `model.encoder`, `name: id`", "### `model.backbone`, `name: sasrec` (the default)"} <= {*rows}
     assert not [row for row in rows if row.startswith("| `model.encoder.name`")]  # the headings say it
 
