@@ -51,11 +51,10 @@ class Training:
         return self.loss["num_negatives"] * (1 if self.loss["negatives"] == "shared" else self.rows)
 
 
+_SHARED = LOSSES["sampled softmax, 1,024 shared"]
 CASES = {
-    "sampled softmax, 1,024 shared, 64 windows (the default)": Training(
-        {"name": "sampled_softmax", "negatives": "shared", "num_negatives": 1024}, "all", 64
-    ),
-    "sampled softmax, 1,024 shared, 256 last positions": Training(LOSSES["sampled softmax, 1,024 shared"], "last", BATCH),
+    "sampled softmax, 1,024 shared, 64 windows (the default)": Training(_SHARED, "all", 64),
+    "sampled softmax, 1,024 shared, 256 last positions": Training(_SHARED, "last", BATCH),
     "infonce, 64 uniform each, 256 last positions": Training(LOSSES["infonce, 64 uniform per target"], "last", BATCH),
 }
 
