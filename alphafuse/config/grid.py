@@ -92,6 +92,8 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> tuple[GridConf
         ConfigError: a file cannot be read, or a key or value is wrong; the methods have other queries to answer.
     """
     tree = read_tree(path)
+    if "methods" not in tree and "data" in tree:
+        raise ConfigError(f"{path} is the configuration of a run, not the grid of a comparison: alphafuse run {path}")
     for override in overrides:
         apply_override(tree, override)
     try:

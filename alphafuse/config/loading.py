@@ -21,6 +21,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: the file cannot be read or parsed, or a key or value is wrong.
     """
     tree = read_tree(path)
+    if "methods" in tree:
+        raise ConfigError(f"{path} is the grid of a comparison, not the configuration of a run: alphafuse compare {path}")
     for override in overrides:
         apply_override(tree, override)
     return parse_config(tree)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from alphafuse.config import Config, GridConfig, load_grid
+from alphafuse.config import Config, GridConfig, load_config, load_grid
 from alphafuse.errors import ConfigError
 
 BASE: dict[str, Any] = {
@@ -96,3 +96,11 @@ def test_the_example_is_valid() -> None:
 def test_ready_made_grids_are_valid(path: Path) -> None:
     grid, configs = load_grid(path)
     assert list(configs) == [method.name for method in grid.methods]
+
+
+def test_a_grid_and_a_configuration_are_told_apart(tmp_path: Path) -> None:
+    _load(tmp_path)
+    with pytest.raises(ConfigError, match=r"grid\.yaml is the grid of a comparison.*: alphafuse compare"):
+        load_config(tmp_path / "grid.yaml")
+    with pytest.raises(ConfigError, match=r"base\.yaml is the configuration of a run.*: alphafuse run"):
+        load_grid(tmp_path / "configs" / "base.yaml")
