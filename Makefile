@@ -7,7 +7,7 @@ BIN := .venv/bin
 quickstart: setup
 	$(BIN)/alphafuse run configs/quickstart.yaml
 
-# About half an hour on two cores, 10 GB of disk.
+# About 20 minutes on two cores, 10 GB of disk.
 million: setup
 	$(BIN)/python -m benchmarks.million runs/million --json runs/million.json
 
