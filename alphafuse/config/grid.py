@@ -93,7 +93,7 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> tuple[GridConf
     """
     tree = read_tree(path)
     if "methods" not in tree and "data" in tree:
-        raise ConfigError(f"{path} is the configuration of a run, not the grid of a comparison: alphafuse run {path}")
+        raise ConfigError(f"{path} is the configuration of one run, not a grid: alphafuse run {path}")
     for override in overrides:
         apply_override(tree, override)
     try:

@@ -22,7 +22,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     tree = read_tree(path)
     if "methods" in tree:
-        raise ConfigError(f"{path} is the grid of a comparison, not the configuration of a run: alphafuse compare {path}")
+        raise ConfigError(f"{path} is the grid of a comparison, not of one run: alphafuse compare {path}")
     for override in overrides:
         apply_override(tree, override)
     return parse_config(tree)

@@ -102,5 +102,5 @@ def test_a_grid_and_a_configuration_are_told_apart(tmp_path: Path) -> None:
     _load(tmp_path)
     with pytest.raises(ConfigError, match=r"grid\.yaml is the grid of a comparison.*: alphafuse compare"):
         load_config(tmp_path / "grid.yaml")
-    with pytest.raises(ConfigError, match=r"base\.yaml is the configuration of a run.*: alphafuse run"):
+    with pytest.raises(ConfigError, match=r"base\.yaml is the configuration of one run.*: alphafuse run"):
         load_grid(tmp_path / "configs" / "base.yaml")
