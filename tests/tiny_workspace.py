@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,11 @@ def tiny_sequences() -> list[list[int]]:
 
 
 def tiny_workspace(
-    folder: Path, validation_users: int = 3, row_group_size: int = 8192, sequences: list[list[int]] | None = None
+    folder: Path,
+    validation_users: int = 3,
+    row_group_size: int = 8192,
+    sequences: list[list[int]] | None = None,
+    without_text: Sequence[int] = (),
 ) -> Workspace:
     """Write the artefacts that training reads, for `tiny_sequences` or others of as many users. The first 18 users
     train, the next ones validate, the rest tests."""
@@ -113,6 +118,8 @@ def tiny_workspace(
     counts = np.bincount(np.concatenate(items[:18]), minlength=NUM_ITEMS)
     catalog = pa.table({"item_index": index, "item_id": names, "text": names, "title": names})
     features, embeddings = tiny_features(), tiny_embeddings()
+    missing = np.isin(np.arange(NUM_ITEMS), without_text)
+    features[missing] = 0
     tables = {
         "catalog": [catalog.slice(0, 20), catalog.slice(20)],
         "sequences": [users],
@@ -120,7 +127,7 @@ def tiny_workspace(
             pa.table({"item_index": index.slice(a, b - a), "features": to_column(features[a:b])})
             for a, b in ((0, 20), (20, NUM_ITEMS))
         ],
-        "embeddings": [pa.table({"item_index": index, "embedding": to_column(embeddings)})],
+        "embeddings": [pa.table({"item_index": index, "embedding": to_column(embeddings, missing)})],
     }
     details = {"sequences": {"targets": {"test": tested}}, "embeddings": {"dim": EMBEDDING_DIM}}
     for name, shards in tables.items():

@@ -32,7 +32,8 @@ class AlphaFuseConfig(EncoderSection):
     fusion: Literal["add", "replace"] = "add"
     """`add`: IDs are added to the null-space coordinates; `replace`: they take their place."""
     initialization: Literal["zeros", "normal"] = "zeros"
-    """Of the ID embeddings; normal has unit variance, as the whitened features."""
+    """Of the ID embeddings; normal has unit variance, as the whitened features, and is what items without a text begin
+    with in any case."""
     id_space: Literal["singular", "euclidean"] = "singular"
     """Where IDs are learnt: as coordinates of the null space, or in the space of the language embeddings, from where
     they are projected onto the null space (an ablation of the paper)."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from alphafuse.config.data import DataConfig
-from alphafuse.config.encoders import AlignedSection, AlphaFuseConfig
+from alphafuse.config.encoders import AlignedSection, AlphaFuseConfig, IdConfig
 from alphafuse.config.language import DecomposeConfig, EmbedConfig
 from alphafuse.config.model import ModelConfig
 from alphafuse.config.monitoring import MonitoringConfig
@@ -105,6 +105,12 @@ class Config(Section):
             raise ValueError(
                 f"decompose.null_dim ({null_dim}) must be smaller than the number of kept directions "
                 f"({self.directions}: decompose.directions, or model.hidden_dim), the rest of which is the row space"
+            )
+        undirected = isinstance(encoder, IdConfig) and encoder.initialization == "zeros"
+        if undirected and (loss.similarity == "cosine" or self.model.backbone.name == "dreamrec"):
+            raise ValueError(
+                "the encoder 'id' cannot learn from zeros with cosines, since they have no direction, nor with the "
+                "backbone `dreamrec`, whose error is none when all vectors are alike; take initialization: normal"
             )
         if encoder.width_of_features and self.directions != self.model.hidden_dim:
             raise ValueError(

@@ -84,12 +84,33 @@ def build_table(
         last = min(first + BLOCK_ROWS, stop)
         table.trainable[first - start : last - start] = encoder.initial_rows(first, last, config.seed).to(device)
     # Nothing but their text is known of these items: no step touches their rows.
-    table.trainable[torch.from_numpy(load_held_out(workspace)[start:stop]).to(device)] = 0
+    held_out = torch.from_numpy(load_held_out(workspace)[start:stop]).to(device)
+    table.trainable[held_out] = 0
     if encoder.initialization == "features":
         _read(FrozenFeatures("features", slice(0, encoder.trainable_dim)), workspace, start, table.trainable)
     if frozen is not None:
         _read(frozen, workspace, start, table.features)
+    _begin_without_text(encoder, table, held_out, config.seed)
     return table
+
+
+def _begin_without_text(encoder: ItemEncoder, table: ItemTable, held_out: torch.Tensor, seed: int) -> None:
+    """Begin as IDs do where there is no text whose features the vector would begin as: a vector of zeros has no
+    direction, and its first gradient, of a cosine, would be of the size 1 / `SHORTEST`.
+
+    Args:
+        held_out: [rows], items that stay as they are.
+    """
+    text = table.trainable if encoder.initialization == "features" else table.features  # [rows, dim]
+    if encoder.initialization == "normal" or not (encoder.trainable_dim and text.shape[1]):
+        return
+    for first in range(0, len(text), BLOCK_ROWS):
+        block = slice(first, first + BLOCK_ROWS)
+        bare = ~(text[block].any(dim=1) | held_out[block])  # [rows of the block]
+        if bare.any():
+            begin = table.first_row + first
+            rows = encoder.normal_rows(begin, begin + len(bare), seed).to(text.device)
+            table.trainable[block][bare] = rows[bare]
 
 
 def _read(frozen: FrozenFeatures, workspace: Workspace, start: int, rows: torch.Tensor) -> None:
@@ -144,8 +165,10 @@ class ScoringModel:
     def _without_dropout(self) -> Iterator[None]:
         training = self._objective.training
         self._objective.eval()
-        yield
-        self._objective.train(training)
+        try:
+            yield
+        finally:
+            self._objective.train(training)
 
 
 def load_trained(

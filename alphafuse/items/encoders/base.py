@@ -75,6 +75,10 @@ class ItemEncoder(nn.Module):
         "features", which whoever builds the table fills in."""
         if self.initialization != "normal":
             return torch.zeros(stop - start, self.trainable_dim)
+        return self.normal_rows(start, stop, seed)
+
+    def normal_rows(self, start: int, stop: int, seed: int) -> torch.Tensor:
+        """What "normal" draws for the rows [start, stop): [stop − start, trainable_dim], float32."""
         rows = np.empty((stop - start, self.trainable_dim), np.float32)
         for block in range(start // INITIALIZATION_BLOCK, -(-stop // INITIALIZATION_BLOCK)):
             first = block * INITIALIZATION_BLOCK
