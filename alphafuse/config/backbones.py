@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -41,6 +42,10 @@ class HSTUConfig(Section):
     dropout: Dropout = 0.1
 
 
+MOST_SIGNAL_LEFT = 0.05
+"""Share of the variance of a vector that noise may leave of it at the end of a schedule."""
+
+
 class DreamRecConfig(Section):
     """Diffusion that generates the vector of the next item, on the condition of the history, which SASRec encodes
     (Yang et al. 2023). Trained by the loss `diffusion`."""
@@ -62,11 +67,26 @@ class DreamRecConfig(Section):
     sampling_stride: Count = 100
     """Of the steps, every how many-th is visited when an item vector is generated (DDIM)."""
 
+    @property
+    def _signal_left(self) -> float:
+        """ᾱ of the last step of the `linear` schedule: Π (1 − β)."""
+        first, last = self.beta_range
+        rise = (last - first) / max(1, self.timesteps - 1)
+        return math.prod(1 - first - rise * step for step in range(self.timesteps))
+
     @model_validator(mode="after")
     def _check(self) -> DreamRecConfig:
         if self.sampling_stride > self.timesteps:
             raise ValueError(
                 f"sampling_stride ({self.sampling_stride}) must not be greater than timesteps ({self.timesteps})"
+            )
+        if self.beta_range[0] > self.beta_range[1]:
+            raise ValueError(f"beta_range {list(self.beta_range)} must not fall: noise grows with the steps")
+        if self.schedule == "linear" and self._signal_left > MOST_SIGNAL_LEFT:
+            raise ValueError(
+                f"with {self.timesteps} timesteps beta_range {list(self.beta_range)} leaves {self._signal_left:.0%} of "
+                "the signal in the last one, where sampling begins with noise alone; raise it, to about "
+                f"[{0.1 / self.timesteps:.2g}, {min(0.9, 20 / self.timesteps):.2g}]"
             )
         if self.guidance and not self.condition_dropout:
             raise ValueError(

@@ -166,6 +166,34 @@ def test_generated_item_vectors_are_ranked_by_inner_products() -> None:
         parse_config({**tree, "evaluate": {"similarity": "cosine"}})
 
 
+def test_ids_that_cannot_learn_are_refused() -> None:
+    zeros = {"encoder": {"name": "id", "initialization": "zeros"}}
+    dot = {"loss": {"similarity": "dot"}}
+    assert parse_config(_tree(model=zeros, train=dot)).model.encoder.name == "id"
+    with pytest.raises(ConfigError, match="the encoder 'id' cannot learn from zeros"):
+        parse_config(_tree(model=zeros))
+    diffusion = {"loss": {"name": "diffusion", "similarity": "dot"}}
+    with pytest.raises(ConfigError, match="the encoder 'id' cannot learn from zeros"):
+        parse_config(_tree(model={**zeros, "backbone": {"name": "dreamrec"}}, train=diffusion))
+
+
+@pytest.mark.parametrize(("timesteps", "left"), [(2000, None), (500, None), (200, "13%"), (100, "36%")])
+def test_sampling_begins_where_the_noise_has_left_little(timesteps: int, left: str | None) -> None:
+    """1 − ∏ (1 − β) for β from 1e-4 to 0.02, by hand: 0.6% is left after 500 steps, 13% after 200, 36% after 100."""
+    loss = {"loss": {"name": "diffusion", "similarity": "dot"}}
+    tree = _tree(model={"backbone": {"name": "dreamrec", "timesteps": timesteps}}, train=loss)
+    if left is None:
+        assert parse_config(tree).model.backbone.name == "dreamrec"
+        return
+    with pytest.raises(ConfigError, match=rf"{timesteps} timesteps beta_range .* leaves {left} of the signal"):
+        parse_config(tree)
+
+
+def test_noise_grows_with_the_steps() -> None:
+    with pytest.raises(ConfigError, match="must not fall"):
+        parse_config(_tree(model={"backbone": {"name": "dreamrec", "beta_range": [0.5, 0.1]}}))
+
+
 def test_all_errors_are_named_at_once() -> None:
     with pytest.raises(ConfigError) as error:
         parse_config({"workspace": "x", "data": {"catalog": {}, "interactions": {"path": 3}}, "seed": -1})

@@ -18,7 +18,14 @@ from alphafuse.workspace import Workspace
 
 STEPS = 3
 DIFFUSION = {"name": "diffusion", "similarity": "dot"}
-DREAMREC = {"name": "dreamrec", "dropout": 0.0, "timesteps": 50, "sampling_stride": 10, "condition_dropout": 0.3}
+DREAMREC = {
+    "name": "dreamrec",
+    "dropout": 0.0,
+    "timesteps": 50,
+    "beta_range": [0.002, 0.4],
+    "sampling_stride": 10,
+    "condition_dropout": 0.3,
+}
 
 
 def _trainer(config: Config) -> Trainer:

@@ -16,7 +16,14 @@ from alphafuse.recommenders.diffusion import Diffusion, Schedule, remaining_sign
 from alphafuse.training.model import ScoringModel, build_objective, build_table
 from alphafuse.training.step_input import StepInput
 
-BACKBONE = {"name": "dreamrec", "dropout": 0.0, "timesteps": 40, "sampling_stride": 10, "condition_dropout": 0.4}
+BACKBONE = {
+    "name": "dreamrec",
+    "dropout": 0.0,
+    "timesteps": 40,
+    "beta_range": [0.002, 0.5],
+    "sampling_stride": 10,
+    "condition_dropout": 0.4,
+}
 TRAIN: dict[str, Any] = {"loss": {"name": "diffusion", "similarity": "dot"}}
 HISTORIES = torch.tensor([[3, 9, 4, -1], [29, 0, 7, 7]])
 
@@ -44,7 +51,7 @@ def test_loss_and_gradients_are_those_of_loops_over_the_targets(
     histories, of_targets = (part.view(2, 4, HIDDEN_DIM) for part in vectors.split(8))
     backbone: Any = objective.backbone
     conditions = backbone.history_encoder(histories)
-    signal = remaining_signal(schedule, 40, (1e-4, 0.02)).tolist()
+    signal = remaining_signal(schedule, 40, (0.002, 0.5)).tolist()
     expected, dropped = torch.zeros((), dtype=torch.float64), []
     for sample in range(2):
         for position, target in enumerate(targets[sample]):
