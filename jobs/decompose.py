@@ -20,6 +20,7 @@ from alphafuse.artifact import FileRecord, fingerprint
 from alphafuse.config import Config
 from alphafuse.errors import DataError
 from alphafuse.events import Event, Listener
+from alphafuse.items.encoders.build import require_width
 from alphafuse.matrices import iterate_rows
 from alphafuse.nullspace.cost import Problem, cheaper_method
 from alphafuse.nullspace.decomposition import (
@@ -48,7 +49,8 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     Raises:
         WorkspaceError: `embed` has not finished, a shard is damaged, or the artefacts are of another configuration.
         DataError: the embeddings cannot be decomposed.
-        ConfigError: the embeddings have fewer dimensions than `model.hidden_dim`, or the cut leaves an empty space.
+        ConfigError: the embeddings have fewer dimensions than `model.hidden_dim`, or others than the encoder wants, or
+            the cut leaves an empty space.
         ResourceError: the cluster is smaller than `decompose.workers` ask for.
     """
     embeddings = workspace.artifact("embeddings").require()
@@ -70,6 +72,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     progress = _Progress(listen, num_rows * (passes + 1))
     if not nullspace_done:
         require_feasible(num_rows, dim, config.directions)
+        require_width(config, dim)
         covariance = _Covariance(config, workspace, shards, dim, progress)
         nullspace, residual = _decompose(config, covariance, dim, method)
         progress.reach(num_rows * passes)  # the range finder may have needed fewer passes

@@ -291,6 +291,11 @@ class TestRefuses:
         config = configuration(tmp_path, hidden_dim=DIM + 1)
         self.fails(embedded(tmp_path), config, ConfigError, r"hidden_dim \(25\) exceeds the 24")
 
+    def test_an_encoder_that_wants_the_width_of_the_embeddings(self, tmp_path):
+        model = {"hidden_dim": 12, "encoder": {"name": "alphafuse", "injection_space": "euclidean"}}
+        config = parse_config({**configuration(tmp_path, directions=8).model_dump(), "model": model})
+        self.fails(embedded(tmp_path), config, ConfigError, r"model\.hidden_dim \(12\) must be 24")
+
     def test_a_catalog_smaller_than_hidden_dim(self, tmp_path):
         workspace = embedded(tmp_path, EMBEDDINGS[:9], np.zeros(9, bool), (0, 4, 9))
         self.fails(workspace, configuration(tmp_path), DataError, "9 items.*fewer than the 10")

@@ -41,6 +41,8 @@ def build_encoder(config: Config, workspace: Workspace) -> ItemEncoder:
         ConfigError: `model.hidden_dim` is not the dimension that the method needs.
     """
     encoder, hidden_dim = config.model.encoder, config.model.hidden_dim
+    if isinstance(encoder, AlphaFuseConfig) and encoder.euclidean:
+        require_width(config, workspace.artifact("nullspace").require().details["embedding_dim"])
     match encoder:
         case AlphaFuseConfig():
             return _build_alphafuse(encoder, hidden_dim, workspace)
@@ -65,6 +67,20 @@ def build_encoder(config: Config, workspace: Workspace) -> ItemEncoder:
             return LLMESREncoder(_embeddings(config, workspace), hidden_dim, encoder.alignment_weight)
 
 
+def require_width(config: Config, embedding_dim: int) -> None:
+    """Check what the encoder wants of the language embeddings' dimension, which no configuration tells.
+
+    Raises:
+        ConfigError: `model.hidden_dim` must be that dimension, and is another.
+    """
+    encoder, hidden_dim = config.model.encoder, config.model.hidden_dim
+    if isinstance(encoder, AlphaFuseConfig) and encoder.injection_space == "euclidean" and hidden_dim != embedding_dim:
+        raise ConfigError(
+            f"model.encoder.injection_space: euclidean makes item vectors as wide as the language embeddings, so "
+            f"model.hidden_dim ({hidden_dim}) must be {embedding_dim}"
+        )
+
+
 def _build_alphafuse(encoder: AlphaFuseConfig, hidden_dim: int, workspace: Workspace) -> ItemEncoder:
     """The method, or one of its ablations."""
     if not encoder.frozen:
@@ -76,11 +92,6 @@ def _build_alphafuse(encoder: AlphaFuseConfig, hidden_dim: int, workspace: Works
     basis = torch.from_numpy(nullspace.basis[:, nullspace.row_dim :]).float()  # [embedding_dim, null_dim]
     if encoder.injection_space == "singular":
         return AlphaFuseEncoder(hidden_dim, nullspace.null_dim, encoder.fusion, encoder.initialization, basis)
-    if hidden_dim != len(basis):
-        raise ConfigError(
-            f"model.encoder.injection_space: euclidean makes item vectors as wide as the language embeddings, so "
-            f"model.hidden_dim ({hidden_dim}) must be {len(basis)}"
-        )
     mean = torch.from_numpy(nullspace.mean).float()
     return EuclideanAlphaFuseEncoder(
         basis, mean, nullspace.scale, encoder.id_space, encoder.fusion, encoder.initialization
