@@ -96,7 +96,8 @@ def print_results(workspace: Workspace) -> bool:
         return False
     result = json.loads(evaluation.folder.read_bytes("metrics.json"))
     title = (
-        f"{result['split']} · {result['queries']:,} targets · {result['num_items']:,} items · {result['similarity']}"
+        f"{result['split']} · {result['queries']:,} targets · {result['num_items']:,} items · {result['similarity']} · "
+        f"seen items left {'out' if result['exclude_seen'] else 'in'}"
     )
     table = Table(title=title, title_justify="left", box=None)
     table.add_column("")

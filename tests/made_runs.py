@@ -79,7 +79,9 @@ def finished_run(folder: Path) -> None:
     write_events(folder, [Event("train", "finished", {"epochs": 6}, since + 61)])
     write_events(folder, [Event("evaluate", "started", {}, since + 62)])
     write_events(folder, [Event("evaluate", "metrics", {"split": "test", "ndcg@20": 0.125}, since + 63)])
-    write_events(folder, [Event("evaluate", "finished", {"queries": 7, "ndcg@20": 0.125}, since + 64)])
+    write_events(
+        folder, [Event("evaluate", "finished", {"queries": 7, "seen_items": "left out", "ndcg@20": 0.125}, since + 64)]
+    )
     beat(folder, age=3500, ended=True)
 
 

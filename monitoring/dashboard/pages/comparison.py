@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from dash import dcc, html
 
 from monitoring.dashboard import figures
-from monitoring.dashboard.pages.overview import test_metric
+from monitoring.dashboard.pages.overview import tested
 from monitoring.dashboard.parts import Part, badge, figure, link_to, section, soft, table
 from monitoring.formats import duration
 from monitoring.runs.reader import Run
@@ -92,18 +92,20 @@ def comparison(runs: Sequence[Run], now: float) -> dict[str, Part]:
 
 def _results(runs: Sequence[Run], now: float) -> Part:
     best = {run.key: run.training.best(run.monitor) for run in runs}
-    tested = {run.key: test_metric(run) for run in runs}
-    top = {
-        run.monitor: max((value[1] for key, value in tested.items() if value and value[0] == run.monitor), default=0.0)
-        for run in runs
-    }
+    results = {run.key: tested(run) for run in runs}
+    top: dict[tuple[str, str], float] = {}  # of what is measured alike
+    for result in results.values():
+        if result is not None:
+            kind = (result.metric, result.seen)
+            top[kind] = max(result.value, top.get(kind, 0.0))
     rows = []
     for run in runs:
-        state, validation, test = run.state(now), best[run.key], tested[run.key]
+        state, validation, test = run.state(now), best[run.key], results[run.key]
         seconds = next((stage.seconds for stage in state.stages if stage.name == "train"), None)
         score: Part = "–"
         if test is not None:
-            score = html.B(f"{test[1]:.4f}") if test[1] == top[run.monitor] else f"{test[1]:.4f}"
+            said = f"{test.value:.4f}"
+            score = html.B(said) if test.value == top[test.metric, test.seen] else said
         rows.append(
             [
                 link_to(run),
@@ -112,15 +114,16 @@ def _results(runs: Sequence[Run], now: float) -> Part:
                 "–" if validation is None else f"{validation[1]:.4f}",
                 "–" if validation is None else str(validation[0]),
                 score,
+                "–" if test is None else test.seen,
                 "–" if seconds is None else duration(seconds),
             ]
         )
-    head = ["run", "state", "metric", "best validation", "in epoch", "test", "training"]
+    head = ["run", "state", "metric", "best validation", "in epoch", "test", "seen items", "training"]
     return section(
         "Results",
         "results",
-        table(head, rows, "Results", texts=(1, 2)),
-        soft("The best result on the test split is bold."),
+        table(head, rows, "Results", texts=(1, 2, 6)),
+        soft("The best result on the test split is bold, among those of the same metric that treat seen items alike."),
     )
 
 

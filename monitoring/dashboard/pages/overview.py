@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dash import dcc, html
 
@@ -63,13 +64,26 @@ def overview(runs: Sequence[Run], places: Mapping[str, Place], now: float) -> Ov
     return Overview(parts, [(run.key, state.status) for run, state in states], news)
 
 
-def test_metric(run: Run) -> tuple[str, float] | None:
-    """Name and value of the monitored metric on the test split, once it is evaluated."""
+class Tested(NamedTuple):
+    """A result on the test split.
+
+    Attributes:
+        metric, value: the monitored metric.
+        seen: what became of the items that a user has seen before: "left out" or "left in" of the ranking.
+    """
+
+    metric: str
+    value: float
+    seen: str
+
+
+def tested(run: Run) -> Tested | None:
+    """The result on the test split, once it is evaluated."""
     stream: Sequence[Event] = run.events.get("evaluate", ())
     for event in reversed(stream):
         value = event.values.get(run.monitor)
-        if event.kind in ("metrics", "finished") and isinstance(value, (int, float)):
-            return run.monitor, float(value)
+        if event.kind == "finished" and isinstance(value, (int, float)):
+            return Tested(run.monitor, float(value), str(event.values.get("seen_items", "not told")))
     return None
 
 
@@ -112,13 +126,13 @@ def _row(run: Run, state: RunState, news: Part) -> Part:
 
 def _news(run: Run, state: RunState, now: float) -> Part:
     """What it does, its numbers and their trend."""
-    best, test = run.training.best(run.monitor), test_metric(run)
-    metric = run.monitor.upper()
-    numbers = [
-        html.Span([html.B(f"{value[1]:.4f}"), html.Small(f"{split} {metric}")])
-        for split, value in (("validation", best), ("test", test))
-        if value is not None
-    ]
+    best, test, metric = run.training.best(run.monitor), tested(run), run.monitor.upper()
+    values: list[tuple[float, str]] = []
+    if best is not None:
+        values.append((best[1], f"validation {metric}"))
+    if test is not None:
+        values.append((test.value, f"test {metric}, seen {test.seen}"))
+    numbers = [html.Span([html.B(f"{value:.4f}"), html.Small(said)]) for value, said in values]
     curve = run.training.by_epoch.get(run.monitor)
     trend = None
     if curve is not None and len(curve.y) > 1:
