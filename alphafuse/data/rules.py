@@ -47,6 +47,8 @@ def interaction_warnings(counts: Mapping[str, Any], split: str) -> Iterator[str]
         if counts.get(name):
             shown = _examples(counts, " (items such as {})") if name == "unknown_items_dropped" else ""
             yield f"{counts[name]:,} {message}{shown}"
+    if split == "temporal" and counts.get("users_without_timestamps"):
+        yield f"{counts['users_without_timestamps']:,} users have no timestamp in any row: all their interactions train"
     for name in NAMES[1:]:
         if not counts["targets"][name]:
             yield f"the split ({split}) leaves no {name} targets: there is nothing to measure there"
