@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,6 +43,15 @@ def read_config(path: Path, overrides: Sequence[str] | None) -> Config:
     config = load_config(path, overrides or ())
     require_no_credentials(config.model_dump(mode="json"))
     return config
+
+
+def end_like_ctrl_c() -> None:
+    """From now on SIGTERM, by which schedulers, containers and Ray stop a program, ends it as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from cluster import cluster_cli
-from cluster.arguments import ConfigFile, Overrides, reported, settings
+from cluster.arguments import ConfigFile, Overrides, end_like_ctrl_c, reported, settings
 from cluster.credentials import show_token_to_clusters
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ STAGE_HELP = {
 
 def main() -> None:
     """Entry point of the console script."""
+    end_like_ctrl_c()
     show_token_to_clusters()
     app()
 

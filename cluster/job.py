@@ -6,14 +6,12 @@ Prints what `alphafuse run` prints; this is the log of the job.
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
 import typer
 
-from cluster.arguments import settings
+from cluster.arguments import end_like_ctrl_c, settings
 
 CONFIG_FILE = "config.yaml"
 REQUEST_FILE = "request.json"
@@ -22,7 +20,7 @@ ENTRYPOINT = "python -m cluster.job"
 
 def main() -> None:
     """Run the stages that the request names."""
-    signal.signal(signal.SIGTERM, _interrupt)  # how Ray stops a job
+    end_like_ctrl_c()
     # Before Ray has started its threads: loaded later, torch has been seen to die in the drivers of jobs ("oneMKL FATAL
     # ERROR: Cannot load libtorch_cpu.so").
     import torch  # noqa: F401
@@ -34,10 +32,6 @@ def main() -> None:
         print(f"workspace {workspace.folder.uri}", flush=True)
         run_and_tell(config, workspace, request["stages"], request["again"])
         print_results(workspace)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

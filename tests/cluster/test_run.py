@@ -76,19 +76,21 @@ def test_what_was_made_from_other_settings_is_refused(finished: tuple[Path, str]
     assert "Traceback" not in done.stderr
 
 
-def test_an_interrupted_training_says_so(data: Path, finished: tuple[Path, str]) -> None:
-    changed = ["--set", "train.max_epochs=2000", "--set", f"workspace={data}/other"]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_says_so(data: Path, finished: tuple[Path, str], number: signal.Signals) -> None:
+    other = data / f"other-{number.name}"
+    changed = ["--set", "train.max_epochs=2000", "--set", f"workspace={other}"]
     arguments = ["run", str(finished[0]), *SETTINGS, *changed]
     process = subprocess.Popen(
         [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     deadline = time.monotonic() + TIMEOUT_SECONDS
-    checkpoints = data / "other" / "checkpoints"
+    checkpoints = other / "checkpoints"
     while not (checkpoints.exists() and list(checkpoints.iterdir())):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.2)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     _, errors = process.communicate(timeout=60)
     assert "interrupted; the same command, without --redo, continues where it stopped" in errors
     assert process.returncode == 130
