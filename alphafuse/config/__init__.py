@@ -6,7 +6,6 @@ Every setting has one home here, with its default and its meaning, in the file o
 from alphafuse.config.backbones import DreamRecConfig, GRU4RecConfig, HSTUConfig, SASRecConfig
 from alphafuse.config.data import CatalogConfig, DataConfig, InteractionsConfig, SplitConfig
 from alphafuse.config.encoders import (
-    AlignedSection,
     AlphaFuseConfig,
     IdConfig,
     IDreamRecConfig,
@@ -27,7 +26,6 @@ from alphafuse.config.training import DeepSpeedConfig, FinishConfig, LossConfig,
 from alphafuse.config.tree import Config, EvaluateConfig, NodeGroupConfig, RayConfig, RecommendConfig
 
 __all__ = [
-    "AlignedSection",
     "AlphaFuseConfig",
     "CatalogConfig",
     "Config",

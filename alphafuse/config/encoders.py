@@ -91,7 +91,9 @@ class AlignedSection(EmbeddingsSection):
     """Base of the methods that align the text and the ID of an item by a second loss."""
 
     alignment_weight: Positive = 0.1
-    """Of that loss, beside the one of the recommendation."""
+    """Of that loss, beside the one of the recommendation. It compares with the negatives of `train.loss`, or with
+    `num_negatives` that are drawn for the batch where the recommendation looks none up (`softmax`, `shard_local`,
+    `diffusion`)."""
 
 
 class MoRecConfig(EmbeddingsSection):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from alphafuse.config.data import DataConfig
-from alphafuse.config.encoders import AlignedSection, AlphaFuseConfig, IdConfig
+from alphafuse.config.encoders import AlphaFuseConfig, IdConfig
 from alphafuse.config.language import DecomposeConfig, EmbedConfig
 from alphafuse.config.model import ModelConfig
 from alphafuse.config.monitoring import MonitoringConfig
@@ -116,17 +116,6 @@ class Config(Section):
             raise ValueError(
                 f"the encoder {encoder.name!r} takes the features as they are, so decompose.directions "
                 f"({self.directions}) must be model.hidden_dim ({self.model.hidden_dim}), or left out"
-            )
-        if isinstance(encoder, AlignedSection) and self.model.backbone.name == "dreamrec":
-            raise ValueError(
-                "the backbone `dreamrec` compares with no negatives, against which text and ID are aligned by the "
-                f"encoder {encoder.name!r}; take another encoder or backbone"
-            )
-        if isinstance(encoder, AlignedSection) and (not loss.samples_negatives or loss.negatives == "shard_local"):
-            chosen = "negatives shard_local" if loss.samples_negatives else f"loss {loss.name}"
-            raise ValueError(
-                f"the encoder {encoder.name!r} aligns text and ID against negatives that are looked up, and {chosen} "
-                "looks none up; take a sampled train.loss with negatives shared, uniform or in_batch"
             )
         if isinstance(encoder, AlphaFuseConfig) and encoder.euclidean and self.train.deepspeed.bf16:
             raise ValueError(

@@ -12,6 +12,7 @@ from alphafuse.data.noise import TargetNoise, target_noise
 from alphafuse.items.encoders.base import ItemEncoder
 from alphafuse.items.table import PADDING, Rows
 from alphafuse.recommenders.dreamrec import DreamRec
+from alphafuse.training.alignment import alignment_loss
 from alphafuse.training.dense import DenseModel
 from alphafuse.training.step_input import StepInput
 
@@ -22,21 +23,25 @@ class DiffusionObjective(DenseModel):
     Args:
         drop_rate: share of the targets that are denoised without a condition, for classifier-free guidance.
         seed: of what is drawn.
+        temperature: of the loss that aligns text and ID, where the encoder has one.
     """
 
     backbone: DreamRec
 
-    def __init__(self, encoder: ItemEncoder, backbone: DreamRec, drop_rate: float, seed: int) -> None:
+    def __init__(
+        self, encoder: ItemEncoder, backbone: DreamRec, drop_rate: float, seed: int, temperature: float
+    ) -> None:
         super().__init__(encoder, backbone)
         self._drop_rate = drop_rate
         self._seed = seed
+        self._temperature = temperature
 
     def forward(self, rows: Rows, step: StepInput, catalog: None = None) -> torch.Tensor:
         """Squared error of the predicted x₀, its mean over the dimensions, summed over this rank's targets: a scalar.
 
         Args:
             rows: what `step.items()` looked up.
-            catalog: there is none; targets are compared with no other items.
+            catalog: there is none; a target is denoised without regard to other items.
         """
         item_vectors, targets, _ = self.gather(rows, step)
         predicted = step.targets != PADDING
@@ -48,7 +53,8 @@ class DiffusionObjective(DenseModel):
         conditions = self.backbone.drop_conditions(self.target_states(item_vectors, predicted), dropped)
         noisy = self.backbone.diffusion.add_noise(clean, timesteps, noise)
         denoised = self.backbone.denoiser(noisy, conditions, timesteps)
-        return (denoised - clean).square().mean(dim=1).sum()
+        error = (denoised - clean).square().mean(dim=1).sum()
+        return error + alignment_loss(self.encoder, rows, step, self._temperature)
 
     def hidden_states(self, rows: Rows, histories: torch.Tensor) -> torch.Tensor:
         """The item vectors that are generated for histories [queries, length]: [queries, hidden_dim]."""

@@ -73,7 +73,8 @@ class Trainer:
         self.engine = DenseEngine(self._objective, config.train, communicator.world_size)
         popularity = load_popularity(workspace) if needs_popularity(config.train.loss) else None
         trained = load_trained_items(workspace)
-        given = (config.seed, self.table, self.engine, communicator, device, popularity, trained)
+        aligns = self._objective.encoder.alignment_weight > 0
+        given = (config.seed, self.table, self.engine, communicator, device, popularity, trained, aligns)
         self._phases = [Phase(phase, order, TrainingStep(phase, *given)) for phase, order in orders]
         self._checkpoints = Checkpoints(workspace, inputs, communicator)
         self._epoch_loss = torch.zeros((), dtype=torch.float64, device=device)

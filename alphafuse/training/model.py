@@ -31,21 +31,23 @@ from alphafuse.workspace import Workspace
 BLOCK_ROWS = 65_536
 
 
-def build_backbone(config: Config) -> nn.Module:
-    """The backbone that `model.backbone` names."""
+def build_backbone(config: Config, encoder: ItemEncoder) -> nn.Module:
+    """The backbone that `model.backbone` names, which the encoder may put something of its own around."""
     width, length, backbone = config.model.hidden_dim, config.model.history_length, config.model.backbone
     match backbone:
         case SASRecConfig():
-            return SASRec(width, length, backbone.num_layers, backbone.num_heads, backbone.dropout)
+            return encoder.wrap(SASRec(width, length, backbone.num_layers, backbone.num_heads, backbone.dropout))
         case GRU4RecConfig():
-            return GRU4Rec(width, backbone.state_dim or width, backbone.num_layers, backbone.dropout)
+            return encoder.wrap(GRU4Rec(width, backbone.state_dim or width, backbone.num_layers, backbone.dropout))
         case HSTUConfig():
-            return HSTU(width, length, backbone.num_layers, backbone.num_heads, backbone.dropout)
+            return encoder.wrap(HSTU(width, length, backbone.num_layers, backbone.num_heads, backbone.dropout))
         case DreamRecConfig():
-            history_encoder = SASRec(width, length, backbone.num_layers, backbone.num_heads, backbone.dropout)
+            sasrec = SASRec(width, length, backbone.num_layers, backbone.num_heads, backbone.dropout)
             signal = remaining_signal(backbone.schedule, backbone.timesteps, backbone.beta_range)
             diffusion, stride = Diffusion(signal), backbone.sampling_stride
-            return DreamRec(history_encoder, width, diffusion, backbone.guidance, stride, config.seed)
+            # Only the history is read by parts; what is generated is the whole item vector.
+            history_encoder, item_dim = encoder.wrap(sasrec), encoder.num_parts * width
+            return DreamRec(history_encoder, item_dim, diffusion, backbone.guidance, stride, config.seed)
 
 
 def build_objective(config: Config, workspace: Workspace, communicator: Communicator) -> DenseModel:
@@ -54,10 +56,11 @@ def build_objective(config: Config, workspace: Workspace, communicator: Communic
         torch.manual_seed(config.seed)
         encoder = build_encoder(config, workspace)
         num_items = int((~load_held_out(workspace)).sum())
-        backbone = encoder.wrap(build_backbone(config))
+        backbone = build_backbone(config, encoder)
         if isinstance(config.model.backbone, DreamRecConfig):
-            assert isinstance(backbone, DreamRec)  # no encoder that the configuration lets through wraps it
-            return DiffusionObjective(encoder, backbone, config.model.backbone.condition_dropout, config.seed)
+            assert isinstance(backbone, DreamRec)
+            drop_rate, temperature = config.model.backbone.condition_dropout, config.train.loss.temperature
+            return DiffusionObjective(encoder, backbone, drop_rate, config.seed, temperature)
         return Objective(encoder, backbone, config.train.loss, num_items, communicator)
 
 

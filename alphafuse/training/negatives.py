@@ -42,6 +42,8 @@ class NegativeSampler:
     Args:
         popularity: [items], training interactions of each, where the negatives are drawn by it (`needs_popularity`).
         trained: int64, ascending, the items that training may know of; None: all.
+        aligns: whether the encoder aligns text and ID against what is drawn. There are negatives then for losses that
+            need none, too: as if they were `shared`.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class NegativeSampler:
         communicator: Communicator,
         popularity: np.ndarray | None,
         trained: np.ndarray | None,
+        aligns: bool,
     ) -> None:
         self._config = config.loss
         self._positions = config.positions
@@ -59,13 +62,14 @@ class NegativeSampler:
         self._trained = trained
         self._num_items = num_items if trained is None else len(trained)
         self._communicator = communicator
+        self._aligns = aligns
         self._frequency = None if popularity is None else popularity / popularity.sum()
 
     def draw(self, batch: Batch, step: int) -> Negatives:
         """For one micro-batch of this rank. A collective for `in_batch`, which asks for all ranks' targets."""
         config, num_items, frequency = self._config, self._num_items, None
         if not config.samples_negatives:
-            return Negatives(np.zeros(0, np.int64), 0.0)
+            return Negatives(self._draw_for_all(step) if self._aligns else np.zeros(0, np.int64), 0.0)
         estimate = config.name == "sampled_softmax"
         if config.negatives == "uniform":
             # From all items but the target, hence one item fewer.
@@ -84,9 +88,13 @@ class NegativeSampler:
             # One of the batch's targets is the target itself, which was not drawn.
             drawn = len(items) * max(1, len(everyone) - 1) / len(everyone)
         else:
-            items = self._items(shared_negatives(self._seed, step, config.num_negatives, num_items))
+            items = self._draw_for_all(step)
             drawn = len(items)
         return Negatives(items, log_weights(drawn, num_items, frequency, estimate))
+
+    def _draw_for_all(self, step: int) -> np.ndarray:
+        """[num_negatives], for the whole batch."""
+        return self._items(shared_negatives(self._seed, step, self._config.num_negatives, self._num_items))
 
     def _draw_for_each_target(self, batch: Batch, step: int) -> np.ndarray:
         """[targets, num_negatives]; drawn for every slot that could hold a target, so that its draws have a place."""

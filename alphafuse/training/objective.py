@@ -15,6 +15,7 @@ from alphafuse.items.encoders.base import ItemEncoder
 from alphafuse.items.table import PADDING, Rows
 from alphafuse.losses.partition import NOTHING, sharded_log_partition
 from alphafuse.losses.sampled import binary_cross_entropy, calibrated_weight, infonce
+from alphafuse.training.alignment import alignment_loss
 from alphafuse.training.dense import DenseModel
 from alphafuse.training.step_input import Catalog, StepInput
 
@@ -45,9 +46,9 @@ class Objective(DenseModel):
         hidden = self._space(self.target_states(item_vectors, predicted))  # [targets, hidden_dim]
         target_vectors = self._space(targets[predicted.flatten()])
         positive = (hidden * target_vectors).sum(dim=1) / self._loss.temperature  # [targets]
+        aligned = alignment_loss(self.encoder, rows, step, self._loss.temperature)
         if catalog is not None:
-            return self._against_catalog(hidden, positive, catalog, step.log_weights)
-        aligned = self._alignment(rows, step, predicted) if self.encoder.alignment_weight else 0.0
+            return self._against_catalog(hidden, positive, catalog, step.log_weights) + aligned
         if step.negatives.dim() == 1:
             negative = hidden @ self._space(negatives).T  # [targets, count]
             negative = negative.masked_fill(step.negatives == step.targets[predicted][:, None], -torch.inf)
@@ -57,24 +58,6 @@ class Objective(DenseModel):
             if self._loss.similarity == "cosine":  # dividing the products is cheaper than the vectors
                 negative = negative / torch.linalg.vector_norm(chosen, dim=2).clamp(min=SHORTEST)
         return self._against_negatives(positive, negative / self._loss.temperature + step.log_weights) + aligned
-
-    def _alignment(self, rows: Rows, step: StepInput, predicted: torch.Tensor) -> torch.Tensor:
-        """InfoNCE between the encoder's two views of each target, against the second views of the step's negatives,
-        with cosines over the loss's temperature; summed over the targets, and weighted."""
-        first, second = (
-            functional.normalize(view, dim=1) for view in self.encoder.alignment_views(rows.features, rows.trainable)
-        )
-        _, target, negative = step.split(rows.inverse)
-        target = target[predicted.flatten()]  # [targets], as positions in the distinct rows
-        negative = negative.view(step.negatives.shape)
-        anchor = first[target]
-        positive = (anchor * second[target]).sum(dim=1)
-        if negative.dim() == 1:
-            against = (anchor @ second[negative].T).masked_fill(negative == target[:, None], -torch.inf)
-        else:
-            against = (second[negative] @ anchor[:, :, None]).squeeze(2)
-        temperature = self._loss.temperature
-        return self.encoder.alignment_weight * infonce(positive / temperature, against / temperature)
 
     def _against_negatives(self, positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
         """The loss of logits [targets] and [targets, count]."""

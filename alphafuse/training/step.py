@@ -26,7 +26,7 @@ class TrainingStep:
     Every rank takes the same steps, each with its part of the batch.
 
     Args:
-        popularity, trained: as `NegativeSampler` wants them.
+        popularity, trained, aligns: as `NegativeSampler` wants them.
 
     Attributes:
         gradient_norm: of the dense weights in the last step that is reported, every `log_steps`-th (see
@@ -44,6 +44,7 @@ class TrainingStep:
         device: torch.device,
         popularity: np.ndarray | None = None,
         trained: np.ndarray | None = None,
+        aligns: bool = False,
     ) -> None:
         self._config = config
         self._seed = seed
@@ -54,7 +55,8 @@ class TrainingStep:
         self.gradient_norm = self.table_gradient_norm = math.nan
         # All rows need no copy: they are read where they lie.
         self._trained_rows = None if trained is None else self._own_rows(torch.from_numpy(trained))
-        self._sampler = NegativeSampler(config, seed, table.num_items, communicator, popularity, trained)
+        self._aligns = aligns
+        self._sampler = NegativeSampler(config, seed, table.num_items, communicator, popularity, trained, aligns)
 
     def __call__(self, batches: list[Batch], step: int, rate_factor: float) -> torch.Tensor:
         """One optimizer step over its micro-batches. A collective.
@@ -105,7 +107,7 @@ class TrainingStep:
         meter.count("rows_served", len(rows.requested))
 
     def _step_input(self, batch: Batch, negatives: Negatives, catalog: Catalog | None, step: int) -> StepInput:
-        looked_up = negatives.items if catalog is None else np.zeros(0, np.int64)
+        looked_up = negatives.items if catalog is None or self._aligns else np.zeros(0, np.int64)
         histories, targets, items = (
             torch.from_numpy(array).to(self._device) for array in (batch.histories, batch.targets, looked_up)
         )

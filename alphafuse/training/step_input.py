@@ -15,8 +15,9 @@ class StepInput:
 
     Attributes:
         histories, targets: int64 [samples, length], −1 where there is none.
-        negatives: int64 [count], for all targets, or [targets, count] (for the positions that have a target); empty
-            where targets are scored against a `Catalog`, or against nothing.
+        negatives: int64 [count], for all targets, or [targets, count] (for the positions that have a target). Where
+            targets are scored against a `Catalog`, or against nothing, they are those of the alignment alone, and
+            empty for methods that align nothing.
         log_weights: added to the logits of the negatives: a number or [count].
         number: of the optimizer step.
         first_sample: position of the first sample in the step's global batch.

@@ -114,9 +114,6 @@ def test_errors_name_the_path_and_the_remedy(tmp_path: Path, override: str, mess
     assert str(error.value).startswith(message)
 
 
-ALIGNED = ("rlmrec_con", "rlmrec_gen", "llm_esr")
-
-
 @pytest.mark.parametrize("encoder", ["idreamrec", "llminit", "llm_esr"])
 def test_features_that_are_taken_as_they_are_fit_the_model(encoder: str) -> None:
     with pytest.raises(ConfigError, match=f"the encoder '{encoder}' takes the features as they are"):
@@ -126,22 +123,6 @@ def test_features_that_are_taken_as_they_are_fit_the_model(encoder: str) -> None
 @pytest.mark.parametrize("encoder", [{"name": "whitenrec"}, {"name": "morec"}, {"injection_space": "euclidean"}])
 def test_other_methods_take_any_number_of_directions(encoder: dict[str, str]) -> None:
     assert parse_config(_tree(model={"encoder": encoder}, decompose={"directions": 256})).directions == 256
-
-
-@pytest.mark.parametrize("encoder", ALIGNED)
-@pytest.mark.parametrize(
-    ("loss", "named"), [({"name": "softmax"}, "loss softmax"), ({"negatives": "shard_local"}, "negatives shard_local")]
-)
-def test_alignment_needs_negatives_that_are_looked_up(encoder: str, loss: dict[str, str], named: str) -> None:
-    with pytest.raises(ConfigError, match=f"the encoder '{encoder}' aligns text and ID .* and {named} looks none up"):
-        parse_config(_tree(model={"encoder": {"name": encoder}}, train={"loss": loss}))
-
-
-@pytest.mark.parametrize("encoder", ALIGNED)
-def test_alignment_does_not_go_with_a_backbone_without_negatives(encoder: str) -> None:
-    diffusion = {"loss": {"name": "diffusion", "similarity": "dot"}}
-    with pytest.raises(ConfigError, match=f"`dreamrec` compares with no negatives, against which .* '{encoder}'"):
-        parse_config(_tree(model={"encoder": {"name": encoder}, "backbone": {"name": "dreamrec"}}, train=diffusion))
 
 
 def test_a_null_space_is_not_asked_of_methods_that_read_none() -> None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import LossConfig
-from alphafuse.items.encoders.base import FrozenFeatures
+from alphafuse.items.encoders.base import FrozenFeatures, ItemEncoder
+from alphafuse.items.encoders.llm_esr import LLMESREncoder
 from alphafuse.items.encoders.rlmrec_con import RLMRecContrastiveEncoder
+from alphafuse.items.encoders.rlmrec_gen import RLMRecGenerativeEncoder
 from alphafuse.items.table import Rows
+from alphafuse.recommenders.diffusion import Diffusion, remaining_signal
+from alphafuse.recommenders.dreamrec import DreamRec
 from alphafuse.recommenders.sasrec import SASRec
-from alphafuse.training.objective import Objective, StepInput
+from alphafuse.training.dense import DenseModel
+from alphafuse.training.diffusion_objective import DiffusionObjective
+from alphafuse.training.objective import Objective
+from alphafuse.training.step_input import Catalog, StepInput
 
 HISTORIES = torch.tensor([[0, 3, 5], [2, -1, -1]])
 TARGETS = torch.tensor([[3, -1, 7], [4, -1, -1]])
@@ -21,41 +31,68 @@ SHARED = torch.tensor([7, 1, 1])
 """One of them is a target, which is not its own negative; another counts twice."""
 UNIFORM = torch.tensor([[1, 2], [6, 6], [3, 0]])
 WEIGHT, TEMPERATURE = 0.3, 0.5
+EMBEDDINGS = FrozenFeatures("embeddings", slice(0, 6))
+METHODS: dict[str, Callable[[], ItemEncoder]] = {
+    "rlmrec_con": lambda: RLMRecContrastiveEncoder(EMBEDDINGS, 4, WEIGHT),
+    "rlmrec_gen": lambda: RLMRecGenerativeEncoder(EMBEDDINGS, 4, WEIGHT, mask_ratio=0.0),
+    "llm_esr": lambda: LLMESREncoder(EMBEDDINGS, 4, WEIGHT),
+}
+Views = tuple[torch.Tensor, torch.Tensor]
 
 
-def _rows(step: StepInput) -> tuple[Rows, torch.Tensor, torch.Tensor]:
-    """What a lookup of 8 items gives, with the text and the ID of all of them."""
-    generator = torch.Generator().manual_seed(0)
-    text = torch.randn(8, 6, generator=generator)
-    ids = torch.randn(8, 4, generator=generator).requires_grad_()
-    items = step.items()
-    return Rows(text, ids, torch.where(items < 0, 8, items), torch.arange(8), [], []), text, ids
+def _views(method: str, weights: list[torch.Tensor], text: torch.Tensor, ids: torch.Tensor) -> Views:
+    """The first view of every item and the second, through two linear layers."""
+    first, first_bias, second, second_bias = weights
+    if method == "llm_esr":
+        return ids, (text @ first.T + first_bias) @ second.T + second_bias
+    hidden = (ids if method == "rlmrec_gen" else text) @ first.T + first_bias
+    mapped = torch.where(hidden > 0, hidden, 0.01 * hidden) @ second.T + second_bias
+    return (mapped, text) if method == "rlmrec_gen" else (ids, mapped)
 
 
-def _loss(encoder: RLMRecContrastiveEncoder, loss: LossConfig, step: StepInput, rows: Rows) -> torch.Tensor:
+def _objective(encoder: ItemEncoder, loss: LossConfig) -> DenseModel:
     torch.manual_seed(0)
-    backbone = SASRec(4, 3, num_layers=1, num_heads=1, dropout=0.0)
-    total: torch.Tensor = Objective(encoder, backbone, loss, 8, Communicator())(rows, step, None)
-    return total
+    sasrec = encoder.wrap(SASRec(4, 3, num_layers=1, num_heads=1, dropout=0.0))
+    if loss.name != "diffusion":
+        return Objective(encoder, sasrec, loss, 8, Communicator())
+    diffusion = Diffusion(remaining_signal("linear", 20, (1e-4, 0.02)))
+    dreamrec = DreamRec(sasrec, 4 * encoder.num_parts, diffusion, guidance=0.0, stride=5, seed=0)
+    return DiffusionObjective(encoder, dreamrec, 0.0, 0, loss.temperature)
 
 
-@pytest.mark.parametrize("negatives", [SHARED, UNIFORM], ids=["shared", "uniform"])
-@pytest.mark.parametrize("name", ["infonce", "bce"])
-def test_alignment_is_added_as_written_out(negatives: torch.Tensor, name: str) -> None:
-    step = StepInput(HISTORIES, TARGETS, negatives, 0.0, number=0, first_sample=0)
-    rows, text, ids = _rows(step)
-    encoder = RLMRecContrastiveEncoder(FrozenFeatures("embeddings", slice(0, 6)), 4, WEIGHT)
-    loss = LossConfig(name=name, temperature=TEMPERATURE)
-    mapped = encoder.text_to_id(text)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("loss", "negatives"),
+    [
+        ({"name": "infonce"}, SHARED),
+        ({"name": "infonce"}, UNIFORM),
+        ({"name": "bce"}, SHARED),
+        ({"name": "softmax"}, SHARED),
+        ({"name": "diffusion", "similarity": "dot"}, SHARED),
+    ],
+    ids=["shared", "uniform", "bce", "softmax", "diffusion"],
+)
+def test_alignment_is_added_as_written_out(method: str, loss: dict[str, Any], negatives: torch.Tensor) -> None:
+    generator = torch.Generator().manual_seed(0)
+    text, ids = torch.randn(8, 6, generator=generator), torch.randn(8, 4, generator=generator).requires_grad_()
+    step, everything = StepInput(HISTORIES, TARGETS, negatives, 0.0, number=0, first_sample=0), torch.arange(8)
+    items = step.items()
+    rows = Rows(text, ids, torch.where(items < 0, 8, items), everything, [], [])
+    catalog = Catalog([Rows(text, ids, everything, everything, [], [])], torch.tensor(PREDICTED))
+    torch.manual_seed(1)
+    encoder = METHODS[method]()
+    objective = _objective(encoder, LossConfig(**loss, temperature=TEMPERATURE))
+    first, second = _views(method, list(encoder.parameters()), text, ids)
     expected = torch.zeros(())
     for number, item in enumerate(PREDICTED):
         others = [other for other in (negatives if negatives.dim() == 1 else negatives[number]) if other != item]
-        similarities = [functional.cosine_similarity(ids[item], mapped[other], dim=0) for other in [item, *others]]
+        similarities = [functional.cosine_similarity(first[item], second[other], dim=0) for other in [item, *others]]
         exponentials = torch.exp(torch.stack(similarities) / TEMPERATURE)
         expected = expected - WEIGHT * torch.log(exponentials[0] / exponentials.sum())
-    with_alignment = _loss(encoder, loss, step, rows)
+    given = (rows, step, catalog if loss["name"] == "softmax" else None)
+    with_alignment = objective(*given)
     encoder.alignment_weight = 0.0
-    alignment = with_alignment - _loss(encoder, loss, step, rows)
+    alignment = with_alignment - objective(*given)
     torch.testing.assert_close(alignment, expected, rtol=0, atol=1e-5)
     trained = [ids, *encoder.parameters()]
     torch.testing.assert_close(

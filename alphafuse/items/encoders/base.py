@@ -50,12 +50,15 @@ class ItemEncoder(nn.Module):
         initialization: of the trainable rows; "normal" has unit variance, "features" takes the first `trainable_dim`
             columns of the artefact `features`.
         alignment_weight: of the loss that pulls the two views of `alignment_views` together; 0: there is none.
+        num_parts: vectors of the model's width that lie side by side in an item vector; more than one need a backbone
+            that `wrap` has prepared for them.
     """
 
     frozen: FrozenFeatures | None
     trainable_dim: int
     initialization: Initialization
     alignment_weight: float = 0.0
+    num_parts: int = 1
 
     @abstractmethod
     def forward(self, features: torch.Tensor, trainable: torch.Tensor) -> torch.Tensor:
@@ -67,7 +70,8 @@ class ItemEncoder(nn.Module):
         raise NotImplementedError
 
     def wrap(self, backbone: nn.Module) -> nn.Module:
-        """The backbone as the method uses it; most take it as it is."""
+        """What the method makes of a backbone of the model's width, to read histories of its item vectors; most take it
+        as it is."""
         return backbone
 
     def initial_rows(self, start: int, stop: int, seed: int) -> torch.Tensor:

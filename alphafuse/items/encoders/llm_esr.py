@@ -19,6 +19,8 @@ class LLMESREncoder(ItemEncoder):
     (§3.3), which pulls the state of a user to those of similar users, is left out: it needs an index over the users.
     """
 
+    num_parts = 2
+
     def __init__(self, embeddings: FrozenFeatures, hidden_dim: int, alignment_weight: float) -> None:
         super().__init__()
         self.frozen = embeddings
