@@ -17,6 +17,8 @@ from alphafuse.training.step_input import StepInput
 def alignment_loss(encoder: ItemEncoder, rows: Rows, step: StepInput, temperature: float) -> torch.Tensor:
     """InfoNCE between the encoder's two views of each target, against the second views of the step's negatives, with
     cosines over the temperature; summed over the targets, and weighted: a scalar, 0 for methods that align nothing.
+    Items without a text, whose features are zeros, have nothing to be aligned with: they neither count nor are compared
+    with.
 
     Args:
         rows: what `step.items()` looked up.
@@ -32,5 +34,7 @@ def alignment_loss(encoder: ItemEncoder, rows: Rows, step: StepInput, temperatur
     positive = (anchor * second[target]).sum(dim=1)
     shared = negative.dim() == 1
     against = anchor @ second[negative].T if shared else (second[negative] @ anchor[:, :, None]).squeeze(2)
-    against = against.masked_fill(negative == target[:, None], -torch.inf)
-    return encoder.alignment_weight * infonce(positive / temperature, against / temperature)
+    described = rows.features.any(dim=1)  # [distinct] of bool
+    against = against.masked_fill((negative == target[:, None]) | ~described[negative], -torch.inf)
+    aligned = described[target]
+    return encoder.alignment_weight * infonce(positive[aligned] / temperature, against[aligned] / temperature)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from alphafuse.collectives import Communicator
@@ -15,10 +17,12 @@ from alphafuse.items.encoders.base import FrozenFeatures, ItemEncoder
 from alphafuse.items.encoders.llm_esr import LLMESREncoder
 from alphafuse.items.encoders.rlmrec_con import RLMRecContrastiveEncoder
 from alphafuse.items.encoders.rlmrec_gen import RLMRecGenerativeEncoder
+from alphafuse.items.encoders.text_only import Adapter
 from alphafuse.items.table import Rows
 from alphafuse.recommenders.diffusion import Diffusion, remaining_signal
 from alphafuse.recommenders.dreamrec import DreamRec
 from alphafuse.recommenders.sasrec import SASRec
+from alphafuse.training.alignment import alignment_loss
 from alphafuse.training.dense import DenseModel
 from alphafuse.training.diffusion_objective import DiffusionObjective
 from alphafuse.training.objective import Objective
@@ -98,3 +102,38 @@ def test_alignment_is_added_as_written_out(method: str, loss: dict[str, Any], ne
     torch.testing.assert_close(
         torch.autograd.grad(alignment, trained), torch.autograd.grad(expected, trained), rtol=0, atol=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    ("targets", "negatives", "others"),
+    [
+        ([0, 2, 1], [3, 2, 1], [[3, 1], [3]]),
+        ([0, 2, 1], [[1, 2], [0, 1], [2, 2]], [[1], []]),
+        ([2, -1, 2], [0, 1, 2], []),
+    ],
+    ids=["shared", "uniform", "none"],
+)
+def test_items_without_a_text_are_neither_aligned_nor_compared_with(
+    targets: list[int], negatives: list[Any], others: list[list[int]]
+) -> None:
+    """Item 2 is without. The views of item 0 are one vector, those of item 1 at a right angle; `others` has what is
+    left to compare them with."""
+    text = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 0.0], [3.0, 0.0]])
+    ids = torch.tensor([[5.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 1.0]], requires_grad=True)
+    encoder = RLMRecGenerativeEncoder(FrozenFeatures("embeddings", slice(0, 2)), 2, WEIGHT, mask_ratio=0.0)
+    encoder.id_to_text = Adapter(nn.Linear(2, 2, bias=False))
+    nn.init.eye_(encoder.id_to_text[0].weight)
+    step = StepInput(torch.tensor([[0, 1, 2]]), torch.tensor([targets]), torch.tensor(negatives), 0.0, 0, 0)
+    items = step.items()
+    rows = Rows(text, ids, torch.where(items < 0, 4, items), torch.arange(4), [], [])
+    loss = alignment_loss(encoder, rows, step, TEMPERATURE)
+    # Both look along the first axis, where the texts of the items 0 and 3 are, and across that of item 1.
+    cosine = [1, 0, None, 1]
+    expected = 0.0
+    for item, compared in zip([0, 1], others, strict=False):
+        exponentials = [math.exp(cosine[other] / TEMPERATURE) for other in [item, *compared]]
+        expected -= WEIGHT * math.log(exponentials[0] / sum(exponentials))
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+    (gradient,) = torch.autograd.grad(loss, ids)
+    assert torch.isfinite(gradient).all()
+    assert (gradient[2:] == 0).all()  # neither the item without a text nor one that is no target

@@ -66,7 +66,8 @@ class ItemEncoder(nn.Module):
 
     def alignment_views(self, features: torch.Tensor, trainable: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Two views of every item, [rows, any dim] each, for methods that align text and behaviour: the first view of a
-        target is to be nearer to its second view than to those of the step's negatives."""
+        target is to be nearer to its second view than to those of the step's negatives. Items without features are
+        left out."""
         raise NotImplementedError
 
     def wrap(self, backbone: nn.Module) -> nn.Module:
