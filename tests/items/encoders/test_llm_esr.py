@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from gradients import assert_same
 from torch import nn
 
 from alphafuse.items.encoders.base import FrozenFeatures
@@ -19,39 +20,48 @@ def _dual_view(num_layers: int = 1) -> DualView:
     return DualView(SASRec(4, 5, num_layers, num_heads=2, dropout=0.0), 4).double()
 
 
+def _attended(attention: CrossAttention, asking: torch.Tensor, answering: torch.Tensor) -> torch.Tensor:
+    """[batch, length, 4] twice → the same shape, position by position."""
+    key_weight, value_weight = attention.key_value.weight.split(4)
+    histories = []
+    for queries, answers in zip(asking, answering, strict=True):
+        states = []
+        for t, asked in enumerate(queries):
+            query, seen = attention.query.weight @ asked, answers[: t + 1]
+            weights = torch.softmax(torch.stack([query @ (key_weight @ a) / 2 for a in seen]), dim=0)
+            states.append(sum(weight * (value_weight @ a) for weight, a in zip(weights, seen, strict=True)))
+        histories.append(torch.stack(states))
+    return torch.stack(histories)
+
+
 def test_vector_and_views() -> None:
     encoder = LLMESREncoder(FrozenFeatures("embeddings", slice(0, 6), 40.0), 4, 0.2).double()
-    text, ids = _random(3, 6), _random(3, 4)
+    text, ids = _random(3, 6), _random(3, 4).requires_grad_()
     first, second = encoder.adapter
     assert first.out_features == 3
     adapted = (text @ first.weight.T + first.bias) @ second.weight.T + second.bias
-    torch.testing.assert_close(encoder(text, ids), torch.cat([ids, adapted], dim=1))
-    views = encoder.alignment_views(text, ids)
-    torch.testing.assert_close(views, (ids, adapted))
+    vectors, inputs = torch.cat([ids, adapted], dim=1), [ids, *encoder.parameters()]
+    assert_same(encoder(text, ids), vectors, inputs)
+    assert_same(torch.cat(encoder.alignment_views(text, ids), dim=1), vectors, inputs)
     assert (encoder.trainable_dim, encoder.initialization) == (4, "features")
 
 
 def test_cross_attention_equals_its_formula() -> None:
     torch.manual_seed(0)
     attention = CrossAttention(4).double()
-    asking, answering = _random(1, 3, 4), _random(2, 3, 4)[1:]
-    key_weight, value_weight = attention.key_value.weight.split(4)
-    expected = torch.zeros(3, 4, dtype=torch.float64)
-    for t in range(3):
-        query = attention.query.weight @ asking[0, t]
-        weights = torch.softmax(torch.stack([query @ (key_weight @ a) / 2 for a in answering[0, : t + 1]]), dim=0)
-        for weight, a in zip(weights, answering[0], strict=False):
-            expected[t] += weight * (value_weight @ a)
-    torch.testing.assert_close(attention(asking, answering)[0], expected)
+    asking, answering = (views.requires_grad_() for views in _random(2, 2, 3, 4))
+    inputs = [asking, answering, *attention.parameters()]
+    assert_same(attention(asking, answering), _attended(attention, asking, answering), inputs)
 
 
-def test_each_view_goes_through_the_shared_backbone() -> None:
+def test_dual_view_equals_its_formula() -> None:
+    """Each view, of what it asks the other, through the shared backbone."""
     dual = _dual_view()
-    items = _random(2, 5, 8)
+    items = _random(2, 5, 8).requires_grad_()
     ids, texts = items[..., :4], items[..., 4:]
-    first = dual.backbone(dual.texts_to_ids(texts, ids))
-    second = dual.backbone(dual.ids_to_texts(ids, texts))
-    torch.testing.assert_close(dual(items), torch.cat([first, second], dim=2))
+    first = dual.backbone(_attended(dual.texts_to_ids, texts, ids))
+    second = dual.backbone(_attended(dual.ids_to_texts, ids, texts))
+    assert_same(dual(items), torch.cat([first, second], dim=2), [items, *dual.parameters()])
 
 
 def test_a_state_depends_on_its_own_and_earlier_items_alone() -> None:
