@@ -1,4 +1,5 @@
-"""Every encoder on the whole path: trained on one and on two ranks, and what training writes loads again."""
+"""Every encoder on the whole path, and with them every backbone and kind of loss: trained on one and on two ranks; what
+training writes loads again."""
 
 from __future__ import annotations
 
@@ -7,21 +8,27 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from multi_process import run_ranks
-from tiny_workspace import EMBEDDING_DIM, HIDDEN_DIM, tiny_config, tiny_workspace
+from tiny_workspace import EMBEDDING_DIM, HIDDEN_DIM, NUM_ITEMS, tiny_config, tiny_workspace
+from torch.nn import functional
 
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config, parse_config
+from alphafuse.data.negatives import shared_negatives
 from alphafuse.training.loop import Trainer
-from alphafuse.training.model import load_trained
+from alphafuse.training.model import build_objective, build_table, load_trained
 from alphafuse.workspace import Workspace
 
 STEPS = 3
 INPUTS = {"test": "encoders"}
 
 ENCODERS: dict[str, dict[str, Any]] = {
+    "id": {"encoder": {"name": "id"}},
+    "alphafuse replace": {"encoder": {"fusion": "replace", "initialization": "normal"}},
+    "alphafuse trained": {"encoder": {"frozen": False}},
     "morec": {"encoder": {"name": "morec"}},
     "whitenrec": {"encoder": {"name": "whitenrec"}, "hidden_dim": 6},
     "idreamrec": {"encoder": {"name": "idreamrec"}},
@@ -38,23 +45,45 @@ ENCODERS: dict[str, dict[str, Any]] = {
         "hidden_dim": EMBEDDING_DIM,
     },
 }
+ALIGNED = ("rlmrec_con", "rlmrec_gen", "llm_esr")
 LOSSES: dict[str, dict[str, Any]] = {
     "shared": {"num_negatives": 6},
     "uniform": {"name": "infonce", "negatives": "uniform", "num_negatives": 6},
-    "softmax": {"name": "softmax"},
+    "shard-local": {"name": "infonce", "negatives": "shard_local", "num_negatives": 6},
+    "softmax": {"name": "softmax", "num_negatives": 6},
+    "diffusion": {"name": "diffusion", "similarity": "dot", "num_negatives": 6},
 }
-# The losses whose rows travel and the one whose rows do not, each with methods of every kind.
-CASES = [(encoder, "shared") for encoder in ENCODERS if "dropout" not in encoder] + [
-    ("rlmrec_con", "uniform"),
-    ("unisrec", "softmax"),
-    ("idreamrec", "softmax"),
+BACKBONES: dict[str, dict[str, Any]] = {
+    "sasrec": {"name": "sasrec", "dropout": 0.0},
+    "gru4rec": {"name": "gru4rec", "dropout": 0.0},
+    "hstu": {"name": "hstu", "dropout": 0.0},
+    "dreamrec": {"name": "dreamrec", "dropout": 0.0, "timesteps": 50, "sampling_stride": 10},
+}
+Case = tuple[str, str, str]
+# The losses whose rows travel and those whose rows do not, and the backbones, each with methods of every kind.
+CASES: list[Case] = [(encoder, "shared", "sasrec") for encoder in ENCODERS if "dropout" not in encoder] + [
+    ("rlmrec_con", "uniform", "sasrec"),
+    ("rlmrec_con", "softmax", "sasrec"),
+    ("unisrec", "softmax", "sasrec"),
+    ("idreamrec", "softmax", "sasrec"),
+    ("llm_esr", "shard-local", "sasrec"),
+    ("llm_esr", "shared", "gru4rec"),
+    ("llm_esr", "shared", "hstu"),
+    ("llm_esr", "diffusion", "dreamrec"),
+    ("rlmrec_gen", "diffusion", "dreamrec"),
+    ("morec", "diffusion", "dreamrec"),
+    ("unisrec", "diffusion", "dreamrec"),
+    ("euclidean IDs", "diffusion", "dreamrec"),
+    ("whitenrec", "shared", "gru4rec"),
 ]
 
 
-def _config(folder: Path, encoder: str, loss: str) -> Config:
-    tree = tiny_config(folder, loss=LOSSES[loss], max_epochs=1).model_dump(mode="json")
+def _config(folder: Path, encoder: str, loss: str, backbone: str, **settings: Any) -> Config:
+    """Of a case, with further settings of the encoder."""
+    tree = tiny_config(folder, BACKBONES[backbone], loss=LOSSES[loss], max_epochs=1).model_dump(mode="json")
     tree["decompose"]["directions"] = HIDDEN_DIM
     tree["model"] |= ENCODERS[encoder]
+    tree["model"]["encoder"] = tree["model"]["encoder"] | settings
     return parse_config(tree)
 
 
@@ -96,6 +125,36 @@ def _assert_close(case: str, what: str, actual: torch.Tensor, expected: torch.Te
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5, msg=lambda text: f"{case}, {what}: {text}")
 
 
+def _first_losses(configs: list[Config]) -> list[tuple[float, np.ndarray]]:
+    """For each configuration: this rank's share of the first step's loss, and its targets."""
+    results = []
+    for config in configs:
+        trainer, communicator = _trainer(config), Communicator()
+        batches = next(iter(trainer.order.epoch(0, 0, communicator.rank, communicator.world_size)))
+        results.append((float(trainer.training_step(batches)), batches[0].targets[batches[0].targets >= 0]))
+    return results
+
+
+@pytest.mark.distributed
+def test_a_loss_that_looks_no_negatives_up_leaves_the_alignment_some_of_the_batch(tmp_path: Path) -> None:
+    """What the loss grows by with the weight of the alignment, against InfoNCE with items drawn for the step."""
+    workspace, device = tiny_workspace(tmp_path), torch.device("cpu")
+    cases = [case for case in CASES if case[0] in ALIGNED and case[1] in ("softmax", "shard-local", "diffusion")]
+    configs = [_config(tmp_path, *case, alignment_weight=weight) for case in cases for weight in (0.5, 1.5)]
+    results = list(zip(*run_ranks(2, _first_losses, configs), strict=True))
+    for case, config, lighter, heavier in zip(cases, configs[::2], results[::2], results[1::2], strict=True):
+        encoder = build_objective(config, workspace, Communicator()).encoder
+        table = build_table(config, workspace, encoder, Communicator(), device)
+        first, second = (functional.normalize(v) for v in encoder.alignment_views(table.features, table.trainable))
+        logits = first @ second.T / config.train.loss.temperature  # [items, items]
+        drawn, terms = shared_negatives(config.seed, 0, 6, NUM_ITEMS), []
+        for target in np.concatenate([targets for _, targets in lighter]):
+            compared = [target, *drawn[drawn != target]]
+            terms.append(-functional.log_softmax(logits[target, compared], dim=0)[0])
+        grown = sum(loss for loss, _ in heavier) - sum(loss for loss, _ in lighter)
+        _assert_close(" with ".join(case), "alignment", torch.tensor(grown), torch.stack(terms).mean().detach())
+
+
 def _train(configs: list[Config]) -> list[torch.Tensor]:
     """Train to the end; the item vectors of this rank."""
     vectors = []
@@ -110,8 +169,10 @@ def _train(configs: list[Config]) -> list[torch.Tensor]:
 @pytest.mark.distributed
 def test_what_two_ranks_wrote_loads_on_one(tmp_path: Path) -> None:
     """Also where items have no trained columns; dropout and noise are on, and do not reach the item vectors."""
-    names = ["idreamrec", "unisrec, dropout", "llm_esr", "all euclidean"]
-    configs = [_config(tmp_path / name, name, "shared") for name in names]
+    cases: list[Case] = [(name, "shared", "sasrec") for name in ("idreamrec", "unisrec, dropout", "all euclidean")]
+    cases += [("llm_esr", "shared", "sasrec"), ("llm_esr", "diffusion", "dreamrec")]
+    names = [" with ".join(case) for case in cases]
+    configs = [_config(tmp_path / name, *case) for name, case in zip(names, cases, strict=True)]
     for name in names:
         tiny_workspace(tmp_path / name)
     for name, config, *parts in zip(names, configs, *run_ranks(2, _train, configs), strict=True):
