@@ -57,7 +57,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "sasrec": {"name": "sasrec", "dropout": 0.0},
     "gru4rec": {"name": "gru4rec", "dropout": 0.0},
     "hstu": {"name": "hstu", "dropout": 0.0},
-    "dreamrec": {"name": "dreamrec", "dropout": 0.0, "timesteps": 50, "beta_range": [0.002, 0.4], "sampling_stride": 10},
+    "dreamrec": {"name": "dreamrec", "dropout": 0.0, "timesteps": 40, "beta_range": [0.01, 0.4], "sampling_stride": 8},
 }
 Case = tuple[str, str, str]
 # The losses whose rows travel and those whose rows do not, and the backbones, each with methods of every kind.
