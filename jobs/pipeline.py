@@ -37,7 +37,8 @@ def needed_stages(config: Config, until: str | None = None) -> list[str]:
 
 
 def redo(workspace: Workspace, stage: str) -> None:
-    """Delete what a stage and all later ones have made.
+    """Delete what a stage and all later ones have made, the latest first: an interruption leaves nothing that was made
+    from what is gone.
 
     Embeddings go only when `embed` itself is to be redone: by the content of the texts, that stage tells which
     of them still hold.
@@ -53,10 +54,10 @@ def redo(workspace: Workspace, stage: str) -> None:
         if STAGES.index(maker) >= first and (name != "embeddings" or stage == "embed")
     ]
     workspace.require_own(names)
-    for name in names:
-        workspace.artifact(name).clear()
     if first <= STAGES.index("train"):
         (workspace.folder / "checkpoints").delete()
+    for name in reversed(names):
+        workspace.artifact(name).clear()
 
 
 def run_stages(

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from tiny_workspace import tiny_config, tiny_workspace
 
+from alphafuse.artifact import Artifact
 from alphafuse.config import Config, IdConfig, MoRecConfig, parse_config
 from alphafuse.errors import ConfigError, ResourceError, WorkspaceError
 from alphafuse.events import Event
@@ -118,6 +119,27 @@ def test_redo_deletes_a_stage_and_what_follows(tmp_path: Path, ran: list[str]) -
     assert _committed(workspace) == ["embeddings"]  # it tells by the texts itself what still holds
     pipeline.redo(workspace, "embed")
     assert _committed(workspace) == []
+
+
+def test_an_interrupted_redo_leaves_nothing_whose_source_is_gone(
+    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, workspace = tiny_config(tmp_path), Workspace(str(tmp_path))
+    clear = Artifact.clear
+    for last in pipeline.ARTIFACT_STAGES:
+        pipeline.run_stages(config, workspace, pipeline.STAGES, lambda event: None)
+        before = _committed(workspace)
+
+        def clear_until_killed(artifact: Artifact, last: str = last) -> None:
+            clear(artifact)
+            if artifact.name == last:
+                raise InterruptedError
+
+        monkeypatch.setattr(Artifact, "clear", clear_until_killed)
+        with contextlib.suppress(InterruptedError):
+            pipeline.redo(workspace, "embed")
+        left = _committed(workspace)
+        assert left == before[: len(left)]
 
 
 def test_what_other_runs_may_need_is_not_deleted(tmp_path: Path, ran: list[str]) -> None:
