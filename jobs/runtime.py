@@ -13,13 +13,16 @@ from alphafuse.config import RayConfig
 from alphafuse.errors import ResourceError
 from jobs.placement import growing
 
+TIMED_OUT = "timed out during startup"
+"""What tells Ray's error for a machine that is too slow, which has no class of its own."""
+
 
 @contextmanager
 def connected(config: RayConfig) -> Iterator[None]:
     """Ray for the time of the block. Inside of a connection that exists already, that one is used and kept.
 
     Raises:
-        ResourceError: the cluster at `config.address` does not answer.
+        ResourceError: the cluster at `config.address` does not answer, or this machine is too busy to start one.
     """
     if ray.is_initialized():
         with growing(config.node_groups):
@@ -37,6 +40,13 @@ def connected(config: RayConfig) -> Iterator[None]:
     except (ConnectionError, TimeoutError, AuthenticationError) as error:
         advice = "Is the cluster up, and is its token in ~/.ray/auth_token (or named by RAY_AUTH_TOKEN_PATH)?"
         raise ResourceError(f"ray.address {config.address!r} does not answer: {error}. {advice}") from error
+    except Exception as error:
+        if TIMED_OUT not in str(error):
+            raise
+        raise ResourceError(
+            f"this machine is too busy or too small for Ray to start in time ({error}) Try again when it has less "
+            "to do, or give Ray longer: RAY_raylet_start_wait_time_s=300 in the environment waits 300 seconds"
+        ) from error
     try:
         with growing(config.node_groups):
             yield
