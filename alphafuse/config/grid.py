@@ -38,7 +38,7 @@ class EnsembleConfig(Section):
     name: Name
     """Of the row."""
     of: Annotated[tuple[str, ...], Field(min_length=2)]
-    """Names of methods."""
+    """Names of methods, each once."""
 
 
 class GridConfig(Section):
@@ -55,7 +55,7 @@ class GridConfig(Section):
     methods: Annotated[tuple[MethodConfig, ...], Field(min_length=1)]
     ensembles: tuple[EnsembleConfig, ...] = ()
     against: str | None = None
-    """The row that the others are tested against; null: that named alphafuse, else the first."""
+    """The row that the others are tested against, in letters of either case; null: alphafuse, else the first."""
     metrics: Annotated[tuple[str, ...], Field(min_length=1)] = ("ndcg@10", "hr@10")
     """Columns of the table: hr@K, ndcg@K, mrr@K with K in `evaluate.cutoffs`."""
     parallel: Count = 1
@@ -64,22 +64,29 @@ class GridConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> GridConfig:
         methods = [method.name for method in self.methods]
-        rows = [*methods, *(ensemble.name for ensemble in self.ensembles)]
-        for kind, values in (("name", [row.lower() for row in rows]), ("seed", self.seeds), ("metric", self.metrics)):
-            repeated = [value for value, count in Counter(values).items() if count > 1]
-            if repeated:
-                raise ValueError(f"the {kind} {repeated[0]!r} is given more than once")
+        _require_once("name", [row.lower() for row in self.rows])
+        _require_once("seed", self.seeds)
+        _require_once("metric", self.metrics)
         for ensemble in self.ensembles:
             _require_known(f"ensemble {ensemble.name}", ensemble.of, methods)
-        if self.against is not None:
-            _require_known("against", [self.against], rows)
+            _require_once(f"member of the ensemble {ensemble.name}", ensemble.of)
+        if self.against is not None and self._row(self.against) is None:
+            _require_known("against", [self.against], self.rows)
         return self
+
+    @property
+    def rows(self) -> list[str]:
+        """Names of the methods and the ensembles, in the order of the table."""
+        return [row.name for row in (*self.methods, *self.ensembles)]
 
     @property
     def reference(self) -> str:
         """The row that the others are tested against."""
-        names = [method.name for method in self.methods]
-        return self.against or next((name for name in names if name.lower() == "alphafuse"), names[0])
+        return self._row(self.against or "alphafuse") or self.methods[0].name
+
+    def _row(self, name: str) -> str | None:
+        """The row of a name, whatever the case of its letters."""
+        return next((row for row in self.rows if row.lower() == name.lower()), None)
 
 
 def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> tuple[GridConfig, dict[str, Config]]:
@@ -104,10 +111,10 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> tuple[GridConf
     configs = {}
     for method in grid.methods:
         settings = read_tree(base)
-        for changes in (grid.set, method.set):
-            apply_settings(settings, changes)
-        settings["workspace"] = grid.workspace
         try:
+            for changes in (grid.set, method.set):
+                apply_settings(settings, changes)
+            settings["workspace"] = grid.workspace
             configs[method.name] = _with_shared_seeds(parse_config(settings))
         except ConfigError as error:
             raise ConfigError(f"method {method.name}: {error}") from error
@@ -160,6 +167,12 @@ def _require_comparable(grid: GridConfig, configs: Mapping[str, Config]) -> None
                     f"the methods {first} and {name} differ in {key}: what is compared must answer the same queries. "
                     "Methods may differ in the catalog's texts, embed, decompose, model, train, evaluate.similarity"
                 )
+
+
+def _require_once(kind: str, values: Iterable[object]) -> None:
+    for value, count in Counter(values).items():
+        if count > 1:
+            raise ValueError(f"the {kind} {value!r} is given more than once")
 
 
 def _require_known(where: str, names: Iterable[str], known: Sequence[str]) -> None:

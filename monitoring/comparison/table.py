@@ -35,8 +35,9 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """One line for each row, metric and slice, with all digits; cells without a number are empty. The lines over all
-    queries have no name of a slice. `seen_items` says whether items that the user has seen were ranked: "in" or "out".
+    """One line for each row, metric and slice, with all digits; cells without a number are empty, as are all of a row
+    that has failed. The lines over all queries have no name of a slice. `seen_items` says whether items that the user
+    has seen were ranked: "in" or "out".
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -45,8 +46,9 @@ def to_csv(comparison: Comparison) -> str:
     writer.writerow(["method", "metric", "slice", "seen_items", *names, *effort])
     seen = "out" if comparison.exclude_seen else "in"
     for row in comparison.rows:
-        for metric, estimate in row.estimates.items():
-            values = [getattr(estimate, name) for name in names]
+        for metric in comparison.metrics:
+            estimate = row.estimates.get(metric)
+            values = [getattr(estimate, name, None) for name in names]
             numbers = [
                 _cell(value) for value in (*values, len(row.seeds), row.validation, row.epochs, row.train_seconds)
             ]

@@ -45,6 +45,7 @@ def test_methods_are_the_base_with_their_settings(tmp_path: Path) -> None:
     assert {config.workspace for config in configs.values()} == {"runs/all"}
     assert grid.reference == "AlphaFuse"
     assert _load(tmp_path, "against=IDs")[0].reference == "IDs"
+    assert _load(tmp_path, "against=ids")[0].reference == "IDs"
     assert _load(tmp_path, methods=METHODS[2:])[0].reference == "normal"
 
 
@@ -60,9 +61,11 @@ def test_methods_are_the_base_with_their_settings(tmp_path: Path) -> None:
         ({"against": "nobody"}, "against: there is no 'nobody'; there are IDs, AlphaFuse, normal"),
         ({"ensembles": [{"name": "e", "of": ["IDs", "e"]}]}, "ensemble e: there is no 'e'; there are IDs"),
         ({"ensembles": [{"name": "e", "of": ["IDs"]}]}, "ensembles.0.of: tuple should have at least 2 items"),
+        ({"ensembles": [{"name": "e", "of": ["IDs", "IDs"]}]}, "the member of the ensemble e 'IDs' is given more than"),
         ({"metrics": ["ndcg@7"]}, "metrics: 'ndcg@7' is not measured by IDs; valid: hr@1"),
         ({"base": "nothing.yaml"}, "cannot read the configuration .*nothing.yaml"),
         ({"set": {"train": {"lr": 1}}}, "method IDs: train.lr: unknown key; did you mean 'train.learning_rate'?"),
+        ({"methods": [*METHODS, {"name": "z", "set": ["seed"]}]}, "method z: --set 'seed': expected key.path=value"),
         (
             {"methods": [*METHODS, {"name": "z", "set": {"data": {"min_user_interactions": 9}}}]},
             "the methods IDs and z differ in data: what is compared must answer the same queries",

@@ -177,7 +177,7 @@ def test_the_page_states_protocol_numbers_and_failures(comparison: Comparison) -
 
 def test_the_file_for_programs_has_all_digits(comparison: Comparison) -> None:
     rows = [row for row in csv.DictReader(io.StringIO(to_csv(comparison))) if not row["slice"]]
-    assert len(rows) == 4 * 2
+    assert len(rows) == 5 * 2
     (row,) = [row for row in rows if (row["method"], row["metric"]) == ("IDs", "ndcg@10")]
     estimate = next(row for row in comparison.rows if row.name == "IDs").estimates["ndcg@10"]
     assert [float(row[name]) for name in ("mean", "std", "p_corrected")] == [
@@ -186,6 +186,8 @@ def test_the_file_for_programs_has_all_digits(comparison: Comparison) -> None:
         estimate.p_corrected,
     ]
     assert next(row for row in rows if row["method"] == "text")["std"] == ""
+    failed = [(row["metric"], row["mean"], row["seeds"], row["epochs"]) for row in rows if row["method"] == "broken"]
+    assert failed == [("ndcg@10", "", "0", ""), ("hr@3", "", "0", "")]
 
 
 def test_the_figure_names_rows_and_metrics(comparison: Comparison) -> None:
@@ -209,5 +211,5 @@ def test_without_any_result_the_failures_are_left(tmp_path: Path) -> None:
     grid = GridConfig(base="b", workspace="w", methods=({"name": "x"},))
     comparison = gather(grid, {"x": tiny_config(tmp_path)}, {"x": {}}, {"x-22": "no memory"})
     assert "- x-22: no memory" in to_markdown(comparison)
-    assert len(to_csv(comparison).splitlines()) == 1
+    assert [row["mean"] for row in csv.DictReader(io.StringIO(to_csv(comparison)))] == ["", ""]
     assert "<svg" in dot_plot(comparison)
