@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ class Estimate:
 
     Attributes:
         mean, std: over the seeds; the sample's standard deviation, NaN for a single seed.
-        difference: to the reference, of the means over the seeds that each has; None for the reference itself.
+        difference: to the reference, over the seeds that both have; None for the reference itself, and for a row that
+            shares no seed with it.
         p_value, p_corrected: of the difference; corrected for the number of rows tested.
     """
 
@@ -156,27 +158,30 @@ def _slice_means(runs: Sequence[Measured], names: Iterable[str], metrics: Sequen
 def _compare(
     grid: GridConfig, finished: Mapping[str, Mapping[int, Measured]], estimates: dict[str, dict[str, Estimate]]
 ) -> None:
-    """Add differences to the reference and their p-values."""
+    """Add differences to the reference and their p-values, over the seeds that both have."""
     reference = finished[grid.reference]
     users = _users(next(iter(reference.values())))
-    expected = _query_gains(reference, grid.metrics)
-    p_values: dict[str, dict[str, float]] = {metric: {} for metric in grid.metrics}
-    for name in [name for name in finished if name != grid.reference]:
-        found = _query_gains(finished[name], grid.metrics)
+    tested: dict[str, dict[str, tuple[float, float]]] = {metric: {} for metric in grid.metrics}
+    for name, runs in finished.items():
+        seeds = [seed for seed in runs if seed in reference]
+        if name == grid.reference or not seeds:
+            continue
+        own, expected = (_query_gains([row[seed] for seed in seeds], grid.metrics) for row in (runs, reference))
         for metric in grid.metrics:
-            p_values[metric][name] = paired_p_value(found[metric] - expected[metric], users)
-    for metric, by_row in p_values.items():
-        corrected = dict(zip(by_row, holm(list(by_row.values())), strict=True))
-        base = estimates[grid.reference][metric].mean
-        for name, p_value in by_row.items():
-            own = estimates[name][metric]
-            estimates[name][metric] = Estimate(own.mean, own.std, own.mean - base, p_value, corrected[name])
+            gained = own[metric] - expected[metric]  # [queries]
+            tested[metric][name] = float(gained.mean()), paired_p_value(gained, users)
+    for metric, by_row in tested.items():
+        corrected = holm([p_value for _, p_value in by_row.values()])
+        for (name, (difference, p_value)), p_corrected in zip(by_row.items(), corrected, strict=True):
+            estimates[name][metric] = dataclasses.replace(
+                estimates[name][metric], difference=difference, p_value=p_value, p_corrected=p_corrected
+            )
 
 
-def _query_gains(runs: Mapping[int, Measured], metrics: Sequence[str]) -> dict[str, np.ndarray]:
-    """Of each metric what every query adds to it, averaged over the seeds: [queries]."""
+def _query_gains(runs: Sequence[Measured], metrics: Sequence[str]) -> dict[str, np.ndarray]:
+    """Of each metric what every query adds to it, averaged over the runs: [queries]."""
     totals: dict[str, Any] = dict.fromkeys(metrics, 0.0)
-    for run in runs.values():
+    for run in runs:
         ranks = read_ranks(run.evaluation.artifact("evaluation"), "rank")["rank"].to_numpy()
         for metric in metrics:
             totals[metric] = totals[metric] + gains(ranks, metric)

@@ -109,15 +109,28 @@ def _legend(comparison: Comparison) -> str:
     text = (
         "Mean ± standard deviation over the seeds, **best in bold**. Means over the seeds: the validation metric of "
         "the epoch that it chose, and epochs and seconds of training (without validation), of an ensemble those of its "
-        "parts together."
+        "parts together." + _other_seeds(comparison)
     )
     if not _tested(comparison):
         return text
     return (
         f"{text} {MARK}: differs from {comparison.reference} (p < {LEVEL:g}) by a two-sided paired t-test of the "
-        "metric of every query, averaged over the seeds, whose samples are the users (the queries of a user count as "
-        "a cluster); p is corrected, for each metric, for the number of rows tested (Holm). It says what other users "
-        "would change, and not what other seeds would."
+        "metric of every query, averaged over the seeds that both have, whose samples are the users (the queries of a "
+        "user count as a cluster); p is corrected, for each metric, for the number of rows tested (Holm). It says what "
+        "other users would change, and not what other seeds would."
+    )
+
+
+def _other_seeds(comparison: Comparison) -> str:
+    """Names the rows that lack seeds which others have."""
+    everything = {seed for row in comparison.rows for seed in row.seeds}
+    rows = [row for row in comparison.rows if row.seeds and set(row.seeds) != everything]
+    if not rows:
+        return ""
+    named = ", ".join(f"{row.name} ({', '.join(map(str, sorted(row.seeds)))})" for row in rows)
+    return (
+        f" Not over the same seeds as the others: {named}; differences are over those that a row has in common with "
+        f"{comparison.reference}."
     )
 
 

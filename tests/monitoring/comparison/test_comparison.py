@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import math
 import re
@@ -107,13 +108,16 @@ def test_p_values_are_those_of_a_paired_t_test_over_users_with_holms_correction(
     rows = {row.name: row for row in comparison.rows}
     for metric, gain in METRICS.items():
         averaged = {
-            name: [statistics.mean(values) for values in zip(*(gain(RANKS[name, s]) for s in seeds), strict=True)]
-            for name, seeds in (("AlphaFuse", (1, 2)), ("IDs", (1, 2)), ("text", (1,)))
+            (name, seeds): [statistics.mean(each) for each in zip(*(gain(RANKS[name, s]) for s in seeds), strict=True)]
+            for name, seeds in itertools.product(("AlphaFuse", "IDs", "text"), ((1, 2), (1,)))
+            if (name, seeds[-1]) in RANKS
         }
-        averaged["both"] = averaged["text"]
+        shared = {"IDs": (1, 2), "text": (1,), "both": (1,)}  # seeds that the row and AlphaFuse have
+        averaged |= {("both", (1,)): averaged["text", (1,)]}
         # With as many queries for each user, the test of clusters is the t-test of the users' means.
-        averaged = {name: [statistics.mean(own) for own in (each[:2], each[2:])] for name, each in averaged.items()}
-        raw = {name: stats.ttest_rel(averaged[name], averaged["AlphaFuse"]).pvalue for name in ("IDs", "text", "both")}
+        averaged = {key: [statistics.mean(own) for own in (each[:2], each[2:])] for key, each in averaged.items()}
+        pairs = {name: (averaged[name, seeds], averaged["AlphaFuse", seeds]) for name, seeds in shared.items()}
+        raw = {name: stats.ttest_rel(*pair).pvalue for name, pair in pairs.items()}
         raw = {name: 1.0 if math.isnan(value) else value for name, value in raw.items()}  # no difference at all
         highest, corrected = 0.0, {}
         for place, name in enumerate(sorted(raw, key=lambda name: raw[name])):
@@ -123,9 +127,23 @@ def test_p_values_are_those_of_a_paired_t_test_over_users_with_holms_correction(
             estimate = rows[name].estimates[metric]
             assert estimate.p_value == pytest.approx(raw[name])
             assert estimate.p_corrected == pytest.approx(corrected[name])
-            difference = estimate.mean - rows["AlphaFuse"].estimates[metric].mean
-            assert estimate.difference == pytest.approx(difference)
+            own, expected = map(statistics.mean, pairs[name])
+            assert estimate.difference == pytest.approx(own - expected)
     assert rows["AlphaFuse"].estimates["hr@3"].difference is None
+
+
+def test_rows_without_a_common_seed_are_not_compared(tmp_path: Path) -> None:
+    seeds = {"AlphaFuse": (1,), "IDs": (2,)}
+    rows = {
+        name: {seed: _finished(tmp_path / f"{name}-{seed}", name, RANKS[name, seed]) for seed in own}
+        for name, own in seeds.items()
+    }
+    grid = GridConfig(base="b", workspace="w", metrics=tuple(METRICS), methods=({"name": "AlphaFuse"},), seeds=(1, 2))
+    compared = gather(grid, {"AlphaFuse": tiny_config(tmp_path)}, rows, {})
+    assert [row.estimates["hr@3"].difference for row in compared.rows] == [None, None]
+    page = to_markdown(compared)
+    assert "## Differences" not in page
+    assert "AlphaFuse (1), IDs (2)" in page
 
 
 def test_slices_are_means_over_the_seeds_of_those_that_have_queries(comparison: Comparison) -> None:
@@ -171,6 +189,7 @@ def test_the_page_states_protocol_numbers_and_failures(comparison: Comparison) -
     assert "- broken-1: no texts" in page
     assert "two-sided paired t-test" in page
     assert "Holm" in page
+    assert "Not over the same seeds as the others: text (1), both (1); differences are over those that" in page
     lines = [line for line in page.splitlines() if line.startswith("|")]
     assert len({len(line) for line in lines[:7]}) == 1  # aligned
 
