@@ -116,7 +116,7 @@ def recommend(
 def compare(
     grid: Annotated[Path, typer.Argument(metavar="GRID", help="YAML file.")],
     overrides: Overrides = None,
-    redo: Annotated[list[str] | None, typer.Option(metavar="METHOD", help="Train this method again.")] = None,
+    redo: Annotated[list[str] | None, typer.Option(metavar="ROW", help="Make this row again.")] = None,
 ) -> None:
     """Train methods with several seeds and write one table; what is done already is skipped."""
     from alphafuse.config import load_grid

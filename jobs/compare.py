@@ -36,15 +36,15 @@ def run(grid: GridConfig, configs: Mapping[str, Config], listen: Listener, again
 
     Args:
         configs: of each method, as of `load_grid`.
-        again: methods that are trained again.
+        again: rows that are made again: methods are trained, ensembles evaluated.
 
     Raises:
-        ConfigError: `again` names no method.
+        ConfigError: `again` names what is no row.
         ResourceError: the machines of the cluster cannot all reach the workspace.
     """
     for name in again:
-        if name not in configs:
-            raise ConfigError(f"there is no method {name!r} to be redone; methods: {', '.join(configs)}")
+        if name not in grid.rows:
+            raise ConfigError(f"there is no row {name!r} to be redone; rows: {', '.join(grid.rows)}")
     folder = Folder(resolve(grid.workspace))
     methods = method_runs(grid, configs)
     ensembles = ensemble_runs(grid, methods)
@@ -73,6 +73,8 @@ def run(grid: GridConfig, configs: Mapping[str, Config], listen: Listener, again
             failed = [part.name for part in each.parts if part.name in failures]
             if failed:
                 failures[each.name] = f"needs {', '.join(failed)}"
+            elif each.row in again:
+                redo(each.workspace, "evaluate")
         _carry_out(ensembles, grid.parallel, listen, failures, publish)
         return publish()
 

@@ -19,6 +19,24 @@ from jobs.serving import serving
 from jobs.worker_group import run_workers
 
 
+def ensemble_inputs(members: Sequence[Config]) -> dict[str, Any]:
+    """What the evaluation is made from: the models by their content, since one that is trained again from equal inputs
+    may have other weights.
+
+    Raises:
+        WorkspaceError: a member has no model.
+    """
+    models = [Workspace(member.workspace).artifact("model").require() for member in members]
+    return {
+        "models": [
+            {"fingerprint": model.fingerprint, "files": {file.name: file.sha256 for file in model.files}}
+            for model in models
+        ],
+        "similarities": [member.similarity for member in members],
+        "evaluate": members[0].evaluate.model_dump(mode="json", exclude=RESOURCE_KEYS),
+    }
+
+
 def run(members: Sequence[Config], workspace: Workspace, listen: Listener) -> None:
     """Write the artefact `evaluation` of an ensemble; it is made again whenever one of its models was.
 
@@ -28,20 +46,14 @@ def run(members: Sequence[Config], workspace: Workspace, listen: Listener) -> No
         members: configurations of finished runs.
         workspace: borrows or holds `catalog`, `sequences` and `popularity`.
     """
-    artifact, config = workspace.artifact("evaluation"), members[0]
-    similarities = [member.similarity for member in members]
-    inputs = {
-        "models": [Workspace(member.workspace).artifact("model").require().fingerprint for member in members],
-        "similarities": similarities,
-        "evaluate": config.evaluate.model_dump(mode="json", exclude=RESOURCE_KEYS),
-    }
+    artifact, config, inputs = workspace.artifact("evaluation"), members[0], ensemble_inputs(members)
     made = artifact.manifest()
     if made is not None and made.fingerprint == fingerprint(inputs):
         return
     artifact.clear()
     arguments = {"members": members, "workspace": workspace, "wanted": fingerprint(inputs)}
     result = run_workers("evaluate", evaluate_on_worker, config.train, arguments, listen, serving(config))
-    result["similarity"] = " + ".join(similarities)
+    result["similarity"] = " + ".join(inputs["similarities"])
     finish(artifact, inputs, result, config.train.monitor, listen)
 
 

@@ -79,6 +79,13 @@ def finished(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tup
     return folder, comparison, events
 
 
+def _two_methods(folder: Path, *overrides: str) -> tuple[GridConfig, dict[str, Config]]:
+    """The grid without what fails."""
+    grid, configs = load_grid(folder / "grid.yaml", overrides)
+    grid = grid.model_copy(update={"methods": grid.methods[:2], "ensembles": grid.ensembles[:1]})
+    return grid, {name: configs[name] for name in ("AlphaFuse", "IDs")}
+
+
 def _metrics(folder: Path, run: str) -> dict[str, Any]:
     return json.loads((folder / "all" / run / "evaluation" / "metrics.json").read_text())["overall"]
 
@@ -129,16 +136,22 @@ def test_what_is_finished_is_skipped_and_what_is_lost_made_again(
     finished: tuple[Path, Comparison, list[Event]],
 ) -> None:
     folder, before, _ = finished
-    grid, configs = load_grid(folder / "grid.yaml")
     Workspace(str(folder / "all" / "IDs-2")).artifact("evaluation").clear()
-    grid = grid.model_copy(update={"methods": grid.methods[:2], "ensembles": grid.ensembles[:1]})
     events: list[Event] = []
-    comparison = compare.run(grid, {name: configs[name] for name in ("AlphaFuse", "IDs")}, events.append)
+    comparison = compare.run(*_two_methods(folder), events.append)
     kinds = {event.stage: event.kind for event in events if event.kind in ("finished", "skipped")}
     assert kinds.pop("IDs-2") == "finished"
     assert set(kinds.values()) == {"skipped"}
     assert [row.estimates for row in comparison.rows] == [row.estimates for row in before.rows if row.estimates]
     assert comparison.failures == {}
+
+
+def test_an_ensemble_can_be_made_again(finished: tuple[Path, Comparison, list[Event]]) -> None:
+    grid, configs = _two_methods(finished[0])
+    events: list[Event] = []
+    compare.run(grid, configs, events.append, again=["both"])
+    kinds = {event.stage: event.kind for event in events if event.kind in ("finished", "skipped")}
+    assert {run for run, kind in kinds.items() if kind == "finished"} == {"both-1", "both-2"}
 
 
 def test_a_comparison_whose_driver_was_killed_goes_on(
@@ -194,8 +207,8 @@ def test_every_command_works_in_the_workspace_of_a_run(finished: tuple[Path, Com
     assert {event.kind for event in events if event.kind in ("finished", "skipped", "failed")} == {"skipped"}
 
 
-def test_a_method_to_be_redone_must_exist(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no method 'IDS' to be redone; methods: AlphaFuse, IDs"):
+def test_a_row_to_be_redone_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no row 'IDS' to be redone; rows: AlphaFuse, IDs, too-wide"):
         compare.run(*_grid(tmp_path), ignore, again=["IDS"])
 
 

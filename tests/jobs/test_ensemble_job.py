@@ -78,3 +78,15 @@ def test_it_is_made_again_when_a_model_was(tmp_path: Path) -> None:
     tiny_model(Workspace(other.workspace), other, made_by="other hands")
     ensemble.run([members[0], other], workspace, events.append)
     assert [event.kind for event in events].count("finished") == 2
+
+
+def test_it_is_made_again_when_a_model_of_equal_inputs_has_other_weights(tmp_path: Path) -> None:
+    members, workspace = _set_up(tmp_path, 1)
+    ensemble.run(members, workspace, ignore)
+    again = Workspace(members[1].workspace)
+    before = again.artifact("model").require().fingerprint
+    again.artifact("model").clear()
+    tiny_model(again, members[1].model_copy(update={"seed": 3}))
+    assert again.artifact("model").require().fingerprint == before
+    ensemble.run(members, workspace, ignore)
+    assert read_ranks(workspace.artifact("evaluation"), "rank")["rank"].to_pylist() == _ranks(members)
