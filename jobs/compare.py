@@ -17,7 +17,7 @@ from alphafuse.events import Event, Listener
 from alphafuse.storage import Folder, resolve
 from alphafuse.workspace import Workspace
 from jobs.event_relay import EventRelay
-from jobs.grid_runs import Run, carry_out, ensemble_runs, method_runs
+from jobs.grid_runs import Run, carry_out, ensemble_runs, is_finished, method_runs
 from jobs.pipeline import redo
 from jobs.placement import require_shared, room
 from jobs.runtime import connected
@@ -29,8 +29,8 @@ from monitoring.comparison.table import to_csv, to_markdown
 
 
 def run(grid: GridConfig, configs: Mapping[str, Config], listen: Listener, again: Sequence[str] = ()) -> Comparison:
-    """Do what is left of a grid, and write `comparison.md`, `.csv` and `.svg` about what has finished, again after
-    every run.
+    """Do what is left of a grid, and write `comparison.md`, `.csv` and `.svg` about all that has finished, at once
+    where something has before, and again after every run.
 
     A run that fails is named in the result and stops no other.
 
@@ -51,31 +51,33 @@ def run(grid: GridConfig, configs: Mapping[str, Config], listen: Listener, again
     with connected(methods[0].config.ray):
         require_shared(Workspace(folder.uri))
         failures = _failed_before(methods, configs, make_shared(configs.values(), folder, listen))
-        finished: list[Run] = []
+        finished: set[str] = set()
 
-        def publish(*runs: Run) -> Comparison:
+        def publish(*names: str) -> Comparison:
             """Write what is known, now that these have finished, too."""
-            finished.extend(runs)
-            measured = _measured([*methods, *ensembles], {run.name for run in finished}, failures)
-            comparison = gather(grid, configs, measured, failures)
+            finished.update(names)
+            comparison = gather(grid, configs, _measured([*methods, *ensembles], finished, failures), failures)
             folder.write_bytes("comparison.md", to_markdown(comparison).encode())
             folder.write_bytes("comparison.csv", to_csv(comparison).encode())
             folder.write_bytes("comparison.svg", dot_plot(comparison).encode())
             return comparison
 
-        for each in methods:
-            borrow(each.workspace, configs[each.row])
-            if each.row in again and each.name not in failures:
-                redo(each.workspace, "train")
-        _carry_out(methods, grid.parallel, listen, failures, publish)
+        def left(runs: Sequence[Run]) -> list[Run]:
+            return [run for run in runs if run.name not in finished and not _failed(run, failures)]
+
+        for each in left([*methods, *ensembles]):
+            borrow(each.workspace, configs[each.trainings[0].row])
+            if each.row in again:
+                redo(each.workspace, "evaluate" if each.parts else "train")
+        if done := [run.name for run in left([*methods, *ensembles]) if is_finished(run)]:
+            publish(*done)
+            for name in done:
+                listen(Event(name, "skipped", {}))
+        _carry_out(left(methods), grid.parallel, listen, failures, publish)
         for each in ensembles:
-            borrow(each.workspace, configs[each.parts[0].row])
-            failed = [part.name for part in each.parts if part.name in failures]
-            if failed:
+            if each.name not in finished and (failed := _failed(each, failures)):
                 failures[each.name] = f"needs {', '.join(failed)}"
-            elif each.row in again:
-                redo(each.workspace, "evaluate")
-        _carry_out(ensembles, grid.parallel, listen, failures, publish)
+        _carry_out(left(ensembles), grid.parallel, listen, failures, publish)
         return publish()
 
 
@@ -102,27 +104,33 @@ def _failed_before(runs: Sequence[Run], configs: Mapping[str, Config], broken: M
     return failures
 
 
+def _failed(run: Run, failures: Container[str]) -> list[str]:
+    """Names of the trainings of a run that have failed."""
+    return [part.name for part in run.trainings if part.name in failures]
+
+
 def _carry_out(
     runs: Sequence[Run],
     parallel: int,
     listen: Listener,
     failures: dict[str, str],
-    finish: Callable[[Run], object],
+    finish: Callable[[str], object],
 ) -> None:
-    """Carry out the runs that have not failed yet, which do not depend on each other; adds those that fail, and calls
-    `finish` with each of the others."""
-    left = [run for run in runs if run.name not in failures]
+    """Carry out runs that do not depend on each other; adds those that fail, and calls `finish` with the name of each
+    of the others."""
+    if not runs:
+        return
     # On this machine, where whoever watches the comparison looks for the lists of its runs' processes.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     task = carry_out.options(scheduling_strategy=here)
     with EventRelay(listen) as relay:
-        outcomes = as_finished(lambda run: task.remote(run, relay.queue), left, side_by_side(left, parallel))
+        outcomes = as_finished(lambda run: task.remote(run, relay.queue), runs, side_by_side(runs, parallel))
         for run, outcome in outcomes:
             if isinstance(outcome, Exception):
                 failures[run.name] = reason(outcome)
                 relay.queue.put(Event(run.name, "failed", {"message": failures[run.name]}))
             else:
-                finish(run)
+                finish(run.name)
 
 
 def _measured(
@@ -132,8 +140,8 @@ def _measured(
     rows: dict[str, dict[int, Measured]] = {}
     for run in runs:
         if run.name in finished:
-            parts = [part.workspace for part in run.parts or (run,)]
-            rows.setdefault(run.row, {})[run.seed] = Measured(run.workspace, parts)
+            trainings = [part.workspace for part in run.trainings]
+            rows.setdefault(run.row, {})[run.seed] = Measured(run.workspace, trainings)
         elif run.name in failures:
             rows.setdefault(run.row, {})
     return rows

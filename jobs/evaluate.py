@@ -29,15 +29,19 @@ METRICS_FILE = "metrics.json"
 RESOURCE_KEYS = {"similarity", "query_batch"}
 
 
-def run(config: Config, workspace: Workspace, listen: Listener) -> None:
-    """Write the artefact `evaluation` with `metrics.json` (see `alphafuse.evaluation.evaluator.evaluate`) and
-    `ranks.parquet`, unless the split tests nothing."""
-    artifact = workspace.artifact("evaluation")
-    inputs = {
+def evaluation_inputs(config: Config, workspace: Workspace) -> dict[str, Any]:
+    """What an evaluation is made from."""
+    return {
         "model": workspace.artifact("model").require().fingerprint,
         "similarity": config.similarity,
         "evaluate": config.evaluate.model_dump(mode="json", exclude=RESOURCE_KEYS),
     }
+
+
+def run(config: Config, workspace: Workspace, listen: Listener) -> None:
+    """Write the artefact `evaluation` with `metrics.json` (see `alphafuse.evaluation.evaluator.evaluate`) and
+    `ranks.parquet`, unless the split tests nothing."""
+    artifact, inputs = workspace.artifact("evaluation"), evaluation_inputs(config, workspace)
     if artifact.is_committed(inputs):
         return
     if workspace.artifact("sequences").require().details.get("targets", {}).get("test") == 0:

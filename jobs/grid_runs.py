@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray.util.queue import Queue
 
 from alphafuse.config import Config, GridConfig
+from alphafuse.errors import WorkspaceError
 from alphafuse.events import Event
 from alphafuse.storage import Folder, resolve
 from alphafuse.workspace import Workspace
 from jobs import ensemble
+from jobs.evaluate import evaluation_inputs
 from jobs.pipeline import run_stages
+from jobs.train import training_inputs
 from monitoring.event_log import EventLog
 
 STAGES = ("train", "evaluate")
@@ -35,6 +39,11 @@ class Run:
     seed: int
     config: Config
     parts: tuple[Run, ...] = ()
+
+    @property
+    def trainings(self) -> tuple[Run, ...]:
+        """The runs whose models it ranks with: of a method itself."""
+        return self.parts or (self,)
 
     @property
     def name(self) -> str:
@@ -61,6 +70,19 @@ def ensemble_runs(grid: GridConfig, runs: list[Run]) -> list[Run]:
     return made
 
 
+def is_finished(run: Run) -> bool:
+    """Whether the results of a run are there, made from what the grid says now. Where that is refused or cannot be
+    read, it is not: whoever carries the run out is told why."""
+    try:
+        trained = all(
+            part.workspace.artifact("model").is_committed(training_inputs(part.config, part.workspace))
+            for part in run.trainings
+        )
+        return trained and run.workspace.artifact("evaluation").is_committed(_evaluation_inputs(run))
+    except WorkspaceError:
+        return False
+
+
 @ray.remote(num_cpus=0)
 def carry_out(run: Run, events: Queue) -> None:
     """Do what is left of a run.
@@ -84,7 +106,13 @@ def carry_out(run: Run, events: Queue) -> None:
     else:
         run_stages(run.config, workspace, STAGES, hear)
         workspace.artifact("evaluation").require()  # a split without test targets leaves none
-    events.put(Event(run.name, "finished" if result else "skipped", result))
+    events.put(Event(run.name, "finished", result))
+
+
+def _evaluation_inputs(run: Run) -> dict[str, Any]:
+    if run.parts:
+        return ensemble.ensemble_inputs([part.config for part in run.parts])
+    return evaluation_inputs(run.config, run.workspace)
 
 
 def _own(grid: GridConfig, row: str, seed: int, config: Config) -> Config:
