@@ -80,11 +80,14 @@ class Artifact:
         """The manifest, or None where the artefact is not committed.
 
         Raises:
-            WorkspaceError: a newer program wrote it.
+            WorkspaceError: a newer program wrote it, or it is damaged.
         """
         if not self.folder.exists(MANIFEST):
             return None
-        content = json.loads(self.folder.read_bytes(MANIFEST))
+        try:
+            content = json.loads(self.folder.read_bytes(MANIFEST))
+        except ValueError as error:
+            raise self.damaged(MANIFEST, error) from error
         if content["format_version"] > FORMAT_VERSION:
             raise WorkspaceError(
                 f"{self.folder.uri} has format {content['format_version']}, this version of alphafuse reads up to "
@@ -339,9 +342,9 @@ class Artifact:
     def damaged(self, name: str, cause: object) -> WorkspaceError:
         """The error for a file that cannot be read back."""
         return WorkspaceError(
-            f"{self.folder.uri}/{name} cannot be used: {cause}. `alphafuse verify CONFIG --repair` deletes what is "
-            f"damaged, and `alphafuse run CONFIG` makes that again; or make all of it again with "
-            f"`alphafuse run CONFIG --redo {self.stage}`"
+            f"{self.folder.uri}/{name} cannot be used: {cause}.",
+            "`alphafuse verify CONFIG --repair` deletes what is damaged, and `alphafuse run CONFIG` makes that again; "
+            f"or make all of it again with `alphafuse run CONFIG --redo {self.stage}`",
         )
 
     def _mismatch(self, changes: Sequence[str]) -> WorkspaceError:

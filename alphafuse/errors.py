@@ -18,7 +18,19 @@ class DataError(AlphafuseError):
 
 
 class WorkspaceError(AlphafuseError):
-    """The workspace lacks an artefact, or holds one that was made from other inputs."""
+    """The workspace lacks an artefact, or holds one that is damaged or was made from other inputs.
+
+    Args:
+        fault: what is wrong, and where.
+        remedy: what to do, where `fault` does not say it: a comparison has words of its own for that.
+    """
+
+    def __init__(self, fault: str, remedy: str = "") -> None:
+        super().__init__(fault, remedy)
+        self.fault = fault
+
+    def __str__(self) -> str:
+        return " ".join(part for part in self.args if part)
 
 
 class ResourceError(AlphafuseError):

@@ -12,7 +12,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from alphafuse.config import Config, GridConfig
-from alphafuse.errors import ConfigError
+from alphafuse.errors import ConfigError, WorkspaceError
 from alphafuse.events import Event, Listener
 from alphafuse.storage import Folder, resolve
 from alphafuse.workspace import Workspace
@@ -23,7 +23,7 @@ from jobs.placement import require_shared, room
 from jobs.runtime import connected
 from jobs.shared_stages import borrow, make_shared, shared_stages
 from jobs.tasks import as_finished, reason
-from monitoring.comparison.content import Comparison, Measured, gather
+from monitoring.comparison.content import Comparison, Measured, gather, require_readable
 from monitoring.comparison.figure import dot_plot
 from monitoring.comparison.table import to_csv, to_markdown
 
@@ -56,7 +56,8 @@ def run(grid: GridConfig, configs: Mapping[str, Config], listen: Listener, again
         def publish(*names: str) -> Comparison:
             """Write what is known, now that these have finished, too."""
             finished.update(names)
-            comparison = gather(grid, configs, _measured([*methods, *ensembles], finished, failures), failures)
+            measured, unreadable = _measured([*methods, *ensembles], finished, failures)
+            comparison = gather(grid, configs, measured, failures | unreadable)
             folder.write_bytes("comparison.md", to_markdown(comparison).encode())
             folder.write_bytes("comparison.csv", to_csv(comparison).encode())
             folder.write_bytes("comparison.svg", dot_plot(comparison).encode())
@@ -70,13 +71,14 @@ def run(grid: GridConfig, configs: Mapping[str, Config], listen: Listener, again
             if each.row in again:
                 redo(each.workspace, "evaluate" if each.parts else "train")
         if done := [run.name for run in left([*methods, *ensembles]) if is_finished(run)]:
-            publish(*done)
+            unusable = publish(*done).failures
             for name in done:
-                listen(Event(name, "skipped", {}))
+                failed = {"message": unusable[name]} if name in unusable else {}
+                listen(Event(name, "failed" if failed else "skipped", failed))
         _carry_out(left(methods), grid.parallel, listen, failures, publish)
         for each in ensembles:
-            if each.name not in finished and (failed := _failed(each, failures)):
-                failures[each.name] = f"needs {', '.join(failed)}"
+            if each.name not in finished and (missing := _failed(each, failures)):
+                failures[each.name] = f"needs {', '.join(missing)}"
         _carry_out(left(ensembles), grid.parallel, listen, failures, publish)
         return publish()
 
@@ -134,14 +136,23 @@ def _carry_out(
 
 
 def _measured(
-    runs: Sequence[Run], finished: Container[str], failures: Mapping[str, str]
-) -> dict[str, dict[int, Measured]]:
-    """Where the results of the finished runs are, by row and seed; no seeds where all that has ended has failed."""
+    runs: Sequence[Run], finished: Container[str], failures: Container[str]
+) -> tuple[dict[str, dict[int, Measured]], dict[str, str]]:
+    """Where the results of the finished runs are, by row and seed; no seeds where all that has ended has failed. And
+    why results cannot be read, by the name of the run."""
     rows: dict[str, dict[int, Measured]] = {}
+    unreadable: dict[str, str] = {}
     for run in runs:
         if run.name in finished:
-            trainings = [part.workspace for part in run.trainings]
-            rows.setdefault(run.row, {})[run.seed] = Measured(run.workspace, trainings)
+            measured = Measured(run.workspace, [part.workspace for part in run.trainings])
+            try:
+                require_readable(measured)
+            except WorkspaceError as error:
+                folder = run.workspace.artifact("evaluation").folder.uri
+                unreadable[run.name] = f"{error.fault} Delete {folder}, and the same command evaluates the run again"
+                rows.setdefault(run.row, {})
+            else:
+                rows.setdefault(run.row, {})[run.seed] = measured
         elif run.name in failures:
             rows.setdefault(run.row, {})
-    return rows
+    return rows, unreadable

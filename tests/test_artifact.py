@@ -90,6 +90,9 @@ def test_damage_is_found(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(WorkspaceError, match="it is missing"):
         artifact.verify()
+    (tmp_path / "catalog" / "manifest.json").write_text("{")
+    with pytest.raises(WorkspaceError, match=r"manifest\.json cannot be used"):
+        artifact.manifest()
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:

@@ -90,6 +90,17 @@ class Comparison:
         return {name for name, mean in means.items() if mean == max(means.values()) and mean > 0}
 
 
+def require_readable(run: Measured) -> None:
+    """Check that all is there and whole that a comparison reads of a run.
+
+    Raises:
+        WorkspaceError: something is missing or damaged.
+    """
+    run.evaluation.artifact("evaluation").verify()
+    for training in run.trainings:
+        training.artifact("model").require()
+
+
 def gather(
     grid: GridConfig,
     configs: Mapping[str, Config],
@@ -101,7 +112,7 @@ def gather(
     Holds the metrics of the queries of two rows in memory.
 
     Args:
-        measured: by row and seed; no seeds where all runs of a row have failed.
+        measured: by row and seed, what can be read (`require_readable`); no seeds where all runs of a row have failed.
     """
     finished = {name: seeds for name, seeds in measured.items() if seeds}
     queries = _slice_queries(finished)
@@ -242,6 +253,4 @@ def _protocol(configs: Mapping[str, Config], finished: Mapping[str, Mapping[int,
 
 def _metrics(run: Measured) -> dict[str, Any]:
     """The content of `metrics.json`."""
-    evaluation = run.evaluation.artifact("evaluation")
-    evaluation.require()
-    return json.loads(evaluation.folder.read_bytes("metrics.json"))
+    return json.loads(run.evaluation.artifact("evaluation").read_file("metrics.json"))

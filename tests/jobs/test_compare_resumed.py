@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -165,3 +166,29 @@ def test_a_row_is_made_again_when_asked(
     compare.run(grid, configs, lambda event: None, again=[row])
     assert carried_out == made
     assert [model.manifest() for model in models] == before
+
+
+@pytest.mark.parametrize("name", [METRICS_FILE, FILE])
+@pytest.mark.parametrize("left", [b"{", None], ids=["cut off", "missing"])
+def test_a_damaged_evaluation_is_a_failure_of_its_own(
+    name: str,
+    left: bytes | None,
+    finished: Comparison,
+    grid: GridConfig,
+    configs: dict[str, Config],
+    carried_out: list[str],
+    tmp_path: Path,
+) -> None:
+    path, events = tmp_path / "IDs-1" / "evaluation" / name, list[Event]()
+    path.unlink()
+    if left is not None:
+        path.write_bytes(left)
+    comparison = compare.run(grid, configs, events.append)
+    assert list(comparison.failures) == ["IDs-1"]
+    assert f"IDs-1/evaluation/{name} cannot be used: " in comparison.failures["IDs-1"]
+    assert _seeds(comparison) == {"AlphaFuse": {1, 2}, "IDs": {2}, "both": {1, 2}}
+    assert [event.stage for event in events if event.kind == "failed"] == ["IDs-1"]
+    assert carried_out == []
+    shutil.rmtree(path.parent)  # as the message advises
+    assert compare.run(grid, configs, events.append).failures == {}
+    assert carried_out == ["IDs-1"]
