@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alphafuse.errors import WorkspaceError
+from alphafuse.errors import StaleError, WorkspaceError
 from alphafuse.parquet import NOT_READABLE, iterate_parquet, read_parquet, take_rows
 from alphafuse.storage import TEMPORARY_SUFFIX, Folder
 
@@ -114,7 +114,7 @@ class Artifact:
         """Whether the artefact is complete and made from exactly these inputs.
 
         Raises:
-            WorkspaceError: it, or files of an unfinished run, were made from other inputs.
+            StaleError: it, or files of an unfinished run, were made from other inputs.
         """
         wanted = fingerprint(inputs)
         manifest = self.manifest()
@@ -129,7 +129,7 @@ class Artifact:
         A record whose file is gone (an interrupted deletion) or of another size does not count.
 
         Raises:
-            WorkspaceError: files of another fingerprint lie in the folder.
+            StaleError: files of another fingerprint lie in the folder.
         """
         records, sizes = self.records(), self.folder.sizes()
         for record in records.values():
@@ -347,12 +347,12 @@ class Artifact:
             f"or make all of it again with `alphafuse run CONFIG --redo {self.stage}`",
         )
 
-    def _mismatch(self, changes: Sequence[str]) -> WorkspaceError:
+    def _mismatch(self, changes: Sequence[str]) -> StaleError:
         shown = "; ".join(changes[:5]) + ("; …" if len(changes) > 5 else "")
-        return WorkspaceError(
-            f"{self.folder.uri} was made from other inputs than this configuration gives ({shown}). "
+        return StaleError(
+            f"{self.folder.uri} was made from other inputs than this configuration gives ({shown}).",
             f"Give another `workspace`, or replace it and all that follows from it: "
-            f"`alphafuse run CONFIG --redo {self.stage}`"
+            f"`alphafuse run CONFIG --redo {self.stage}`",
         )
 
 

@@ -33,6 +33,10 @@ class WorkspaceError(AlphafuseError):
         return " ".join(part for part in self.args if part)
 
 
+class StaleError(WorkspaceError):
+    """An artefact was made from other inputs than the configuration gives: a stage refuses it."""
+
+
 class ResourceError(AlphafuseError):
     """The machine or the cluster cannot give what the configuration asks for."""
 

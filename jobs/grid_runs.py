@@ -11,8 +11,8 @@ import ray
 from ray.util.queue import Queue
 
 from alphafuse.config import Config, GridConfig
-from alphafuse.errors import WorkspaceError
-from alphafuse.events import Event
+from alphafuse.errors import StaleError, WorkspaceError
+from alphafuse.events import Event, Listener
 from alphafuse.storage import Folder, resolve
 from alphafuse.workspace import Workspace
 from jobs import ensemble
@@ -89,6 +89,9 @@ def carry_out(run: Run, events: Queue) -> None:
 
     Args:
         events: gets the progress, warnings and restarts, under the name of the run; its own log has all.
+
+    Raises:
+        StaleError: it holds results of other settings than the grid gives.
     """
     workspace, result = run.workspace, {}
     log = EventLog(workspace)
@@ -101,12 +104,20 @@ def carry_out(run: Run, events: Queue) -> None:
             events.put(dataclasses.replace(event, stage=run.name))
 
     events.put(Event(run.name, "started", {}))
-    if run.parts:
-        ensemble.run([part.config for part in run.parts], workspace, hear)
-    else:
-        run_stages(run.config, workspace, STAGES, hear)
-        workspace.artifact("evaluation").require()  # a split without test targets leaves none
+    try:
+        _make(run, workspace, hear)
+    except StaleError as error:
+        remedy = "Give the grid another `workspace`, or make the row again: `alphafuse compare GRID --redo"
+        raise StaleError(error.fault, f"{remedy} {run.row}`") from error
     events.put(Event(run.name, "finished", result))
+
+
+def _make(run: Run, workspace: Workspace, listen: Listener) -> None:
+    if run.parts:
+        ensemble.run([part.config for part in run.parts], workspace, listen)
+    else:
+        run_stages(run.config, workspace, STAGES, listen)
+        workspace.artifact("evaluation").require()  # a split without test targets leaves none
 
 
 def _evaluation_inputs(run: Run) -> dict[str, Any]:

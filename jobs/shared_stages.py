@@ -12,6 +12,7 @@ from typing import Any
 
 from alphafuse.artifact import fingerprint
 from alphafuse.config import Config
+from alphafuse.errors import StaleError
 from alphafuse.events import Event, Listener
 from alphafuse.storage import Folder
 from alphafuse.workspace import ARTIFACT_STAGES, Workspace
@@ -98,7 +99,10 @@ def _make(config: Config, workspace: Workspace, stage: str, listen: Listener) ->
         if event.kind != "failed":  # told by whoever catches the error, which may be older than the stage
             listen(event)
 
-    run_stages(config, workspace, [stage], hear)
+    try:
+        run_stages(config, workspace, [stage], hear)
+    except StaleError as error:  # with equal settings: the files that it reads are others
+        raise StaleError(error.fault, "Give the grid another `workspace`") from error
 
 
 def _settings(config: Config, stage: str) -> dict[str, Any]:

@@ -146,6 +146,13 @@ def test_what_is_finished_is_skipped_and_what_is_lost_made_again(
     assert comparison.failures == {}
 
 
+def test_other_settings_are_refused_with_what_to_do(finished: tuple[Path, Comparison, list[Event]]) -> None:
+    comparison = compare.run(*_two_methods(finished[0], "set.train.batch_size=11"), ignore)
+    assert "train.batch_size: 64 → 11" in comparison.failures["IDs-1"]
+    assert "make the row again: `alphafuse compare GRID --redo IDs`" in comparison.failures["IDs-1"]
+    assert "alphafuse run" not in comparison.failures["IDs-1"]
+
+
 def test_an_ensemble_can_be_made_again(finished: tuple[Path, Comparison, list[Event]]) -> None:
     grid, configs = _two_methods(finished[0])
     events: list[Event] = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pickle
+import queue
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,9 +17,11 @@ from tiny_workspace import tiny_config, tiny_workspace
 
 from alphafuse.artifact import fingerprint
 from alphafuse.config import Config, GridConfig
+from alphafuse.errors import StaleError
 from alphafuse.evaluation.ranks import FILE, SCHEMA
 from alphafuse.events import Event, Listener
-from jobs import compare
+from alphafuse.workspace import Workspace
+from jobs import compare, grid_runs, train
 from jobs.ensemble import ensemble_inputs
 from jobs.evaluate import METRICS_FILE, evaluation_inputs
 from jobs.grid_runs import Run, method_runs
@@ -148,6 +152,24 @@ def test_what_was_made_from_other_settings_is_not_finished(
     changed = tiny_config(tmp_path, batch_size=11)
     assert _seeds(compare.run(grid, {**configs, "IDs": changed}, lambda event: None)) == {"AlphaFuse": {1, 2}}
     assert tables[0] == {"AlphaFuse": {1, 2}}
+
+
+def test_other_settings_are_refused_with_what_to_do(
+    finished: Comparison, grid: GridConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the task itself, called here, whose error travels as it is."""
+
+    def stages(config: Config, workspace: Workspace, stages: Sequence[str], listen: Listener) -> None:
+        train.run(config, workspace, listen)
+
+    monkeypatch.setattr(grid_runs, "run_stages", stages)
+    run = method_runs(grid, {"IDs": tiny_config(tmp_path, batch_size=11)})[0]
+    with pytest.raises(StaleError) as caught:
+        grid_runs.carry_out._function(run, queue.SimpleQueue())
+    for told in (str(caught.value), str(pickle.loads(pickle.dumps(caught.value)))):
+        assert "IDs-1/model was made from other inputs" in told
+        assert "train.batch_size: 10 → 11" in told
+        assert told.endswith("make the row again: `alphafuse compare GRID --redo IDs`")
 
 
 @pytest.mark.parametrize(

@@ -88,3 +88,14 @@ def test_what_builds_upon_a_failure_is_not_tried(tmp_path: Path, made: list[str]
         ("decompose", "finished"),
     ]
     assert made == [*_folders(unlucky), _folders(config)[2]]
+
+
+def test_files_that_are_others_are_refused_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_stages(config: Config, workspace: Workspace, stages: list[str], listen: Any) -> None:
+        workspace.artifact("catalog").commit({"files": "old"})
+        workspace.artifact("catalog").is_committed({"files": "new"})
+
+    monkeypatch.setattr(shared_stages, "run_stages", run_stages)
+    failed = shared_stages.make_shared([tiny_config(tmp_path)], Folder(str(tmp_path)), lambda event: None)
+    (message,) = failed.values()
+    assert message.endswith("(files: 'old' → 'new'). Give the grid another `workspace`")
