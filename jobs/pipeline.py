@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import yaml
 
 from alphafuse.config import Config
-from alphafuse.errors import ConfigError
+from alphafuse.errors import ConfigError, StaleError
 from alphafuse.events import INTERRUPTED, Event, Listener
 from alphafuse.workspace import ARTIFACT_STAGES, Workspace
 from jobs.placement import require_shared
@@ -18,6 +19,7 @@ from jobs.watching import watched
 from monitoring.heartbeat import Heartbeat
 from monitoring.tracking.tracker import tracked
 
+CONFIG = "config.yaml"
 STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
 """All stages, in their order; each is the module `jobs.STAGE` with a function `run`."""
 
@@ -77,12 +79,11 @@ def run_stages(
         ResourceError: the machines of the cluster cannot all reach the workspace, or cannot hold a stage.
     """
     require_among(stages, again)
-    content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     with connected(config.ray):
         require_shared(workspace)
         require_room(config, workspace, stages, again)
-        workspace.folder.write_bytes("config.yaml", content.encode())
         with (
+            _configured(config, workspace),
             Heartbeat(workspace),
             tracked(config, workspace, listen) as told,
             watched(config, workspace, told) as hear,
@@ -91,6 +92,22 @@ def run_stages(
                 if stage == again:
                     redo(workspace, stage)
                 _run_stage(stage, config, workspace, hear)
+
+
+@contextmanager
+def _configured(config: Config, workspace: Workspace) -> Iterator[None]:
+    """Write `config.yaml`, which tells what the workspace is made with: where a stage refuses the configuration, the
+    file is what it was before."""
+    folder = workspace.folder
+    before = folder.read_bytes(CONFIG) if folder.exists(CONFIG) else None
+    content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    folder.write_bytes(CONFIG, content.encode())
+    try:
+        yield
+    except StaleError:
+        if before is not None:
+            folder.write_bytes(CONFIG, before)
+        raise
 
 
 def _run_stage(stage: str, config: Config, workspace: Workspace, listen: Listener) -> None:

@@ -147,10 +147,13 @@ def test_what_is_finished_is_skipped_and_what_is_lost_made_again(
 
 
 def test_other_settings_are_refused_with_what_to_do(finished: tuple[Path, Comparison, list[Event]]) -> None:
+    path = finished[0] / "all" / "IDs-1" / "config.yaml"
+    before = path.read_text()
     comparison = compare.run(*_two_methods(finished[0], "set.train.batch_size=11"), ignore)
     assert "train.batch_size: 64 → 11" in comparison.failures["IDs-1"]
     assert "make the row again: `alphafuse compare GRID --redo IDs`" in comparison.failures["IDs-1"]
     assert "alphafuse run" not in comparison.failures["IDs-1"]
+    assert path.read_text() == before
 
 
 def test_an_ensemble_can_be_made_again(finished: tuple[Path, Comparison, list[Event]]) -> None:

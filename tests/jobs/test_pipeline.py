@@ -14,7 +14,7 @@ from tiny_workspace import tiny_config, tiny_workspace
 
 from alphafuse.artifact import Artifact
 from alphafuse.config import Config, IdConfig, MoRecConfig, parse_config
-from alphafuse.errors import ConfigError, ResourceError, WorkspaceError
+from alphafuse.errors import ConfigError, ResourceError, StaleError, WorkspaceError
 from alphafuse.events import Event
 from alphafuse.workspace import Workspace
 from jobs import pipeline, placement
@@ -174,6 +174,25 @@ def test_redo_waits_until_the_stages_before_have_accepted_the_configuration(
     assert {name: workspace.artifact(name).folder.read_bytes("manifest.json") for name in manifests} == manifests
     with pytest.raises(ConfigError, match="the stage 'train' to be redone is none of those to run: prepare, embed"):
         pipeline.run_stages(config, workspace, ["prepare", "embed"], lambda event: None, again="train")
+
+
+def test_a_configuration_that_a_stage_refuses_is_not_kept(
+    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, workspace = tiny_config(tmp_path), Workspace(str(tmp_path))
+    pipeline.run_stages(config, workspace, ["prepare", "embed"], lambda event: None)
+    other = tiny_config(tmp_path, learning_rate=0.5)
+
+    def load(name: str) -> types.SimpleNamespace:
+        def run(config: Config, workspace: Workspace, listen: Any) -> None:
+            workspace.artifact("catalog").is_committed({"learning_rate": config.train.learning_rate})
+
+        return types.SimpleNamespace(run=run)
+
+    monkeypatch.setattr(pipeline.importlib, "import_module", load)
+    with pytest.raises(StaleError, match="made from other inputs"):
+        pipeline.run_stages(other, workspace, ["prepare"], lambda event: None)
+    assert parse_config(yaml.safe_load((tmp_path / "config.yaml").read_text())) == config
 
 
 def test_a_local_folder_does_not_do_for_several_machines(
