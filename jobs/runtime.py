@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,14 +30,15 @@ def connected(config: RayConfig) -> Iterator[None]:
             yield
         return
     try:
-        ray.init(
-            address=config.address or "local",  # None would take any cluster that was started on this machine
-            num_cpus=config.num_cpus if config.address is None else None,
-            include_dashboard=False if config.address is None else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=False,
-        )
+        with _sigterm_kept():
+            ray.init(
+                address=config.address or "local",  # None would take any cluster that was started on this machine
+                num_cpus=config.num_cpus if config.address is None else None,
+                include_dashboard=False if config.address is None else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+            )
     except (ConnectionError, TimeoutError, AuthenticationError) as error:
         advice = "Is the cluster up, and is its token in ~/.ray/auth_token (or named by RAY_AUTH_TOKEN_PATH)?"
         raise ResourceError(f"ray.address {config.address!r} does not answer: {error}. {advice}") from error
@@ -52,3 +54,12 @@ def connected(config: RayConfig) -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Keep what this program does at SIGTERM, in whose place `ray.init` puts an exit of its own."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(handler) and signal.getsignal(signal.SIGTERM) is not handler:
+        signal.signal(signal.SIGTERM, handler)
