@@ -77,7 +77,7 @@ class GridConfig(Section):
     @property
     def rows(self) -> list[str]:
         """Names of the methods and the ensembles, in the order of the table."""
-        return [row.name for row in (*self.methods, *self.ensembles)]
+        return [*(method.name for method in self.methods), *(ensemble.name for ensemble in self.ensembles)]
 
     @property
     def reference(self) -> str:

@@ -127,12 +127,11 @@ def _row(run: Run, state: RunState, news: Part) -> Part:
 def _news(run: Run, state: RunState, now: float) -> Part:
     """What it does, its numbers and their trend."""
     best, test, metric = run.training.best(run.monitor), tested(run), run.monitor.upper()
-    values: list[tuple[float, str]] = []
+    numbers = []
     if best is not None:
-        values.append((best[1], f"validation {metric}"))
+        numbers.append(_number(best[1], f"validation {metric}"))
     if test is not None:
-        values.append((test.value, f"test {metric}, seen {test.seen}"))
-    numbers = [html.Span([html.B(f"{value:.4f}"), html.Small(said)]) for value, said in values]
+        numbers.append(_number(test.value, f"test {metric}", f"seen items {test.seen}"))
     curve = run.training.by_epoch.get(run.monitor)
     trend = None
     if curve is not None and len(curve.y) > 1:
@@ -143,6 +142,10 @@ def _news(run: Run, state: RunState, now: float) -> Part:
         html.Div(numbers, className="numbers"),
         html.Div(trend, className="trend"),
     ]
+
+
+def _number(value: float, *said: str) -> Part:
+    return html.Span([html.B(f"{value:.4f}"), *map(html.Small, said)])
 
 
 def _doing(run: Run, state: RunState, now: float) -> Part:
