@@ -153,7 +153,7 @@ def _require_comparable(grid: GridConfig, configs: Mapping[str, Config]) -> None
     asked = {}
     for name, config in configs.items():
         data = config.data.model_dump(exclude={"shard_rows": True, "catalog": {"text", "title"}})
-        measuring = config.evaluate.model_dump(include={"exclude_seen", "tail_share", "short_history"})
+        measuring = config.evaluate.model_dump(exclude={"cutoffs", "similarity", "query_batch"})
         asked[name] = {"seed": config.seed, "data": data, "evaluate": measuring}
         valid = config.evaluate.metrics
         for metric in grid.metrics:

@@ -26,6 +26,8 @@ class EvaluateConfig(Section):
     """Leave items of the user's earlier history (but for the target) out of the ranking, as recommendations do."""
     tail_share: Fraction = 0.8
     """This share of the items, the least popular in training, is the tail."""
+    tail_user_length: Count = 10
+    """Users with at most this many interactions in all are tail users."""
     short_history: Count = 5
     """Histories with at most this many items count as short."""
     query_batch: Count = 512

@@ -75,7 +75,7 @@ def evaluate(
     Returns:
         `overall` metrics; `slices` by target item (`head`, `tail`: the less popular `tail_share` of the catalog,
         `cold`: without training interactions, `held_out`: part of the cold, where items are held
-        out) and by history (`short`, `long`);
+        out), by user (`head`, `tail`: up to `tail_user_length` interactions) and by history (`short`, `long`);
         `catalog`: coverage and popularity of the top lists.
 
     Raises:
@@ -83,16 +83,17 @@ def evaluate(
     """
     tail = tail_items(popularity, config.tail_share)
     use = CatalogUse(popularity, tail, config.cutoffs)
-    kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    kept: list[tuple[np.ndarray, ...]] = []
     top_k = max(config.cutoffs)
     for answer in _rank_targets(model, sequences, "test", config, communicator, similarity, top_k, progress):
         use.add(answer.items)
         record(answer.ranked)
         # Names and top lists would fill the memory.
-        kept.append((answer.ranked.ranks, answer.ranked.targets, answer.ranked.positions))
-    ranks, targets, positions = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+        kept.append((answer.ranked.ranks, answer.ranked.targets, answer.ranked.positions, answer.lengths))
+    ranks, targets, positions, lengths = (np.concatenate(parts) for parts in zip(*kept, strict=True))
     slices = {
         "items": {"head": ~tail[targets], "tail": tail[targets], "cold": popularity[targets] == 0},
+        "users": {"head": lengths > config.tail_user_length, "tail": lengths <= config.tail_user_length},
         "histories": {"short": positions <= config.short_history, "long": positions > config.short_history},
     }
     if held_out.any():
@@ -125,10 +126,12 @@ class _Answer:
 
     Attributes:
         items: [queries, top_k], the best items.
+        lengths: [queries], all interactions of the query's user.
     """
 
     ranked: RankedTargets
     items: np.ndarray
+    lengths: np.ndarray
 
 
 def _rank_targets(
@@ -161,7 +164,8 @@ def _rank_targets(
             ranked = ranking.rank(Queries(hidden, torch.from_numpy(targets).to(hidden.device), seen), top_k)
             names, ranks = sequences.user_ids.take(pa.array(users)), ranked.ranks.cpu().numpy()
             answers = RankedTargets(names, positions, targets, ranks)
-            yield _Answer(answers, ranked.items.cpu().numpy())
+            lengths = sequences.starts[users + 1] - sequences.starts[users]
+            yield _Answer(answers, ranked.items.cpu().numpy(), lengths)
             answered = True
             if progress is not None:
                 progress(first_user + int(users[-1]) + 1, total_users)

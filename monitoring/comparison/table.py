@@ -14,8 +14,9 @@ LEVEL = 0.05
 MARK = "†"
 SLICES_LEGEND = (
     "Items: by the popularity of the target in training; tail: the less popular `evaluate.tail_share` of the catalog, "
-    "cold: without any training interaction, held out: those that `data.split.cold_items` kept out of it. Histories: "
-    "short: up to `evaluate.short_history` items."
+    "cold: without any training interaction, held out: those that `data.split.cold_items` kept out of it. Users: "
+    "tail: up to `evaluate.tail_user_length` interactions in all. Histories: short: up to `evaluate.short_history` "
+    "items."
 )
 
 

@@ -73,7 +73,7 @@ def test_methods_are_the_base_with_their_settings(tmp_path: Path) -> None:
         ({"methods": [*METHODS, {"name": "z", "set": {"seed": 9}}]}, "IDs and z differ in seed"),
         *(
             ({"methods": [*METHODS, {"name": "z", "set": {"evaluate": changed}}]}, "IDs and z differ in evaluate")
-            for changed in ({"exclude_seen": False}, {"tail_share": 0.5}, {"short_history": 9})
+            for changed in ({"exclude_seen": False}, {"tail_share": 0.5}, {"short_history": 9}, {"tail_user_length": 3})
         ),
     ],
 )

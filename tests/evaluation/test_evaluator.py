@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from alphafuse.workspace import Workspace
 
 def _config(folder: Path, **evaluate: Any) -> Config:
     config = tiny_config(folder)
-    section = config.evaluate.model_copy(update={"cutoffs": (1, 3), "query_batch": 4, "short_history": 2, **evaluate})
+    settings = {"cutoffs": (1, 3), "query_batch": 4, "short_history": 2, "tail_user_length": 5, **evaluate}
+    section = config.evaluate.model_copy(update=settings)
     return config.model_copy(update={"evaluate": section})
 
 
@@ -73,6 +75,12 @@ def _expected_ranks(config: Config, users: range, exclude: bool) -> list[tuple[i
     return result
 
 
+def _ranks_of_users(expected: list[tuple[int, int, int, list[int]]], wanted: Callable[[int], bool]) -> list[int]:
+    """Ranks of the targets of test users with as many interactions."""
+    lengths = [len(tiny_sequences()[user]) for user in range(21, 24) for _ in tiny_sequences()[user][1:]]
+    return [rank for (rank, *_), length in zip(expected, lengths, strict=True) if wanted(length)]
+
+
 def _means(ranks: list[int]) -> dict[str, float]:
     return {
         "hr@1": np.mean([rank <= 1 for rank in ranks]),
@@ -105,6 +113,8 @@ def test_metrics_equal_plain_loops(tmp_path: Path, world_size: int, exclude: boo
         ("items", "tail"): [rank for rank, target, *_ in expected if target not in head],
         ("items", "cold"): [rank for rank, target, *_ in expected if popularity[target] == 0],
         ("items", "held_out"): [rank for rank, target, *_ in expected if popularity[target] % 4 == 0],
+        ("users", "head"): _ranks_of_users(expected, lambda length: length > 5),
+        ("users", "tail"): _ranks_of_users(expected, lambda length: length <= 5),
         ("histories", "short"): [rank for rank, _, length, _ in expected if length <= 2],
         ("histories", "long"): [rank for rank, _, length, _ in expected if length > 2],
     }
