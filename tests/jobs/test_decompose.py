@@ -293,7 +293,8 @@ class TestRefuses:
 
     def test_an_encoder_that_wants_the_width_of_the_embeddings(self, tmp_path):
         model = {"hidden_dim": 12, "encoder": {"name": "alphafuse", "injection_space": "euclidean"}}
-        config = parse_config({**configuration(tmp_path, directions=8).model_dump(), "model": model})
+        tree = configuration(tmp_path).model_dump()
+        config = parse_config({**tree, "model": model, "decompose": {**tree["decompose"], "directions": 8}})
         self.fails(embedded(tmp_path), config, ConfigError, r"model\.hidden_dim \(12\) must be 24")
 
     def test_a_catalog_smaller_than_hidden_dim(self, tmp_path):
