@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from tiny_workspace import (
@@ -22,12 +21,10 @@ from tiny_workspace import (
     tiny_workspace,
 )
 
-from alphafuse.artifact import fingerprint
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config, parse_config
 from alphafuse.errors import ConfigError
 from alphafuse.items.encoders.build import build_encoder
-from alphafuse.matrices import to_column
 from alphafuse.training.model import build_table
 from alphafuse.workspace import Workspace
 
@@ -98,17 +95,14 @@ def test_euclidean_ids(tmp_path: Path) -> None:
     np.testing.assert_allclose(vectors, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_items_without_a_text_are_the_mean(tmp_path: Path) -> None:
+def test_items_without_a_text_are_their_ids_alone(tmp_path: Path) -> None:
     """A missing embedding is no embedding of zeros: it adds nothing to the ID."""
     config = _config(tmp_path, hidden_dim=EMBEDDING_DIM, name="alphafuse", injection_space="euclidean")
-    workspace = tiny_workspace(tmp_path)
-    artifact, missing = workspace.artifact("embeddings"), np.arange(NUM_ITEMS) == 4
-    artifact.clear()
-    shard = pa.table({"embedding": to_column(tiny_embeddings(), missing)})
-    artifact.write_table("part-00000.parquet", shard, fingerprint({}), first_row=0)
-    artifact.commit({}, {"dim": EMBEDDING_DIM})
-    vectors, _ = _vectors(config, workspace)
-    np.testing.assert_allclose(vectors, np.where(missing[:, None], 0, CENTRED), rtol=1e-5, atol=1e-5)
+    vectors, rows = _vectors(config, tiny_workspace(tmp_path, without_text=[4]))
+    expected = CENTRED.copy()
+    expected[4] = rows[4].numpy() @ BASIS[:, ROW_DIM:].T
+    np.testing.assert_allclose(vectors, expected, rtol=1e-5, atol=1e-5)
+    assert np.linalg.norm(vectors[4]) > 0.1  # it begins as an ID does
 
 
 def test_euclidean_injection_needs_the_width_of_the_embeddings(tmp_path: Path) -> None:
