@@ -99,14 +99,14 @@ def print_results(workspace: Workspace) -> bool:
         f"{result['split']} · {result['queries']:,} targets · {result['num_items']:,} items · {result['similarity']} · "
         f"seen items left {'out' if result['exclude_seen'] else 'in'}"
     )
-    table = Table(title=title, title_justify="left", box=None)
+    table = Table(box=None)
     table.add_column("")
     cutoffs = measured_cutoffs(result["overall"])
     for cutoff in cutoffs:
         table.add_column(f"@{cutoff}", justify="right")
     for name in ("hr", "ndcg", "mrr"):
         table.add_row(name.upper(), *(f"{result['overall'][f'{name}@{k}']:.4f}" for k in cutoffs))
-    console.print()
+    console.print(f"\n{title}", markup=False, soft_wrap=True)
     console.print(table)
     if workspace.artifact("report").manifest() is not None:
         console.print(f"\nreport  {workspace.folder.uri}/report/index.html", soft_wrap=True)
