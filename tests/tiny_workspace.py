@@ -144,6 +144,14 @@ def tiny_workspace(
     return workspace
 
 
+def hold_out(workspace: Workspace, held_out: np.ndarray) -> None:
+    """Write the popularity anew, with which items are held out of training, bool [items]."""
+    popularity, inputs = workspace.artifact("popularity"), {"made by": "hand"}
+    table = popularity.read_table("popularity.parquet").append_column("held_out", pa.array(held_out))
+    popularity.write_table("popularity.parquet", table, fingerprint(inputs))
+    popularity.commit(inputs)
+
+
 def tiny_model(workspace: Workspace, config: Config, made_by: str = "hand") -> None:
     """Write a `model` artefact whose rows are random: what is done with scores does not depend on training."""
     communicator, artifact, inputs = Communicator(), workspace.artifact("model"), {"made by": made_by}

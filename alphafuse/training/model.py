@@ -32,22 +32,22 @@ BLOCK_ROWS = 65_536
 
 
 def build_backbone(config: Config, encoder: ItemEncoder) -> nn.Module:
-    """The backbone that `model.backbone` names, which the encoder may put something of its own around."""
+    """The backbone that `model.backbone` names, with what the encoder puts around the part that reads histories."""
     width, length, backbone = config.model.hidden_dim, config.model.history_length, config.model.backbone
+    reader: nn.Module
     match backbone:
-        case SASRecConfig():
-            return encoder.wrap(SASRec(width, length, backbone.num_layers, backbone.num_heads, backbone.dropout))
+        case SASRecConfig() | DreamRecConfig():
+            reader = SASRec(width, length, backbone.num_layers, backbone.num_heads, backbone.dropout)
         case GRU4RecConfig():
-            return encoder.wrap(GRU4Rec(width, backbone.state_dim or width, backbone.num_layers, backbone.dropout))
+            reader = GRU4Rec(width, backbone.state_dim or width, backbone.num_layers, backbone.dropout)
         case HSTUConfig():
-            return encoder.wrap(HSTU(width, length, backbone.num_layers, backbone.num_heads, backbone.dropout))
-        case DreamRecConfig():
-            sasrec = SASRec(width, length, backbone.num_layers, backbone.num_heads, backbone.dropout)
-            signal = remaining_signal(backbone.schedule, backbone.timesteps, backbone.beta_range)
-            diffusion, stride = Diffusion(signal), backbone.sampling_stride
-            # Only the history is read by parts; what is generated is the whole item vector.
-            history_encoder, item_dim = encoder.wrap(sasrec), encoder.num_parts * width
-            return DreamRec(history_encoder, item_dim, diffusion, backbone.guidance, stride, config.seed)
+            reader = HSTU(width, length, backbone.num_layers, backbone.num_heads, backbone.dropout)
+    reader = encoder.wrap(reader)
+    if not isinstance(backbone, DreamRecConfig):
+        return reader
+    diffusion = Diffusion(remaining_signal(backbone.schedule, backbone.timesteps, backbone.beta_range))
+    item_dim = encoder.num_parts * width  # only the history is read by parts: whole item vectors are generated
+    return DreamRec(reader, item_dim, diffusion, backbone.guidance, backbone.sampling_stride, config.seed)
 
 
 def build_objective(config: Config, workspace: Workspace, communicator: Communicator) -> DenseModel:

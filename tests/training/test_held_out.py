@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import tiny_workspace
 import torch
 from multi_process import run_ranks
-from tiny_workspace import NUM_ITEMS, tiny_config, tiny_features, tiny_sequences
+from tiny_workspace import NUM_ITEMS, hold_out, tiny_config, tiny_features, tiny_sequences
 
-from alphafuse.artifact import fingerprint
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config
 from alphafuse.events import ignore
@@ -27,11 +25,7 @@ HELD_OUT = np.arange(NUM_ITEMS) % 5 == 2
 def _hold_out(folder: Path) -> None:
     """A workspace whose users never meet a held-out item."""
     sequences = [[item + HELD_OUT[item] for item in sequence] for sequence in tiny_sequences()]
-    popularity = tiny_workspace.tiny_workspace(folder, sequences=sequences).artifact("popularity")
-    inputs = {"made by": "hand"}
-    table = popularity.read_table("popularity.parquet").append_column("held_out", pa.array(HELD_OUT))
-    popularity.write_table("popularity.parquet", table, fingerprint(inputs))
-    popularity.commit(inputs)
+    hold_out(tiny_workspace.tiny_workspace(folder, sequences=sequences), HELD_OUT)
 
 
 def _train(config: Config) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

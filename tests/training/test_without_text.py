@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from multi_process import run_ranks
-from tiny_workspace import NUM_ITEMS, tiny_config, tiny_features, tiny_workspace
+from tiny_workspace import NUM_ITEMS, hold_out, tiny_config, tiny_features, tiny_workspace
 
-from alphafuse.artifact import fingerprint
 from alphafuse.collectives import Communicator
 from alphafuse.config import Config, parse_config
 from alphafuse.events import ignore
@@ -31,9 +29,9 @@ ENCODERS: list[dict[str, Any]] = [
 
 
 def _config(folder: Path, encoder: dict[str, Any]) -> Config:
-    return parse_config(
-        tiny_config(folder).model_dump() | {"model": {**tiny_config(folder).model.model_dump(), "encoder": encoder}}
-    )
+    tree = tiny_config(folder).model_dump()
+    tree["model"]["encoder"] = encoder
+    return parse_config(tree)
 
 
 def _largest_gradient(config: Config) -> float:
@@ -59,10 +57,7 @@ def test_their_gradients_are_of_the_usual_size(tmp_path: Path, encoder: dict[str
 def test_only_they_begin_as_ids(tmp_path: Path, encoder: dict[str, Any]) -> None:
     config = _config(tmp_path, encoder)
     workspace = tiny_workspace(tmp_path, without_text=WITHOUT_TEXT)
-    popularity = workspace.artifact("popularity")
-    table = popularity.read_table("popularity.parquet").append_column("held_out", pa.array(np.arange(NUM_ITEMS) == 11))
-    popularity.write_table("popularity.parquet", table, fingerprint({"made by": "hand"}))
-    popularity.commit({"made by": "hand"})
+    hold_out(workspace, np.arange(NUM_ITEMS) == 11)
     objective = build_objective(config, workspace, Communicator())
     rows = build_table(config, workspace, objective.encoder, Communicator(), torch.device("cpu")).trainable
     of_text = np.zeros(rows.shape, np.float32) if encoder["name"] == "alphafuse" else tiny_features()
