@@ -32,10 +32,10 @@ import yaml
 from alphafuse.config import RayConfig, load_config
 from alphafuse.data.synthetic import SyntheticData
 from alphafuse.events import ignore
-from alphafuse.storage import Folder
-from alphafuse.workspace import Workspace
+from alphafuse.storage.folder import Folder
+from alphafuse.storage.workspace import Workspace
 from benchmarks.chaos_cluster import DisturbedCluster
-from benchmarks.report import arguments, publish
+from benchmarks.tables import arguments, publish
 from jobs import synth
 
 COMPARED = ("catalog", "sequences", "embeddings", "nullspace", "features", "model", "evaluation")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from alphafuse.config import load_config
 from alphafuse.events import Event
-from alphafuse.workspace import Workspace
+from alphafuse.storage.workspace import Workspace
 from jobs.pipeline import needed_stages, run_stages
 
 

@@ -28,16 +28,16 @@ import torch
 from sklearn.decomposition import IncrementalPCA
 from sklearn.utils.extmath import randomized_svd
 
-from alphafuse.artifact import fingerprint
 from alphafuse.config import Config, parse_config
 from alphafuse.data.synthetic import BLOCK, SyntheticData, num_blocks
 from alphafuse.events import Event
-from alphafuse.matrices import iterate_rows, read_rows, to_column
 from alphafuse.nullspace.cost import Problem, cheaper_method, gram_seconds, randomized_seconds
 from alphafuse.nullspace.decomposition import load_nullspace
-from alphafuse.workspace import Workspace
-from benchmarks.report import arguments, publish
-from jobs import decompose
+from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.matrices import iterate_rows, read_rows, to_column
+from alphafuse.storage.workspace import Workspace
+from benchmarks.tables import arguments, publish
+from jobs.stages import decompose
 
 INPUTS = {"benchmark": "decompose"}
 HIDDEN_DIM, NULL_DIM = 128, 64

@@ -24,17 +24,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from alphafuse.artifact import fingerprint
 from alphafuse.config import EmbedConfig
 from alphafuse.data.hashing import hash_texts
 from alphafuse.events import ignore
 from alphafuse.language.encoder import Encoded, TextEncoder
 from alphafuse.language.engines import make_encoder
-from alphafuse.language.model import LanguageModel
-from alphafuse.matrices import read_rows
-from alphafuse.workspace import Workspace
-from benchmarks.report import arguments, publish
-from jobs.embed import embed
+from alphafuse.language.model_files import LanguageModel
+from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.matrices import read_rows
+from alphafuse.storage.workspace import Workspace
+from benchmarks.tables import arguments, publish
+from jobs.stages.embed import embed
 
 SHARD_ROWS = 10_000
 

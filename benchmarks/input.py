@@ -19,16 +19,16 @@ import numpy as np
 import pyarrow as pa
 import torch.distributed as dist
 
-from alphafuse.artifact import fingerprint
 from alphafuse.config import TrainConfig
-from alphafuse.data.batches import BatchOrder
-from alphafuse.data.samples import Windowing
+from alphafuse.data.sampling.batches import BatchOrder
+from alphafuse.data.sampling.samples import Windowing
+from alphafuse.data.sampling.shuffle import SampleStream
 from alphafuse.data.sequence_store import SequenceStore
-from alphafuse.data.shuffle import SampleStream
-from alphafuse.workspace import Workspace
+from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.workspace import Workspace
 from benchmarks.processes import memory_mib, peak_memory_mib, run_ranks
-from benchmarks.report import arguments, publish
 from benchmarks.step_cases import BATCH, HISTORY, LOSSES, OurStep, draw_items
+from benchmarks.tables import arguments, publish
 
 NUM_ITEMS = 1_000_000
 SHARD_USERS = 200_000

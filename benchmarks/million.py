@@ -23,9 +23,9 @@ import psutil
 from alphafuse.config import Config, load_config
 from alphafuse.data.popularity import load_popularity
 from alphafuse.data.sequence_store import SequenceStore
-from alphafuse.evaluation.metrics import ranking_metrics
-from alphafuse.workspace import Workspace
-from benchmarks.report import arguments, publish
+from alphafuse.evaluation.ranking_metrics import ranking_metrics
+from alphafuse.storage.workspace import Workspace
+from benchmarks.tables import arguments, publish
 
 SETTINGS = [
     "data.split={kind: users, ratios: [18, 1, 1]}",  # a twentieth of the users tests, every prefix of theirs a query

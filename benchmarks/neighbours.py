@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from alphafuse.collectives import Communicator
 from alphafuse.config import load_config
 from alphafuse.data.popularity import load_popularity
+from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.top_lists import TopLists
-from alphafuse.matrices import iterate_rows
+from alphafuse.storage.matrices import iterate_rows
+from alphafuse.storage.workspace import Workspace
 from alphafuse.training.model import load_trained
-from alphafuse.workspace import Workspace
-from benchmarks.report import arguments, publish
+from benchmarks.tables import arguments, publish
 
 TILE_ROWS = 8192
 

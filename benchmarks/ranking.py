@@ -16,12 +16,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from alphafuse.collectives import Communicator
-from alphafuse.evaluation.metrics import ranking_metrics
+from alphafuse.distributed.communicator import Communicator
+from alphafuse.distributed.row_partition import RowPartition
 from alphafuse.evaluation.ranking import CPU_TILE, CatalogRanking, Queries
-from alphafuse.items.partition import RowPartition
+from alphafuse.evaluation.ranking_metrics import ranking_metrics
 from benchmarks.processes import memory_mib, peak_memory_mib, reset_peak_memory, run_ranks
-from benchmarks.report import arguments, publish
+from benchmarks.tables import arguments, publish
 
 CUTOFFS = (5, 10, 20)
 

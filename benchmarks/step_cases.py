@@ -17,13 +17,13 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from alphafuse.collectives import Communicator
 from alphafuse.config import TrainConfig
-from alphafuse.data.batches import Batch
-from alphafuse.data.samples import PADDING
+from alphafuse.data.sampling.batches import Batch
+from alphafuse.data.sampling.samples import PADDING
+from alphafuse.distributed.communicator import Communicator
 from alphafuse.items.encoders.alphafuse import AlphaFuseEncoder
-from alphafuse.items.optimizer import RowAdam
-from alphafuse.items.table import ItemTable
+from alphafuse.items.item_table import ItemTable
+from alphafuse.items.row_adam import RowAdam
 from alphafuse.losses.sampled import infonce
 from alphafuse.recommenders.sasrec import SASRec
 from alphafuse.training.engine import DenseEngine

@@ -20,7 +20,6 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.processes import memory_mib, peak_memory_mib, run_ranks
-from benchmarks.report import arguments, publish
 from benchmarks.step_cases import (
     BATCH,
     HIDDEN_DIM,
@@ -35,6 +34,7 @@ from benchmarks.step_cases import (
     TorchRecLookup,
     draw_items,
 )
+from benchmarks.tables import arguments, publish
 
 WARM_UP = 3
 SLOW_ITEMS = 1_000_000

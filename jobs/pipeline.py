@@ -11,12 +11,12 @@ import yaml
 from alphafuse.config import Config
 from alphafuse.errors import ConfigError, StaleError
 from alphafuse.events import INTERRUPTED, Event, Listener
-from alphafuse.workspace import ARTIFACT_STAGES, Workspace
-from jobs.placement import require_shared
+from alphafuse.storage.workspace import ARTIFACT_STAGES, Workspace
+from jobs.execution.placement import require_shared
+from jobs.execution.ray_connection import connected
+from jobs.execution.run_metrics import watched
 from jobs.preflight import require_room, waiting
-from jobs.runtime import connected
-from jobs.watching import watched
-from monitoring.heartbeat import Heartbeat
+from monitoring.run_log.heartbeat import Heartbeat
 from monitoring.tracking.tracker import tracked
 
 CONFIG = "config.yaml"
@@ -125,7 +125,7 @@ def _run_stage(stage: str, config: Config, workspace: Workspace, listen: Listene
     if message := waiting(config, workspace, stage):
         listen(Event(stage, "warning", {"message": message}))
     try:
-        importlib.import_module(f"jobs.{stage}").run(config, workspace, hear)
+        importlib.import_module(f"jobs.stages.{stage}").run(config, workspace, hear)
     except BaseException as error:
         message = INTERRUPTED if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
         listen(Event(stage, "failed", {"message": message}))

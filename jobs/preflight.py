@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from alphafuse.config import Config
-from alphafuse.workspace import ARTIFACT_STAGES, Workspace
-from jobs.placement import missing_places, require_places, task_slots
+from alphafuse.storage.workspace import ARTIFACT_STAGES, Workspace
+from jobs.execution.placement import missing_places, require_places, task_slots
 
 
 def require_room(config: Config, workspace: Workspace, stages: Sequence[str], again: str | None) -> None:

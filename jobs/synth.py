@@ -18,10 +18,10 @@ from alphafuse.config import ModelConfig, RayConfig
 from alphafuse.data.synthetic import BLOCK, SyntheticData, num_blocks
 from alphafuse.errors import DataError
 from alphafuse.events import Event, Listener
-from alphafuse.storage import Folder
-from jobs.placement import task_slots
-from jobs.runtime import connected
-from jobs.tasks import in_order
+from alphafuse.storage.folder import Folder
+from jobs.execution.placement import task_slots
+from jobs.execution.ray_connection import connected
+from jobs.execution.tasks import in_order
 
 STAGE = "synth"
 SETTINGS_FILE = "synthetic.json"

@@ -5,6 +5,8 @@ Every setting has one home here, with its default and its meaning, in the file o
 
 from alphafuse.config.backbones import DreamRecConfig, GRU4RecConfig, HSTUConfig, SASRecConfig
 from alphafuse.config.data import CatalogConfig, DataConfig, InteractionsConfig, SplitConfig
+from alphafuse.config.decompose import DecomposeConfig
+from alphafuse.config.embed import EmbedConfig
 from alphafuse.config.encoders import (
     AlphaFuseConfig,
     IdConfig,
@@ -17,13 +19,15 @@ from alphafuse.config.encoders import (
     UniSRecConfig,
     WhitenRecConfig,
 )
+from alphafuse.config.evaluate import EvaluateConfig
 from alphafuse.config.grid import EnsembleConfig, GridConfig, MethodConfig, load_grid
-from alphafuse.config.language import DecomposeConfig, EmbedConfig
 from alphafuse.config.loading import load_config, parse_config
 from alphafuse.config.model import ModelConfig
 from alphafuse.config.monitoring import MonitoringConfig
-from alphafuse.config.training import DeepSpeedConfig, FinishConfig, LossConfig, ScheduleConfig, TrainConfig
-from alphafuse.config.tree import Config, EvaluateConfig, NodeGroupConfig, RayConfig, RecommendConfig
+from alphafuse.config.ray import NodeGroupConfig, RayConfig
+from alphafuse.config.recommend import RecommendConfig
+from alphafuse.config.root import Config
+from alphafuse.config.train import DeepSpeedConfig, FinishConfig, LossConfig, ScheduleConfig, TrainConfig
 
 __all__ = [
     "AlphaFuseConfig",

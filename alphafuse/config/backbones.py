@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from alphafuse.config.section import Count, NonNegative, OpenFraction, Section
+from alphafuse.config.base import Count, NonNegative, OpenFraction, Section
 
 Dropout = Annotated[float, Field(ge=0, lt=1, description="Share of the activations that training drops.")]
 NumHeads = Annotated[int, Field(ge=1, description="Attention heads; they share the width.")]

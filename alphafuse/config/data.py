@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from alphafuse.config.section import Count, NonNegative, Section
+from alphafuse.config.base import Count, NonNegative, Section
 
 
 class CatalogConfig(Section):

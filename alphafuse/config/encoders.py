@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from alphafuse.config.section import Count, Positive, Section
+from alphafuse.config.base import Count, Positive, Section
 
 Artifact = Literal["features", "embeddings", "nullspace"]
 

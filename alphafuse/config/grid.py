@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from alphafuse.config.base import Count, Section
 from alphafuse.config.loading import apply_override, parse_config, read_tree
 from alphafuse.config.messages import explain
-from alphafuse.config.section import Count, Section
-from alphafuse.config.tree import Config
+from alphafuse.config.root import Config
 from alphafuse.errors import ConfigError
 
 Settings = dict[str, Any] | tuple[str, ...]

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from alphafuse.config.messages import explain
-from alphafuse.config.tree import Config
+from alphafuse.config.root import Config
 from alphafuse.errors import ConfigError
 
 

@@ -7,8 +7,8 @@ import typing
 from collections.abc import Iterable
 from typing import Any
 
-from alphafuse.config.section import Section
-from alphafuse.config.tree import Config
+from alphafuse.config.base import Section
+from alphafuse.config.root import Config
 
 
 def explain(error: Any, root: type[Section] = Config) -> str:

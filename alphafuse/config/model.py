@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Discriminator, Tag, model_validator
 
 from alphafuse.config.backbones import DreamRecConfig, GRU4RecConfig, HSTUConfig, SASRecConfig
+from alphafuse.config.base import Count, Section
 from alphafuse.config.encoders import (
     AlphaFuseConfig,
     IdConfig,
@@ -19,7 +20,6 @@ from alphafuse.config.encoders import (
     UniSRecConfig,
     WhitenRecConfig,
 )
-from alphafuse.config.section import Count, Section
 
 
 def _tag(default: str) -> Discriminator:

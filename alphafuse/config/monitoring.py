@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from alphafuse.config.section import Section
+from alphafuse.config.base import Section
 
 
 class TensorBoardConfig(Section):

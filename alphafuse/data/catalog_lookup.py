@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alphafuse.artifact import Artifact
 from alphafuse.errors import DataError
+from alphafuse.storage.artifact import Artifact
 
 _SUGGESTIONS = 3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow.parquet as pq
 
-from alphafuse.workspace import Workspace
+from alphafuse.storage.workspace import Workspace
 
 FILE = "popularity.parquet"
 HELD_OUT = "held_out"

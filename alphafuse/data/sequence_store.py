@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alphafuse.data.sequences import Sequences
-from alphafuse.workspace import Workspace
+from alphafuse.storage.workspace import Workspace
 
 COLUMNS = ["user_id", "items", "train_end", "validation_end"]
 HELD_OUT = "held_out"

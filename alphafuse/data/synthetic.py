@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from alphafuse.matrices import to_lists
+from alphafuse.storage.matrices import to_lists
 
 BLOCK = 8192
 """Items, or users, of a block."""

@@ -19,7 +19,7 @@ from alphafuse.data.importers.source import Source
 from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.data.sequences import Sequences
 from alphafuse.errors import DataError
-from alphafuse.workspace import Workspace
+from alphafuse.storage.workspace import Workspace
 
 
 @dataclass(frozen=True)

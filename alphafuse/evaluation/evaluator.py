@@ -14,17 +14,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from alphafuse.collectives import Communicator
 from alphafuse.config import EvaluateConfig
 from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.data.sequences import Sequences, Split
+from alphafuse.distributed.communicator import Communicator
+from alphafuse.distributed.row_partition import RowPartition
 from alphafuse.errors import DataError
-from alphafuse.evaluation.metrics import CatalogUse, ranking_metrics, tail_items
 from alphafuse.evaluation.ranking import CatalogRanking, Queries
+from alphafuse.evaluation.ranking_metrics import CatalogUse, ranking_metrics, tail_items
 from alphafuse.evaluation.ranks import RankedTargets
 from alphafuse.evaluation.scorer import Scorer
-from alphafuse.items.partition import RowPartition
-from alphafuse.read_ahead import read_ahead
+from alphafuse.storage.read_ahead import read_ahead
 
 Similarity = Literal["cosine", "dot"]
 Progress = Callable[[int, int], None]

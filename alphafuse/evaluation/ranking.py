@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch.nn import functional
 
-from alphafuse.collectives import Communicator
+from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import AlphafuseError
 from alphafuse.evaluation.top_lists import NO_ITEM, TopLists
 

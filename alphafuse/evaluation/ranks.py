@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from alphafuse.artifact import Artifact
+from alphafuse.storage.artifact import Artifact
 
 FILE = "ranks.parquet"
 SCHEMA = pa.schema(

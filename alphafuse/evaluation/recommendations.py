@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from alphafuse.artifact import Artifact
-from alphafuse.collectives import Communicator
 from alphafuse.data.catalog_lookup import item_names
 from alphafuse.data.users import Histories
+from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.evaluator import gather_hidden_states, seen_items
 from alphafuse.evaluation.ranking import CatalogRanking, Queries
 from alphafuse.evaluation.scorer import Scorer
 from alphafuse.evaluation.top_lists import NO_ITEM
+from alphafuse.storage.artifact import Artifact
 
 EXAMPLE_HISTORY = 6
 """Latest items of a history that an example shows."""

@@ -6,7 +6,7 @@ import importlib.util
 
 from alphafuse.config import EmbedConfig
 from alphafuse.language.encoder import TextEncoder
-from alphafuse.language.model import LanguageModel
+from alphafuse.language.model_files import LanguageModel
 from alphafuse.language.sentence_transformers import SentenceTransformersEncoder
 from alphafuse.language.vllm import VllmEncoder
 

@@ -18,11 +18,11 @@ from alphafuse.config import EmbedConfig
 from alphafuse.data.hashing import bucket_of, hash_ids
 from alphafuse.data.importers.columns import as_ids
 from alphafuse.data.importers.source import Source, find_sources
-from alphafuse.data.scratch import RunWriter, read_bucket
+from alphafuse.data.preparation.scratch import RunWriter, read_bucket
 from alphafuse.errors import ConfigError, DataError
 from alphafuse.language.encoder import Encoded, usable_vectors
-from alphafuse.matrices import from_column, to_column
-from alphafuse.storage import Folder, open_filesystem
+from alphafuse.storage.folder import Folder, open_filesystem
+from alphafuse.storage.matrices import from_column, to_column
 
 NO_VECTOR = "no vector"
 _BLOCK_ROWS = 8192

@@ -11,7 +11,7 @@ import numpy as np
 
 from alphafuse.errors import ResourceError
 from alphafuse.language.encoder import Encoded
-from alphafuse.language.model import LanguageModel
+from alphafuse.language.model_files import LanguageModel
 
 _FORWARD_BATCH = 64
 

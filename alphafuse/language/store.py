@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alphafuse.artifact import MANIFEST, RECORD_SUFFIX, Artifact, FileRecord, fingerprint
 from alphafuse.language.encoder import EMPTY, Encoded, failures_by_category
 from alphafuse.language.plan import hash_array
-from alphafuse.matrices import from_column, to_column
+from alphafuse.storage.artifact import MANIFEST, RECORD_SUFFIX, Artifact, FileRecord, fingerprint
+from alphafuse.storage.matrices import from_column, to_column
 
 ITEM_COLUMNS = ["item_index", "item_id", "text_hash"]
 """What a shard needs to know of its items."""

@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from alphafuse.artifact import Artifact, fingerprint
 from alphafuse.config import DecomposeConfig
 from alphafuse.errors import ConfigError, DataError
-from alphafuse.workspace import Workspace
+from alphafuse.storage.artifact import Artifact, fingerprint
+from alphafuse.storage.workspace import Workspace
 
 FILE = "nullspace.safetensors"
 RELATIVE_FLOOR = 1e-7

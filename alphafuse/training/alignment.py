@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from alphafuse.items.encoders.base import ItemEncoder
-from alphafuse.items.table import PADDING, Rows
+from alphafuse.items.item_table import PADDING, Rows
 from alphafuse.losses.sampled import infonce
 from alphafuse.training.step_input import StepInput
 

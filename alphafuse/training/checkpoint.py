@@ -12,12 +12,12 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from alphafuse.artifact import Artifact, Manifest, fingerprint
-from alphafuse.collectives import Communicator
-from alphafuse.items.table import ItemTable
-from alphafuse.storage import Folder
+from alphafuse.distributed.communicator import Communicator
+from alphafuse.items.item_table import ItemTable
+from alphafuse.storage.artifact import Artifact, Manifest, fingerprint
+from alphafuse.storage.folder import Folder
+from alphafuse.storage.workspace import Workspace
 from alphafuse.training.engine import DenseEngine
-from alphafuse.workspace import Workspace
 
 DENSE_FILE = "dense.safetensors"
 

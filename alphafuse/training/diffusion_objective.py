@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from alphafuse.data.noise import TargetNoise, target_noise
+from alphafuse.data.sampling.noise import TargetNoise, target_noise
 from alphafuse.items.encoders.base import ItemEncoder
-from alphafuse.items.table import PADDING, Rows
+from alphafuse.items.item_table import PADDING, Rows
 from alphafuse.recommenders.dreamrec import DreamRec
 from alphafuse.training.alignment import alignment_loss
-from alphafuse.training.dense import DenseModel
+from alphafuse.training.dense_model import DenseModel
 from alphafuse.training.step_input import StepInput
 
 

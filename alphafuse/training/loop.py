@@ -15,27 +15,27 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from alphafuse.artifact import fingerprint
-from alphafuse.collectives import Communicator
 from alphafuse.config import Config, TrainConfig
-from alphafuse.data.batches import Batch, BatchOrder
 from alphafuse.data.popularity import load_popularity, load_trained_items
-from alphafuse.data.samples import Windowing
+from alphafuse.data.sampling.batches import Batch, BatchOrder
+from alphafuse.data.sampling.samples import Windowing
+from alphafuse.data.sampling.shuffle import SampleStream
 from alphafuse.data.sequence_store import SequenceStore
-from alphafuse.data.shuffle import SampleStream
+from alphafuse.distributed.communicator import Communicator
+from alphafuse.distributed.step_timer import Meter
 from alphafuse.errors import DataError
 from alphafuse.evaluation.evaluator import validation_metrics
 from alphafuse.events import Event, Listener
-from alphafuse.meter import Meter
+from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoint import DENSE_FILE, Checkpoints, write_table_rows
 from alphafuse.training.engine import MOMENTS, DenseEngine
 from alphafuse.training.model import ScoringModel, build_objective, build_table
-from alphafuse.training.negatives import needs_popularity
+from alphafuse.training.negative_sampler import needs_popularity
 from alphafuse.training.phases import Phase, phase_configs
 from alphafuse.training.progress import Progress
 from alphafuse.training.reporter import StepReporter
 from alphafuse.training.step import TrainingStep
-from alphafuse.workspace import Workspace
 
 VALIDATION_REPORT_SECONDS = 30.0
 """How often a validation tells that it goes on: on a large catalog it may take longer than a run may be silent."""

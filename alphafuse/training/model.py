@@ -9,24 +9,24 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from alphafuse.collectives import Communicator
 from alphafuse.config import Config, DreamRecConfig, GRU4RecConfig, HSTUConfig, SASRecConfig
 from alphafuse.data.popularity import load_held_out
+from alphafuse.distributed.communicator import Communicator
 from alphafuse.items.encoders.base import FrozenFeatures, ItemEncoder
 from alphafuse.items.encoders.build import build_encoder
-from alphafuse.items.optimizer import RowAdam
-from alphafuse.items.table import ItemTable
-from alphafuse.matrices import iterate_rows
+from alphafuse.items.item_table import ItemTable
+from alphafuse.items.row_adam import RowAdam
 from alphafuse.recommenders.diffusion import Diffusion, remaining_signal
 from alphafuse.recommenders.dreamrec import DreamRec
 from alphafuse.recommenders.gru4rec import GRU4Rec
 from alphafuse.recommenders.hstu import HSTU
 from alphafuse.recommenders.sasrec import SASRec
+from alphafuse.storage.matrices import iterate_rows
+from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoint import DENSE_FILE, read_table_rows
-from alphafuse.training.dense import DenseModel
+from alphafuse.training.dense_model import DenseModel
 from alphafuse.training.diffusion_objective import DiffusionObjective
 from alphafuse.training.objective import Objective
-from alphafuse.workspace import Workspace
 
 BLOCK_ROWS = 65_536
 

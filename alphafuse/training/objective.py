@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from alphafuse.collectives import Communicator
 from alphafuse.config import LossConfig
+from alphafuse.distributed.communicator import Communicator
 from alphafuse.items.encoders.base import ItemEncoder
-from alphafuse.items.table import PADDING, Rows
-from alphafuse.losses.partition import NOTHING, sharded_log_partition
+from alphafuse.items.item_table import PADDING, Rows
+from alphafuse.losses.log_partition import NOTHING, sharded_log_partition
 from alphafuse.losses.sampled import binary_cross_entropy, calibrated_weight, infonce
 from alphafuse.training.alignment import alignment_loss
-from alphafuse.training.dense import DenseModel
+from alphafuse.training.dense_model import DenseModel
 from alphafuse.training.step_input import Catalog, StepInput
 
 SHORTEST = 1e-12

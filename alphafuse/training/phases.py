@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alphafuse.config import ScheduleConfig, TrainConfig
-from alphafuse.data.batches import BatchOrder
+from alphafuse.data.sampling.batches import BatchOrder
 from alphafuse.training.progress import Progress
 from alphafuse.training.schedule import rate_factor
 from alphafuse.training.step import TrainingStep

@@ -8,8 +8,8 @@ from collections import defaultdict
 import psutil
 import torch
 
-from alphafuse.collectives import Communicator
-from alphafuse.data.batches import Batch
+from alphafuse.data.sampling.batches import Batch
+from alphafuse.distributed.communicator import Communicator
 from alphafuse.events import Event, Listener, Value
 from alphafuse.training.step_events import COUNTS, PHASES
 

@@ -10,13 +10,13 @@ import math
 import numpy as np
 import torch
 
-from alphafuse.collectives import Communicator
 from alphafuse.config import TrainConfig
-from alphafuse.data.batches import Batch
-from alphafuse.data.samples import PADDING
-from alphafuse.items.table import ItemTable, Rows
+from alphafuse.data.sampling.batches import Batch
+from alphafuse.data.sampling.samples import PADDING
+from alphafuse.distributed.communicator import Communicator
+from alphafuse.items.item_table import ItemTable, Rows
 from alphafuse.training.engine import DenseEngine
-from alphafuse.training.negatives import Negatives, NegativeSampler
+from alphafuse.training.negative_sampler import Negatives, NegativeSampler
 from alphafuse.training.step_input import Catalog, StepInput
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from alphafuse.items.table import Rows
+from alphafuse.items.item_table import Rows
 
 
 @dataclass(frozen=True)

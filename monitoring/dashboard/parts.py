@@ -11,10 +11,10 @@ from urllib.parse import quote
 import plotly.graph_objects as go
 from dash import dcc, html
 
-from monitoring.dashboard.figures import CONFIG, sparkline
-from monitoring.formats import duration, number, rough
-from monitoring.runs.reader import Run
-from monitoring.runs.state import StageState
+from monitoring.dashboard.charts import CONFIG, sparkline
+from monitoring.presentation.formats import duration, number, rough
+from monitoring.run_log.reader import Run
+from monitoring.run_log.run_state import StageState
 
 Part = Any
 """A component of Dash, a text, or a list of them."""

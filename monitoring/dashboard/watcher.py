@@ -9,11 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from alphafuse.errors import AlphafuseError
-from alphafuse.storage import resolve
-from alphafuse.workspace import Workspace
-from monitoring.report.content import Content, gather
-from monitoring.runs.finding import find_workspaces
-from monitoring.runs.reader import Run, RunReader
+from alphafuse.storage.folder import resolve
+from alphafuse.storage.workspace import Workspace
+from monitoring.report.run_facts import Content, gather
+from monitoring.run_log.finding import find_workspaces
+from monitoring.run_log.reader import Run, RunReader
 
 LOCAL_SECONDS, REMOTE_SECONDS = 2.0, 10.0
 """Between two reads of a place."""

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from monitoring.grafana.cluster import CLUSTER
-from monitoring.grafana.decomposition import DECOMPOSITION
-from monitoring.grafana.embedding import EMBEDDING
-from monitoring.grafana.overview import OVERVIEW
-from monitoring.grafana.training import TRAINING
+from monitoring.grafana.cluster_board import CLUSTER
+from monitoring.grafana.decomposition_board import DECOMPOSITION
+from monitoring.grafana.embedding_board import EMBEDDING
+from monitoring.grafana.overview_board import OVERVIEW
+from monitoring.grafana.training_board import TRAINING
 
 BOARDS = (OVERVIEW, EMBEDDING, DECOMPOSITION, TRAINING, CLUSTER)
 FOLDER = Path(__file__).parent / "dashboards"

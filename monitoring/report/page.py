@@ -6,9 +6,9 @@ from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from monitoring.formats import duration
-from monitoring.report.content import Content
-from monitoring.report.figures import singular_spectrum, training_curves
+from monitoring.presentation.formats import duration
+from monitoring.report.plots import singular_spectrum, training_curves
+from monitoring.report.run_facts import Content
 
 
 def render(content: Content, environment: dict[str, str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
-from alphafuse.workspace import Workspace
+from alphafuse.storage.workspace import Workspace
 
 FILE = "mlflow.json"
 PARAMS_AT_A_TIME, METRICS_AT_A_TIME = 100, 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from alphafuse.events import Event
-from monitoring.event_values import numbers_in
+from monitoring.run_log.event_values import numbers_in
 
 COUNTS = {"done", "total", "epoch"}
 

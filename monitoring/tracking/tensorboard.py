@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch.utils.tensorboard import SummaryWriter
 
-from alphafuse.storage import Folder, resolve
+from alphafuse.storage.folder import Folder, resolve
 
 
 class TensorBoardSink:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from alphafuse.config import Config
 from alphafuse.events import Event, Listener
-from alphafuse.workspace import Workspace
+from alphafuse.storage.workspace import Workspace
 from monitoring.tracking.numbers import tracked_numbers
 
 CLOSE_SECONDS = 30.0

@@ -8,19 +8,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import embed_cases
 import numpy as np
 import pytest
 import ray
-from embed_cases import CONFIG, HashEncoder, vector, write_catalog
-from machines import CPUS, joined
 from ray.cluster_utils import Cluster
+from support import embed_cases
+from support.embed_cases import CONFIG, HashEncoder, vector, write_catalog
+from support.fault_machines import CPUS, joined
 
 from alphafuse.events import ignore
 from alphafuse.language.encoder import Encoded
-from alphafuse.matrices import read_rows
-from alphafuse.workspace import Workspace
-from jobs.embed import embed
+from alphafuse.storage.matrices import read_rows
+from alphafuse.storage.workspace import Workspace
+from jobs.stages.embed import embed
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
 

@@ -7,16 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import injection
 import pytest
 import torch
-from gloo_workers import train_without_ray
-from hosts import Hosts
-from machines import wait_until
-from multi_process import run_ranks
-from tiny_workspace import tiny_config, tiny_workspace
+from support import fault_injection as injection
+from support.fault_machines import wait_until
+from support.gloo_workers import train_without_ray
+from support.multi_process import run_ranks
+from support.network_hosts import Hosts
+from support.tiny_workspace import tiny_config, tiny_workspace
 
-from alphafuse.collectives import Communicator
+from alphafuse.distributed.communicator import Communicator
 from alphafuse.training.model import load_trained
 
 

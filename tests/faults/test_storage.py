@@ -11,24 +11,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import embed_cases
-import flaky_storage
 import pytest
 import ray
-from embed_cases import CONFIG, DIM, HashEncoder, write_catalog
-from flaky_storage import FlakyFileSystem
-from gloo_workers import train_without_ray, without_ray
-from multi_process import run_ranks
-from tiny_workspace import tiny_config, tiny_workspace
+from support import embed_cases, flaky_storage
+from support.embed_cases import CONFIG, DIM, HashEncoder, write_catalog
+from support.flaky_storage import FlakyFileSystem
+from support.gloo_workers import train_without_ray, without_ray
+from support.multi_process import run_ranks
+from support.tiny_workspace import tiny_config, tiny_workspace
 
-from alphafuse import retries
 from alphafuse.config import Config, parse_config
 from alphafuse.errors import ResourceError, WorkspaceError
 from alphafuse.events import ignore
+from alphafuse.storage import retries
+from alphafuse.storage.workspace import Workspace
 from alphafuse.training.loop import Trainer
-from alphafuse.workspace import Workspace
-from jobs import decompose, evaluate, export, recommend, train
-from jobs.embed import embed
+from jobs.stages import decompose, evaluate, export, recommend, train
+from jobs.stages.embed import embed
 
 ray.cloudpickle.register_pickle_by_value(embed_cases)  # the workers cannot import what lies among the tests
 

@@ -12,21 +12,22 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import injection
 import pytest
 import ray
 import torch
-from injection import Fault, happened, train_with_faults
-from machines import CPUS, joined, wait_until
 from ray.cluster_utils import Cluster
-from tiny_workspace import tiny_config, tiny_workspace
+from support import fault_injection as injection
+from support.fault_injection import Fault, happened, train_with_faults
+from support.fault_machines import CPUS, joined, wait_until
+from support.tiny_workspace import tiny_config, tiny_workspace
 
-from alphafuse.collectives import Communicator
 from alphafuse.config import Config
+from alphafuse.distributed.communicator import Communicator
 from alphafuse.events import Event
+from alphafuse.storage.workspace import Workspace
 from alphafuse.training.model import load_trained
-from alphafuse.workspace import Workspace
-from jobs import elasticity, train
+from jobs.execution import elasticity
+from jobs.stages import train
 
 ray.cloudpickle.register_pickle_by_value(injection)  # the workers cannot import what lies among the tests
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]

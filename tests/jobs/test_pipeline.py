@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny_workspace import tiny_config, tiny_workspace
+from support.tiny_workspace import tiny_config, tiny_workspace
 
-from alphafuse.artifact import Artifact
 from alphafuse.config import Config, IdConfig, MoRecConfig, parse_config
 from alphafuse.errors import ConfigError, ResourceError, StaleError, WorkspaceError
 from alphafuse.events import Event
-from alphafuse.workspace import Workspace
-from jobs import pipeline, placement
+from alphafuse.storage.artifact import Artifact
+from alphafuse.storage.workspace import Workspace
+from jobs import pipeline
+from jobs.execution import placement
 
 
 def _machine(number: int) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from alphafuse.config import RayConfig, load_config
 from alphafuse.data.synthetic import SyntheticData
 from alphafuse.errors import DataError
 from alphafuse.events import Event, ignore
-from alphafuse.matrices import read_rows
-from alphafuse.storage import Folder
-from alphafuse.workspace import Workspace
-from jobs import decompose, embed, prepare, synth
+from alphafuse.storage.folder import Folder
+from alphafuse.storage.matrices import read_rows
+from alphafuse.storage.workspace import Workspace
+from jobs import synth
+from jobs.stages import decompose, embed, prepare
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("ray_cluster")]
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from alphafuse.data.importers.damage import readable
-from alphafuse.storage import open_filesystem
+from alphafuse.storage.folder import open_filesystem
 
 _BLOCK_BYTES = 8 * 2**20  # also the longest row
 

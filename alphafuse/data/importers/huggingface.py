@@ -11,7 +11,7 @@ import datasets
 import pyarrow as pa
 
 from alphafuse.errors import DataError
-from alphafuse.storage import open_filesystem
+from alphafuse.storage.folder import open_filesystem
 
 PREFIX = "hf://"
 _BATCH_ROWS = 32_768

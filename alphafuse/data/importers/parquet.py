@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alphafuse.data.importers.damage import readable
-from alphafuse.storage import open_filesystem
+from alphafuse.storage.folder import open_filesystem
 
 _BATCH_ROWS = 8192  # small enough for rows with a vector
 

@@ -14,7 +14,7 @@ import pyarrow.csv as pacsv
 from alphafuse.data.importers.csv import as_strings
 from alphafuse.data.importers.damage import readable
 from alphafuse.errors import DataError
-from alphafuse.storage import open_filesystem
+from alphafuse.storage.folder import open_filesystem
 
 _BLOCK_BYTES = 8 * 2**20
 _TYPES = ("token", "token_seq", "float", "float_seq")

@@ -19,7 +19,7 @@ from fsspec.utils import glob_translate
 from alphafuse.data.importers import csv, huggingface, parquet, recbole
 from alphafuse.data.importers.columns import require_columns
 from alphafuse.errors import DataError
-from alphafuse.storage import open_filesystem, resolve
+from alphafuse.storage.folder import open_filesystem, resolve
 
 Format = Literal["auto", "parquet", "csv", "recbole", "huggingface"]
 

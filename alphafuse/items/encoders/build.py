@@ -31,7 +31,7 @@ from alphafuse.items.encoders.rlmrec_gen import RLMRecGenerativeEncoder
 from alphafuse.items.encoders.unisrec import UniSRecEncoder
 from alphafuse.items.encoders.whitenrec import WhitenRecEncoder
 from alphafuse.nullspace.decomposition import load_nullspace
-from alphafuse.workspace import Workspace
+from alphafuse.storage.workspace import Workspace
 
 
 def build_encoder(config: Config, workspace: Workspace) -> ItemEncoder:

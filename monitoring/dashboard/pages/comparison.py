@@ -9,11 +9,11 @@ from typing import Any
 import plotly.graph_objects as go
 from dash import dcc, html
 
-from monitoring.dashboard import figures
+from monitoring.dashboard import charts as figures
 from monitoring.dashboard.pages.overview import tested
 from monitoring.dashboard.parts import Part, badge, figure, link_to, section, soft, table
-from monitoring.formats import duration
-from monitoring.runs.reader import Run
+from monitoring.presentation.formats import duration
+from monitoring.run_log.reader import Run
 
 FIRST = 4
 """So many runs, the latest that have trained, are chosen where the user has chosen none."""

@@ -12,8 +12,8 @@ from dash import dcc, html
 from alphafuse.events import Event
 from monitoring.dashboard.parts import TONES, WORDS, Part, ago, badge, bar, link_to, progress_text, soft, spark
 from monitoring.dashboard.watcher import Place
-from monitoring.runs.reader import Run
-from monitoring.runs.state import STAGES, RunState, RunStatus
+from monitoring.run_log.reader import Run
+from monitoring.run_log.run_state import STAGES, RunState, RunStatus
 
 LATE_SECONDS = 30.0
 """What was read longer ago is said to be old."""

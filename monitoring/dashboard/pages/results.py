@@ -6,9 +6,9 @@ from typing import Any
 
 from dash import html
 
-from monitoring.dashboard import figures
+from monitoring.dashboard import charts as figures
 from monitoring.dashboard.parts import Part, figure, section, soft, table
-from monitoring.report.content import Content, Fact
+from monitoring.report.run_facts import Content, Fact
 
 TEXT_LENGTH = 160
 """Of an item's text in the preview."""

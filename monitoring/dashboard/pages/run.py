@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from dash import dcc, html
 
-from monitoring.dashboard import figures
+from monitoring.dashboard import charts as figures
 from monitoring.dashboard.parts import (
     COMPARE_PATH,
     TONES,
@@ -26,10 +26,10 @@ from monitoring.dashboard.parts import (
     table,
     table_parts,
 )
-from monitoring.formats import duration, number, rough, size
-from monitoring.runs.reader import Run
-from monitoring.runs.state import RunState, StageState
-from monitoring.runs.training import Curve, Worker
+from monitoring.presentation.formats import duration, number, rough, size
+from monitoring.run_log.reader import Run
+from monitoring.run_log.run_state import RunState, StageState
+from monitoring.run_log.training_curves import Curve, Worker
 
 SIGNS = {"finished": "✓", "failed": "✗", "cut off": "✗", "running": "●", "left out": "–", "waiting": "○"}
 EPOCHS = 15

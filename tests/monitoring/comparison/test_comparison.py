@@ -16,15 +16,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from scipy import stats
-from tiny_workspace import tiny_config
+from support.tiny_workspace import tiny_config
 
-from alphafuse.artifact import fingerprint
 from alphafuse.config import GridConfig
 from alphafuse.evaluation.ranks import FILE, SCHEMA
-from alphafuse.workspace import Workspace
-from monitoring.comparison.content import Comparison, Measured, gather
-from monitoring.comparison.figure import dot_plot
-from monitoring.comparison.table import to_csv, to_markdown
+from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.workspace import Workspace
+from monitoring.comparison.comparison_results import Comparison, Measured, gather
+from monitoring.comparison.comparison_table import to_csv, to_markdown
+from monitoring.comparison.dot_plot import dot_plot
 
 USERS = ["ann", "ann", "bob", "bob"]  # of the four queries
 RANKS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from monitoring.dashboard.pages.comparison import short_names
-from monitoring.runs.reader import Run
+from monitoring.run_log.reader import Run
 
 
 @pytest.mark.parametrize(

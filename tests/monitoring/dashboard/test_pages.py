@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import made_runs
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
-from served import SLOW, serving
+from support import made_runs
+from support.served_dashboard import SLOW, serving
 
 pytestmark = pytest.mark.engine
 

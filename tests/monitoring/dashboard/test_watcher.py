@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import made_runs
 import pytest
 import yaml
-from finished_workspace import finished_workspace
-from tiny_workspace import tiny_config
+from support import made_runs
+from support.finished_workspace import finished_workspace
+from support.tiny_workspace import tiny_config
 
 from alphafuse.events import Event
-from alphafuse.workspace import Workspace
+from alphafuse.storage.workspace import Workspace
 from monitoring.dashboard import watcher
 from monitoring.dashboard.watcher import Watcher
-from monitoring.event_log import EventLog
-from monitoring.runs.finding import find_workspaces
-from monitoring.runs.reader import RunReader
+from monitoring.run_log.event_log import EventLog
+from monitoring.run_log.finding import find_workspaces
+from monitoring.run_log.reader import RunReader
 
 
 def _wait_for(condition: Callable[[], bool]) -> None:

@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
-from finished_workspace import finished_workspace
-from tiny_workspace import tiny_config
+from support.finished_workspace import finished_workspace
+from support.tiny_workspace import tiny_config
 
 from alphafuse.config import Config
-from alphafuse.workspace import Workspace
-from jobs import report
+from alphafuse.storage.workspace import Workspace
+from jobs.stages import report
 
 EVIL = '<script>alert("x")</script> & co'
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_workspace import tiny_config
+from support.tiny_workspace import tiny_config
 
 from alphafuse.config import Config, parse_config
 from alphafuse.events import Event
-from alphafuse.workspace import Workspace
+from alphafuse.storage.workspace import Workspace
 from monitoring.tracking import tracker
 from monitoring.tracking.tracker import Tracker, tracked
 

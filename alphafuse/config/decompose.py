@@ -1,0 +1,49 @@
+"""The section `decompose`: how the embedding space is split into row space and null space."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from alphafuse.config.base import Count, Positive, Section
+
+
+class DecomposeConfig(Section):
+    """How the embedding space is split into row space and null space (AlphaFuse §3.1)."""
+
+    method: Literal["auto", "gram", "randomized"] = "auto"
+    """`gram`: exact, one pass; `randomized`: range finder with `power_passes`, no d×d matrix; `auto`: by cost."""
+    scale: Positive = 40.0
+    """Factor on the unit-norm embeddings; eigenvalues grow with its square."""
+    directions: Count | None = None
+    """Leading directions that are kept; null: `model.hidden_dim`."""
+    null_dim: Count | None = 64
+    """Null-space directions among the kept ones."""
+    null_threshold: Positive | None = None
+    """Instead of `null_dim`: directions with an eigenvalue up to this belong to the null space."""
+    row_energy: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Instead of `null_dim`: the row space is the smallest that holds this share of the kept variance."""
+    standardize: bool = True
+    """Whiten: divide each direction by the root of its eigenvalue."""
+    popularity_weighted: bool = False
+    """Weight mean and covariance by the items' training interactions."""
+    power_passes: Annotated[int, Field(ge=0)] = 2
+    """Passes over the data that sharpen the randomized range."""
+    oversampling: Count = 16
+    """Extra directions of the randomized range finder."""
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Of the randomized range finder; null: the run's `seed`."""
+    workers: Count = 2
+    """Tasks that pass over the embeddings side by side."""
+    cpus_per_worker: Positive = 1
+    """CPUs of each task."""
+    pool: str | None = None
+    """Custom resource of the machines that the work is done on; null: any that have room."""
+
+    @model_validator(mode="after")
+    def _check(self) -> DecomposeConfig:
+        given = [name for name in ("null_dim", "null_threshold", "row_energy") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of null_dim, null_threshold, row_energy must be set (set: {given})")
+        return self

@@ -1,0 +1,31 @@
+"""The section `evaluate`: exact ranking over the full catalog."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from alphafuse.config.base import Count, Fraction, Section
+
+
+class EvaluateConfig(Section):
+    """Exact ranking over the full catalog."""
+
+    cutoffs: tuple[Count, ...] = (1, 5, 10, 20, 50)
+    """K of the metrics HR@K, NDCG@K and MRR@K."""
+    similarity: Literal["trained", "dot", "cosine"] = "trained"
+    """`trained`: as in the loss."""
+    exclude_seen: bool = True
+    """Leave items of the user's earlier history (but for the target) out of the ranking, as recommendations do."""
+    tail_share: Fraction = 0.8
+    """This share of the items, the least popular in training, is the tail."""
+    tail_user_length: Count = 10
+    """Users with at most this many interactions in all are tail users."""
+    short_history: Count = 5
+    """Histories with at most this many items count as short."""
+    query_batch: Count = 512
+    """Queries ranked at a time."""
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of what is measured."""
+        return [f"{name}@{k}" for name in ("hr", "ndcg", "mrr") for k in self.cutoffs]

@@ -1,0 +1,105 @@
+"""The whole configuration: all sections, and what they want of one another."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from alphafuse.config.base import Section
+from alphafuse.config.data import DataConfig
+from alphafuse.config.decompose import DecomposeConfig
+from alphafuse.config.embed import EmbedConfig
+from alphafuse.config.encoders import AlphaFuseConfig, IdConfig
+from alphafuse.config.evaluate import EvaluateConfig
+from alphafuse.config.model import ModelConfig
+from alphafuse.config.monitoring import MonitoringConfig
+from alphafuse.config.ray import RayConfig
+from alphafuse.config.recommend import RecommendConfig
+from alphafuse.config.train import TrainConfig
+
+
+class Config(Section):
+    """A whole run."""
+
+    workspace: str
+    """Folder or URI that holds everything the run makes."""
+    seed: Annotated[int, Field(ge=0)] = 22
+    """Of everything that is drawn."""
+    data: DataConfig
+    embed: EmbedConfig = EmbedConfig()
+    decompose: DecomposeConfig = DecomposeConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    recommend: RecommendConfig = RecommendConfig()
+    ray: RayConfig = RayConfig()
+    monitoring: MonitoringConfig = MonitoringConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        self._check_encoder()
+        valid = self.evaluate.metrics
+        if self.train.monitor not in valid:
+            raise ValueError(f"train.monitor {self.train.monitor!r} is not measured; valid: {', '.join(valid)}")
+        self._check_diffusion()
+        return self
+
+    def _check_encoder(self) -> None:
+        """What the method of the items wants of the other sections."""
+        encoder, loss, null_dim = self.model.encoder, self.train.loss, self.decompose.null_dim
+        decomposed = {"features", "nullspace"} & set(encoder.reads)
+        if decomposed and null_dim is not None and null_dim >= self.directions:
+            raise ValueError(
+                f"decompose.null_dim ({null_dim}) must be smaller than the number of kept directions "
+                f"({self.directions}: decompose.directions, or model.hidden_dim), the rest of which is the row space"
+            )
+        undirected = isinstance(encoder, IdConfig) and encoder.initialization == "zeros"
+        if undirected and (loss.similarity == "cosine" or self.model.backbone.name == "dreamrec"):
+            raise ValueError(
+                "the encoder 'id' cannot learn from zeros with cosines, since they have no direction, nor with the "
+                "backbone `dreamrec`, whose error is none when all vectors are alike; take initialization: normal"
+            )
+        if encoder.width_of_features and self.directions != self.model.hidden_dim:
+            raise ValueError(
+                f"the encoder {encoder.name!r} takes the features as they are, so decompose.directions "
+                f"({self.directions}) must be model.hidden_dim ({self.model.hidden_dim}), or left out"
+            )
+        if isinstance(encoder, AlphaFuseConfig) and encoder.euclidean and self.train.deepspeed.bf16:
+            raise ValueError(
+                "train.deepspeed.bf16 would round the basis of the null space, which a euclidean id_space or "
+                "injection_space projects with; set it to false"
+            )
+
+    def _check_diffusion(self) -> None:
+        backbone, loss = self.model.backbone.name, self.train.loss.name
+        if (backbone == "dreamrec") != (loss == "diffusion"):
+            raise ValueError(
+                "model.backbone.name `dreamrec` and train.loss.name `diffusion` go together "
+                f"(found `{backbone}` and `{loss}`)"
+            )
+        if backbone == "dreamrec" and self.similarity != "dot":
+            raise ValueError(
+                f"evaluate.similarity must be `trained` or `dot` with the backbone `dreamrec`, not `{self.similarity}`"
+            )
+
+    @property
+    def directions(self) -> int:
+        """How many directions of the language embeddings are kept."""
+        return self.decompose.directions or self.model.hidden_dim
+
+    @property
+    def split_seed(self) -> int:
+        """Of what the split draws: its own, or else the run's."""
+        return self.seed if self.data.split.seed is None else self.data.split.seed
+
+    @property
+    def decompose_seed(self) -> int:
+        """Of the randomized range finder: its own, or else the run's."""
+        return self.seed if self.decompose.seed is None else self.decompose.seed
+
+    @property
+    def similarity(self) -> Literal["cosine", "dot"]:
+        """What items are ranked by."""
+        wanted = self.evaluate.similarity
+        return self.train.loss.similarity if wanted == "trained" else wanted

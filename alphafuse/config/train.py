@@ -1,0 +1,165 @@
+"""The section `train`: loss, schedule, engine and loop."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from alphafuse.config.base import Count, NonNegative, Positive, Section
+
+
+class LossConfig(Section):
+    """What is minimised."""
+
+    name: Literal["infonce", "sampled_softmax", "softmax", "bce", "gbce", "diffusion"] = "sampled_softmax"
+    """`infonce`: cross entropy of the target among itself and sampled negatives; `softmax`: over the full, sharded
+    catalog; `sampled_softmax`: an estimate of that, each negative weighing as many items as it stands for; `bce`:
+    binary cross entropy against sampled negatives; `gbce`: the same, calibrated for the share that is sampled;
+    `diffusion`: squared error of the denoised target, for the backbone `dreamrec`."""
+    similarity: Literal["cosine", "dot"] = "cosine"
+    """Between the history's hidden state and an item vector, in the loss and (by default) in ranking."""
+    temperature: Positive = 0.07
+    """Divides the similarity."""
+    negatives: Literal["shared", "shard_local", "uniform", "in_batch"] = "shared"
+    """`uniform`: `num_negatives` items drawn for each target; `shared`: drawn once for the whole batch; `shard_local`:
+    the same, but scored by the ranks that own them: hidden states travel and no item does; `in_batch`: drawn among the
+    batch's targets, which are an item's popularity, and corrected for it."""
+    num_negatives: Count = 1024
+    """Negatives of a target, or of the batch where they are shared."""
+    calibration: Annotated[float, Field(ge=0, le=1)] = 0.75
+    """t of `gbce`: 0 is `bce` with a sum over the negatives, 1 has the full softmax's probabilities as scores."""
+    memory_mib: Count = 64
+    """Upper bound for what a rank holds at a time of scores of its own items (`softmax`, `shard_local`)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> LossConfig:
+        if self.name in ("bce", "gbce") and self.negatives in ("shard_local", "in_batch"):
+            raise ValueError(
+                f"`{self.name}` takes negatives `shared` or `uniform`; `{self.negatives}` is for `infonce` and "
+                "`sampled_softmax`"
+            )
+        if self.name == "diffusion" and self.similarity != "dot":
+            raise ValueError("`diffusion` generates item vectors, which are ranked by the similarity `dot`: set it")
+        return self
+
+    @property
+    def samples_negatives(self) -> bool:
+        """Whether targets are compared with some drawn items."""
+        return self.name not in ("softmax", "diffusion")
+
+
+class ScheduleConfig(Section):
+    """The learning rate over the steps."""
+
+    kind: Literal["constant", "linear", "cosine"] = "constant"
+    """After the warm-up: constant, or falling to zero at `max_epochs`."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps in which the rates rise from zero to theirs."""
+
+
+class DeepSpeedConfig(Section):
+    """The engine of the dense weights (backbone and encoder)."""
+
+    zero_stage: Literal[0, 1, 2] = 0
+    """What DeepSpeed partitions over the ranks: nothing, optimizer states, and gradients too."""
+    bf16: bool = False
+    """Compute the dense weights in bfloat16 with float32 master weights; needs zero_stage 1 or 2."""
+
+    @model_validator(mode="after")
+    def _check(self) -> DeepSpeedConfig:
+        if self.bf16 and self.zero_stage == 0:
+            raise ValueError("`bf16` needs zero_stage 1 or 2, which keep the float32 master weights")
+        return self
+
+
+class FinishConfig(Section):
+    """A second phase of training, from the best weights of the first one on, with other samples and lower rates."""
+
+    positions: Literal["all", "last"] = "last"
+    """As in `train`."""
+    batch_size: Count = 256
+    """As in `train`."""
+    rate_factor: Positive = 0.3
+    """On both learning rates, which are constant in this phase."""
+    max_epochs: Count = 10
+    """Of this phase."""
+    patience: Count = 3
+    """Validations of this phase without improvement before training stops."""
+
+
+class TrainConfig(Section):
+    """The training loop."""
+
+    workers: Count = 1
+    """Data-parallel ranks; each owns a range of the item table's rows."""
+    min_workers: Count | None = None
+    """Ranks to go on with where the cluster has no room for `workers`, because a machine was lost or has yet to come;
+    when there is room again, training continues with more. The batches, and what they teach, are the same for any
+    number. null: always `workers`."""
+    max_restarts: Annotated[int, Field(ge=0)] = 3
+    """How often in a row, without progress in between, the workers are started again from the latest checkpoint after
+    one of them died."""
+    cpus_per_worker: Positive = 1
+    """CPUs of each rank."""
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = 0
+    """1 trains on a GPU, 0 on CPUs; a part of one leaves the rest of a GPU to others, for a single worker."""
+    pool: str | None = None
+    """Custom resource of the machines that ranks run on, in training and all later stages; null: any that have room."""
+    positions: Literal["all", "last"] = "all"
+    """`all`: every position of a window predicts its next item in one causal pass; `last`: one sample per prefix."""
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """With `positions: all`: the share of a window, for users with more targets than one holds, that was in the window
+    before, and is now the history of the rest."""
+    batch_size: Count = 64
+    """Samples (windows or prefixes) of one optimizer step over all workers together."""
+    shuffle_users: Count = 1_000_000
+    """Users whose sequences a worker holds in memory at a time, and among which samples are shuffled. A longer log is
+    read anew in each epoch, its blocks of users in random order."""
+    accumulation: Count = 1
+    """Micro-batches that an optimizer step is split into."""
+    max_epochs: Count = 100
+    """Passes over the training samples, of which `patience` may spare some."""
+    max_steps: Count | None = None
+    """Stops earlier than `max_epochs`."""
+    learning_rate: Positive = 3e-3
+    """Of the dense weights: backbone and encoder."""
+    table_learning_rate: Positive = 1e-2
+    """Of the ID embeddings, whose rows are touched far less often than the dense weights."""
+    weight_decay: NonNegative = 1e-6
+    """L2 term of Adam, on dense weights and on the rows that a step touches."""
+    max_grad_norm: Positive | None = None
+    """Gradients above this norm are scaled down to it: dense weights and table rows each by their own norm."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    loss: LossConfig = LossConfig()
+    deepspeed: DeepSpeedConfig = DeepSpeedConfig()
+    validate_every: Count = 1
+    """Epochs between validations."""
+    validation_targets: Count | None = None
+    """How many of the validation targets, drawn once at random, a validation ranks the catalog for; null: all."""
+    monitor: str = "ndcg@20"
+    """Validation metric of early stopping and of the choice of the best weights."""
+    patience: Count = 10
+    """Validations without improvement before training stops."""
+    finish: FinishConfig | None = None
+    """Goes on from the best weights where training would stop; `{}`: with its defaults; null: training stops."""
+    checkpoint_steps: Count | None = None
+    """Steps between checkpoints inside of an epoch; null: only after validations."""
+    log_steps: Count = 20
+    """Steps between reports of the loss."""
+
+    @model_validator(mode="after")
+    def _check_ranks(self) -> TrainConfig:
+        if 0 < self.gpus_per_worker < 1 and self.workers > 1:
+            raise ValueError(
+                f"gpus_per_worker ({self.gpus_per_worker:g}): ranks cannot share a GPU, NCCL refuses it; give each "
+                "a whole one, or train with one worker"
+            )
+        if self.fewest_workers > self.workers:
+            raise ValueError(f"min_workers ({self.min_workers}) must not exceed workers ({self.workers})")
+        return self
+
+    @property
+    def fewest_workers(self) -> int:
+        """Ranks without which nothing is started."""
+        return self.workers if self.min_workers is None else self.min_workers

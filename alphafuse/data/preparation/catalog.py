@@ -1,0 +1,134 @@
+"""The catalog: item ids and texts from any source, each item once, in the order of a hash of its id.
+
+Three steps, each bounded in memory: the sources are put into buckets by hash, each bucket is sorted and freed of
+duplicates, and shards of equal size are cut from the buckets. Knows nothing of jobs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from alphafuse.config import CatalogConfig
+from alphafuse.data.hashing import hash_ids, hash_texts
+from alphafuse.data.importers.columns import as_ids, as_text
+from alphafuse.data.importers.source import Source
+from alphafuse.data.preparation.scratch import RunWriter, read_bucket, read_rows, write_rows
+from alphafuse.data.preparation.text import TextTemplate, tidy
+from alphafuse.errors import DataError
+from alphafuse.storage.artifact import Artifact
+from alphafuse.storage.folder import Folder
+
+TITLE_LENGTH = 80
+"""Characters of the text that serve as title where there is none."""
+
+
+def catalog_columns(config: CatalogConfig) -> list[str]:
+    """The columns that are read."""
+    title = [] if config.title is None else [config.title]
+    return [config.item_id, *TextTemplate(config.text).columns, *title]
+
+
+def partition_catalog(
+    config: CatalogConfig, source: Source, scratch: Folder, prefix: str, num_buckets: int
+) -> dict[str, Any]:
+    """Read one source and write its items as runs (columns hash, item_id, text, title).
+
+    Items without an id are left out and counted.
+
+    Returns:
+        `runs`, the names of the runs, and `counts`: rows_read, null_ids_dropped.
+
+    Raises:
+        DataError: a column is missing or ill-typed, or the source is damaged.
+    """
+    template = TextTemplate(config.text)
+    writer = RunWriter(scratch, prefix, num_buckets)
+    counts = Counter(rows_read=0, null_ids_dropped=0)
+    for table in source.read(catalog_columns(config)):
+        ids = as_ids(table[config.item_id], source.uri, config.item_id)
+        texts = template.render(table, source.uri)
+        titles = pc.utf8_slice_codeunits(texts, 0, TITLE_LENGTH)
+        if config.title is not None:
+            given = tidy(as_text(table[config.title], source.uri, config.title))
+            titles = pc.if_else(pc.equal(given, ""), titles, given)
+        counts["rows_read"] += table.num_rows
+        counts["null_ids_dropped"] += ids.null_count
+        rows = pa.table({"item_id": ids, "text": texts, "title": titles}).filter(ids.is_valid())
+        hashes = hash_ids(rows["item_id"].combine_chunks())
+        writer.add(rows.add_column(0, "hash", pa.array(hashes)), hashes)
+    return {"runs": writer.close(), "counts": dict(counts)}
+
+
+def sort_catalog_bucket(scratch: Folder, runs: Sequence[str], bucket: int, name: str) -> dict[str, Any]:
+    """Sort the items of a bucket by hash and write each once: of several with one id, the first is kept.
+
+    Returns:
+        `rows`, and `counts`: duplicate_ids_dropped, duplicates_with_other_text (of those), empty_texts.
+
+    Raises:
+        DataError: two different ids have the same hash.
+    """
+    table = read_bucket(scratch, runs, bucket)
+    assert table is not None
+    order = np.argsort(table["hash"].to_numpy(), kind="stable")
+    table = table.take(pa.array(order)).combine_chunks()
+    hashes = table["hash"].to_numpy()
+    repeated = np.zeros(len(hashes), bool)
+    repeated[1:] = hashes[1:] == hashes[:-1]
+    first = np.maximum.accumulate(np.where(repeated, 0, np.arange(len(hashes))))  # [rows], where its id begins
+    firsts = table.take(pa.array(first))
+    different = pc.not_equal(table["item_id"], firsts["item_id"]).to_numpy()
+    if different.any():
+        row = int(np.flatnonzero(different)[0])
+        one, other = firsts["item_id"][row].as_py(), table["item_id"][row].as_py()
+        raise DataError(
+            f"the item ids {one!r} and {other!r} have the same 64-bit hash, which orders the items; rename one of them"
+        )
+    other_text = pc.not_equal(table["text"], firsts["text"]).to_numpy()
+    kept = table.filter(pa.array(~repeated))
+    write_rows(scratch, name, kept.drop_columns(["hash"]))
+    counts = {
+        "duplicate_ids_dropped": int(repeated.sum()),
+        "duplicates_with_other_text": int(other_text.sum()),
+        "empty_texts": pc.sum(pc.equal(kept["text"], "")).as_py() or 0,
+    }
+    return {"rows": kept.num_rows, "counts": counts}
+
+
+def write_catalog_shard(
+    artifact: Artifact,
+    name: str,
+    wanted: str,
+    scratch: Folder,
+    buckets: Sequence[tuple[str, int]],
+    start: int,
+    stop: int,
+) -> None:
+    """Write the items [start, stop) as a shard (docs/workspace.md).
+
+    Args:
+        buckets: names and rows of the sorted buckets, in their order.
+    """
+    rows = read_rows(scratch, buckets, start, stop)
+    columns = {
+        "item_index": pa.array(np.arange(start, stop)),
+        "item_id": rows["item_id"],
+        "text": rows["text"],
+        "title": rows["title"],
+        "text_hash": hash_texts(rows["text"].combine_chunks()),
+    }
+    artifact.write_table(name, pa.table(columns), wanted, first_row=start)
+
+
+def load_item_hashes(artifact: Artifact) -> np.ndarray:
+    """Hashes of all item ids by item index, ascending: uint64 [items]."""
+    shards = artifact.require().files
+    return np.concatenate(
+        [hash_ids(artifact.read_table(shard.name, ["item_id"])["item_id"].combine_chunks()) for shard in shards]
+    )

@@ -1,0 +1,48 @@
+"""Negative items, drawn by position in the global batch: any rank can draw its part alone.
+
+What is drawn for a target depends on seed, step and position, and not on how many ranks share the batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from alphafuse.data.sampling.counter import random_words, whole_counters
+
+
+def shared_negatives(seed: int, step: int, count: int, num_items: int) -> np.ndarray:
+    """`count` items, uniform with replacement, for the whole batch of a step: int64 [count]."""
+    return _draw(seed, step, 0, count, num_items)
+
+
+def uniform_negatives(
+    seed: int, step: int, first_target: int, positives: np.ndarray, count: int, num_items: int
+) -> np.ndarray:
+    """`count` items for each positive, uniform over all items but the positive.
+
+    Args:
+        first_target: position of the first of these targets in the global batch.
+        positives: int64 [targets]; −1 where there is no target (what is drawn there is of no use).
+        num_items: at least 2.
+
+    Returns:
+        int64 [targets, count].
+    """
+    width = whole_counters(count)
+    drawn = _draw(seed, step, first_target * width, len(positives) * width, num_items - 1)
+    negatives = drawn.reshape(len(positives), width)[:, :count]
+    return negatives + (negatives >= positives[:, None])
+
+
+def batch_negatives(seed: int, step: int, count: int, targets: np.ndarray) -> np.ndarray:
+    """`count` of a batch's targets [targets], each at most once, or all where there are fewer: int64 [≤ count]."""
+    if len(targets) <= count:
+        return targets
+    generator = np.random.Generator(np.random.Philox(key=[seed, step]))
+    return targets[generator.choice(len(targets), count, replace=False)]
+
+
+def _draw(seed: int, step: int, first: int, count: int, bound: int) -> np.ndarray:
+    """`count` numbers in [0, bound) from position `first` of the stream of (seed, step)."""
+    # The bias of the remainder is below bound / 2^64.
+    return (random_words(seed, step, first, count) % np.uint64(bound)).astype(np.int64)

@@ -1,0 +1,101 @@
+"""The collectives that the sharded parts use, over torch.distributed or over a single process.
+
+Owns rank, world size and the shapes that travel; every rank must call the same methods in the same order.
+Model code never sees this module. What goes to other ranks is counted, and the time that it takes is measured.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Literal, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from alphafuse.distributed.step_timer import Meter
+
+T = TypeVar("T")
+
+
+class Communicator:
+    """All ranks of the default process group, or the one rank of a process without a group.
+
+    Attributes:
+        meter: gets the time of collectives as the phase `exchange`, and as `bytes_sent` what this rank has for others.
+    """
+
+    def __init__(self) -> None:
+        grouped = dist.is_available() and dist.is_initialized()
+        self.rank = dist.get_rank() if grouped else 0
+        self.world_size = dist.get_world_size() if grouped else 1
+        self.meter = Meter()
+
+    def metered(self, meter: Meter) -> Communicator:
+        """The same ranks, measured by `meter`."""
+        measured = copy.copy(self)
+        measured.meter = meter
+        return measured
+
+    def all_reduce(self, tensor: torch.Tensor, op: Literal["sum", "max"] = "sum") -> torch.Tensor:
+        """Reduce `tensor` (same shape on every rank) in place and return it."""
+        if self.world_size > 1:
+            self.meter.count("bytes_sent", tensor.nbytes)
+            with self.meter.phase("exchange"):
+                dist.all_reduce(tensor, op=dist.ReduceOp.SUM if op == "sum" else dist.ReduceOp.MAX)
+        return tensor
+
+    def all_gather_rows(self, tensor: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+        """Concatenate [rows of this rank, …] over the ranks; returns it with the number of rows of each rank."""
+        if self.world_size == 1:
+            return tensor, [len(tensor)]
+        counts = self._all_counts([len(tensor)])[:, 0].tolist()
+        padded = tensor.new_zeros((max(counts), *tensor.shape[1:]))
+        padded[: len(tensor)] = tensor
+        gathered = [torch.empty_like(padded) for _ in counts]
+        self.meter.count("bytes_sent", padded.nbytes * (self.world_size - 1))
+        with self.meter.phase("exchange"):
+            dist.all_gather(gathered, padded)
+        return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)]), counts
+
+    def exchange_counts(self, counts: Sequence[int]) -> list[int]:
+        """Tell rank r that counts[r] rows will come from here; returns how many come from each rank."""
+        if self.world_size == 1:
+            return list(counts)
+        return self._all_counts(counts)[:, self.rank].tolist()
+
+    def exchange(self, rows: torch.Tensor, send: Sequence[int], receive: Sequence[int]) -> torch.Tensor:
+        """All-to-all of rows: the first send[0] rows go to rank 0, the next send[1] to rank 1, and so on.
+
+        Returns:
+            [sum(receive), …], the rows from rank 0 first.
+        """
+        if self.world_size == 1:
+            return rows
+        received = rows.new_empty((sum(receive), *rows.shape[1:]))
+        self.meter.count("bytes_sent", (sum(send) - send[self.rank]) * rows[:1].nbytes)
+        with self.meter.phase("exchange"):
+            dist.all_to_all_single(received, rows.contiguous(), list(receive), list(send))
+        return received
+
+    def gather_objects(self, value: T) -> list[T]:
+        """The value of every rank, on every rank. For small things: counters, names, errors."""
+        if self.world_size == 1:
+            return [value]
+        values: list[T] = [value] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def _all_counts(self, counts: Sequence[int]) -> torch.Tensor:
+        """[world_size, len(counts)]: the counts of every rank, on the CPU."""
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        mine = torch.tensor(counts, dtype=torch.int64, device=device)
+        everyone = [torch.empty_like(mine) for _ in range(self.world_size)]
+        with self.meter.phase("exchange"):
+            dist.all_gather(everyone, mine)
+        return torch.stack(everyone).cpu()

@@ -1,0 +1,179 @@
+"""The item table: frozen features and trainable rows of all items, partitioned by rows across the ranks.
+
+A lookup gathers whatever rows a step needs in one exchange, and the update sends their gradients back to the
+owners, so traffic and memory of a step depend on the batch and not on the catalog. The table knows nothing of
+what the rows mean: that is the encoder's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from alphafuse.distributed.communicator import Communicator
+from alphafuse.distributed.row_partition import RowPartition
+from alphafuse.items.row_adam import STATE_VALUES, RowAdam
+
+PADDING = -1
+UPDATE_ROWS = {"cpu": 1024, "cuda": 1 << 20}
+"""Rows updated at a time, by device: on CPUs they stay in the second-level cache from the gathering to the writing
+back, and everywhere they bound the memory of a step that touches the whole table."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The distinct rows that one lookup gathered.
+
+    Attributes:
+        features: [distinct, feature_dim], frozen.
+        trainable: [distinct, trainable_dim], a leaf that collects the gradient.
+        inverse: shape of the requested ids; position of each in the distinct rows. Padding points behind the end.
+        requested: row numbers that this rank must answer for, within its own range, in the order they were sent.
+        sent, received: how many rows this rank asked of, and owes to, each rank.
+    """
+
+    features: torch.Tensor
+    trainable: torch.Tensor
+    inverse: torch.Tensor
+    requested: torch.Tensor
+    sent: list[int]
+    received: list[int]
+
+    def expand(self, encoded: torch.Tensor) -> torch.Tensor:
+        """Encoded distinct rows [distinct, dim] → [*shape of the requested ids, dim]; padding becomes zeros."""
+        return functional.embedding(self.inverse, functional.pad(encoded, (0, 0, 0, 1)))
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one optimizer step did to this rank's rows.
+
+    Attributes:
+        rows: how many it touched.
+        gradient_norm: of the table's gradient before clipping: of all ranks where it is clipped, else of this rank's
+            rows.
+    """
+
+    rows: int
+    gradient_norm: float
+
+
+class ItemTable:
+    """This rank's rows [first_row, first_row + rows) and the exchange with the other ranks.
+
+    Everything kept of an item lies side by side in memory, so a lookup or an update touches one place per item. All of
+    it begins as zeros; whoever builds the table fills `features` and `trainable`.
+
+    Args:
+        num_items: rows over all ranks.
+        feature_dim, trainable_dim: may be 0.
+        optimizer: updates the trainable rows.
+        communicator: the ranks.
+        device: of the rows.
+        trains: False: the rows are looked up and never updated; there is no room for the optimizer's moments.
+
+    Attributes:
+        features: [rows of this rank, feature_dim], frozen.
+        trainable, first_moment, second_moment: [rows of this rank, trainable_dim]; the moments have no columns where
+            nothing trains.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        feature_dim: int,
+        trainable_dim: int,
+        optimizer: RowAdam,
+        communicator: Communicator,
+        device: torch.device | None = None,
+        trains: bool = True,
+    ) -> None:
+        self.num_items = num_items
+        self.partition = RowPartition(num_items, communicator.world_size)
+        self.first_row, end = self.partition.range(communicator.rank)
+        self.optimizer = optimizer
+        width = feature_dim + (STATE_VALUES if trains else 1) * trainable_dim
+        records = torch.zeros(end - self.first_row, width, device=device)
+        self._looked_up = records[:, : feature_dim + trainable_dim]
+        self._state = records[:, feature_dim:]
+        self.features = records[:, :feature_dim]
+        parts = self._state.tensor_split([trainable_dim, 2 * trainable_dim], dim=1)
+        self.trainable, self.first_moment, self.second_moment = parts
+        self._communicator = communicator
+        self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def lookup(self, items: torch.Tensor) -> Rows:
+        """Gather the rows of `items` (int64, any shape, −1 pads). A collective: every rank must call it.
+
+        Each rank sends the distinct item indices to their owners (all-to-all) and receives features and
+        trainable rows in one tensor (all-to-all).
+        """
+        distinct, inverse = torch.unique(items, return_inverse=True)
+        if len(distinct) and distinct[0] == PADDING:
+            distinct = distinct[1:]
+            inverse = torch.where(inverse == 0, len(distinct), inverse - 1)
+        sent = self.partition.counts(distinct)
+        received = self._communicator.exchange_counts(sent)
+        requested = self._communicator.exchange(distinct, sent, received) - self.first_row
+        answer = self._looked_up.index_select(0, requested)
+        gathered = self._communicator.exchange(answer, received, sent)  # [distinct, feature_dim + trainable_dim]
+        return self._as_rows(gathered, inverse, requested, sent, received)
+
+    def local_rows(self, rows: torch.Tensor) -> Rows:
+        """Rows of this rank by their numbers [count] within its range, without an exchange; they may repeat."""
+        gathered = self._looked_up.index_select(0, rows)  # [count, feature_dim + trainable_dim]
+        return self._as_rows(gathered, torch.arange(len(rows), device=rows.device), rows, [], [])
+
+    def local_block(self, start: int, stop: int) -> Rows:
+        """The rows [start, stop) of this rank, without an exchange or a copy: they must not change while in use."""
+        rows = torch.arange(start, stop, device=self.trainable.device)
+        leaf = self.trainable[start:stop].detach().requires_grad_()
+        return Rows(self.features[start:stop], leaf, rows - start, rows, [], [])
+
+    def collect_gradient(self, rows: Rows) -> None:
+        """Send the gradients of looked-up rows to their owners, who keep them until `update`. A collective."""
+        gradient = rows.trainable.grad
+        if gradient is None:
+            gradient = torch.zeros_like(rows.trainable)
+        rows.trainable.grad = None  # kept once
+        if rows.sent:
+            gradient = self._communicator.exchange(gradient, rows.sent, rows.received)
+        self._pending.append((rows.requested, gradient))
+
+    def update(self, learning_rate: float, max_grad_norm: float | None = None) -> Update:
+        """Average the collected gradients over the ranks and take one optimizer step on the rows they touch.
+
+        The gradients of all ranks and micro-batches are summed per row and divided by the world size, as the
+        engine does with the dense weights. A collective if `max_grad_norm` is given.
+        """
+        touched = [rows for rows, _ in self._pending]
+        rows, position = torch.unique(torch.cat(touched), return_inverse=True)
+        gradient = self.trainable.new_zeros(len(rows), self.trainable.shape[1])
+        for places in position.split([len(part) for part in touched]):
+            gradient.index_add_(0, places, self._pending.pop(0)[1])  # one copy of what a whole catalog has
+        gradient /= self._communicator.world_size
+        square = torch.linalg.vector_norm(gradient).square()
+        if max_grad_norm is not None:
+            self._communicator.all_reduce(square)
+            gradient *= torch.clamp(max_grad_norm / (square.sqrt() + 1e-6), max=1.0)
+        self.optimizer.steps += 1
+        block = UPDATE_ROWS[gradient.device.type]
+        for chosen, part in zip(rows.split(block), gradient.split(block), strict=True):
+            state = self._state.index_select(0, chosen)  # [rows, 3 · trainable_dim]
+            self.optimizer.update(state, part, learning_rate)
+            self._state.index_copy_(0, chosen, state)
+        return Update(len(rows), float(square.sqrt()))
+
+    def _as_rows(
+        self,
+        gathered: torch.Tensor,
+        inverse: torch.Tensor,
+        requested: torch.Tensor,
+        sent: list[int],
+        received: list[int],
+    ) -> Rows:
+        features, trainable = gathered.tensor_split([self.features.shape[1]], dim=1)
+        leaf = trainable.detach().clone().requires_grad_()
+        return Rows(features, leaf, inverse, requested, sent, received)

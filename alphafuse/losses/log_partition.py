@@ -1,0 +1,88 @@
+"""Partition sums over items that are sharded over the ranks: log Σ_i exp(logit_i) of every target.
+
+Every rank scores the hidden states of all ranks against the items it owns, a block at a time; what travels are the
+hidden states and one number per target (the vocabulary-parallel cross entropy of Megatron-LM, Shoeybi et al. 2019,
+§3). Logits exist for one block at a time: the backward pass computes them again, with the same random numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from alphafuse.distributed.communicator import Communicator
+from alphafuse.items.item_table import Rows
+
+NOTHING = -1e30
+"""Logit of what does not count, and log of an empty sum: finite, so that gradients are zero and not NaN."""
+
+
+def sharded_log_partition(
+    hidden: torch.Tensor,
+    blocks: Sequence[Rows],
+    score: Callable[[torch.Tensor, Rows], torch.Tensor],
+    communicator: Communicator,
+) -> torch.Tensor:
+    """log Σ exp(logit) over the items of all ranks: [targets of this rank]. A collective, forward and backward.
+
+    Args:
+        hidden: [targets of this rank, dim].
+        blocks: the items of this rank.
+        score: logits [targets of all ranks, rows of the block] of the hidden states of all ranks (which come rank
+            after rank).
+
+    The gradient of the items is that of the sum over *all* ranks' targets; a caller that averages gradients over
+    ranks gets the gradient of the ranks' mean loss.
+    """
+    everyone: torch.Tensor = _GatherRows.apply(hidden, communicator)  # [targets of all ranks, dim]
+
+    def block_partition(everyone: torch.Tensor, block: Rows) -> torch.Tensor:
+        return score(everyone, block).logsumexp(dim=1)
+
+    # An empty sum first: for a rank without items, and so that the backward pass of every rank reaches the gathering.
+    partial = [NOTHING + 0 * everyone.sum(dim=1)]
+    for block in blocks:
+        partial.append(checkpoint(block_partition, everyone, block, use_reentrant=False))
+    own: torch.Tensor = _SumPartitions.apply(torch.stack(partial).logsumexp(dim=0), len(hidden), communicator)
+    return own
+
+
+class _GatherRows(torch.autograd.Function):
+    """Rows of all ranks; the gradients of the copies are summed."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, rows: torch.Tensor, communicator: Communicator
+    ) -> torch.Tensor:
+        gathered, counts = communicator.all_gather_rows(rows)
+        ctx.arguments = (counts, communicator)  # type: ignore[attr-defined]
+        return gathered.clone() if gathered is rows else gathered
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        counts, communicator = ctx.arguments  # type: ignore[attr-defined]
+        summed = communicator.all_reduce(gradient.contiguous().clone())
+        return summed.split(counts)[communicator.rank], None
+
+
+class _SumPartitions(torch.autograd.Function):
+    """log Σ_ranks exp(partial): [targets of all ranks] → those of this rank."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, partial: torch.Tensor, own_targets: int, communicator: Communicator
+    ) -> torch.Tensor:
+        highest = communicator.all_reduce(partial.clone(), "max")
+        total = highest + communicator.all_reduce((partial - highest).exp()).log()  # [targets of all ranks]
+        start = sum(communicator.exchange_counts([own_targets] * communicator.world_size)[: communicator.rank])
+        ctx.save_for_backward((partial - total).exp())
+        ctx.communicator = communicator  # type: ignore[attr-defined]
+        return total[start : start + own_targets].clone()
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (share,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        gathered, _ = ctx.communicator.all_gather_rows(gradient)  # type: ignore[attr-defined]
+        return gathered * share, None, None

@@ -1,0 +1,368 @@
+"""An artefact: a folder of files that one stage makes, and the manifest that commits them.
+
+A stage writes files one by one, each atomically and with a small record beside it, and at the end a manifest
+that names them all. The fingerprint in records and manifest says from which inputs (configuration and upstream
+artefacts) they were made: equal fingerprint, nothing to do; files without a manifest, continue; another
+fingerprint, refuse. This module knows nothing of what a stage computes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alphafuse.errors import StaleError, WorkspaceError
+from alphafuse.storage.folder import TEMPORARY_SUFFIX, Folder
+from alphafuse.storage.parquet import NOT_READABLE, iterate_parquet, read_parquet, take_rows
+
+FORMAT_VERSION = 1
+"""Of what lies in a workspace; rises when an older program could not read it."""
+MANIFEST = "manifest.json"
+RECORD_SUFFIX = ".record.json"
+
+T = TypeVar("T")
+
+
+def fingerprint(inputs: Mapping[str, Any]) -> str:
+    """SHA-256 over the canonical JSON of what an artefact is made from."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One committed file: its name, its rows [first_row, first_row + rows), its size and checksum."""
+
+    name: str
+    rows: int
+    first_row: int
+    bytes: int
+    sha256: str
+    fingerprint: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What was committed, from which inputs, and what the stage has to say about it (`details`)."""
+
+    artifact: str
+    fingerprint: str
+    inputs: dict[str, Any]
+    files: list[FileRecord]
+    details: dict[str, Any]
+    created: str
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for file in self.files)
+
+
+class Artifact:
+    """A named folder of a workspace, made by one stage and read by later ones. Picklable."""
+
+    def __init__(self, folder: Folder, name: str, stage: str) -> None:
+        self.folder = folder
+        self.name = name
+        self.stage = stage
+
+    def manifest(self) -> Manifest | None:
+        """The manifest, or None where the artefact is not committed.
+
+        Raises:
+            WorkspaceError: a newer program wrote it, or it is damaged.
+        """
+        if not self.folder.exists(MANIFEST):
+            return None
+        try:
+            content = json.loads(self.folder.read_bytes(MANIFEST))
+        except ValueError as error:
+            raise self.damaged(MANIFEST, error) from error
+        if content["format_version"] > FORMAT_VERSION:
+            raise WorkspaceError(
+                f"{self.folder.uri} has format {content['format_version']}, this version of alphafuse reads up to "
+                f"{FORMAT_VERSION}: run a newer one"
+            )
+        content["files"] = [FileRecord(**file) for file in content["files"]]
+        return Manifest(**content)
+
+    def require(self) -> Manifest:
+        """The manifest of a committed artefact.
+
+        Raises:
+            WorkspaceError: the stage that makes it has not finished.
+        """
+        manifest = self.manifest()
+        if manifest is None:
+            raise WorkspaceError(
+                f"{self.folder.uri} holds no finished {self.name!r}; run the stage {self.stage!r} first "
+                f"(`alphafuse {self.stage} CONFIG`, or `alphafuse run CONFIG` for all stages)"
+            )
+        return manifest
+
+    def is_committed(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether the artefact is complete and made from exactly these inputs.
+
+        Raises:
+            StaleError: it, or files of an unfinished run, were made from other inputs.
+        """
+        wanted = fingerprint(inputs)
+        manifest = self.manifest()
+        if manifest is not None and manifest.fingerprint != wanted:
+            raise self._mismatch(_changed(manifest.inputs, json.loads(json.dumps(inputs))))
+        self.committed_files(wanted)
+        return manifest is not None
+
+    def committed_files(self, wanted: str) -> dict[str, FileRecord]:
+        """Records by file name of the files already written for fingerprint `wanted`.
+
+        A record whose file is gone (an interrupted deletion) or of another size does not count.
+
+        Raises:
+            StaleError: files of another fingerprint lie in the folder.
+        """
+        records, sizes = self.records(), self.folder.sizes()
+        for record in records.values():
+            if record.fingerprint != wanted:
+                raise self._mismatch([f"file {record.name} was made by an earlier, different run"])
+        return {name: record for name, record in records.items() if sizes.get(name) == record.bytes}
+
+    def records(self) -> dict[str, FileRecord]:
+        """Records by file name of all files written, whatever they were made from."""
+        names = [name for name in self.folder.names() if name.endswith(RECORD_SUFFIX)]
+        records = [FileRecord(**json.loads(self.folder.read_bytes(name))) for name in names]
+        return {record.name: record for record in records}
+
+    def write_table(
+        self,
+        name: str,
+        table: pa.Table,
+        wanted: str,
+        *,
+        first_row: int = 0,
+        row_group_size: int = 8192,
+        details: Mapping[str, Any] | None = None,
+    ) -> FileRecord:
+        """Write `table` as the Parquet file `name`, atomically, with its record (see `write_file`)."""
+        sink = pa.BufferOutputStream()
+        # Vectors hardly compress, and take longer to decompress than to read.
+        vectors = any(isinstance(kind, pa.ExtensionType) for kind in table.schema.types)
+        compression = "none" if vectors else "zstd"
+        pq.write_table(
+            table,
+            sink,
+            compression=compression,
+            use_dictionary=not vectors,
+            row_group_size=row_group_size,
+            write_page_checksum=True,
+        )
+        return self.write_file(name, sink.getvalue(), wanted, rows=table.num_rows, first_row=first_row, details=details)
+
+    def write_file(
+        self,
+        name: str,
+        content: bytes | pa.Buffer,
+        wanted: str,
+        *,
+        rows: int = 0,
+        first_row: int = 0,
+        details: Mapping[str, Any] | None = None,
+    ) -> FileRecord:
+        """Write a file atomically, then its record: a file without a record does not count as written."""
+        checksum = self.folder.write_bytes(name, content)
+        record = FileRecord(name, rows, first_row, len(content), checksum, wanted, dict(details or {}))
+        return self._write_record(record)
+
+    @contextmanager
+    def writing_table(self, name: str, schema: pa.Schema, wanted: str) -> Iterator[Callable[[pa.Table], None]]:
+        """Write the Parquet file `name` part by part: gives a function that appends a table as a row group.
+
+        File and record are there once the block has ended without an error.
+        """
+        rows = 0
+        options: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+        with self.folder.writing(name) as stream, pq.ParquetWriter(stream, schema, **options) as writer:
+
+            def append(table: pa.Table) -> None:
+                nonlocal rows
+                writer.write_table(table)
+                rows += table.num_rows
+
+            yield append
+        self._write_record(FileRecord(name, rows, 0, stream.bytes, stream.sha256.hexdigest(), wanted))
+
+    def _write_record(self, record: FileRecord) -> FileRecord:
+        self.folder.write_bytes(record.name + RECORD_SUFFIX, json.dumps(dataclasses.asdict(record)).encode())
+        return record
+
+    def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """One Parquet file of this artefact.
+
+        Raises:
+            WorkspaceError: the file is missing or damaged.
+        """
+        return self.read_parquet(name, lambda parquet: parquet.read(columns=columns))
+
+    def take_rows(self, name: str, rows: np.ndarray, columns: Sequence[str]) -> pa.Table:
+        """Some rows of a Parquet file, in the order asked for; reads only the row groups that hold them.
+
+        Raises:
+            WorkspaceError: the file is missing or damaged.
+        """
+        return self.read_parquet(name, lambda parquet: take_rows(parquet, rows, columns))
+
+    def read_parquet(self, name: str, read: Callable[[pq.ParquetFile], T]) -> T:
+        """What `read` makes of a Parquet file of this artefact; it may be called several times.
+
+        Raises:
+            WorkspaceError: the file is missing or damaged, or lacks a column that is read.
+        """
+        with self._readable(name):
+            return read_parquet(self.folder, name, read)
+
+    def iterate_parquet(
+        self, name: str, column: str, groups: Sequence[int], block_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        """A column of some row groups of a Parquet file, in blocks of at most `block_rows` rows.
+
+        Raises:
+            WorkspaceError: the file is missing or damaged, or lacks the column.
+        """
+        with self._readable(name):
+            yield from iterate_parquet(self.folder, name, column, groups, block_rows)
+
+    @contextmanager
+    def _readable(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise self.damaged(name, "it is missing") from error
+        except NOT_READABLE as error:
+            raise self.damaged(name, error) from error
+
+    def read_file(self, name: str) -> bytes:
+        """A committed file whole.
+
+        Raises:
+            WorkspaceError: the file is missing, or differs from what was committed.
+        """
+        file = next((file for file in self.require().files if file.name == name), None)
+        if file is None:
+            raise self.damaged(name, "the manifest does not name it")
+        return self.read_committed(file)
+
+    def read_committed(self, file: FileRecord) -> bytes:
+        """As `read_file`, for a file of the manifest."""
+        with self._readable(file.name):
+            content = self.folder.read_bytes(file.name)
+        if hashlib.sha256(content).hexdigest() != file.sha256:
+            raise self.damaged(file.name, "its checksum differs from the manifest's")
+        return content
+
+    def verify(self) -> None:
+        """Read every committed file and compare its checksum.
+
+        Raises:
+            WorkspaceError: a file is missing or differs from what was committed.
+        """
+        for file in self.require().files:
+            self.read_committed(file)
+
+    def repair(self) -> list[str]:
+        """Delete the committed files that are missing or differ from what was committed, and with them the manifest:
+        the stage then makes them, and no others, again.
+
+        Returns:
+            Names of the files.
+        """
+        damaged = [file.name for file in self.require().files if not self.is_whole(file)]
+        if damaged:
+            self.folder.delete_files([MANIFEST, *(name + RECORD_SUFFIX for name in damaged), *damaged])
+        return damaged
+
+    def is_whole(self, file: FileRecord) -> bool:
+        """Whether a file of the manifest is there, and as it was committed."""
+        try:
+            self.read_committed(file)
+        except WorkspaceError:
+            return False
+        return True
+
+    def commit(
+        self, inputs: Mapping[str, Any], details: Mapping[str, Any] | None = None, rows: int | None = None
+    ) -> Manifest:
+        """Write the manifest over all files recorded for these inputs; from here on the artefact exists.
+
+        Args:
+            rows: how many rows the files must have, each of them once; None: whatever they have.
+
+        Raises:
+            WorkspaceError: rows are missing, or in two files.
+        """
+        wanted = fingerprint(inputs)
+        files = sorted(self.committed_files(wanted).values(), key=lambda file: (file.first_row, file.name))
+        if rows is not None:
+            self._require_rows([file for file in files if file.rows], rows)
+        names = self.folder.names()
+        killed = [name for name in names if name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)]
+        self.folder.delete_files(killed)  # what writers left that were killed
+        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        manifest = Manifest(self.name, wanted, dict(inputs), files, dict(details or {}), created)
+        content = json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False)
+        self.folder.write_bytes(MANIFEST, content.encode())
+        return manifest
+
+    def _require_rows(self, files: Sequence[FileRecord], rows: int) -> None:
+        """Check that files, in the order of their rows, hold each of [0, rows) once."""
+        end = 0
+        for first, stop in [(file.first_row, file.first_row + file.rows) for file in files] + [(rows, rows)]:
+            if first != end:
+                kind, low, high = ("missing", end, first) if first > end else ("in two files", first, end)
+                raise WorkspaceError(
+                    f"{self.folder.uri} is not complete: rows [{low}, {high}) of {rows} are {kind}. "
+                    f"Make it again with `alphafuse run CONFIG --redo {self.stage}`"
+                )
+            end = stop
+
+    def clear(self) -> None:
+        """Delete the artefact, its manifest first: an interrupted deletion leaves nothing that looks whole."""
+        self.folder.delete_files([MANIFEST])
+        self.folder.delete()
+
+    def damaged(self, name: str, cause: object) -> WorkspaceError:
+        """The error for a file that cannot be read back."""
+        return WorkspaceError(
+            f"{self.folder.uri}/{name} cannot be used: {cause}.",
+            "`alphafuse verify CONFIG --repair` deletes what is damaged, and `alphafuse run CONFIG` makes that again; "
+            f"or make all of it again with `alphafuse run CONFIG --redo {self.stage}`",
+        )
+
+    def _mismatch(self, changes: Sequence[str]) -> StaleError:
+        shown = "; ".join(changes[:5]) + ("; …" if len(changes) > 5 else "")
+        return StaleError(
+            f"{self.folder.uri} was made from other inputs than this configuration gives ({shown}).",
+            f"Give another `workspace`, or replace it and all that follows from it: "
+            f"`alphafuse run CONFIG --redo {self.stage}`",
+        )
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted paths at which two trees of inputs differ, with both values."""
+    changes = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            changes += _changed(before, after, f"{prefix}{key}.")
+        elif before != after:
+            changes.append(f"{prefix}{key}: {before!r} → {after!r}")
+    return changes

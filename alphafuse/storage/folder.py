@@ -1,0 +1,215 @@
+"""Opens any storage that pyarrow or fsspec knows, and writes files so that a reader never sees half of one.
+
+Owns paths and atomic replacement; knows nothing of what the files mean.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import hashlib
+import importlib.util
+import os
+import posixpath
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+import fsspec
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from alphafuse.errors import DataError, ResourceError
+from alphafuse.storage.fsspec_adapter import FsspecAdapter
+from alphafuse.storage.retries import attempts
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+def retried(function: Callable[P, R]) -> Callable[P, R]:
+    """Call a function that may be repeated again when storage fails for a moment (`alphafuse.retries`)."""
+
+    @functools.wraps(function)
+    def call(*arguments: P.args, **named: P.kwargs) -> R:
+        return attempts()(function, *arguments, **named)
+
+    return call
+
+
+def resolve(path: str, folder: str = ".") -> str:
+    """Return `path` as a URI or an absolute local path.
+
+    `package://NAME/FILE` names a file that ships inside an installed Python package; a relative path is
+    taken relative to `folder`, which may itself be a URI.
+
+    Raises:
+        DataError: the package is not installed.
+    """
+    if path.startswith("package://"):
+        package, _, inner = path.removeprefix("package://").partition("/")
+        try:
+            # Located without importing: a package may be installed for its data alone, without its dependencies.
+            spec = importlib.util.find_spec(package)
+        except ModuleNotFoundError:
+            spec = None
+        if spec is None or not spec.submodule_search_locations:
+            raise DataError(f"{path}: the package {package!r} is not installed; install it, or give another path")
+        return os.path.join(spec.submodule_search_locations[0], inner)
+    if "://" in path:
+        return path
+    if "://" in folder:
+        scheme, _, inside = folder.partition("://")
+        return f"{scheme}://{posixpath.normpath(f'{inside}/{path}')}"  # object stores know no ".."
+    return os.path.abspath(os.path.expanduser(os.path.join(os.path.expanduser(folder), path)))
+
+
+def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
+    """Return the file system of `uri` and the path inside it (local paths, s3://, gs://, any fsspec scheme)."""
+    if "://" not in uri:
+        return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
+    try:
+        return pafs.FileSystem.from_uri(uri)
+    except pa.ArrowInvalid:
+        filesystem, path = fsspec.core.url_to_fs(uri)
+        return pafs.PyFileSystem(FsspecAdapter(filesystem)), path
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder on some file system; picklable, so that workers on other machines open it themselves."""
+
+    uri: str
+
+    def __truediv__(self, name: str) -> Folder:
+        return Folder(self.uri.rstrip("/") + "/" + name)
+
+    def open(self) -> tuple[pafs.FileSystem, str]:
+        """The file system and this folder's path in it."""
+        return open_filesystem(self.uri)
+
+    @retried
+    def exists(self, name: str = "") -> bool:
+        filesystem, path = self.open()
+        return filesystem.get_file_info(_join(path, name)).type != pafs.FileType.NotFound
+
+    def names(self) -> list[str]:
+        """Names of the files and folders directly inside, sorted; empty where the folder does not exist."""
+        return sorted(self.sizes())
+
+    @retried
+    def sizes(self) -> dict[str, int | None]:
+        """Bytes of each file directly inside, by name; None for folders. Empty where the folder does not exist."""
+        filesystem, path = self.open()
+        selector = pafs.FileSelector(path, allow_not_found=True)
+        return {info.base_name: info.size for info in filesystem.get_file_info(selector)}
+
+    @retried
+    def read_bytes(self, name: str) -> bytes:
+        filesystem, path = self.open()
+        with filesystem.open_input_stream(_join(path, name)) as stream:
+            return stream.read()
+
+    @retried
+    def write_bytes(self, name: str, content: bytes | pa.Buffer) -> str:
+        """Write a file whole or not at all; return the SHA-256 of its content.
+
+        Raises:
+            ResourceError: the storage is full.
+        """
+        with self._writing(name, lambda call, *arguments: call(*arguments)) as stream:
+            stream.write(content)
+        return stream.sha256.hexdigest()
+
+    def writing(self, name: str) -> AbstractContextManager[HashedStream]:
+        """A stream to a file, which is there once the block has ended without an error.
+
+        The content goes to a temporary name beside the target and is renamed when complete. Object stores
+        show an object only once it is complete, so there the rename costs a copy and loses nothing.
+
+        Raises:
+            ResourceError: the storage is full.
+        """
+        return self._writing(name, attempts())
+
+    @contextmanager
+    def _writing(self, name: str, perform: Callable[..., Any]) -> Iterator[HashedStream]:
+        """`writing`, where `perform` calls a function with arguments, if need be again."""
+        filesystem, path = self.open()
+        temporary = _join(path, f".{name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+        try:
+            perform(filesystem.create_dir, path)
+            with perform(filesystem.open_output_stream, temporary) as stream:
+                yield HashedStream(stream)
+            if isinstance(filesystem, pafs.LocalFileSystem):
+                _reach_the_disk(temporary)
+            perform(filesystem.move, temporary, _join(path, name))
+        except BaseException as error:
+            if filesystem.get_file_info(temporary).type != pafs.FileType.NotFound:
+                filesystem.delete_file(temporary)
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise ResourceError(
+                    f"{self.uri}/{name} cannot be written: {os.strerror(error.errno)}. Free some space, then run the "
+                    "same command: what is finished is kept"
+                ) from error
+            raise
+
+    @retried
+    def delete_files(self, names: Sequence[str]) -> None:
+        """Remove files directly inside; those that are not there are no error."""
+        filesystem, path = self.open()
+        for name in names:
+            if filesystem.get_file_info(_join(path, name)).type != pafs.FileType.NotFound:
+                filesystem.delete_file(_join(path, name))
+
+    @retried
+    def delete(self) -> None:
+        """Remove the folder and all that is in it; nothing happens where it does not exist."""
+        filesystem, path = self.open()
+        if self.exists():
+            filesystem.delete_dir(path)
+
+
+class HashedStream:
+    """Passes on what is written, and knows its length and SHA-256. As much of a file as pyarrow's writers ask for.
+
+    Attributes:
+        sha256: of everything so far.
+        bytes: so far.
+    """
+
+    closed = False
+
+    def __init__(self, stream: pa.NativeFile) -> None:
+        self.sha256 = hashlib.sha256()
+        self.bytes = 0
+        self._stream = stream
+
+    def write(self, content: bytes | pa.Buffer) -> int:
+        self._stream.write(content)
+        self.sha256.update(content)
+        self.bytes += len(content)
+        return len(content)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Whoever has opened the stream behind closes it."""
+
+
+def _reach_the_disk(path: str) -> None:
+    """Wait until a local file would outlive a machine that loses its power: a renamed file may be empty after it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}/{name}" if name else path

@@ -1,0 +1,207 @@
+"""The commands that deal with clusters: `submit`, `jobs`, `logs`, `stop`, `status`, `local up` and `local down`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cluster.cli.arguments import ConfigFile, Overrides, read_config, reported
+
+local_app = typer.Typer(no_args_is_help=True, help="A Ray cluster on this machine, to try out what a real one does.")
+
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        envvar="RAY_API_SERVER_ADDRESS",
+        help="Of the cluster's dashboard: http://127.0.0.1:8265. Default: the cluster of `alphafuse local up`.",
+    ),
+]
+Job = Annotated[str, typer.Argument(metavar="JOB", help="As `submit` and `jobs` name it.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    for command in (submit, jobs, logs, stop, status):
+        app.command()(command)
+    app.add_typer(local_app, name="local")
+
+
+@local_app.command()
+def up(
+    workers: Annotated[int, typer.Option(min=1, help="Nodes besides the head.")] = 2,
+    cpus_per_node: Annotated[
+        int, typer.Option(min=1, help="Logical CPUs of each worker: how much runs at a time, not what there is.")
+    ] = 1,
+) -> None:
+    """Start a head and some workers, each a node of its own, on this machine."""
+    with reported():
+        from cluster.launch import local_cluster as local
+
+        cluster = local.up(workers, cpus_per_node)
+        typer.echo(f"a head and {workers} workers with {cpus_per_node} CPUs each, dashboard {cluster.dashboard}")
+        typer.echo("try     alphafuse submit CONFIG\n        alphafuse local down")
+
+
+@local_app.command()
+def down() -> None:
+    """Stop the cluster that `up` has started, and everything that runs on it."""
+    with reported():
+        from cluster.launch import local_cluster as local
+
+        cluster = local.down()
+        typer.echo("no local cluster is running" if cluster is None else f"stopped {cluster.dashboard}")
+
+
+def submit(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    address: Address = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    redo: Annotated[str | None, typer.Option(metavar="STAGE", help="Make this stage and all later ones again.")] = None,
+    with_code: Annotated[
+        bool, typer.Option("--with-code", help="Run the code of this installation, not the cluster's own.")
+    ] = False,
+    grows: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What the cluster was launched from: what it may grow to is read from it."),
+    ] = None,
+    runtime_env: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML with more of Ray's runtime environment: env_vars, pip.")
+    ] = None,
+    driver_memory: Annotated[
+        float | None,
+        typer.Option(metavar="GIB", min=0.1, help="Memory set aside for the process that starts stages."),
+    ] = None,
+    driver_resource: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=AMOUNT", help="Custom resource of that process's machine.")
+    ] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Kept with the job, and shown by Ray.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show what the job prints until it ends.")] = False,
+) -> None:
+    """Run the stages as a job on a cluster; what is done already is skipped."""
+    with reported():
+        from alphafuse.config.loading import read_tree
+        from cluster.remote.jobs_api import connect
+        from cluster.remote.submission import Driver
+        from cluster.remote.submission import submit as submit_run
+        from jobs.pipeline import needed_stages, require_among
+
+        # The workspace is not opened here: only the cluster needs to reach it.
+        configuration = read_config(config, overrides)
+        if grows is not None:
+            from cluster.remote.node_groups import read_node_groups
+
+            ray = configuration.ray.model_copy(update={"node_groups": read_node_groups(grows)})
+            configuration = configuration.model_copy(update={"ray": ray})
+        stages = needed_stages(configuration, until)
+        require_among(stages, redo)
+        driver = Driver(
+            memory=None if driver_memory is None else int(driver_memory * 2**30),
+            resources={name: _amount(name, value) for name, value in _pairs("--driver-resource", driver_resource)},
+            runtime_env={} if runtime_env is None else read_tree(runtime_env),
+            with_code=with_code,
+        )
+        connection = connect(address)
+        if connection.is_readable_on_the_way():
+            message = f"! the token goes to {connection.url} unencrypted: use an SSH tunnel, or https"
+            typer.secho(message, fg="yellow", err=True)
+        labels = dict(_pairs("--metadata", metadata))
+        job = submit_run(connection, configuration, config.stem, stages, redo, driver, labels)
+        typer.echo(f"submitted {job} to {connection.url}")
+        if follow:
+            _follow(connection, job)
+        else:
+            typer.echo(f"try     alphafuse logs -f {job}\n        alphafuse status {job}\n        alphafuse stop {job}")
+
+
+def jobs(address: Address = None) -> None:
+    """List the jobs of a cluster."""
+    with reported():
+        from cluster.cli.job_tables import print_jobs
+        from cluster.remote.jobs_api import connect, told
+
+        connection = connect(address)
+        with told(connection.url):
+            found = connection.client.list_jobs()
+        print_jobs(found)
+
+
+def logs(
+    job: Job,
+    address: Address = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+) -> None:
+    """Show what a job has printed."""
+    with reported():
+        from cluster.remote.jobs_api import connect, told
+
+        connection = connect(address)
+        if follow:
+            _follow(connection, job)
+            return
+        with told(connection.url):
+            text = connection.client.get_job_logs(job)
+        typer.echo(text, nl=False)
+
+
+def stop(job: Job, address: Address = None) -> None:
+    """Stop a job. What its stages have finished is kept: submitted again, it goes on from there."""
+    with reported():
+        from cluster.remote.following import stop_job
+        from cluster.remote.jobs_api import connect
+
+        connection = connect(address)
+        typer.echo(f"{job} is {stop_job(connection, job).value.lower()}")
+
+
+def status(
+    what: Annotated[str, typer.Argument(metavar="JOB|CONFIG", help="A job, or the configuration of a run.")],
+    overrides: Overrides = None,
+    address: Address = None,
+) -> None:
+    """Show how far a run has come, stage by stage, and how long it will take."""
+    with reported():
+        from cluster.cli.job_tables import print_run
+        from cluster.remote.following import read_run
+
+        if Path(what).is_file():
+            workspace = read_config(Path(what), overrides).workspace
+            print_run(read_run(workspace))
+            return
+        from cluster.cli.job_tables import print_job
+        from cluster.remote.following import workspace_of
+        from cluster.remote.jobs_api import connect
+
+        job, uri = workspace_of(connect(address), what)
+        print_job(job)
+        print_run(read_run(uri))
+
+
+def _follow(connection: Any, job: str) -> None:
+    """Show a job's log to its end; a job that fails ends the command as failed."""
+    from cluster.remote.following import follow as follow_job
+
+    status = follow_job(connection, job, typer.get_text_stream("stdout"))
+    if status.value != "SUCCEEDED":
+        typer.secho(f"{job} {status.value.lower()}", fg="red", err=True)
+        raise typer.Exit(1)
+
+
+def _pairs(option: str, values: list[str] | None) -> list[tuple[str, str]]:
+    pairs = [value.partition("=") for value in values or ()]
+    for (name, equals, amount), value in zip(pairs, values or (), strict=True):
+        if not (name and equals and amount):
+            raise typer.BadParameter(f"{value!r} is not of the form NAME=VALUE", param_hint=option)
+    return [(name, amount) for name, _, amount in pairs]
+
+
+def _amount(name: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise typer.BadParameter(f"{name}={value}: not a number", param_hint="--driver-resource") from None

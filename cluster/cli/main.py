@@ -1,0 +1,244 @@
+"""The command `alphafuse`: parses and calls, nothing more.
+
+What is heavy to import is imported inside of the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster.cli import cluster_commands as cluster_cli
+from cluster.cli.arguments import ConfigFile, Overrides, end_like_ctrl_c, reported, settings
+from cluster.remote.token_file import show_token_to_clusters
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Sequential recommenders whose item embeddings keep what a language model knows.",
+)
+config_app = typer.Typer(no_args_is_help=True, help="Look at a configuration without running it.")
+app.add_typer(config_app, name="config")
+cluster_cli.register(app)
+
+RedoFlag = Annotated[bool, typer.Option("--redo", help="Delete what this stage and later ones have made first.")]
+
+STAGE_HELP = {
+    "prepare": "Read catalog and interactions, split the users, write shards.",
+    "embed": "Embed the catalog's texts with a language model.",
+    "decompose": "Split the embedding space into row space and null space.",
+    "train": "Train the recommender, or continue a training.",
+    "evaluate": "Rank the full catalog for every test target.",
+    "export": "Write item vectors and weights for an index or a serving system.",
+    "report": "Write the HTML page of the run.",
+}
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    end_like_ctrl_c()
+    show_token_to_clusters()
+    app()
+
+
+@app.command()
+def run(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    redo: Annotated[str | None, typer.Option(metavar="STAGE", help="Make this stage and all later ones again.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+) -> None:
+    """Run all stages; what is done already is skipped."""
+    with settings(config, overrides) as (configuration, workspace):
+        from cluster.cli.running import print_next, print_results, run_and_tell
+        from jobs import pipeline
+
+        run_and_tell(configuration, workspace, pipeline.needed_stages(configuration, until), redo)
+        if print_results(workspace):
+            print_next(" ".join([str(config), *(f"--set {shlex.quote(o)}" for o in overrides or ())]), workspace)
+
+
+def _stage_command(stage: str) -> Callable[..., None]:
+    def command(config: ConfigFile, overrides: Overrides = None, redo: RedoFlag = False) -> None:
+        with settings(config, overrides) as (configuration, workspace):
+            from cluster.cli.running import run_and_tell
+
+            run_and_tell(configuration, workspace, [stage], stage if redo else None)
+
+    return command
+
+
+for _stage, _help in STAGE_HELP.items():
+    app.command(_stage, help=_help)(_stage_command(_stage))
+
+
+@app.command()
+def recommend(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    history: Annotated[
+        str | None, typer.Option(metavar="TITLES", help='Titles or ids, oldest first: "Toy Story,Heat".')
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="How many; default: recommend.top_k.")] = None,
+    redo: RedoFlag = False,
+) -> None:
+    """Write the top items of many users, or show those of one history."""
+    with settings(config, overrides) as (configuration, workspace):
+        if history is None:
+            if top_k is not None:
+                raise typer.BadParameter("goes with --history; for all users, --set recommend.top_k=N")
+            from cluster.cli.running import run_and_tell
+
+            run_and_tell(configuration, workspace, ["recommend"], "recommend" if redo else None)
+            return
+        from rich.console import Console
+        from rich.table import Table
+
+        from cluster.cli.running import quiet
+
+        with quiet(workspace.folder) as output:
+            from jobs.stages.recommend import recommend_for_history
+
+            items = recommend_for_history(configuration, workspace, history.split(","), top_k)
+            table = Table("", "title", "item", "score", title=f"After {history}", title_justify="left", box=None)
+            for place, item in enumerate(items, start=1):
+                table.add_row(str(place), item.title, item.item_id, f"{item.score:.3f}")
+            Console(file=output).print(table, markup=False)
+
+
+@app.command()
+def compare(
+    grid: Annotated[Path, typer.Argument(metavar="GRID", help="YAML file.")],
+    overrides: Overrides = None,
+    redo: Annotated[list[str] | None, typer.Option(metavar="ROW", help="Make this row again.")] = None,
+) -> None:
+    """Train methods with several seeds and write one table; what is done already is skipped."""
+    from alphafuse.config import load_grid
+    from alphafuse.storage.folder import Folder, resolve
+    from cluster.remote.credential_check import require_no_credentials
+
+    with reported():
+        settings, configs = load_grid(grid, overrides or ())
+        for config in configs.values():
+            require_no_credentials(config.model_dump(mode="json"))
+        folder = Folder(resolve(settings.workspace))
+        from cluster.cli.running import quiet
+
+        with quiet(folder) as output:
+            from jobs.comparison import compare
+            from monitoring.comparison.comparison_table import to_markdown
+            from monitoring.terminal.run_console import RunConsole
+
+            with RunConsole(output) as console:
+                comparison = compare.run(settings, configs, console, redo or ())
+            output.write(f"\n{to_markdown(comparison)}\ntable   {folder.uri}/comparison.md\n")
+    if comparison.failures:
+        typer.secho(f"error: {len(comparison.failures)} runs failed, see above", fg="red", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def dashboard(
+    places: Annotated[
+        list[str] | None, typer.Argument(metavar="[FOLDER]...", help="Workspaces, or folders of them; default: runs.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8050,
+) -> None:
+    """Show runs on a local web page, while they go on and afterwards; changes nothing in them."""
+    with reported():
+        from monitoring.dashboard.server import serve
+
+        serve(places or ["runs"], port, lambda address: typer.echo(f"dashboard   {address}   (Ctrl-C ends it)"))
+
+
+@app.command()
+def synth(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder or URI to write to.")],
+    items: Annotated[int, typer.Option(min=2)] = 1_000_000,
+    users: Annotated[int, typer.Option(min=1)] = 200_000,
+    dim: Annotated[int, typer.Option(min=2, help="Of the language embeddings.")] = 1024,
+    interactions: Annotated[float, typer.Option(min=5, help="Of a user, on average.")] = 12.0,
+    seed: Annotated[int, typer.Option(min=0)] = 22,
+    ray_address: Annotated[str | None, typer.Option(help="As ray.address.")] = None,
+) -> None:
+    """Write a made-up catalog, its language embeddings and a log of any size, and a configuration that reads them."""
+    from alphafuse.data.synthetic import SyntheticData
+    from alphafuse.storage.folder import Folder, resolve
+
+    target = Folder(resolve(folder))
+    data = SyntheticData(items, users, dim, seed, interactions)
+    with reported():
+        from alphafuse.config import RayConfig
+        from cluster.cli.running import quiet
+        from cluster.remote.credential_check import require_no_credentials
+        from monitoring.terminal.run_console import RunConsole
+
+        require_no_credentials({"FOLDER": folder})
+        with quiet(target) as output, RunConsole(output) as console:
+            from jobs import synth
+
+            synth.run(data, target, RayConfig(address=ray_address), console)
+    typer.echo(f"try     alphafuse run {target.uri}/config.yaml")
+
+
+@app.command()
+def targets(
+    folder: Annotated[Path | None, typer.Argument(metavar="FOLDER", help="As monitoring.targets.")] = None,
+    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 9480,
+) -> None:
+    """Serve the addresses of all processes of this machine's runs, for a Prometheus elsewhere (http_sd_configs)."""
+    from monitoring.metrics.discovery import PATH, make_server
+    from monitoring.metrics.targets import default_folder
+
+    with reported():
+        server = make_server(folder or default_folder(), host, port)
+        typer.echo(f"http://{host}:{server.server_port}{PATH}")
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+
+@app.command()
+def verify(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Delete what is damaged: `run` makes it again.")] = False,
+) -> None:
+    """Compare every committed file of the workspace with its checksum, for instance after a copy."""
+    with settings(config, overrides) as (_, workspace):
+        from alphafuse.errors import WorkspaceError
+        from alphafuse.storage.workspace import ARTIFACT_STAGES
+
+        manifests = {name: workspace.artifact(name).manifest() for name in ARTIFACT_STAGES}
+        if not any(manifests.values()):
+            raise WorkspaceError(f"{workspace.folder.uri} holds no finished stage: is `workspace` right?")
+        for name, manifest in manifests.items():
+            if manifest is None:
+                continue
+            damaged = workspace.repair(name) if repair else []
+            if not repair:
+                workspace.artifact(name).verify()
+            whole = len(manifest.files) - len(damaged)
+            typer.echo(f"{name}: {whole} files as committed" + f", deleted {', '.join(damaged)}" * bool(damaged))
+
+
+@config_app.command("show")
+def config_show(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Print the whole configuration, defaults included."""
+    import yaml
+
+    with settings(config, overrides) as (configuration, _):
+        typer.echo(yaml.safe_dump(configuration.model_dump(mode="json"), sort_keys=False, allow_unicode=True), nl=False)
+
+
+@config_app.command("validate")
+def config_validate(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Check a configuration."""
+    with settings(config, overrides):
+        typer.echo(f"{config} is valid")

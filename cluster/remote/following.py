@@ -1,0 +1,83 @@
+"""Watches a job of a cluster from here: its log as it comes, its end, and where it writes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TextIO
+
+from ray.job_submission import JobDetails, JobStatus
+
+from alphafuse.errors import ClusterError, WorkspaceError
+from cluster.remote.jobs_api import Connection, told
+from cluster.remote.submission import WORKSPACE_KEY
+from monitoring.run_log.reader import Run, RunReader
+
+STOP_SECONDS = 120.0
+POLL_SECONDS = 0.5
+
+
+def follow(connection: Connection, job: str, output: TextIO) -> JobStatus:
+    """Write the log of a job to a stream until the job has ended; returns how.
+
+    Raises:
+        ClusterError: there is no such job, or the cluster does not answer any more.
+    """
+
+    async def copy() -> None:
+        async for text in connection.client.tail_job_logs(job):
+            output.write(text)
+            output.flush()
+
+    with told(connection.url):
+        connection.client.get_job_status(job)
+        asyncio.run(copy())
+    return _end(connection, job)
+
+
+def stop_job(connection: Connection, job: str) -> JobStatus:
+    """Stop a job and wait until it has ended; returns how.
+
+    Raises:
+        ClusterError: there is no such job, or it does not end.
+    """
+    with told(connection.url):
+        connection.client.stop_job(job)
+    return _end(connection, job)
+
+
+def workspace_of(connection: Connection, job: str) -> tuple[JobDetails, str]:
+    """A job, and the workspace that it writes into.
+
+    Raises:
+        ClusterError: there is no such job, or it is not one of this project.
+    """
+    with told(connection.url):
+        details = connection.client.get_job_info(job)
+    workspace = (details.metadata or {}).get(WORKSPACE_KEY)
+    if workspace is None:
+        raise ClusterError(f"the job {job} is none of alphafuse: `alphafuse jobs` lists those that are")
+    return details, workspace
+
+
+def read_run(workspace: str) -> Run:
+    """What a workspace tells of its run.
+
+    Raises:
+        WorkspaceError: it cannot be read from here.
+    """
+    try:
+        return RunReader(workspace, workspace).read()
+    except OSError as error:
+        raise WorkspaceError(f"the workspace {workspace} cannot be read from here: {error}") from error
+
+
+def _end(connection: Connection, job: str) -> JobStatus:
+    """The state in which a job has ended; its log ends a moment before it does."""
+    deadline = time.monotonic() + STOP_SECONDS
+    with told(connection.url):
+        while not (status := JobStatus(connection.client.get_job_status(job))).is_terminal():
+            if time.monotonic() > deadline:
+                raise ClusterError(f"the job {job} is still {status.value.lower()} after {STOP_SECONDS:.0f} s")
+            time.sleep(POLL_SECONDS)
+    return status

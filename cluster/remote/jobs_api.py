@@ -1,0 +1,113 @@
+"""A connection to the Jobs API of a cluster: where it is, with which token, and what its answers mean to a user."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import requests
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobSubmissionClient
+
+from alphafuse.errors import ClusterError
+from cluster.launch import local_cluster as local
+from cluster.remote.token_file import headers, require_token
+
+_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A cluster that answers.
+
+    Attributes:
+        url: of its dashboard and Jobs API.
+        client: of the Jobs API.
+        token: that it takes, if it takes any.
+    """
+
+    url: str
+    client: JobSubmissionClient
+    token: str | None
+
+    def is_this_machine(self) -> bool:
+        """Whether every node of the cluster runs on this machine.
+
+        A loopback address does not tell: it may be a tunnel.
+        """
+        with told(self.url):
+            answer = requests.get(f"{self.url}/nodes?view=summary", headers=headers(self.token), timeout=_TIMEOUT)
+            answer.raise_for_status()
+            nodes = answer.json()["data"]["summary"]
+        return bool(nodes) and all(node.get("hostname") == socket.gethostname() for node in nodes)
+
+    def is_readable_on_the_way(self) -> bool:
+        """Whether the token leaves this machine unencrypted."""
+        parts = urlsplit(self.url)
+        return self.token is not None and parts.scheme == "http" and parts.hostname not in _LOOPBACK
+
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def connect(address: str | None) -> Connection:
+    """Connect to the cluster at a URL, or to the running local one.
+
+    Raises:
+        ClusterError: there is no token, the address is none, nothing answers there, or the token is refused.
+    """
+    url = _local_url() if address is None else _checked(address)
+    token = require_token()
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        os.environ.pop(name, None)  # Ray would prefer them to the address that was asked for
+    for handler in logging.getLogger("ray").handlers:
+        handler.setLevel(logging.WARNING)
+    with told(url):
+        return Connection(url, JobSubmissionClient(url, headers=headers(token)), token)
+
+
+@contextmanager
+def told(url: str) -> Iterator[None]:
+    """Turn the errors of the Jobs API into ones that say what to do.
+
+    Raises:
+        ClusterError: the cluster does not answer, refuses the token, or the request.
+    """
+    try:
+        yield
+    except AuthenticationError as error:
+        raise ClusterError(
+            f"the cluster at {url} refuses the token of this user. It must be the one that the cluster was started "
+            "with: see RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token"
+        ) from error
+    except (ConnectionError, requests.RequestException) as error:
+        raise ClusterError(
+            f"nothing answers at {url} ({type(error).__name__}). Is the cluster up, and the address that of its "
+            "dashboard (through `ray dashboard`, `kubectl port-forward` or an SSH tunnel)?"
+        ) from error
+    except RuntimeError as error:
+        raise ClusterError(f"the cluster at {url} says: {error}") from error
+
+
+def _local_url() -> str:
+    cluster = local.running()
+    if cluster is None:
+        raise ClusterError(
+            "which cluster? Give --address http://HEAD:8265 (or set RAY_API_SERVER_ADDRESS), or start one on this "
+            "machine with `alphafuse local up`"
+        )
+    return cluster.dashboard
+
+
+def _checked(address: str) -> str:
+    parts = urlsplit(address)
+    if parts.username is not None or parts.password is not None:
+        raise ClusterError("an address with a user name or password in it would be seen by others: leave them out")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ClusterError(f"{address!r} is not the URL of a dashboard, such as http://127.0.0.1:8265")
+    return f"{parts.scheme}://{parts.netloc}"

@@ -1,0 +1,76 @@
+"""What a configuration names on this machine, which a cluster of other machines does not see."""
+
+from __future__ import annotations
+
+import os
+
+from alphafuse.config import Config
+from alphafuse.errors import ClusterError
+from alphafuse.storage.folder import resolve
+
+
+def absolute(config: Config) -> Config:
+    """The same configuration with this machine's relative paths made absolute: a job runs in another folder.
+
+    `package://…` stays as it is: the file is that of the package on the cluster.
+    """
+    model = os.path.abspath(config.embed.model) if os.path.isdir(config.embed.model) else config.embed.model
+    users, monitoring = config.recommend.users, config.monitoring
+    tensorboard = monitoring.tensorboard
+    if tensorboard is not None and tensorboard.folder is not None:
+        tensorboard = tensorboard.model_copy(update={"folder": resolve(tensorboard.folder)})
+    targets = None if monitoring.targets is None else resolve(monitoring.targets)
+    return config.model_copy(
+        update={
+            "workspace": resolve(config.workspace),
+            "data": config.data.model_copy(update={"folder": resolve(config.data.folder)}),
+            "embed": config.embed.model_copy(update={"model": model}),
+            "recommend": config.recommend.model_copy(update={"users": None if users is None else resolve(users)}),
+            "monitoring": monitoring.model_copy(update={"tensorboard": tensorboard, "targets": targets}),
+        }
+    )
+
+
+def local_paths(config: Config) -> dict[str, str]:
+    """Key → path of everything that a run reads or writes on this machine's own disks.
+
+    Args:
+        config: as of `absolute`. `monitoring.targets` is not among them: it lies on the machine that runs the stages.
+    """
+    data, embed, tensorboard = config.data, config.embed, config.monitoring.tensorboard
+    in_data_folder = {
+        "data.catalog.path": data.catalog.path,
+        "data.interactions.path": data.interactions.path,
+        "data.split.path": data.split.path,
+        "embed.precomputed": embed.precomputed,
+        "embed.precomputed_ids": embed.precomputed_ids,
+    }
+    paths = {"workspace": config.workspace, "recommend.users": config.recommend.users}
+    if tensorboard is not None:
+        paths["monitoring.tensorboard.folder"] = tensorboard.folder
+    paths |= {
+        key: path if path is None or "://" in path else resolve(path, data.folder)
+        for key, path in in_data_folder.items()
+    }
+    if os.path.isabs(embed.model):
+        paths["embed.model"] = embed.model
+    return {key: path for key, path in paths.items() if path is not None and "://" not in path}
+
+
+def require_reach(config: Config) -> None:
+    """Check that machines other than this one can read and write what the configuration names.
+
+    Args:
+        config: as of `absolute`.
+
+    Raises:
+        ClusterError: something lies on this machine.
+    """
+    paths = local_paths(config)
+    if paths:
+        listed = "\n".join(f"  {key}: {path}" for key, path in paths.items())
+        raise ClusterError(
+            f"the cluster is not this machine, and the configuration names files of this machine:\n{listed}\n"
+            "Copy the data to where all machines reach it and give its URI (s3://…, gs://…, package://…); if they all "
+            "share these folders, say so with file:///… in front of the path"
+        )

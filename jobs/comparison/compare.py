@@ -1,0 +1,158 @@
+"""A grid of methods × seeds: every run trains and evaluates in a workspace of its own, several side by side.
+
+A run is a Ray task without a CPU of its own, which waits for the workers that its training starts. There are never
+more of them than have room for all of their workers together, so none holds what another waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping, Sequence
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from alphafuse.config import Config, GridConfig
+from alphafuse.errors import ConfigError, WorkspaceError
+from alphafuse.events import Event, Listener
+from alphafuse.storage.folder import Folder, resolve
+from alphafuse.storage.workspace import Workspace
+from jobs.comparison.grid_runs import Run, carry_out, ensemble_runs, is_finished, method_runs
+from jobs.comparison.shared_stages import borrow, make_shared, shared_stages
+from jobs.execution.event_relay import EventRelay
+from jobs.execution.placement import require_shared, room
+from jobs.execution.ray_connection import connected
+from jobs.execution.tasks import as_finished, reason
+from jobs.pipeline import redo
+from monitoring.comparison.comparison_results import Comparison, Measured, gather, require_readable
+from monitoring.comparison.comparison_table import to_csv, to_markdown
+from monitoring.comparison.dot_plot import dot_plot
+
+
+def run(grid: GridConfig, configs: Mapping[str, Config], listen: Listener, again: Sequence[str] = ()) -> Comparison:
+    """Do what is left of a grid, and write `comparison.md`, `.csv` and `.svg` about all that has finished, at once
+    where something has before, and again after every run.
+
+    A run that fails is named in the result and stops no other.
+
+    Args:
+        configs: of each method, as of `load_grid`.
+        again: rows that are made again: methods are trained, ensembles evaluated.
+
+    Raises:
+        ConfigError: `again` names what is no row.
+        ResourceError: the machines of the cluster cannot all reach the workspace.
+    """
+    for name in again:
+        if name not in grid.rows:
+            raise ConfigError(f"there is no row {name!r} to be redone; rows: {', '.join(grid.rows)}")
+    folder = Folder(resolve(grid.workspace))
+    methods = method_runs(grid, configs)
+    ensembles = ensemble_runs(grid, methods)
+    with connected(methods[0].config.ray):
+        require_shared(Workspace(folder.uri))
+        failures = _failed_before(methods, configs, make_shared(configs.values(), folder, listen))
+        finished: set[str] = set()
+
+        def publish(*names: str) -> Comparison:
+            """Write what is known, now that these have finished, too."""
+            finished.update(names)
+            measured, unreadable = _measured([*methods, *ensembles], finished, failures)
+            comparison = gather(grid, configs, measured, failures | unreadable)
+            folder.write_bytes("comparison.md", to_markdown(comparison).encode())
+            folder.write_bytes("comparison.csv", to_csv(comparison).encode())
+            folder.write_bytes("comparison.svg", dot_plot(comparison).encode())
+            return comparison
+
+        def left(runs: Sequence[Run]) -> list[Run]:
+            return [run for run in runs if run.name not in finished and not _failed(run, failures)]
+
+        for each in left([*methods, *ensembles]):
+            borrow(each.workspace, configs[each.trainings[0].row])
+            if each.row in again:
+                redo(each.workspace, "evaluate" if each.parts else "train")
+        if done := [run.name for run in left([*methods, *ensembles]) if is_finished(run)]:
+            unusable = publish(*done).failures
+            for name in done:
+                failed = {"message": unusable[name]} if name in unusable else {}
+                listen(Event(name, "failed" if failed else "skipped", failed))
+        _carry_out(left(methods), grid.parallel, listen, failures, publish)
+        for each in ensembles:
+            if each.name not in finished and (missing := _failed(each, failures)):
+                failures[each.name] = f"needs {', '.join(missing)}"
+        _carry_out(left(ensembles), grid.parallel, listen, failures, publish)
+        return publish()
+
+
+def side_by_side(runs: Sequence[Run], parallel: int) -> int:
+    """How many runs go at a time: as many as are wanted, and as the cluster holds with all of their workers.
+
+    A run whose workers alone are too many takes no place: it fails at once.
+    """
+    trainings = [run.config.train for run in runs]
+    fitting = [
+        room(train.cpus_per_worker, train.gpus_per_worker, train.pool, grown=True) // train.workers
+        for train in trainings
+    ]
+    return min([parallel, *(number for number in fitting if number)])
+
+
+def _failed_before(runs: Sequence[Run], configs: Mapping[str, Config], broken: Mapping[str, str]) -> dict[str, str]:
+    """Why runs cannot begin, by name: what went wrong in the shared stages that they need."""
+    failures = {}
+    for run in runs:
+        reasons = [broken[shared.folder] for shared in shared_stages(configs[run.row]) if shared.folder in broken]
+        if reasons:
+            failures[run.name] = reasons[0]
+    return failures
+
+
+def _failed(run: Run, failures: Container[str]) -> list[str]:
+    """Names of the trainings of a run that have failed."""
+    return [part.name for part in run.trainings if part.name in failures]
+
+
+def _carry_out(
+    runs: Sequence[Run],
+    parallel: int,
+    listen: Listener,
+    failures: dict[str, str],
+    finish: Callable[[str], object],
+) -> None:
+    """Carry out runs that do not depend on each other; adds those that fail, and calls `finish` with the name of each
+    of the others."""
+    if not runs:
+        return
+    # On this machine, where whoever watches the comparison looks for the lists of its runs' processes.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    task = carry_out.options(scheduling_strategy=here)
+    with EventRelay(listen) as relay:
+        outcomes = as_finished(lambda run: task.remote(run, relay.queue), runs, side_by_side(runs, parallel))
+        for run, outcome in outcomes:
+            if isinstance(outcome, Exception):
+                failures[run.name] = reason(outcome)
+                relay.queue.put(Event(run.name, "failed", {"message": failures[run.name]}))
+            else:
+                finish(run.name)
+
+
+def _measured(
+    runs: Sequence[Run], finished: Container[str], failures: Container[str]
+) -> tuple[dict[str, dict[int, Measured]], dict[str, str]]:
+    """Where the results of the finished runs are, by row and seed; no seeds where all that has ended has failed. And
+    why results cannot be read, by the name of the run."""
+    rows: dict[str, dict[int, Measured]] = {}
+    unreadable: dict[str, str] = {}
+    for run in runs:
+        if run.name in finished:
+            measured = Measured(run.workspace, [part.workspace for part in run.trainings])
+            try:
+                require_readable(measured)
+            except WorkspaceError as error:
+                folder = run.workspace.artifact("evaluation").folder.uri
+                unreadable[run.name] = f"{error.fault} Delete {folder}, and the same command evaluates the run again"
+                rows.setdefault(run.row, {})
+            else:
+                rows.setdefault(run.row, {})[run.seed] = measured
+        elif run.name in failures:
+            rows.setdefault(run.row, {})
+    return rows, unreadable

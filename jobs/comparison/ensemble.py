@@ -1,0 +1,72 @@
+"""Evaluates finished runs together, as one model whose scores are the sums of theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from alphafuse.config import Config
+from alphafuse.distributed.communicator import Communicator
+from alphafuse.evaluation.ensemble import Ensemble
+from alphafuse.events import Listener
+from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.workspace import Workspace
+from alphafuse.training.model import load_trained
+from jobs.execution.worker_group import run_workers
+from jobs.execution.worker_metrics import serving
+from jobs.stages.evaluate import RESOURCE_KEYS, finish, measure
+
+
+def ensemble_inputs(members: Sequence[Config]) -> dict[str, Any]:
+    """What the evaluation is made from: the models by their content, since one that is trained again from equal inputs
+    may have other weights.
+
+    Raises:
+        WorkspaceError: a member has no model.
+    """
+    models = [Workspace(member.workspace).artifact("model").require() for member in members]
+    return {
+        "models": [
+            {"fingerprint": model.fingerprint, "files": {file.name: file.sha256 for file in model.files}}
+            for model in models
+        ],
+        "similarities": [member.similarity for member in members],
+        "evaluate": members[0].evaluate.model_dump(mode="json", exclude=RESOURCE_KEYS),
+    }
+
+
+def run(members: Sequence[Config], workspace: Workspace, listen: Listener) -> None:
+    """Write the artefact `evaluation` of an ensemble; it is made again whenever one of its models was.
+
+    The first member says on how many workers, and how it is measured.
+
+    Args:
+        members: configurations of finished runs.
+        workspace: borrows or holds `catalog`, `sequences` and `popularity`.
+    """
+    artifact, config, inputs = workspace.artifact("evaluation"), members[0], ensemble_inputs(members)
+    made = artifact.manifest()
+    if made is not None and made.fingerprint == fingerprint(inputs):
+        return
+    artifact.clear()
+    arguments = {"members": members, "workspace": workspace, "wanted": fingerprint(inputs)}
+    result = run_workers("evaluate", evaluate_on_worker, config.train, arguments, listen, serving(config))
+    result["similarity"] = " + ".join(inputs["similarities"])
+    finish(artifact, inputs, result, config.train.monitor, listen)
+
+
+def evaluate_on_worker(
+    *,
+    members: Sequence[Config],
+    workspace: Workspace,
+    wanted: str,
+    communicator: Communicator,
+    device: torch.device,
+    listen: Listener,
+) -> dict[str, Any]:
+    """What one rank does: each holds its rows of all members."""
+    models = [load_trained(member, Workspace(member.workspace), communicator, device) for member in members]
+    ensemble = Ensemble(models, [member.similarity for member in members])
+    return measure(ensemble, "dot", members[0].evaluate, workspace, wanted, communicator, listen)

@@ -1,0 +1,131 @@
+"""The runs of a grid, and the Ray task that carries one out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.queue import Queue
+
+from alphafuse.config import Config, GridConfig
+from alphafuse.errors import StaleError, WorkspaceError
+from alphafuse.events import Event, Listener
+from alphafuse.storage.folder import Folder, resolve
+from alphafuse.storage.workspace import Workspace
+from jobs.comparison import ensemble
+from jobs.pipeline import run_stages
+from jobs.stages.evaluate import evaluation_inputs
+from jobs.stages.train import training_inputs
+from monitoring.run_log.event_log import EventLog
+
+STAGES = ("train", "evaluate")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of the table.
+
+    Attributes:
+        row: name of the method or the ensemble.
+        seed: of the training.
+        config: with this seed and the run's own workspace.
+        parts: the runs that an ensemble is made of; none for a method.
+    """
+
+    row: str
+    seed: int
+    config: Config
+    parts: tuple[Run, ...] = ()
+
+    @property
+    def trainings(self) -> tuple[Run, ...]:
+        """The runs whose models it ranks with: of a method itself."""
+        return self.parts or (self,)
+
+    @property
+    def name(self) -> str:
+        return f"{self.row}-{self.seed}"
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace(self.config.workspace)
+
+
+def method_runs(grid: GridConfig, configs: Mapping[str, Config]) -> list[Run]:
+    """The runs of all methods, seed after seed: after each seed the table is whole."""
+    return [Run(name, seed, _own(grid, name, seed, config)) for seed in grid.seeds for name, config in configs.items()]
+
+
+def ensemble_runs(grid: GridConfig, runs: list[Run]) -> list[Run]:
+    """The runs of all ensembles, made of those of the methods."""
+    known = {(run.row, run.seed): run for run in runs}
+    made = []
+    for row in grid.ensembles:
+        for seed in grid.seeds:
+            parts = tuple(known[name, seed] for name in row.of)
+            made.append(Run(row.name, seed, _own(grid, row.name, seed, parts[0].config), parts))
+    return made
+
+
+def is_finished(run: Run) -> bool:
+    """Whether the results of a run are there, made from what the grid says now. Where that is refused or cannot be
+    read, it is not: whoever carries the run out is told why."""
+    try:
+        trained = all(
+            part.workspace.artifact("model").is_committed(training_inputs(part.config, part.workspace))
+            for part in run.trainings
+        )
+        return trained and run.workspace.artifact("evaluation").is_committed(_evaluation_inputs(run))
+    except WorkspaceError:
+        return False
+
+
+@ray.remote(num_cpus=0)
+def carry_out(run: Run, events: Queue) -> None:
+    """Do what is left of a run.
+
+    Args:
+        events: gets the progress, warnings and restarts, under the name of the run; its own log has all.
+
+    Raises:
+        StaleError: it holds results of other settings than the grid gives.
+    """
+    workspace, result = run.workspace, {}
+    log = EventLog(workspace)
+
+    def hear(event: Event) -> None:
+        log(event)
+        if event.kind == "finished":
+            result.update({name: value for name, value in event.values.items() if name != "queries"})
+        elif event.kind in ("progress", "warning", "restart"):
+            events.put(dataclasses.replace(event, stage=run.name))
+
+    events.put(Event(run.name, "started", {}))
+    try:
+        _make(run, workspace, hear)
+    except StaleError as error:
+        remedy = "Give the grid another `workspace`, or make the row again: `alphafuse compare GRID --redo"
+        raise StaleError(error.fault, f"{remedy} {run.row}`") from error
+    events.put(Event(run.name, "finished", result))
+
+
+def _make(run: Run, workspace: Workspace, listen: Listener) -> None:
+    if run.parts:
+        ensemble.run([part.config for part in run.parts], workspace, listen)
+    else:
+        run_stages(run.config, workspace, STAGES, listen)
+        workspace.artifact("evaluation").require()  # a split without test targets leaves none
+
+
+def _evaluation_inputs(run: Run) -> dict[str, Any]:
+    if run.parts:
+        return ensemble.ensemble_inputs([part.config for part in run.parts])
+    return evaluation_inputs(run.config, run.workspace)
+
+
+def _own(grid: GridConfig, row: str, seed: int, config: Config) -> Config:
+    folder = Folder(resolve(grid.workspace)) / f"{row}-{seed}"
+    return config.model_copy(update={"seed": seed, "workspace": folder.uri})

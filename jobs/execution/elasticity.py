@@ -1,0 +1,129 @@
+"""How many ranks a stage gets: all that were asked for, or as many as the machines that are left have places for; and
+how lost machines are waited for.
+
+Ray Train starts a group again with more ranks when there is room. It asks what the cluster believes, which is some
+seconds behind the death of a machine: here that is waited for.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray import PlacementGroupID
+from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
+from ray.train import ScalingConfig
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from alphafuse.config import TrainConfig
+from alphafuse.events import Event, Listener
+from jobs.execution.placement import on_pool, require_places, room
+
+RESIZE_SECONDS = 60.0
+"""How often a group with fewer ranks than asked for looks for room: growing costs what it did since its checkpoint."""
+REPLACEMENT_SECONDS = 600.0
+"""How long lost machines may take to come back, once fewer are left than are needed."""
+ANSWER_SECONDS = 120.0
+"""How long a machine may take to answer, or to be declared dead."""
+
+
+def scaling(config: TrainConfig, resumes: bool) -> ScalingConfig:
+    """What Ray Train is asked for.
+
+    Args:
+        resumes: whether a running group may be stopped for a larger one, since what it has done is kept.
+    """
+    per_worker = {"CPU": config.cpus_per_worker, **on_pool(config.pool)}
+    if config.gpus_per_worker:
+        per_worker["GPU"] = config.gpus_per_worker
+    elastic = config.fewest_workers < config.workers
+    return ScalingConfig(  # type: ignore[call-arg]  # mypy sees the older of Ray Train's two interfaces
+        num_workers=(config.fewest_workers, config.workers) if elastic else config.workers,  # type: ignore[arg-type]
+        use_gpu=config.gpus_per_worker > 0,
+        resources_per_worker=per_worker,
+        elastic_resize_monitor_interval_s=RESIZE_SECONDS if resumes else math.inf,
+    )
+
+
+def require_fewest(config: TrainConfig) -> None:
+    """Check that the fewest ranks that may be fit on the machines that the cluster has or may add.
+
+    Raises:
+        ResourceError: they do not.
+    """
+    require_places("train", config.fewest_workers, config.cpus_per_worker, config.gpus_per_worker, config.pool)
+
+
+def await_places(
+    stage: str, section: str, workers: int, cpus: float, gpus: float, pool: str | None, listen: Listener
+) -> None:
+    """Wait until there is room for so many workers: after a death, a lost machine may be replaced.
+
+    Args:
+        section: of the configuration, for messages, as what follows.
+
+    Raises:
+        ResourceError: it was not, in `REPLACEMENT_SECONDS`.
+    """
+    _await_answers()
+    deadline = time.monotonic() + REPLACEMENT_SECONDS
+    places = room(cpus, gpus, pool, grown=True)
+    if places < workers:
+        message = f"the machines that are left have room for {places} of at least {workers} workers; waiting for others"
+        listen(Event(stage, "warning", {"message": message}))
+    while places < workers and time.monotonic() < deadline:
+        time.sleep(1)
+        places = room(cpus, gpus, pool, grown=True)
+    require_places(section, workers, cpus, gpus, pool)
+
+
+def alive_machines() -> set[str]:
+    """Ids of the machines that the cluster believes in."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def tell_ray_train_of_machines() -> None:
+    """Have Ray Train's view of the cluster taken anew, which is done every 20 seconds otherwise."""
+    coordinator = get_or_create_autoscaling_coordinator()
+    ray.get(coordinator.get_reserved_resources.remote("", recompute=True))
+
+
+@contextmanager
+def released_places() -> Iterator[None]:
+    """Give back, when the block ends, the places that this job has taken in it: Ray Train keeps those of a group that
+    dies as it starts, or whose controller dies, until the job ends.
+
+    Not in a task of a job: there others train beside it (`alphafuse compare`), and their places look the same.
+    """
+    if ray.get_runtime_context().worker.mode == ray.WORKER_MODE:
+        yield
+        return
+    before = _places_of_this_job()
+    try:
+        yield
+    finally:
+        for name in _places_of_this_job() - before:
+            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+
+
+def _places_of_this_job() -> set[str]:
+    """Ids of the placement groups that it holds; each ends with that of its job."""
+    job = ray.get_runtime_context().get_job_id()
+    groups = placement_group_table().items()
+    return {name for name, group in groups if name.endswith(job) and group["state"] != "REMOVED"}
+
+
+def _await_answers() -> None:
+    """Wait until every machine that counts as alive has answered, or is known to be dead."""
+    there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in alive_machines()]
+    answers = [_answer.options(scheduling_strategy=place).remote() for place in there]
+    ray.wait(answers, num_returns=len(answers), timeout=ANSWER_SECONDS)
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _answer() -> None:
+    """That is enough."""

@@ -1,0 +1,65 @@
+"""Connects a job to Ray: an existing cluster, or one embedded in this process."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.exceptions import AuthenticationError
+
+from alphafuse.config import RayConfig
+from alphafuse.errors import ResourceError
+from jobs.execution.placement import growing
+
+TIMED_OUT = "timed out during startup"
+"""What tells Ray's error for a machine that is too slow, which has no class of its own."""
+
+
+@contextmanager
+def connected(config: RayConfig) -> Iterator[None]:
+    """Ray for the time of the block. Inside of a connection that exists already, that one is used and kept.
+
+    Raises:
+        ResourceError: the cluster at `config.address` does not answer, or this machine is too busy to start one.
+    """
+    if ray.is_initialized():
+        with growing(config.node_groups):
+            yield
+        return
+    try:
+        with _sigterm_kept():
+            ray.init(
+                address=config.address or "local",  # None would take any cluster that was started on this machine
+                num_cpus=config.num_cpus if config.address is None else None,
+                include_dashboard=False if config.address is None else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+            )
+    except (ConnectionError, TimeoutError, AuthenticationError) as error:
+        advice = "Is the cluster up, and is its token in ~/.ray/auth_token (or named by RAY_AUTH_TOKEN_PATH)?"
+        raise ResourceError(f"ray.address {config.address!r} does not answer: {error}. {advice}") from error
+    except Exception as error:
+        if TIMED_OUT not in str(error):
+            raise
+        raise ResourceError(
+            f"this machine is too busy or too small for Ray to start in time ({error}) Try again when it has less "
+            "to do, or give Ray longer: RAY_raylet_start_wait_time_s=300 in the environment waits 300 seconds"
+        ) from error
+    try:
+        with growing(config.node_groups):
+            yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Keep what this program does at SIGTERM, in whose place `ray.init` puts an exit of its own."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(handler) and signal.getsignal(signal.SIGTERM) is not handler:
+        signal.signal(signal.SIGTERM, handler)

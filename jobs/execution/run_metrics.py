@@ -1,0 +1,129 @@
+"""Connects a run to Prometheus: its events become metrics of the driver's process, and all of its processes, with the
+machines of the Ray cluster, are listed for scraping as they come and go.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+
+from alphafuse.config import Config
+from alphafuse.events import Event, Listener
+from alphafuse.storage.workspace import Workspace
+from jobs.execution.worker_metrics import serving
+from monitoring.metrics.run_recorder import RunRecorder
+from monitoring.metrics.targets import Target, TargetFile, default_folder, run_label
+
+LISTING_SECONDS = 10.0
+"""How often machines are looked for, and the list is marked as that of a living run."""
+
+
+@contextmanager
+def watched(config: Config, workspace: Workspace, listen: Listener) -> Iterator[Listener]:
+    """The listener that the stages of a run report to. To be used on a connection to Ray."""
+    settings = serving(config)
+    if settings is None:
+        yield listen
+        return
+    folder = Path(config.monitoring.targets) if config.monitoring.targets else default_folder()
+    with settings.exporter() as exporter:
+        record = RunRecorder(exporter.registry, workspace.folder)
+        with _Processes(run_label(workspace), exporter.address, folder, listen) as processes:
+
+            def hear(event: Event) -> None:
+                if event.kind == "serving":
+                    processes.note(event)
+                else:
+                    record(event)
+                    listen(event)
+
+            try:
+                yield hear
+            finally:
+                error = sys.exception()
+                if error is None or isinstance(error, Exception):  # nobody who interrupts it wants to wait
+                    exporter.await_scrape()
+
+
+class _Processes:
+    """The list of a run's processes, kept up to date in a file. A context.
+
+    A folder that cannot be written to is a warning: nobody may be watching.
+    """
+
+    def __init__(self, run: str, address: str, folder: Path, listen: Listener) -> None:
+        self._run = run
+        self._address = address
+        self._listen = listen
+        self._workers: dict[tuple[str, str], str] = {}
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._repeat, daemon=True)
+        self._file: TargetFile | None = None
+        try:
+            self._file = TargetFile(folder, run)
+        except OSError as error:
+            self._give_up(error)
+
+    def __enter__(self) -> _Processes:
+        self._write()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        if self._file is not None:
+            self._file.remove()
+
+    def note(self, event: Event) -> None:
+        """A worker serves its metrics, or none of the stage does any more."""
+        worker, address, workers = (event.values[name] for name in ("worker", "address", "workers"))
+        with self._lock:
+            if workers is not None:
+                gone = [key for key in self._workers if key[0] == event.stage and int(key[1]) >= int(workers)]
+                for key in gone:
+                    del self._workers[key]
+            if worker is not None:
+                self._workers[event.stage, str(worker)] = str(address)
+        self._write()
+
+    def _repeat(self) -> None:
+        while not self._ended.wait(LISTING_SECONDS):
+            self._write()
+
+    def _write(self) -> None:
+        with self._lock:
+            if self._file is not None:
+                try:
+                    self._file.write(self._targets())
+                except OSError as error:
+                    self._give_up(error)
+
+    def _targets(self) -> list[Target]:
+        ours = {"job": "alphafuse", "run": self._run}
+        run = Target(self._address, {**ours, "role": "run"})
+        workers = [
+            Target(address, {**ours, "role": "worker", "stage": stage, "worker": worker})
+            for (stage, worker), address in sorted(self._workers.items())
+        ]
+        # Without the name of the run: several runs on one cluster list the same machines.
+        machines = [
+            Target(f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}", {"job": "ray", "role": "machine"})
+            for node in ray.nodes()
+            if node["Alive"] and node["MetricsExportPort"]
+        ]
+        return [run, *workers, *machines]
+
+    def _give_up(self, error: OSError) -> None:
+        self._file = None
+        message = (
+            f"the processes of the run cannot be listed for Prometheus in {error.filename}: {error.strerror}. Set "
+            "monitoring.targets to a folder that can be written to"
+        )
+        self._listen(Event("monitoring", "warning", {"message": message}))

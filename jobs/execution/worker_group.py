@@ -1,0 +1,206 @@
+"""Runs a function on a group of Ray Train workers: process group, threads, restarts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import torch
+from ray.train import ControllerError, FailureConfig, RunConfig, TrainingFailedError, WorkerGroupError
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+from alphafuse.config import TrainConfig
+from alphafuse.distributed.communicator import Communicator
+from alphafuse.errors import AlphafuseError, ResourceError
+from alphafuse.events import Event, Listener
+from jobs.execution.elasticity import await_places, released_places, require_fewest, scaling, tell_ray_train_of_machines
+from jobs.execution.event_relay import EventRelay
+from jobs.execution.worker_metrics import Serving, no_more_workers, served
+
+WRAPPED_AS = ("cause", "health_check_failure", "__cause__")
+"""Where Ray's exceptions keep the one that they are about."""
+
+WorkerFunction = Callable[..., Any]
+
+TUNING = {
+    # Memory that a step frees stays in the process for the next one: by default glibc gives blocks of some MiB back to
+    # the system, and the next step pays for it in page faults (docs/performance.md).
+    "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+    # Large tensors in large pages: rows from all over a table are then found without a walk through page tables.
+    "THP_MEM_ALLOC_ENABLE": "1",
+}
+"""Environment variables that speed a rank up and change no result."""
+
+
+def run_workers(
+    stage: str,
+    function: WorkerFunction,
+    config: TrainConfig,
+    arguments: dict[str, Any],
+    listen: Listener,
+    serving: Serving | None = None,
+    resumes: bool = False,
+) -> Any:
+    """Call `function(communicator=…, device=…, listen=…, **arguments)` on `config.workers` ranks, or, where the cluster
+    has no room for so many, on as many as it has, but no fewer than `config.fewest_workers`.
+
+    When a worker dies, all are started again, up to `config.max_restarts` times without progress in between: the
+    function must continue from what the workspace holds, on any number of ranks. Errors that a user can cure are raised
+    at once.
+
+    Args:
+        stage: name of the stage, for events.
+        serving: where the workers serve their metrics; None if they do not.
+        resumes: the function keeps most of what it has done, so that it may be stopped when there is room for more
+            ranks.
+
+    Returns:
+        What the function returned on rank 0 (small: it travels through the driver).
+
+    Raises:
+        ResourceError: the cluster cannot hold the workers, or they died too often.
+        AlphafuseError: as raised by the function.
+    """
+    progress = _Progress(listen)
+    with EventRelay(progress) as relay:
+        settings = {
+            "stage": stage, "function": function, "arguments": arguments, "events": relay.queue, "serving": serving
+        }  # fmt: skip
+        require_fewest(config)
+        restarts = deaths = 0  # deaths: in a row, without progress in between
+        while True:
+            before = progress.done
+            try:
+                return _fit(settings, config, resumes)
+            except (TrainingFailedError, ray.exceptions.RayActorError) as failure:
+                if not _found_no_place(failure):
+                    restarts, deaths = restarts + 1, 1 if progress.done > before else deaths + 1
+                    cause = _reason_to_restart(stage, failure, deaths > config.max_restarts)
+                    again = f"starting all again, {deaths} of {config.max_restarts} times"
+                    message = f"a worker died ({cause}); {again}"
+                    listen(Event(stage, "restart", {"restarts": restarts, "message": message}))
+            finally:
+                if serving is not None:
+                    relay.queue.put(no_more_workers(stage))
+            per_worker = config.cpus_per_worker, config.gpus_per_worker
+            await_places(stage, "train", config.fewest_workers, *per_worker, config.pool, listen)
+
+
+def _found_no_place(failure: Exception) -> bool:
+    """Whether no worker was started, since others hold the machines, or they have yet to come or are just lost."""
+    return isinstance(_failures(failure)[0], WorkerGroupStartupTimeoutError)
+
+
+class _Progress:
+    """A listener that passes everything on and knows how far the workers have got.
+
+    Attributes:
+        done: the most that a progress event has told.
+    """
+
+    def __init__(self, listen: Listener) -> None:
+        self.done = 0.0
+        self._listen = listen
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "progress":
+            self.done = max(self.done, float(event.values["done"] or 0))
+        self._listen(event)
+
+
+def _reason_to_restart(stage: str, failure: Exception, last: bool) -> str:
+    """One line on why the workers failed; raises what no restart cures, and anything after the last one."""
+    causes = [_cause(error) for error in _failures(failure)]
+    for cause in causes:
+        if isinstance(cause, AlphafuseError):
+            raise cause from None
+    # A worker that lost its peer reports a broken connection: the death of the peer says more.
+    first = next((cause for cause in causes if isinstance(cause, ray.exceptions.RayError)), causes[0])
+    reason = (str(first).strip() or type(first).__name__).splitlines()[0]
+    if not last:
+        return reason
+    if not isinstance(first, ray.exceptions.RayError):
+        raise failure  # a fault in the code, with its traceback
+    raise ResourceError(
+        f"the workers of {stage} died again and again, the last time with: {reason}. Most often a machine is out of "
+        "memory: use more workers (each holds a part of the item table), or lower train.batch_size or "
+        "train.loss.memory_mib. The same command continues from what is finished"
+    ) from failure
+
+
+def _fit(settings: dict[str, Any], config: TrainConfig, resumes: bool) -> Any:
+    """One attempt: start the workers, run the function, give back what rank 0 returned."""
+    tell_ray_train_of_machines()
+    with tempfile.TemporaryDirectory() as folder:
+        # mypy sees the older of Ray Train's two interfaces, which ray.train exports only on request.
+        trainer = TorchTrainer(
+            _worker_main,
+            train_loop_config=settings,
+            torch_config=TorchConfig(backend="nccl" if config.gpus_per_worker else "gloo"),
+            scaling_config=scaling(config, resumes),
+            run_config=RunConfig(  # type: ignore[call-arg]
+                storage_path=folder,
+                worker_runtime_env={"env_vars": worker_environment(config)},
+                # Of its own, Ray Train tries for ever to start workers for which a machine was lost.
+                failure_config=FailureConfig(controller_failure_limit=0),  # type: ignore[call-arg]
+            ),
+        )
+        with _interruptible(), released_places():
+            return trainer.fit().return_value  # type: ignore[attr-defined]
+
+
+def worker_environment(config: TrainConfig) -> dict[str, str]:
+    """Environment variables of a rank's process."""
+    environment = {"OMP_NUM_THREADS": str(max(1, int(config.cpus_per_worker))), **TUNING}
+    return environment if config.gpus_per_worker else environment | {"DS_ACCELERATOR": "cpu"}
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C as in any program: Ray Train puts a handler of its own in place, which ends the process as if all were
+    well, and leaves it there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _worker_main(settings: dict[str, Any]) -> Any:
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    communicator = Communicator()
+    worker, tell = str(communicator.rank), settings["events"].put
+    with served(settings["stage"], worker, settings["serving"], tell, communicator.world_size) as listen:
+        return settings["function"](
+            communicator=communicator, device=get_device(), listen=listen, **settings["arguments"]
+        )
+
+
+def _failures(failure: Exception) -> list[BaseException]:
+    """What Ray Train collected: one exception per failed worker, or that of a worker which died as it started."""
+    if isinstance(failure, WorkerGroupError):
+        return list(failure.worker_failures.values())
+    return [failure.controller_failure if isinstance(failure, ControllerError) else failure]
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The exception that the worker function raised, or the death of its process, out of what Ray wraps around it."""
+    while inner := next(filter(None, (getattr(error, name, None) for name in WRAPPED_AS)), None):
+        error = inner
+    return error

@@ -1,0 +1,260 @@
+"""The stage `decompose`: null space and features from the embeddings, by Ray tasks that stream over shards.
+
+Reads `embeddings` (and `popularity` where items are weighted, or held out of training), writes `nullspace` and
+`features`. The numbers of the result do not depend on how many workers there are: partial results follow the shards
+and are merged in their order.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+from threadpoolctl import threadpool_limits
+
+from alphafuse.config import Config
+from alphafuse.errors import DataError
+from alphafuse.events import Event, Listener
+from alphafuse.items.encoders.build import require_width
+from alphafuse.nullspace.cost import Problem, cheaper_method
+from alphafuse.nullspace.decomposition import (
+    RELATIVE_FLOOR,
+    NullSpace,
+    build_nullspace,
+    load_nullspace,
+    require_feasible,
+    save_nullspace,
+)
+from alphafuse.nullspace.moments import Moments
+from alphafuse.nullspace.randomized import num_passes, randomized_eigen
+from alphafuse.storage.artifact import FileRecord, fingerprint
+from alphafuse.storage.matrices import iterate_rows
+from alphafuse.storage.workspace import Workspace
+from jobs.execution.placement import on_pool, require_places
+from jobs.execution.tasks import in_order, result
+from jobs.stages import decompose_tasks as tasks
+
+STAGE = "decompose"
+MAX_PARTIALS = 256
+"""Most partial results of one pass: beyond as many shards, neighbouring shards share one."""
+
+
+def run(config: Config, workspace: Workspace, listen: Listener) -> None:
+    """Make the artefacts `nullspace` and `features`; what is committed already is kept.
+
+    Raises:
+        WorkspaceError: `embed` has not finished, a shard is damaged, or the artefacts are of another configuration.
+        DataError: the embeddings cannot be decomposed.
+        ConfigError: the embeddings have fewer dimensions than `model.hidden_dim`, or others than the encoder wants, or
+            the cut leaves an empty space.
+        ResourceError: the cluster is smaller than `decompose.workers` ask for.
+    """
+    embeddings = workspace.artifact("embeddings").require()
+    shards = [file for file in embeddings.files if file.name.startswith("part-")]
+    num_rows = sum(shard.rows for shard in shards)
+    if num_rows == 0:
+        raise DataError(f"{workspace.artifact('embeddings').folder.uri} holds no items; check `data.catalog`")
+    dim = _embedding_dim(workspace)
+    method = _method(config, workspace, num_rows, dim, len(shards))
+    inputs = _inputs(config, workspace, method)
+    nullspace_artifact, features_artifact = workspace.artifact("nullspace"), workspace.artifact("features")
+    nullspace_done = nullspace_artifact.is_committed(inputs)
+    feature_inputs = {"embeddings": embeddings.fingerprint, "nullspace": fingerprint(inputs)}
+    if features_artifact.is_committed(feature_inputs) and nullspace_done:
+        return
+
+    require_places(STAGE, config.decompose.workers, config.decompose.cpus_per_worker, pool=config.decompose.pool)
+    passes = 0 if nullspace_done else 1 if method == "gram" else num_passes(config.decompose.power_passes)
+    progress = _Progress(listen, num_rows * (passes + 1))
+    if not nullspace_done:
+        require_feasible(num_rows, dim, config.directions)
+        require_width(config, dim)
+        covariance = _Covariance(config, workspace, shards, dim, progress)
+        nullspace, residual = _decompose(config, covariance, dim, method)
+        progress.reach(num_rows * passes)  # the range finder may have needed fewer passes
+        moments = covariance.moments
+        details = {
+            "num_items": moments.count,
+            "num_rows": num_rows,
+            "popularity_weighted": moments.weighted,
+            "passes": covariance.passes,
+            "residual": residual,
+        }
+        save_nullspace(nullspace, nullspace_artifact, inputs, details)
+    nullspace = load_nullspace(workspace)
+    facts = nullspace_artifact.require().details
+    listen(Event(STAGE, "metrics", {name: facts[name] for name in _METRICS}))
+    if nullspace.clamped:
+        message = (
+            f"{nullspace.clamped} of {nullspace.hidden_dim} directions have an eigenvalue below "
+            f"{nullspace.eigenvalue_floor:.3g} ({RELATIVE_FLOOR:g} of the largest) and are whitened by that value "
+            "instead of their own"
+        )
+        listen(Event(STAGE, "warning", {"message": message}))
+    _write_features(config, workspace, shards, nullspace, feature_inputs, progress)
+    listen(Event(STAGE, "finished", {name: facts[name] for name in _SUMMARY}))
+
+
+_METRICS = ("num_rows", "passes", "residual", "retained_energy", "row_dim", "null_dim", "clamped")
+_SUMMARY = ("num_items", "embedding_dim", "hidden_dim", "row_dim", "null_dim", "method", "retained_energy", "clamped")
+
+
+class _Progress:
+    """Counts embedding rows read, over all passes."""
+
+    def __init__(self, listen: Listener, total: int) -> None:
+        self.listen, self.total, self.done = listen, total, 0
+
+    def add(self, rows: int) -> None:
+        self.reach(self.done + rows)
+
+    def reach(self, done: int) -> None:
+        self.done = done
+        self.listen(Event(STAGE, "progress", {"done": self.done, "total": self.total, "unit": "rows"}))
+
+
+class _Covariance:
+    """The covariance of the stored embeddings: called with Ω [dim, columns] it returns C Ω, with None C itself.
+
+    Each call is one pass over the shards.
+    """
+
+    def __init__(
+        self, config: Config, workspace: Workspace, shards: Sequence[FileRecord], dim: int, progress: _Progress
+    ) -> None:
+        self.config, self.workspace, self.dim, self.progress = config, workspace, dim, progress
+        count = min(len(shards), MAX_PARTIALS)
+        cuts = [index * len(shards) // count for index in range(count + 1)]
+        self.groups = [shards[start:end] for start, end in itertools.pairwise(cuts)]
+        self.moments = Moments.empty(dim)
+        self.passes = 0
+
+    def __call__(self, probe: np.ndarray | None) -> np.ndarray:
+        weighted, some_held_out = self.config.decompose.popularity_weighted, self.config.data.split.cold_items > 0
+        probe_reference = ray.put(probe)
+        task = _task(tasks.moments_of_shards, self.config)
+
+        def submit(group: Sequence[FileRecord]) -> ray.ObjectRef:
+            threads = _threads(self.config)
+            return task(self.workspace, group, self.dim, weighted, some_held_out, probe_reference, threads)
+
+        merged = Moments.empty(self.dim, weighted=weighted, probe=probe)
+        partials = in_order(submit, self.groups, self.config.decompose.workers)
+        for group, partial in zip(self.groups, partials, strict=True):
+            merged = merged.merge(partial)
+            self.progress.add(sum(shard.rows for shard in group))
+        self.moments = merged
+        self.passes += 1
+        covariance = merged.covariance()
+        require_feasible(merged.count, self.dim, self.config.directions)
+        return covariance
+
+
+def _decompose(config: Config, covariance: _Covariance, dim: int, method: str) -> tuple[NullSpace, float]:
+    """The null space, and the largest residual of its directions, as a share of the largest eigenvalue."""
+    hidden_dim = config.directions
+    if method == "gram":
+        reference = _task(tasks.eigen, config)(covariance(None), hidden_dim, _threads(config))
+        values, vectors, residuals = result(reference)
+    else:
+        with threadpool_limits(_threads(config)):
+            values, vectors, residuals = randomized_eigen(
+                covariance,
+                dim,
+                hidden_dim,
+                oversampling=config.decompose.oversampling,
+                power_passes=config.decompose.power_passes,
+                seed=config.decompose_seed,
+            )
+    moments = covariance.moments
+    nullspace = build_nullspace(
+        moments.mean,
+        values,
+        vectors,
+        moments.total_variance(),
+        hidden_dim=hidden_dim,
+        config=config.decompose,
+        method=method,
+    )
+    return nullspace, float(residuals[:hidden_dim].max() / values[0])
+
+
+def _write_features(
+    config: Config,
+    workspace: Workspace,
+    shards: Sequence[FileRecord],
+    nullspace: NullSpace,
+    inputs: dict[str, Any],
+    progress: _Progress,
+) -> None:
+    artifact = workspace.artifact("features")
+    wanted = fingerprint(inputs)
+    done = artifact.committed_files(wanted).keys()
+    progress.add(sum(shard.rows for shard in shards if shard.name in done))
+    left = [shard for shard in shards if shard.name not in done]
+    nullspace_reference = ray.put(nullspace)
+    task = _task(tasks.write_features, config)
+
+    def submit(shard: FileRecord) -> ray.ObjectRef:
+        return task(workspace, shard, nullspace_reference, wanted, _threads(config))
+
+    for shard, _ in zip(left, in_order(submit, left, config.decompose.workers), strict=True):
+        progress.add(shard.rows)
+    details = {"hidden_dim": nullspace.hidden_dim, "null_dim": nullspace.null_dim}
+    artifact.commit(inputs, details, rows=sum(shard.rows for shard in shards))
+
+
+def _embedding_dim(workspace: Workspace) -> int:
+    _, block, _ = next(iterate_rows(workspace.artifact("embeddings"), "embedding", 0, 1))
+    return block.shape[1]
+
+
+def _method(config: Config, workspace: Workspace, num_rows: int, dim: int, num_shards: int) -> str:
+    """The configured method; for `auto` that of the committed null space, or else the cheaper one."""
+    if config.decompose.method != "auto":
+        return config.decompose.method
+    manifest = workspace.artifact("nullspace").manifest()
+    if manifest is not None:
+        return manifest.inputs["method"]
+    problem = Problem(
+        num_items=num_rows,
+        dim=dim,
+        num_directions=config.directions,
+        oversampling=config.decompose.oversampling,
+        power_passes=config.decompose.power_passes,
+        partials=min(num_shards, MAX_PARTIALS),
+        workers=config.decompose.workers,
+        cpus=config.decompose.cpus_per_worker,
+    )
+    return cheaper_method(problem)
+
+
+def _inputs(config: Config, workspace: Workspace, method: str) -> dict[str, Any]:
+    """What the null space is made from. The settings of the randomized method count only where it is used."""
+    unused = {"workers", "cpus_per_worker", "pool", "method", "seed"}
+    if method == "gram":
+        unused |= {"power_passes", "oversampling"}
+    inputs: dict[str, Any] = {
+        "decompose": config.decompose.model_dump(mode="json", exclude=unused),
+        "hidden_dim": config.directions,
+        "method": method,
+        "embeddings": workspace.artifact("embeddings").require().fingerprint,
+    }
+    if method == "randomized":
+        inputs["seed"] = config.decompose_seed
+    if config.decompose.popularity_weighted or config.data.split.cold_items:
+        inputs["popularity"] = workspace.artifact("popularity").require().fingerprint
+    return inputs
+
+
+def _task(function: Any, config: Config) -> Callable[..., ray.ObjectRef]:
+    resources = on_pool(config.decompose.pool)
+    return function.options(num_cpus=config.decompose.cpus_per_worker, resources=resources).remote
+
+
+def _threads(config: Config) -> int:
+    return max(1, math.floor(config.decompose.cpus_per_worker))

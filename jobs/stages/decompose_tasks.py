@@ -1,0 +1,106 @@
+"""The Ray tasks of the stage `decompose`: each streams over the rows of its shards, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from threadpoolctl import threadpool_limits
+
+from alphafuse.data.popularity import load_held_out
+from alphafuse.errors import DataError
+from alphafuse.nullspace.decomposition import NullSpace
+from alphafuse.nullspace.moments import Moments
+from alphafuse.storage.artifact import FileRecord
+from alphafuse.storage.matrices import iterate_rows, to_column
+from alphafuse.storage.read_ahead import read_ahead
+from alphafuse.storage.workspace import Workspace
+
+BLOCK_BYTES = 64 * 2**20
+"""Size of a block of embeddings in float64, the unit in which a task holds them."""
+
+
+@ray.remote
+def moments_of_shards(
+    workspace: Workspace,
+    shards: Sequence[FileRecord],
+    dim: int,
+    weighted: bool,
+    some_held_out: bool,
+    probe: np.ndarray | None,
+    threads: int,
+) -> Moments:
+    """Moments of the embeddings of some shards, read block by block; without those of items that are held out of
+    training, which must not know of their texts."""
+    moments = Moments.empty(dim, weighted=weighted, probe=probe)
+    held_out = load_held_out(workspace) if some_held_out else None
+    with threadpool_limits(threads):
+        for shard in shards:
+            weights = _popularity(workspace, shard) if weighted else None
+            for first, block, present in _blocks(workspace, shard, dim):
+                part = slice(first - shard.first_row, first - shard.first_row + len(block))
+                block_weights = None if weights is None else weights[part]
+                if held_out is not None:
+                    present = present & ~held_out[first : first + len(block)]
+                moments = moments.merge(Moments.of(block, present, block_weights, probe=probe, first_row=first))
+    return moments
+
+
+@ray.remote
+def eigen(covariance: np.ndarray, num_directions: int, threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All eigenvalues λ, descending, and eigenvectors u; of the first `num_directions` the residuals ‖C u − λ u‖."""
+    with threadpool_limits(threads):
+        values, vectors = np.linalg.eigh(covariance)
+        values, vectors = values[::-1], vectors[:, ::-1]
+        kept = vectors[:, :num_directions]
+        residuals = np.linalg.norm(covariance @ kept - kept * values[:num_directions], axis=0)
+    return values, vectors, residuals
+
+
+@ray.remote
+def write_features(workspace: Workspace, shard: FileRecord, nullspace: NullSpace, wanted: str, threads: int) -> None:
+    """Project one shard and write it under the same name."""
+    batches = []
+    with threadpool_limits(threads):
+        for first, block, present in _blocks(workspace, shard, len(nullspace.mean)):
+            features = np.where(present[:, None], nullspace.project(block), np.float32(0))  # [rows, hidden_dim]
+            item_index = pa.array(np.arange(first, first + len(block), dtype=np.int64))
+            batches.append(pa.record_batch([item_index, to_column(features)], names=["item_index", "features"]))
+    table = pa.Table.from_batches(batches)
+    workspace.artifact("features").write_table(shard.name, table, wanted, first_row=shard.first_row)
+
+
+def _blocks(workspace: Workspace, shard: FileRecord, dim: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """(first row, embeddings [rows, dim], present [rows]) of one shard, in blocks of bounded size.
+
+    Raises:
+        DataError: the shard's embeddings have another dimension.
+    """
+    block_rows = min(max(BLOCK_BYTES // (8 * dim), 64), 8192)
+    artifact = workspace.artifact("embeddings")
+    rows = iterate_rows(artifact, "embedding", shard.first_row, shard.first_row + shard.rows, block_rows)
+    for first, block, present in read_ahead(rows):
+        if block.shape[1] != dim:
+            raise DataError(
+                f"{artifact.folder.uri}/{shard.name} holds embeddings of {block.shape[1]} dimensions, the first shard "
+                f"of {dim}; make them with one model: `alphafuse run CONFIG --redo embed`"
+            )
+        yield first, block, present
+
+
+def _popularity(workspace: Workspace, shard: FileRecord) -> np.ndarray:
+    """[rows of the shard], training interactions of its items; 0 for items that are not listed."""
+    artifact = workspace.artifact("popularity")
+    filesystem, path = artifact.folder.open()
+    rows = [("item_index", ">=", shard.first_row), ("item_index", "<", shard.first_row + shard.rows)]
+    columns, counts = ["item_index", "count"], np.zeros(shard.rows)
+    for file in artifact.require().files:
+        try:
+            table = pq.read_table(f"{path}/{file.name}", columns=columns, filesystem=filesystem, filters=rows)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise artifact.damaged(file.name, error) from error
+        counts[table["item_index"].to_numpy() - shard.first_row] = table["count"].to_numpy()
+    return counts

@@ -1,0 +1,259 @@
+"""The stage `embed`: the texts of the catalog become language embeddings, shard by shard.
+
+Three steps, each of which continues where a killed job stopped. Plan: by content hash, every different text that has
+no vector yet goes into one batch. Embed: Ray Data feeds the batches to a pool of engines, which write the vectors
+themselves. Assemble: tasks gather each shard's vectors, wherever they are, and commit it whole. No process ever holds
+more than a shard of vectors. Embeddings made elsewhere are matched to the items instead (`embed_precomputed`).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+
+from alphafuse.config import Config, EmbedConfig
+from alphafuse.errors import DataError
+from alphafuse.events import Event, Listener
+from alphafuse.language.encoder import TextEncoder
+from alphafuse.language.engines import make_encoder
+from alphafuse.language.plan import Plan, hash_array, make_plan
+from alphafuse.language.precomputed import NO_VECTOR, PrecomputedFiles
+from alphafuse.language.store import ITEM_COLUMNS, EmbeddingStore
+from alphafuse.storage.artifact import Artifact, FileRecord
+from alphafuse.storage.folder import resolve
+from alphafuse.storage.workspace import Workspace
+from jobs.execution.placement import SLIVER, on_pool, require_places, task_slots
+from jobs.execution.tasks import in_order, result
+from jobs.execution.worker_metrics import Serving, serving
+from jobs.stages.embed_engines import BatchResult, embed_on_engines, num_engines
+from jobs.stages.embed_precomputed import bring_in_files, find_files
+
+
+def run(config: Config, workspace: Workspace, listen: Listener) -> None:
+    """Embed the catalog of a workspace with the engine of the configuration, or bring in its precomputed vectors.
+
+    Raises:
+        ConfigError: there is no such model.
+        DataError: more items than `embed.max_quarantined` allows have no embedding, or precomputed files are bad.
+        ResourceError: the cluster cannot hold the engines, or an engine does not start.
+        WorkspaceError: there is no catalog, or the embeddings there were made by another encoder.
+    """
+    if config.embed.engine == "precomputed":
+        # A worker may have another current folder.
+        files = find_files(config.embed, resolve(config.data.folder))
+        bring_in(files, config.embed, workspace, listen)
+    else:
+        encoder, identity = _encoder_of_the_workers(config.embed)
+        embed(encoder, config.embed, workspace, listen, identity, serving(config))
+
+
+def embed(
+    encoder: TextEncoder,
+    config: EmbedConfig,
+    workspace: Workspace,
+    listen: Listener,
+    identity: Mapping[str, Any] | None = None,
+    serving: Serving | None = None,
+) -> None:
+    """Embed the catalog with `encoder`, a copy of which is started in each of `config.workers` actors.
+
+    Args:
+        identity: of the encoder, as the workers see it; None: as this process does.
+        serving: where the engines serve their metrics; None if they do not.
+    """
+    identity = encoder.identity() if identity is None else identity
+    _make(identity, config, workspace, listen, functools.partial(_embed_texts, encoder, serving))
+
+
+def bring_in(files: PrecomputedFiles, config: EmbedConfig, workspace: Workspace, listen: Listener) -> None:
+    """Match vectors made elsewhere to the items of the catalog by id."""
+    _make(files.identity(), config, workspace, listen, functools.partial(_bring_in_vectors, files))
+
+
+def _make(
+    identity: Mapping[str, Any],
+    config: EmbedConfig,
+    workspace: Workspace,
+    listen: Listener,
+    write_shards: Callable[[EmbedConfig, Artifact, EmbeddingStore, Listener], dict[str, Any]],
+) -> None:
+    """The artefact `embeddings`; `write_shards` writes those that are missing and returns details for the manifest."""
+    started = time.monotonic()
+    catalog = workspace.artifact("catalog")
+    inputs = _inputs(identity, config, catalog)
+    store = EmbeddingStore(workspace.artifact("embeddings"), inputs)
+    store.adopt_stale_shards()
+    if store.artifact.is_committed(inputs):
+        store.discard_vectors()
+        return
+    details = write_shards(config, catalog, store, listen)
+    details["seconds"] = round(time.monotonic() - started, 3)
+    _finish(store, inputs, config, catalog.require().rows, details, listen)
+
+
+def _embed_texts(
+    encoder: TextEncoder,
+    serving: Serving | None,
+    config: EmbedConfig,
+    catalog: Artifact,
+    store: EmbeddingStore,
+    listen: Listener,
+) -> dict[str, Any]:
+    finished = store.finished_shards()
+    shards = [shard for shard in catalog.require().files if shard.name not in finished]
+    hashes = [hash_array(catalog.read_table(shard.name, ["text_hash"])["text_hash"]) for shard in shards]
+    plan = make_plan(store.known_hashes(), hashes, config.batch_size)
+    del hashes
+    batches = embed_on_engines(encoder, config, catalog, shards, store, plan.batches, listen, serving)
+    speed = _watch_batches(batches, config, catalog, plan, listen) if plan.batches else None
+    _assemble(config, catalog, shards, store, plan, listen)
+    return {
+        "distinct_texts": plan.distinct,
+        "embedded": plan.to_embed,
+        "reused": plan.distinct - plan.to_embed,
+        "texts_per_second": speed,
+    }
+
+
+def _bring_in_vectors(
+    files: PrecomputedFiles, config: EmbedConfig, catalog: Artifact, store: EmbeddingStore, listen: Listener
+) -> dict[str, Any]:
+    return {"precomputed": bring_in_files(files, config, catalog, store, listen)}
+
+
+def _encoder_of_the_workers(config: EmbedConfig) -> tuple[TextEncoder, Mapping[str, Any]]:
+    """The encoder and its identity, made where the engines run: another machine may lack the engine or the model."""
+    require_places("embed", config.workers, config.cpus_per_worker, config.gpus_per_worker, config.pool)
+    # A relative folder is meant from here: a worker may have another current folder.
+    model = os.path.abspath(config.model) if os.path.isdir(config.model) else config.model
+    # It reads the model's files and computes nothing: a GPU itself is left to others.
+    beside = SLIVER if config.gpus_per_worker else 0
+    task = _make_encoder.options(num_cpus=config.cpus_per_worker, num_gpus=beside, resources=on_pool(config.pool))
+    return result(task.remote(config.model_copy(update={"model": model})))
+
+
+@ray.remote
+def _make_encoder(config: EmbedConfig) -> tuple[TextEncoder, Mapping[str, Any]]:
+    encoder = make_encoder(config)
+    return encoder, encoder.identity()
+
+
+def _inputs(identity: Mapping[str, Any], config: EmbedConfig, catalog: Artifact) -> dict[str, Any]:
+    encoder = {**identity, "normalize": config.normalize, "storage_dtype": config.storage_dtype}
+    return {"encoder": encoder, "catalog": catalog.require().fingerprint}
+
+
+def _watch_batches(
+    batches: Iterable[BatchResult], config: EmbedConfig, catalog: Artifact, plan: Plan, listen: Listener
+) -> float:
+    """Report every batch as it is done; returns the texts per second of all engines while they were busy."""
+    done, failed, seconds, tokens = plan.distinct - plan.to_embed, Counter[str](), 0.0, 0
+    engines, items = num_engines(config, plan.batches), catalog.require().rows
+    examples: list[str] = []
+    for batch in batches:
+        done += batch.texts
+        seconds += batch.seconds
+        tokens += batch.tokens
+        failed.update(batch.failed)
+        examples = [*examples, *batch.examples][:3]
+        told = {
+            "tokens": tokens,
+            "quarantined": failed.total(),
+            "batch_fill": batch.texts / config.batch_size,
+            "engines": engines,
+        }
+        listen(Event("embed", "progress", {"done": done, "total": plan.distinct, "unit": "texts", **told}))
+        # Every text stands for at least one item: no need to embed the rest of a catalog that fails.
+        _check_quarantined(failed, items, config, f"Such as {', '.join(examples)}")
+    return round(plan.to_embed * engines / seconds, 1)
+
+
+def _assemble(
+    config: EmbedConfig,
+    catalog: Artifact,
+    shards: Sequence[FileRecord],
+    store: EmbeddingStore,
+    plan: Plan,
+    listen: Listener,
+) -> None:
+    """Write the shards that the plan is about, as many at a time as the cluster has CPUs."""
+    if not shards:
+        return
+    dim = next(iter(store.known_vectors().values())).details["dim"]
+    slots = task_slots("embed")
+    ends = np.cumsum([shard.rows for shard in shards])
+
+    def submit(number: int) -> ray.ObjectRef:
+        shard = shards[number]
+        items = slice(ends[number] - shard.rows, ends[number])
+        used, file = np.unique(plan.file[items], return_inverse=True)
+        files = [plan.files[index] for index in used]
+        dtype = config.storage_dtype
+        return _assemble_shard.remote(catalog, store, shard, files, file, plan.row[items], dim, dtype)
+
+    total = catalog.require().rows
+    for end, _ in zip(ends, in_order(submit, range(len(shards)), slots), strict=True):
+        done = total - int(ends[-1] - end)
+        listen(Event("embed", "progress", {"done": done, "total": total, "unit": "items"}))
+
+
+@ray.remote
+def _assemble_shard(
+    catalog: Artifact,
+    store: EmbeddingStore,
+    shard: FileRecord,
+    files: list[str],
+    file: np.ndarray,
+    row: np.ndarray,
+    dim: int,
+    dtype: str,
+) -> None:
+    encoded = store.gather(files, file, row, dim, dtype)
+    store.write_shard(shard.name, catalog.read_table(shard.name, ITEM_COLUMNS), shard.first_row, encoded)
+
+
+def _check_quarantined(failed: Mapping[str, int], items: int, config: EmbedConfig, which: str) -> None:
+    total = sum(failed.values())
+    if total > config.max_quarantined * items:
+        reasons = ", ".join(f"{category}: {count}" for category, count in sorted(failed.items()))
+        raise DataError(
+            f"at least {total} of {items} items cannot be embedded ({reasons}), more than embed.max_quarantined "
+            f"{config.max_quarantined:g} allows. {which}. Correct their texts or vectors, or raise the limit: what is "
+            "embedded is kept"
+        )
+
+
+def _finish(
+    store: EmbeddingStore,
+    inputs: Mapping[str, Any],
+    config: EmbedConfig,
+    items: int,
+    details: Mapping[str, Any],
+    listen: Listener,
+) -> None:
+    """Count what is in the shards, judge it, commit."""
+    shards = [record for record in store.artifact.committed_files(store.wanted).values() if record.rows]
+    empty = sum(shard.details["empty"] for shard in shards)
+    reasons: Counter[str] = sum((Counter(shard.details["quarantined"]) for shard in shards), Counter())
+    _check_quarantined(reasons, items, config, f"They are listed in {store.artifact.folder.uri}/quarantine-*.parquet")
+    quarantined = sum(reasons.values())
+    if empty + quarantined == items:
+        raise DataError(f"none of the {items} items has an embedding ({empty} texts are empty)")
+    counts = {"items": items, "empty": empty, "quarantined": quarantined}
+    if "precomputed" in details:
+        counts["unknown_ids"] = details["precomputed"] - (items - reasons[NO_VECTOR])
+    if quarantined:
+        message = f"{quarantined} items have no embedding: {', '.join(f'{k}: {v}' for k, v in sorted(reasons.items()))}"
+        listen(Event("embed", "warning", {"message": message}))
+    summary = {**counts, **details, "dim": shards[0].details["dim"]}
+    identity = {"encoder": inputs["encoder"], "quarantined_by_reason": dict(reasons)}
+    store.artifact.commit(inputs, {**summary, **identity}, rows=items)
+    store.discard_vectors()
+    listen(Event("embed", "finished", summary))

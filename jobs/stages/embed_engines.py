@@ -1,0 +1,239 @@
+"""The pool of embedding engines of the stage `embed`: Ray Data hands batches of texts to actors that write the vectors.
+
+Knows how engines are placed, fed and restarted; what a batch is for is the stage's business.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+from ray.util.annotations import RayDeprecationWarning
+from ray.util.queue import Queue
+
+from alphafuse.config import EmbedConfig
+from alphafuse.errors import AlphafuseError, ResourceError
+from alphafuse.events import Event, Listener, Value
+from alphafuse.language.encoder import EMPTY, TextEncoder, encode_texts, failures_by_category
+from alphafuse.language.plan import Batch
+from alphafuse.language.store import EmbeddingStore
+from alphafuse.storage.artifact import Artifact, FileRecord
+from jobs.execution.elasticity import alive_machines, await_places
+from jobs.execution.event_relay import EventRelay
+from jobs.execution.placement import on_pool, require_places
+from jobs.execution.worker_metrics import Serving, no_more_workers, served
+
+STAGE = "embed"
+
+# A batch that takes its engine down this often and once more ends the job.
+_BATCH_RETRIES = 3
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What an engine tells of a batch that it has written."""
+
+    texts: int
+    tokens: int
+    """That the engine read."""
+    seconds: float
+    """Of the engine, reading not counted."""
+    failed: dict[str, int]
+    """Texts without a vector, by category of the reason."""
+    examples: list[str]
+    """Some of those texts, with their reasons."""
+
+
+def num_engines(config: EmbedConfig, batches: Sequence[Batch]) -> int:
+    """Engines that are started: never more than there are batches."""
+    return min(config.workers, len(batches))
+
+
+def embed_on_engines(
+    encoder: TextEncoder,
+    config: EmbedConfig,
+    catalog: Artifact,
+    shards: Sequence[FileRecord],
+    store: EmbeddingStore,
+    batches: Sequence[Batch],
+    listen: Listener,
+    serving: Serving | None,
+) -> Iterator[BatchResult]:
+    """Embed batches of the catalog's texts and write them to the store; yields as batches are done, in any order.
+
+    An engine that is killed is started again by Ray and its batch repeated, which gives the same file. So is what was
+    left when a machine was lost, on the machines that are there then.
+
+    Args:
+        shards: of the catalog, which the batches were planned for.
+        listen: gets to know of engines that were started again, and where they serve their metrics.
+        serving: where they shall; None if they do not.
+
+    Raises:
+        ResourceError: no such engines fit on the cluster, or a batch has taken its engine down too often.
+        AlphafuseError: as raised by the engine.
+    """
+    places = config.cpus_per_worker, config.gpus_per_worker, config.pool
+    require_places(STAGE, num_engines(config, batches), *places)
+    _configure_ray_data()
+    left, failures = {batch.file: batch for batch in batches}, 0
+    with EventRelay(_EngineEvents(listen)) as relay:
+        engine = encoder, store, config, relay.queue, serving
+        while left:
+            machines, before = alive_machines(), len(left)
+            rows = [_row(batch, shards[batch.shard]) for batch in left.values()]
+            try:
+                for row in _embed(rows, catalog, config, engine, num_engines(config, list(left.values()))):
+                    del left[row["file"]]
+                    failed, examples = dict(Counter(row["failed"])), list(row["examples"])
+                    yield BatchResult(row["texts"], row["tokens"], row["seconds"], failed, examples)
+            except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as error:
+                # Of an engine whose machine is gone Ray tells the same as of one that has died again and again.
+                await_places(STAGE, STAGE, 1, *places, listen)
+                failures = 1 if len(left) < before else failures + 1
+                if machines <= alive_machines() or failures > _BATCH_RETRIES:
+                    raise ResourceError(
+                        f"an embedding engine died {_BATCH_RETRIES + 1} times in the same batch; most often its "
+                        "machine is out of memory: lower embed.workers, embed.batch_size or embed.max_length. What is "
+                        "embedded is kept. The engine's last messages are in the worker logs of Ray"
+                    ) from error
+                listen(Event(STAGE, "warning", {"message": "a machine with an embedding engine is lost; others go on"}))
+            finally:
+                if serving is not None:
+                    relay.queue.put(no_more_workers(STAGE))
+
+
+def _row(batch: Batch, shard: FileRecord) -> dict[str, Any]:
+    """A batch as a row of a data set."""
+    return {"file": batch.file, "shard": shard.name, "rows": batch.rows.tobytes()}
+
+
+def _embed(
+    rows: list[dict[str, Any]], catalog: Artifact, config: EmbedConfig, engine: tuple[Any, ...], engines: int
+) -> Iterator[dict[str, Any]]:
+    """Embed batches on engines that are started for them, each made from the arguments `engine`."""
+    # Reading asks for no CPU: the engines may have taken all of them.
+    texts = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        functools.partial(_read_texts, catalog=catalog),
+        compute=ray.data.TaskPoolStrategy(size=engines),
+        num_cpus=0,
+    )
+    with warnings.catch_warnings():
+        # max_task_retries has no other way in; Ray announces to close this one in 2.64.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        results = texts.map(
+            _Engine,  # type: ignore[arg-type]  # the annotation leaves out callable classes
+            fn_constructor_args=engine,
+            compute=ray.data.ActorPoolStrategy(size=engines),
+            num_cpus=config.cpus_per_worker,
+            num_gpus=config.gpus_per_worker,
+            resources=on_pool(config.pool),
+            max_task_retries=_BATCH_RETRIES,
+        )
+        yield from _rows(results)
+
+
+class _EngineEvents:
+    """A listener that passes on what engines report, numbers in place of Ray's names for them, and counts restarts."""
+
+    def __init__(self, listen: Listener) -> None:
+        self._listen = listen
+        self._numbers: dict[Value, str] = {}
+        self._restarts = 0
+
+    def __call__(self, event: Event) -> None:
+        values, worker = dict(event.values), event.values["worker"]
+        if worker is not None:
+            values["worker"] = self._numbers.setdefault(worker, str(len(self._numbers)))
+        if event.kind == "restart":
+            self._restarts += 1
+            values["restarts"] = self._restarts
+        self._listen(dataclasses.replace(event, values=values))
+
+
+def _read_texts(row: dict[str, Any], catalog: Artifact) -> dict[str, Any]:
+    """The texts of a batch and their hashes."""
+    table = catalog.take_rows(row["shard"], np.frombuffer(row["rows"], np.int32), ["text", "text_hash"])
+    return {"file": row["file"], "texts": table["text"].to_pylist(), "hashes": table["text_hash"].to_pylist()}
+
+
+class _Engine:
+    """An actor of the pool: an encoder that writes what it embeds.
+
+    It is started with the first batch and not before: of an actor that fails while it is made, Ray tells no cause.
+    """
+
+    def __init__(
+        self, encoder: TextEncoder, store: EmbeddingStore, config: EmbedConfig, events: Queue, serving: Serving | None
+    ) -> None:
+        self.encoder = encoder
+        self.store = store
+        self.config = config
+        self.events = events
+        self.serving = serving
+        self.report: Listener | None = None
+        self.kept = ExitStack()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        report = self.report = self.report or self._start()
+        begin = time.monotonic()
+        encoded = encode_texts(self.encoder, list(row["texts"]), self.config.normalize, self.config.storage_dtype)
+        self.store.write_vectors(row["file"], pa.array(list(row["hashes"]), pa.binary(16)), encoded)
+        failed = failures_by_category(encoded.failures)
+        told = {"texts": len(row["texts"]), "tokens": encoded.tokens, "seconds": time.monotonic() - begin}
+        counted = {f"failed.{reason}": count for reason, count in failed.items()}
+        fill = len(row["texts"]) / self.config.batch_size
+        report(Event(STAGE, "batch", {**told, "fill": fill, "retries": encoded.retries, **counted}))
+        return {
+            **told,
+            "file": row["file"],
+            "failed": list(Counter(failed).elements()),
+            "examples": [
+                f"{row['texts'][position][:60]!r} ({reason})"
+                for position, reason in encoded.failures.items()
+                if reason != EMPTY
+            ][:3],
+        }
+
+    def _start(self) -> Listener:
+        """Load the model and begin to serve metrics, which ends with the process."""
+        context = ray.get_runtime_context()
+        name = str(context.get_actor_id())
+        if context.was_current_actor_reconstructed:
+            message = "an embedding engine died and was started again; its batch is repeated"
+            self.events.put(Event(STAGE, "restart", {"worker": name, "message": message}))
+        self.encoder.start()
+        return self.kept.enter_context(served(STAGE, name, self.serving, self.events.put))
+
+
+def _configure_ray_data() -> None:
+    """Errors as they were raised; nothing on the console, where the progress goes out as events."""
+    context = ray.data.DataContext.get_current()
+    context.raise_original_map_exception = True
+    context.enable_progress_bars = False
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL + 1)  # the log file of Ray Data still gets everything
+
+
+def _rows(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+    """The rows of a data set; an error of ours in a worker is raised as itself."""
+    try:
+        yield from dataset.iter_rows()
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, AlphafuseError):
+            raise cause from error
+        raise

@@ -1,0 +1,97 @@
+"""Brings embeddings that were made elsewhere into the shards of the stage `embed`: Ray tasks put the vectors into
+buckets, and match those of a shard's items. What a task has finished is not done again by a later run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+
+from alphafuse.config import EmbedConfig
+from alphafuse.data.preparation.scratch import once
+from alphafuse.events import Event, Listener
+from alphafuse.language.precomputed import (
+    PrecomputedFiles,
+    common_dim,
+    find_precomputed,
+    match_vectors,
+    partition_vectors,
+)
+from alphafuse.language.store import ITEM_COLUMNS, EmbeddingStore
+from alphafuse.storage.artifact import Artifact, FileRecord
+from alphafuse.storage.folder import Folder
+from jobs.execution.placement import task_slots
+from jobs.execution.tasks import in_order, result
+
+BUCKET_BYTES = 32 * 2**20
+"""Bytes of the files for each bucket, the unit that a task holds in memory."""
+
+
+def find_files(config: EmbedConfig, folder: str) -> PrecomputedFiles:
+    """The files of `embed.precomputed`, as a worker sees them (see `find_precomputed`)."""
+    return result(_find.remote(config, folder))
+
+
+def bring_in_files(
+    files: PrecomputedFiles, config: EmbedConfig, catalog: Artifact, store: EmbeddingStore, listen: Listener
+) -> int:
+    """Write every shard that is not there yet; returns how many vectors the files hold.
+
+    Raises:
+        DataError: a file is damaged, the vectors have different widths, or an id occurs twice.
+    """
+    limit = task_slots("embed")
+    num_buckets = max(1, -(-sum(source.bytes for source in files.vectors) // BUCKET_BYTES))
+    # Among the vectors of texts, which go when the shards are committed: a run that is refused may be repeated.
+    scratch = store.vectors.folder / f"buckets-{store.wanted[:16]}-{num_buckets}"
+    reference = ray.put(files)
+    partitions: list[dict[str, Any]] = []
+    for partition in in_order(
+        lambda number: _partition.remote(reference, number, scratch, num_buckets), range(len(files.vectors)), limit
+    ):
+        partitions.append(partition)
+        done, total = len(partitions), len(files.vectors)
+        listen(Event("embed", "progress", {"done": done, "total": total, "unit": "vector files"}))
+    dim = common_dim(files, partitions)
+    runs: ray.ObjectRef[Sequence[str]] = ray.put([name for part in partitions for name in part["runs"]])
+
+    manifest, finished = catalog.require(), store.finished_shards()
+    left = [shard for shard in manifest.files if shard.name not in finished]
+    done = manifest.rows - sum(shard.rows for shard in left)
+    written = in_order(
+        lambda shard: _write_shard.remote(catalog, store, shard, scratch, runs, num_buckets, dim, config), left, limit
+    )
+    for shard, _ in zip(left, written, strict=True):
+        done += shard.rows
+        listen(Event("embed", "progress", {"done": done, "total": manifest.rows, "unit": "items"}))
+    return sum(partition["rows"] for partition in partitions)
+
+
+@ray.remote
+def _find(config: EmbedConfig, folder: str) -> PrecomputedFiles:
+    return find_precomputed(config, folder)
+
+
+@ray.remote
+def _partition(files: PrecomputedFiles, number: int, scratch: Folder, num_buckets: int) -> dict[str, Any]:
+    prefix = f"source-{number:05d}"
+    source = files.vectors[number]
+    return once(scratch, f"{prefix}.json", lambda: partition_vectors(files, source, scratch, prefix, num_buckets))
+
+
+@ray.remote
+def _write_shard(
+    catalog: Artifact,
+    store: EmbeddingStore,
+    shard: FileRecord,
+    scratch: Folder,
+    runs: Sequence[str],
+    num_buckets: int,
+    dim: int,
+    config: EmbedConfig,
+) -> None:
+    items = catalog.read_table(shard.name, ITEM_COLUMNS)
+    encoded = match_vectors(items["item_id"].combine_chunks(), scratch, runs, num_buckets, dim, config)
+    store.write_shard(shard.name, items, shard.first_row, encoded)

@@ -1,0 +1,114 @@
+"""The evaluate stage: the trained model ranks the full catalog for every test target."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from alphafuse.config import Config, EvaluateConfig
+from alphafuse.data.popularity import load_held_out, load_popularity
+from alphafuse.data.sequence_store import SequenceStore
+from alphafuse.distributed.communicator import Communicator
+from alphafuse.evaluation.evaluator import Similarity, evaluate
+from alphafuse.evaluation.ranks import writing_ranks
+from alphafuse.evaluation.scorer import Scorer
+from alphafuse.events import Event, Listener
+from alphafuse.storage.artifact import Artifact, fingerprint
+from alphafuse.storage.workspace import Workspace
+from alphafuse.training.model import load_trained
+from jobs.execution.worker_group import run_workers
+from jobs.execution.worker_metrics import serving
+
+METRICS_FILE = "metrics.json"
+
+# What changes where and how fast queries are ranked, but not their ranks.
+RESOURCE_KEYS = {"similarity", "query_batch"}
+
+
+def evaluation_inputs(config: Config, workspace: Workspace) -> dict[str, Any]:
+    """What an evaluation is made from."""
+    return {
+        "model": workspace.artifact("model").require().fingerprint,
+        "similarity": config.similarity,
+        "evaluate": config.evaluate.model_dump(mode="json", exclude=RESOURCE_KEYS),
+    }
+
+
+def run(config: Config, workspace: Workspace, listen: Listener) -> None:
+    """Write the artefact `evaluation` with `metrics.json` (see `alphafuse.evaluation.evaluator.evaluate`) and
+    `ranks.parquet`, unless the split tests nothing."""
+    artifact, inputs = workspace.artifact("evaluation"), evaluation_inputs(config, workspace)
+    if artifact.is_committed(inputs):
+        return
+    if workspace.artifact("sequences").require().details.get("targets", {}).get("test") == 0:
+        message = "the split leaves no test targets: there is nothing to measure"
+        listen(Event("evaluate", "warning", {"message": message}))
+        return
+    arguments = {"config": config, "workspace": workspace, "wanted": fingerprint(inputs)}
+    result = run_workers("evaluate", _evaluate_on_worker, config.train, arguments, listen, serving(config))
+    finish(artifact, inputs, result, config.train.monitor, listen)
+
+
+def finish(
+    artifact: Artifact, inputs: Mapping[str, Any], result: Mapping[str, Any], monitor: str, listen: Listener
+) -> None:
+    """Complete an evaluation, whose ranks are written and metrics known."""
+    content = json.dumps(result, indent=1).encode()
+    artifact.write_file(METRICS_FILE, content, fingerprint(inputs))
+    artifact.commit(inputs, {"queries": result["queries"], "overall": result["overall"]})
+    listen(Event("evaluate", "metrics", {"split": result["split"], **result["overall"]}))
+    seen = "left out" if result["exclude_seen"] else "left in"
+    said = {"queries": result["queries"], "seen_items": seen, monitor: result["overall"][monitor]}
+    listen(Event("evaluate", "finished", said))
+
+
+def measure(
+    model: Scorer,
+    similarity: Similarity,
+    config: EvaluateConfig,
+    workspace: Workspace,
+    wanted: str,
+    communicator: Communicator,
+    listen: Listener,
+) -> dict[str, Any]:
+    """Rank the test targets of a workspace with a model, and write their ranks. A collective.
+
+    Returns:
+        The content of `metrics.json`.
+    """
+
+    def progress(done: int, total: int) -> None:
+        if communicator.rank == 0:
+            listen(Event("evaluate", "progress", {"done": done, "total": total, "unit": "users"}))
+
+    artifact = workspace.artifact("evaluation")
+    recording = writing_ranks(artifact, wanted) if communicator.rank == 0 else nullcontext(lambda answers: None)
+    with recording as record:
+        return evaluate(
+            model,
+            SequenceStore(workspace),
+            load_popularity(workspace),
+            load_held_out(workspace),
+            config,
+            communicator,
+            similarity,
+            progress,
+            record,
+        )
+
+
+def _evaluate_on_worker(
+    *,
+    config: Config,
+    workspace: Workspace,
+    wanted: str,
+    communicator: Communicator,
+    device: torch.device,
+    listen: Listener,
+) -> dict[str, Any]:
+    model = load_trained(config, workspace, communicator, device)
+    return measure(model, config.similarity, config.evaluate, workspace, wanted, communicator, listen)

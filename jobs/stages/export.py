@@ -1,0 +1,77 @@
+"""The export stage: what an ANN index or a serving system needs, without anything of this project's own formats."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from alphafuse.config import Config
+from alphafuse.data.catalog_lookup import item_names
+from alphafuse.distributed.communicator import Communicator
+from alphafuse.events import Event, Listener
+from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.matrices import to_lists
+from alphafuse.storage.workspace import Workspace
+from alphafuse.training.checkpoint import DENSE_FILE
+from alphafuse.training.model import load_trained
+from jobs.execution.worker_group import run_workers
+from jobs.execution.worker_metrics import serving
+
+ITEMS_PER_SHARD = 50_000
+WEIGHTS_FILE = "weights.safetensors"
+MODEL_FILE = "model.json"
+
+
+def run(config: Config, workspace: Workspace, listen: Listener) -> None:
+    """Write the artefact `export`.
+
+    `items-*.parquet`: item_index, item_id and vector (float32, as the backbone takes it; for similarity `cosine`
+    an index must scale to unit length); `weights.safetensors`: dense weights; `model.json`: what they fit into.
+    """
+    artifact = workspace.artifact("export")
+    inputs = {"model": workspace.artifact("model").require().fingerprint, "similarity": config.similarity}
+    if artifact.is_committed(inputs):
+        return
+    arguments = {"config": config, "workspace": workspace, "wanted": fingerprint(inputs)}
+    description = run_workers("export", _export_on_worker, config.train, arguments, listen, serving(config))
+    manifest = artifact.commit(inputs, description, rows=workspace.artifact("catalog").require().rows)
+    listen(Event("export", "finished", {"items": manifest.rows}))
+
+
+def _export_on_worker(
+    *,
+    config: Config,
+    workspace: Workspace,
+    wanted: str,
+    communicator: Communicator,
+    device: torch.device,
+    listen: Listener,
+) -> dict[str, Any]:
+    """Every rank writes the vectors of its own range of items, in files named by their first item, and the first rank
+    the rest; returns what `model.json` holds."""
+    artifact, catalog = workspace.artifact("export"), workspace.artifact("catalog")
+    # The seed, since samplings of a diffusion start from its noise.
+    description = {"similarity": config.similarity, "seed": config.seed, **config.model.model_dump(mode="json")}
+    if communicator.rank == 0:
+        artifact.clear()  # ranges of an interrupted attempt may have been cut for another number of workers
+        artifact.write_file(WEIGHTS_FILE, workspace.artifact("model").read_file(DENSE_FILE), wanted)
+        artifact.write_file(MODEL_FILE, json.dumps(description, indent=1).encode(), wanted)
+    communicator.barrier()
+    model = load_trained(config, workspace, communicator, device)
+    vectors = model.item_vectors().cpu().numpy()
+    item_ids = item_names(catalog, np.arange(model.first_row, model.first_row + len(vectors)))["item_id"]
+    for start in range(0, len(vectors), ITEMS_PER_SHARD):
+        part = slice(start, start + ITEMS_PER_SHARD)
+        first = model.first_row + start
+        index = pa.array(range(first, first + len(vectors[part])), pa.int64())
+        table = pa.table({"item_index": index, "item_id": item_ids[part], "vector": to_lists(vectors[part])})
+        artifact.write_table(f"items-{first:012d}.parquet", table, wanted, first_row=first)
+        if communicator.rank == 0:
+            done, unit = start + len(index), "items of the first worker"
+            listen(Event("export", "progress", {"done": done, "total": len(vectors), "unit": unit}))
+    communicator.barrier()
+    return description

@@ -1,0 +1,157 @@
+"""The recommend stage: top items for many users into Parquet, or for one history written by hand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import ray
+import torch
+
+from alphafuse.config import Config
+from alphafuse.data.catalog_lookup import find_items
+from alphafuse.data.importers.source import Source, find_sources
+from alphafuse.data.users import Histories, single_history, test_users, users_of
+from alphafuse.distributed.communicator import Communicator
+from alphafuse.evaluation.evaluator import catalog_ranking
+from alphafuse.evaluation.recommendations import Recommendations, Recommended, rank_users
+from alphafuse.events import Event, Listener, ignore
+from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.folder import resolve
+from alphafuse.storage.workspace import Workspace
+from alphafuse.training.model import load_trained
+from jobs.execution.ray_connection import connected
+from jobs.execution.tasks import result
+from jobs.execution.worker_group import run_workers
+from jobs.execution.worker_metrics import serving
+
+USERS_PER_SHARD = 10_000
+EXAMPLES = 6
+
+
+def run(config: Config, workspace: Workspace, listen: Listener) -> None:
+    """Write the artefact `recommendations`: user_id, item_ids, titles and scores (lists, best first)."""
+    artifact = workspace.artifact("recommendations")
+    users = config.recommend.users
+    sources = None if users is None else result(_find_users.remote(resolve(users)))
+    inputs = _inputs(config, workspace, sources)
+    if artifact.is_committed(inputs):
+        return
+    arguments = {"config": config, "workspace": workspace, "sources": sources, "wanted": fingerprint(inputs)}
+    counts = run_workers("recommend", _recommend_on_worker, config.train, arguments, listen, serving(config))
+    for reason, count in counts.items():
+        if count:
+            listen(Event("recommend", "warning", {"message": f"{count} left out: {reason.replace('_', ' ')}"}))
+    files = artifact.committed_files(fingerprint(inputs)).values()
+    total = sum(file.rows for file in files)
+    examples = next(file.details["examples"] for file in files if file.first_row == 0)
+    details = {"users": total, "top_k": config.recommend.top_k, "left_out": counts, "examples": examples}
+    artifact.commit(inputs, details, rows=total)
+    listen(Event("recommend", "finished", {"users": total}))
+
+
+def recommend_for_history(
+    config: Config, workspace: Workspace, names: Sequence[str], top_k: int | None = None
+) -> list[Recommended]:
+    """The best items after a history of titles or item ids, oldest first (see `find_items`).
+
+    Raises:
+        DataError: a name is neither title nor id of an item.
+        WorkspaceError: there is no trained model.
+    """
+    workspace.artifact("model").require()
+    items = find_items(workspace.artifact("catalog"), names)
+    arguments: dict[str, Any] = {"config": config, "workspace": workspace, "items": items}
+    arguments["top_k"] = top_k or config.recommend.top_k
+    if config.ray.address is None:
+        # All shards would lie on this machine anyway: one process holds them, without the wait for workers.
+        communicator, device = Communicator(), torch.device("cpu")
+        return _recommend_history_on_worker(**arguments, communicator=communicator, device=device, listen=ignore)
+    with connected(config.ray):
+        return run_workers("recommend", _recommend_history_on_worker, config.train, arguments, ignore)
+
+
+@ray.remote
+def _find_users(users: str) -> list[Source]:
+    return find_sources("recommend.users", users, ".")
+
+
+def _inputs(config: Config, workspace: Workspace, sources: list[Source] | None) -> dict[str, Any]:
+    return {
+        "model": workspace.artifact("model").require().fingerprint,
+        "sequences": workspace.artifact("sequences").require().fingerprint,
+        "similarity": config.similarity,
+        "recommend": config.recommend.model_dump(mode="json", exclude={"users"}),
+        "users": None if sources is None else [source.identity for source in sources],
+    }
+
+
+def _recommend_on_worker(
+    *,
+    config: Config,
+    workspace: Workspace,
+    sources: list[Source] | None,
+    wanted: str,
+    communicator: Communicator,
+    device: torch.device,
+    listen: Listener,
+) -> dict[str, int]:
+    """Every rank ranks its items for all users; the shards of the result are written in turns."""
+    artifact = workspace.artifact("recommendations")
+    written = artifact.committed_files(wanted)
+    communicator.barrier()  # every rank has seen the same files before any is written
+    model = load_trained(config, workspace, communicator, device)
+    ranking = catalog_ranking(model, config.evaluate, communicator, config.similarity)
+    counts: Counter[str] = Counter()
+    users = test_users(workspace) if sources is None else users_of(workspace, sources, counts)
+    total = workspace.artifact("sequences").require().rows if sources is None else None
+    done = 0
+    for shard, (chunk, read) in enumerate(_chunks(users)):
+        name = f"part-{shard:05d}.parquet"
+        if name not in written:
+            items, scores = rank_users(
+                model,
+                ranking,
+                chunk,
+                config.recommend.top_k,
+                config.recommend.exclude_seen,
+                config.evaluate.query_batch,
+                communicator,
+            )
+            if communicator.rank == shard % communicator.world_size:
+                best = Recommendations(workspace.artifact("catalog"), chunk, items, scores)
+                details = {"examples": best.examples(EXAMPLES)} if shard == 0 else None
+                artifact.write_table(name, best.table, wanted, first_row=done, details=details)
+        done += len(chunk.users)
+        if communicator.rank == 0:
+            so_far = done if total is None else read
+            listen(Event("recommend", "progress", {"done": so_far, "total": total, "unit": "users"}))
+    communicator.barrier()
+    return dict(counts)
+
+
+def _chunks(users: Iterable[Histories]) -> Iterator[tuple[Histories, int]]:
+    """The users of one shard at a time, and how many of the log (or the file) have been read up to the last of them."""
+    read = 0
+    for histories in users:
+        for chunk in histories.split(USERS_PER_SHARD):
+            yield chunk, read + int(chunk.users[-1]) + 1
+        read += histories.sequences.num_users
+
+
+def _recommend_history_on_worker(
+    *,
+    config: Config,
+    workspace: Workspace,
+    items: list[int],
+    top_k: int,
+    communicator: Communicator,
+    device: torch.device,
+    listen: Listener,
+) -> list[Recommended]:
+    model = load_trained(config, workspace, communicator, device)
+    ranking = catalog_ranking(model, config.evaluate, communicator, config.similarity)
+    history = single_history(items)
+    best, scores = rank_users(model, ranking, history, top_k, config.recommend.exclude_seen, 1, communicator)
+    return Recommendations(workspace.artifact("catalog"), history, best, scores).of(0)

@@ -1,0 +1,166 @@
+"""A comparison as Markdown, for people, and as CSV, for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+
+from monitoring.comparison.comparison_results import Comparison, Estimate, Row
+
+LEVEL = 0.05
+"""Corrected p-values below it are marked."""
+MARK = "†"
+SLICES_LEGEND = (
+    "Items: by the popularity of the target in training; tail: the less popular `evaluate.tail_share` of the catalog, "
+    "cold: without any training interaction, held out: those that `data.split.cold_items` kept out of it. Users: "
+    "tail: up to `evaluate.tail_user_length` interactions in all. Histories: short: up to `evaluate.short_history` "
+    "items."
+)
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """The protocol, the table, what its signs mean, the differences and the runs that failed."""
+    parts = ["# Comparison", "\n".join(f"- {name}: {value}" for name, value in comparison.protocol.items())]
+    if any(row.estimates for row in comparison.rows):
+        parts += [_means(comparison), _legend(comparison)]
+    if comparison.slices:
+        parts += [f"## {comparison.metrics[0].upper()} by slice", _slices(comparison), SLICES_LEGEND]
+    if _tested(comparison):
+        parts += [f"## Differences to {comparison.reference}", _differences(comparison)]
+    if comparison.failures:
+        reasons = [f"- {name}: {' '.join(reason.split())}" for name, reason in comparison.failures.items()]
+        parts += ["## Failed runs", "\n".join(reasons)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def to_csv(comparison: Comparison) -> str:
+    """One line for each row, metric and slice, with all digits; cells without a number are empty, as are all of a row
+    that has failed. The lines over all queries have no name of a slice. `seen_items` says whether items that the user
+    has seen were ranked: "in" or "out".
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    names = ("mean", "std", "difference", "p_value", "p_corrected")
+    effort = ("seeds", "validation", "epochs", "train_seconds")
+    writer.writerow(["method", "metric", "slice", "seen_items", *names, *effort])
+    seen = "out" if comparison.exclude_seen else "in"
+    for row in comparison.rows:
+        for metric in comparison.metrics:
+            estimate = row.estimates.get(metric)
+            values = [getattr(estimate, name, None) for name in names]
+            numbers = [
+                _cell(value) for value in (*values, len(row.seeds), row.validation, row.epochs, row.train_seconds)
+            ]
+            writer.writerow([row.name, metric, "", seen, *numbers])
+        for name, means in row.slices.items():
+            for metric, mean in means.items():
+                writer.writerow([row.name, metric, name, seen, _cell(mean), *[""] * 4, len(row.seeds), *[""] * 3])
+    return stream.getvalue()
+
+
+def _means(comparison: Comparison) -> str:
+    validation = f"validation {comparison.monitor.upper()}"
+    header = ["method", *(metric.upper() for metric in comparison.metrics), validation, "epochs", "train s", "seeds"]
+    best = {metric: comparison.best(metric) for metric in comparison.metrics}
+    lines = []
+    for row in comparison.rows:
+        means = [_mean(row, metric, row.name in best[metric]) for metric in comparison.metrics]
+        effort = [f"{row.epochs:.0f}", f"{row.train_seconds:.1f}"] if row.estimates else ["–", "–"]
+        validation = "–" if math.isnan(row.validation) else f"{row.validation:.4f}"
+        lines.append([row.name, *means, validation, *effort, str(len(row.seeds))])
+    return _table(header, lines)
+
+
+def _slices(comparison: Comparison) -> str:
+    """The first metric of every row in every slice."""
+    metric = comparison.metrics[0]
+    best = {name: comparison.best(metric, name) for name in comparison.slices}
+    lines = [["queries", *(f"{count:,}" for count in comparison.slices.values())]]
+    for row in comparison.rows:
+        if row.estimates:
+            means = ((name, f"{row.slices[name][metric]:.4f}") for name in comparison.slices)
+            lines.append([row.name, *(f"**{mean}**" if row.name in best[name] else mean for name, mean in means)])
+    return _table(["method", *comparison.slices], lines)
+
+
+def _mean(row: Row, metric: str, best: bool) -> str:
+    if not row.estimates:
+        return "failed"
+    estimate = row.estimates[metric]
+    mean = f"**{estimate.mean:.4f}**" if best else f"{estimate.mean:.4f}"
+    std = "" if math.isnan(estimate.std) else f" ± {estimate.std:.4f}"
+    return mean + std + (MARK if _is_significant(estimate) else "")
+
+
+def _differences(comparison: Comparison) -> str:
+    header = ["method", *(f"{name} {what}" for name in map(str.upper, comparison.metrics) for what in ("Δ", "p"))]
+    lines = []
+    for row in _tested(comparison):
+        cells = [row.name]
+        for metric in comparison.metrics:
+            estimate = row.estimates[metric]
+            cells += [f"{estimate.difference:+.4f}", _probability(estimate.p_corrected)]
+        lines.append(cells)
+    return _table(header, lines)
+
+
+def _legend(comparison: Comparison) -> str:
+    text = (
+        "Mean ± standard deviation over the seeds, **best in bold**. Means over the seeds: the validation metric of "
+        "the epoch that it chose, and epochs and seconds of training (without validation), of an ensemble those of its "
+        "parts together." + _other_seeds(comparison)
+    )
+    if not _tested(comparison):
+        return text
+    return (
+        f"{text} {MARK}: differs from {comparison.reference} (p < {LEVEL:g}) by a two-sided paired t-test of the "
+        "metric of every query, averaged over the seeds that both have, whose samples are the users (the queries of a "
+        "user count as a cluster); p is corrected, for each metric, for the number of rows tested (Holm). It says what "
+        "other users would change, and not what other seeds would."
+    )
+
+
+def _other_seeds(comparison: Comparison) -> str:
+    """Names the rows that lack seeds which others have."""
+    everything = {seed for row in comparison.rows for seed in row.seeds}
+    rows = [row for row in comparison.rows if row.seeds and set(row.seeds) != everything]
+    if not rows:
+        return ""
+    named = ", ".join(f"{row.name} ({', '.join(map(str, sorted(row.seeds)))})" for row in rows)
+    return (
+        f" Not over the same seeds as the others: {named}; differences are over those that a row has in common with "
+        f"{comparison.reference}."
+    )
+
+
+def _tested(comparison: Comparison) -> list[Row]:
+    return [
+        row for row in comparison.rows if any(estimate.difference is not None for estimate in row.estimates.values())
+    ]
+
+
+def _is_significant(estimate: Estimate) -> bool:
+    return estimate.p_corrected is not None and estimate.p_corrected < LEVEL
+
+
+def _probability(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return "–"
+    return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else repr(value)
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns are also aligned for those who read the plain text."""
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    padded = [
+        [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        for line in (header, *lines)
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:]))

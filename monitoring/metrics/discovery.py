@@ -1,0 +1,50 @@
+"""Serves the lists of processes of a machine's runs over HTTP (Prometheus: `http_sd_configs`), for a Prometheus that
+does not see the folder: on another machine, in another container.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from alphafuse.errors import ResourceError
+from monitoring.metrics.targets import read_targets
+
+PATH = "/targets"
+
+
+def make_server(folder: Path, host: str, port: int) -> ThreadingHTTPServer:
+    """A server, not yet serving, that answers `GET /targets` with what all living runs list.
+
+    Args:
+        port: 0 takes a free one.
+
+    Raises:
+        ResourceError: the address or the port cannot be had.
+    """
+    try:
+        return ThreadingHTTPServer((host, port), partial(_Handler, folder))
+    except OSError as error:
+        raise ResourceError(f"cannot serve on {host}:{port}: {error.strerror}") from error
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def __init__(self, folder: Path, *arguments: object) -> None:
+        self._folder = folder
+        super().__init__(*arguments)  # type: ignore[arg-type]
+
+    def do_GET(self) -> None:
+        if self.path != PATH:
+            self.send_error(404, f"there is only {PATH}")
+            return
+        content = json.dumps(read_targets(self._folder)).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Requests are not worth a line each."""

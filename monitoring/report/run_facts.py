@@ -1,0 +1,148 @@
+"""Gathers what the report shows from the artefacts of a workspace. What is not there is None, never invented."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import yaml
+
+from alphafuse.evaluation.ranking_metrics import measured_cutoffs
+from alphafuse.nullspace.decomposition import load_nullspace
+from alphafuse.storage.workspace import ARTIFACT_STAGES, Workspace
+from monitoring.run_log.event_log import read_events
+
+STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A line of a table of facts; `concern` marks what was dropped or repaired."""
+
+    name: str
+    value: str
+    concern: bool = False
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds that a stage took over all its runs; None where it has not run to its end."""
+
+    stage: str
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything on the page, in its order. Details and results of stages that have not run are None.
+
+    Attributes:
+        monitor: the validation metric that chose the best weights.
+        spectrum: eigenvalues of the embeddings' covariance, descending.
+    """
+
+    title: str
+    evaluation: dict[str, Any] | None
+    cutoffs: tuple[int, ...]
+    training: dict[str, Any] | None
+    monitor: str
+    nullspace: dict[str, Any] | None
+    spectrum: np.ndarray | None
+    data: list[Fact]
+    embedding: list[Fact]
+    quarantined: dict[str, int]
+    examples: list[dict[str, Any]]
+    timings: list[Timing]
+    configuration: str
+
+
+def gather(settings: Mapping[str, Any], workspace: Workspace) -> Content:
+    """The content of the page about a workspace.
+
+    Args:
+        settings: the configuration, shown where no artefact tells with which settings it was made.
+    """
+    manifests = {name: workspace.artifact(name).manifest() for name in ARTIFACT_STAGES}
+    details = {name: manifest.details if manifest else None for name, manifest in manifests.items()}
+    inputs = {name: manifest.inputs for name, manifest in manifests.items() if manifest}
+    training, nullspace, embeddings = details["model"], details["nullspace"], details["embeddings"]
+    evaluation = None
+    if details["evaluation"] is not None:
+        evaluation = json.loads(workspace.artifact("evaluation").folder.read_bytes("metrics.json"))
+    made_with = _made_with(settings, inputs)
+    return Content(
+        title=workspace.name,
+        evaluation=evaluation,
+        cutoffs=measured_cutoffs(evaluation["overall"]) if evaluation else (),
+        training=training,
+        monitor=made_with["train"]["monitor"],
+        nullspace=nullspace,
+        spectrum=load_nullspace(workspace).spectrum if nullspace is not None else None,
+        data=[
+            *_facts("catalog", details["catalog"]),
+            *_facts("catalog", details["popularity"]),
+            *_facts("log", details["sequences"]),
+        ],
+        embedding=_embedding_facts(embeddings),
+        quarantined=(embeddings or {}).get("quarantined_by_reason", {}),
+        examples=(details["recommendations"] or {}).get("examples", []),
+        timings=[Timing(stage, _seconds(workspace, stage)) for stage in STAGES if stage != "report"],
+        configuration=yaml.safe_dump(made_with, sort_keys=False, allow_unicode=True),
+    )
+
+
+def _made_with(settings: Mapping[str, Any], inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The configuration, with the settings that the artefacts were really made with."""
+    sources = {"decompose": "nullspace", "model": "model", "train": "model", "evaluate": "evaluation"}
+    made_with = {
+        section: {**settings[section], **inputs.get(artifact, {}).get(section, {})}
+        for section, artifact in sources.items()
+    }
+    return {**settings, **made_with}
+
+
+# What `prepare` counts without anything having been dropped or repaired.
+_PLAIN_COUNTS = {"items", "users", "rows_read", "interactions", "held_out_interactions", "held_out_items"}
+
+
+def _facts(prefix: str, details: Mapping[str, Any] | None) -> list[Fact]:
+    """Counts of `prepare`: totals, and of what it dropped or repaired those that occurred."""
+    facts = []
+    for name, value in (details or {}).items():
+        if isinstance(value, Mapping):
+            facts += [Fact(f"{prefix}: {part} {name}", f"{count:,}") for part, count in value.items()]
+        elif isinstance(value, int) and (value or name in _PLAIN_COUNTS):
+            facts.append(Fact(f"{prefix}: {name.replace('_', ' ')}", f"{value:,}", name not in _PLAIN_COUNTS))
+    return facts
+
+
+def _embedding_facts(details: Mapping[str, Any] | None) -> list[Fact]:
+    if details is None:
+        return []
+    encoder = details.get("encoder", {})
+    described = {name: encoder[name] for name in encoder if name != "files" and encoder[name] is not None}
+    counted = {name: value for name, value in details.items() if isinstance(value, (int, float)) and value}
+    concerns = {"empty", "quarantined", "unknown_ids"}
+    return [
+        Fact(
+            name.replace("_", " "),
+            f"{value:,}" if isinstance(value, (int, float)) and value is not True else str(value),
+            name in concerns,
+        )
+        for name, value in {**described, **counted}.items()
+    ]
+
+
+def _seconds(workspace: Workspace, stage: str) -> float | None:
+    """From each "started" to the "finished" that follows it; runs that were cut off or skipped do not count."""
+    total, started = None, None
+    for event in read_events(workspace, stage):
+        if event.kind == "started":
+            started = event.time
+        elif event.kind == "finished" and started is not None:
+            total = (total or 0.0) + event.time - started
+            started = None
+    return total

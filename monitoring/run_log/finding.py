@@ -1,0 +1,57 @@
+"""Finds the workspaces in a folder: it may be one itself, or hold them, also in folders of comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow.fs as pafs
+
+from alphafuse.storage.folder import Folder, resolve
+from alphafuse.storage.workspace import ARTIFACT_STAGES, BORROWED, Workspace
+
+DEPTH = 3
+"""Workspaces are looked for this many folders down: a folder of comparisons, a comparison, its `shared/`."""
+MOST_FOLDERS = 2_000
+"""No more folders are opened, so that a dashboard on a home folder or a bucket comes to an end."""
+
+
+def find_workspaces(place: str) -> list[str]:
+    """URIs of the workspaces in `place`, sorted; none where it does not exist.
+
+    Raises:
+        OSError: the storage does not answer.
+    """
+    opened = iter(range(MOST_FOLDERS))
+    return sorted(_search(Folder(resolve(place)), DEPTH, opened))
+
+
+def _search(folder: Folder, depth: int, opened: Iterator[int]) -> Iterator[str]:
+    if next(opened, None) is None:
+        return
+    filesystem, path = folder.open()
+    infos = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    names = {info.base_name for info in infos}
+    if _is_workspace(names):
+        yield folder.uri
+    elif depth:
+        for info in infos:
+            if info.type == pafs.FileType.Directory and not info.base_name.startswith("."):
+                yield from _search(folder / info.base_name, depth - 1, opened)
+
+
+def _is_workspace(names: set[str]) -> bool:
+    """A run that has only begun has no artefact yet, one that was copied may have no events."""
+    return bool({"events", BORROWED} & names) or ("config.yaml" in names and bool(ARTIFACT_STAGES.keys() & names))
+
+
+def committed_stages(workspace: Workspace) -> frozenset[str]:
+    """The stages all of whose artefacts are finished, borrowed ones included."""
+    unfinished = {
+        stage for name, stage in ARTIFACT_STAGES.items() if not workspace.artifact(name).folder.exists("manifest.json")
+    }
+    return frozenset(ARTIFACT_STAGES.values()) - unfinished
+
+
+def borrowed_stages(workspace: Workspace) -> frozenset[str]:
+    """The stages of which other workspaces made something for this one."""
+    return frozenset(stage for name, stage in ARTIFACT_STAGES.items() if workspace.borrows(name))

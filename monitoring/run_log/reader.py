@@ -1,0 +1,132 @@
+"""Reads one workspace again and again, at little cost: only files that have changed are opened."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow.fs as pafs
+import yaml
+
+from alphafuse.events import Event
+from alphafuse.storage.workspace import Workspace
+from monitoring.run_log.event_log import read_events
+from monitoring.run_log.finding import borrowed_stages, committed_stages
+from monitoring.run_log.heartbeat import FILE as HEARTBEAT
+from monitoring.run_log.heartbeat import Beat, read_heartbeat
+from monitoring.run_log.run_state import ENDS, RunState, judge, latest_real_run
+from monitoring.run_log.training_curves import Training, training_of
+
+SUFFIX, CONFIG = ".jsonl", "config.yaml"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of a run at a moment; immutable, so that pages may read it while the next one is made.
+
+    Attributes:
+        key: its name, unique on the dashboard.
+        settings: its configuration; empty where there is none (yet).
+        committed: stages whose artefacts are finished, of those that have left no events.
+        borrowed: stages that another run made for this one.
+        version: grows with every change of events or settings.
+        results: grows when a stage has ended: then artefacts are new.
+        problem: why something of it could not be read; empty where all could.
+        read: when, seconds since the epoch.
+    """
+
+    key: str
+    uri: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    events: Mapping[str, list[Event]] = field(default_factory=dict)
+    beat: Beat | None = None
+    committed: frozenset[str] = frozenset()
+    borrowed: frozenset[str] = frozenset()
+    training: Training = field(default_factory=Training)
+    version: int = 0
+    results: int = 0
+    problem: str = ""
+    read: float = 0.0
+
+    def state(self, now: float) -> RunState:
+        return judge(self.events, self.beat, now, self.committed, self.borrowed)
+
+    @property
+    def monitor(self) -> str:
+        """The validation metric that chooses the best weights."""
+        return str(self.settings.get("train", {}).get("monitor", "ndcg@20"))
+
+    def told(self, *kinds: str) -> list[Event]:
+        """Events of some kinds, of the latest run of each stage, oldest first."""
+        found = [event for stream in self.events.values() for event in latest_real_run(stream) if event.kind in kinds]
+        return sorted(found, key=lambda event: event.time)
+
+
+class RunReader:
+    """Keeps what it has read of a workspace, and of which state of its files."""
+
+    def __init__(self, key: str, uri: str) -> None:
+        self.run = Run(key, uri)
+        self._seen: dict[str, tuple[int | None, int | None]] = {}
+
+    def read(self) -> Run:
+        """The run as it is. What cannot be read keeps its latest state, and is named in `problem`."""
+        problems: list[str] = []
+        workspace, earlier = Workspace(self.run.uri), self.run
+        files = self._files(workspace)
+        changed = {name for name, state in files.items() if name.endswith(SUFFIX) and self._seen.get(name) != state}
+        events = {stage: told for stage, told in earlier.events.items() if f"{stage}{SUFFIX}" in files}
+        for name in sorted(changed):
+            stage = name.removesuffix(SUFFIX)
+            try:
+                events[stage] = read_events(workspace, stage)
+            except (ValueError, TypeError) as error:
+                problems.append(f"events/{name} cannot be read to its end: {error}")
+                events[stage] = _readable(workspace, name)
+                del files[name]  # so that it is tried again
+        self._seen = files
+        settings = _settings(workspace) if CONFIG in files else {}
+        first = not earlier.read
+        is_new = first or bool(changed) or settings != earlier.settings or events.keys() != earlier.events.keys()
+        trained = f"train{SUFFIX}" in changed or "train" not in events
+        self.run = Run(
+            key=earlier.key,
+            uri=earlier.uri,
+            settings=settings,
+            events=events,
+            beat=read_heartbeat(workspace) if HEARTBEAT in files else None,
+            committed=committed_stages(workspace) - events.keys() if is_new else earlier.committed,
+            borrowed=borrowed_stages(workspace),
+            training=training_of(events.get("train", ())) if trained else earlier.training,
+            version=earlier.version + is_new,
+            results=sum(event.kind in ENDS for stream in events.values() for event in stream),
+            problem="; ".join(problems),
+            read=time.time(),
+        )
+        return self.run
+
+    def _files(self, workspace: Workspace) -> dict[str, tuple[int | None, int | None]]:
+        """Size and time of the files in `events/` and of the configuration."""
+        filesystem, path = workspace.folder.open()
+        infos = filesystem.get_file_info(pafs.FileSelector(f"{path}/events", allow_not_found=True))
+        infos.append(filesystem.get_file_info(f"{path}/{CONFIG}"))
+        return {info.base_name: (info.size, info.mtime_ns) for info in infos if info.type == pafs.FileType.File}
+
+
+def _readable(workspace: Workspace, name: str) -> list[Event]:
+    """The events before the first line that is none."""
+    events = []
+    for line in (workspace.folder / "events").read_bytes(name).decode(errors="replace").splitlines():
+        try:
+            events.append(Event(**json.loads(line)))
+        except (ValueError, TypeError):
+            break
+    return events
+
+
+def _settings(workspace: Workspace) -> Mapping[str, Any]:
+    content = yaml.load(workspace.folder.read_bytes(CONFIG), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,100 @@
+"""The order of samples in an epoch, with windows much smaller than the log."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.sequence_cases import random_users, train_targets, write_sequences
+
+from alphafuse.data.sampling.samples import Windowing
+from alphafuse.data.sampling.shuffle import SampleStream
+from alphafuse.data.sequence_store import SequenceStore
+
+USERS = random_users(60)
+ALL, LAST = Windowing(3, 3, 2), Windowing(3, 1, 1)
+
+
+def _targets(stream: SampleStream, epoch: int, first_sample: int = 0) -> list[list[int]]:
+    """Targets of each sample of an epoch, in its order."""
+    result = []
+    for samples, order in stream.windows(epoch, first_sample):
+        _, targets = samples.arrays(order)
+        result += [row[row >= 0].tolist() for row in targets]
+    return result
+
+
+def _stream(folder: Path, window_users: int, windowing: Windowing = ALL, seed: int = 5) -> SampleStream:
+    return SampleStream(write_sequences(folder, USERS, 4, 20), windowing, window_users, seed)
+
+
+@pytest.mark.parametrize("windowing", [ALL, LAST], ids=["all", "last"])
+@pytest.mark.parametrize("window_users", [1, 10, 1000])
+def test_every_target_once_an_epoch(tmp_path: Path, window_users: int, windowing: Windowing) -> None:
+    stream = _stream(tmp_path, window_users, windowing)
+    for epoch in range(2):
+        samples = _targets(stream, epoch)
+        assert len(samples) == len(stream)
+        assert sorted(target for sample in samples for target in sample) == train_targets(USERS)
+
+
+@pytest.mark.parametrize("window_users", [10, 1000])
+def test_the_order_depends_on_seed_and_epoch_alone(tmp_path: Path, window_users: int) -> None:
+    stream, same = (_stream(tmp_path / name, window_users) for name in ("a", "b"))
+    other_seed = _stream(tmp_path / "c", window_users, seed=6)
+    assert _targets(stream, 0) == _targets(stream, 0) == _targets(same, 0)
+    assert len({str(order) for order in (_targets(stream, 0), _targets(stream, 1), _targets(other_seed, 0))}) == 3
+
+
+@pytest.mark.parametrize("window_users", [1, 10, 1000])
+def test_an_epoch_can_be_entered_at_any_sample(tmp_path: Path, window_users: int) -> None:
+    stream = _stream(tmp_path, window_users)
+    whole = _targets(stream, 3)
+    for first in range(len(stream) + 1):
+        assert _targets(stream, 3, first) == whole[first:]
+
+
+def test_samples_of_distant_users_meet(tmp_path: Path) -> None:
+    """Windows take blocks from all over the log: in the mean two neighbours are a third of it apart."""
+    order = [sample[0] for sample in _targets(_stream(tmp_path, 20), 0)]
+    largest = max(train_targets(USERS))
+    assert np.abs(np.diff(order)).mean() == pytest.approx(largest / 3, rel=0.25)
+
+
+def test_no_more_than_two_windows_are_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = _stream(tmp_path, 10)
+    read, read_users = threading.Event(), []
+
+    def count(store: SequenceStore, blocks: list[int]) -> object:
+        read_users.append(int(store.users[blocks].sum()))
+        read.set()
+        return original(store, blocks)
+
+    original = SequenceStore.read
+    monkeypatch.setattr(SequenceStore, "read", count)
+    windows = stream.windows(0, 0)
+    next(windows)
+    assert read.wait(10)
+    next(windows)
+    windows.close()  # type: ignore[attr-defined]  # a generator; waits for the reading under way
+    assert 2 <= len(read_users) <= 3
+    assert max(read_users) <= 10
+
+
+def test_windows_before_the_first_sample_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, read = _stream(tmp_path, 4), []
+    original = SequenceStore.read
+    monkeypatch.setattr(SequenceStore, "read", lambda store, blocks: (read.append(blocks), original(store, blocks))[1])
+    assert len(_targets(stream, 0, len(stream) - 1)) == 1
+    assert len(read) == 1
+
+
+def test_a_log_that_fits_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, read = _stream(tmp_path, 1000), []
+    original = SequenceStore.read
+    monkeypatch.setattr(SequenceStore, "read", lambda store, blocks: (read.append(blocks), original(store, blocks))[1])
+    for epoch in range(3):
+        _targets(stream, epoch)
+    assert len(read) == 1

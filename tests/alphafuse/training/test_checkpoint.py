@@ -1,0 +1,223 @@
+"""Elastic training: what N ranks saved loads on M ranks bit for bit, and the same batches teach the same on all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.multi_process import run_ranks
+from support.tiny_workspace import NUM_ITEMS, tiny_config, tiny_workspace
+
+from alphafuse.config import Config
+from alphafuse.distributed.communicator import Communicator
+from alphafuse.events import Event
+from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.workspace import Workspace
+from alphafuse.training.loop import Trainer
+
+INPUTS = {"test": "checkpoint"}
+WORLD_SIZES = (1, 2, 3, 4)
+STEPS = 3
+
+
+def _trainer(config: Config, events: list[Event]) -> Trainer:
+    workspace = Workspace(config.workspace)
+    return Trainer(config, workspace, INPUTS, Communicator(), torch.device("cpu"), events.append)
+
+
+def _take_steps(trainer: Trainer, steps: int) -> list[float]:
+    """This rank's shares of the losses; goes on where the trainer stands."""
+    progress, communicator, losses = trainer.progress, Communicator(), []
+    batches = trainer.order.epoch(0, progress.step_in_epoch, communicator.rank, communicator.world_size)
+    for _, batch in zip(range(steps), batches, strict=False):
+        losses.append(float(trainer.training_step(batch)))
+        progress.step += 1
+        progress.step_in_epoch += 1
+    return losses
+
+
+def _state(trainer: Trainer) -> dict[str, Any]:
+    table = trainer.table
+    rows = {name: getattr(table, name).clone() for name in ("trainable", "first_moment", "second_moment")}
+    return {**rows, "first_row": table.first_row, "steps": table.optimizer.steps, "dense": trainer.engine.state()}
+
+
+def _train_and_save(config: Config) -> dict[str, Any]:
+    trainer = _trainer(config, [])
+    _take_steps(trainer, STEPS)
+    trainer._save()
+    return _state(trainer)
+
+
+def _load(config: Config) -> tuple[dict[str, Any], list[float], dict[str, Any], list[Event]]:
+    """State after loading, losses of two steps from there, state after them, and what was told."""
+    events: list[Event] = []
+    trainer = _trainer(config, events)
+    trainer._resume()
+    before = _state(trainer)
+    return before, _take_steps(trainer, 2), _state(trainer), events
+
+
+def _whole(states: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """The table over all ranks, and the dense state, which is equal on all."""
+    assert [state["first_row"] for state in states] == sorted(state["first_row"] for state in states)
+    names = ("trainable", "first_moment", "second_moment")
+    whole = {name: torch.cat([state[name] for state in states]) for name in names}
+    assert len(whole["trainable"]) == NUM_ITEMS
+    for state in states[1:]:
+        for name, value in states[0]["dense"].items():
+            assert torch.equal(state["dense"][name], value)
+    return whole | states[0]["dense"] | {"steps": torch.tensor([state["steps"] for state in states]).unique()}
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(("saved_on", "zero_stage"), [*((world_size, 0) for world_size in WORLD_SIZES), (3, 2)])
+def test_any_number_of_ranks_loads_what_any_number_saved(tmp_path: Path, saved_on: int, zero_stage: int) -> None:
+    config = tiny_config(tmp_path, batch_size=5, max_grad_norm=0.5, deepspeed={"zero_stage": zero_stage})
+    tiny_workspace(tmp_path)
+    saved = _whole(run_ranks(saved_on, _train_and_save, config))
+    assert saved["first_moment"].abs().sum() > 0
+    assert saved["adam_steps"] == STEPS
+    continued = []
+    for loaded_on in WORLD_SIZES:
+        before, losses, after, _ = zip(*run_ranks(loaded_on, _load, config), strict=True)
+        loaded = _whole(list(before))
+        assert loaded.keys() == saved.keys()
+        for name, value in saved.items():
+            assert torch.equal(loaded[name], value), f"{name} on {loaded_on} ranks"
+        continued.append((torch.tensor(losses).sum(dim=0), _whole(list(after))))
+    for losses, after in continued[1:]:
+        torch.testing.assert_close(losses, continued[0][0], rtol=0, atol=1e-5)
+        for name, value in continued[0][1].items():
+            torch.testing.assert_close(after[name], value, rtol=0, atol=1e-5)
+
+
+def _steps_from_the_start(config: Config) -> tuple[list[float], dict[str, Any]]:
+    trainer = _trainer(config, [])
+    return _take_steps(trainer, 6), _state(trainer)
+
+
+def _compare_world_sizes(config: Config, world_sizes: tuple[int, ...]) -> None:
+    tiny_workspace(Path(config.workspace))
+    results = []
+    for world_size in world_sizes:
+        losses, states = zip(*run_ranks(world_size, _steps_from_the_start, config), strict=True)
+        results.append((torch.tensor(losses).sum(dim=0), _whole(list(states))))
+    expected_losses, expected = results[0]
+    assert expected_losses.isfinite().all()
+    for losses, whole in results[1:]:
+        torch.testing.assert_close(losses, expected_losses, rtol=0, atol=1e-5)
+        for name, value in expected.items():
+            torch.testing.assert_close(whole[name], value, rtol=0, atol=1e-5)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(10, 1), (7, 2), (2, 1)])
+def test_a_batch_is_the_same_for_any_number_of_ranks(tmp_path: Path, batch_size: int, accumulation: int) -> None:
+    """Also where it does not divide by them, and where there are more ranks than samples."""
+    settings = {"batch_size": batch_size, "accumulation": accumulation, "max_grad_norm": 0.5}
+    _compare_world_sizes(tiny_config(tmp_path, **settings), WORLD_SIZES)
+
+
+LOSSES: list[dict[str, Any]] = [
+    {"loss": {"name": "infonce", "negatives": "uniform", "num_negatives": 6}},
+    {"loss": {"name": "infonce", "negatives": "uniform", "num_negatives": 6}, "positions": "last"},
+    {"loss": {"name": "sampled_softmax", "negatives": "shard_local", "num_negatives": 6}},
+    {"loss": {"name": "infonce", "negatives": "in_batch", "num_negatives": 6}},
+    {"loss": {"name": "gbce", "similarity": "dot", "num_negatives": 6}},
+    {"loss": {"name": "softmax"}},
+    {"backbone": {"name": "gru4rec", "dropout": 0.0}},
+    {"backbone": {"name": "hstu", "dropout": 0.0}},
+    {"backbone": {"name": "dreamrec", "dropout": 0.0}, "loss": {"name": "diffusion", "similarity": "dot"}},
+]
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("settings", LOSSES)
+def test_a_rank_without_samples_takes_its_steps(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """As the last step of an epoch may leave it."""
+    _compare_world_sizes(tiny_config(tmp_path, batch_size=2, **settings), (1, 3))
+
+
+def _save_twice(config: Config) -> None:
+    trainer = _trainer(config, [])
+    _take_steps(trainer, 1)
+    trainer._checkpoints.save(1, trainer.table, trainer.engine, _progress(trainer))
+    _take_steps(trainer, 1)
+    trainer._checkpoints.save(2, trainer.table, trainer.engine, _progress(trainer))
+
+
+def _progress(trainer: Trainer) -> dict[str, Any]:
+    return {**vars(trainer.progress)}
+
+
+def _resumed_step(config: Config) -> tuple[int, list[str]]:
+    events: list[Event] = []
+    trainer = _trainer(config, events)
+    trainer._resume()
+    return trainer.progress.step, [str(event.values["message"]) for event in events if event.kind == "warning"]
+
+
+def _flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.distributed
+def test_a_damaged_checkpoint_is_not_continued(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    tiny_workspace(tmp_path)
+    run_ranks(2, _save_twice, config)
+    newest = tmp_path / "checkpoints" / "step-000000002"
+    assert run_ranks(3, _resumed_step, config) == [(2, [])] * 3
+    _flip_a_bit(newest / "table-000000000015.safetensors")
+    message = "checkpoints are damaged ({}); training continues from {}"
+    first = message.format(f"{newest}/table-000000000015.safetensors", "step 1")
+    assert run_ranks(3, _resumed_step, config) == [(1, [first]), (1, []), (1, [])]
+    (newest.parent / "step-000000001" / "dense.safetensors").unlink()
+    step, (warning,) = run_ranks(1, _resumed_step, config)[0]
+    assert step == 0
+    assert warning.endswith("step-000000001/dense.safetensors); training continues from the beginning")
+
+
+def _write_half(config: Config) -> None:
+    """A checkpoint of which rank 1 has written nothing, as if it had died."""
+    trainer = _trainer(config, [])
+    _take_steps(trainer, 1)
+    checkpoint = trainer._checkpoints.at(1)
+    if Communicator().rank == 0:
+        checkpoint.write_file(
+            "table-000000000000.safetensors", b"rows", fingerprint(INPUTS), rows=len(trainer.table.trainable)
+        )
+
+
+@pytest.mark.distributed
+def test_half_a_checkpoint_is_none(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    tiny_workspace(tmp_path)
+    run_ranks(2, _write_half, config)
+    assert run_ranks(2, _resumed_step, config) == [(0, [])] * 2
+    run_ranks(3, _save_twice, config)  # over what was left
+    assert run_ranks(2, _resumed_step, config) == [(2, [])] * 2
+
+
+def test_the_best_weights_must_be_whole_too(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    tiny_workspace(tmp_path)
+    run_ranks(1, _save_best_and_later, config)
+    assert run_ranks(1, _resumed_step, config) == [(2, [])]
+    _flip_a_bit(tmp_path / "checkpoints" / "step-000000001" / "dense.safetensors")
+    ((step, (warning,)),) = run_ranks(1, _resumed_step, config)
+    assert step == 0
+    assert "step-000000001/dense.safetensors" in warning
+
+
+def _save_best_and_later(config: Config) -> None:
+    trainer = _trainer(config, [])
+    for step in (1, 2):
+        _take_steps(trainer, 1)
+        best = {"value": 0.5, "epoch": 1, "step": 1}
+        trainer._checkpoints.save(step, trainer.table, trainer.engine, {**_progress(trainer), "best": best})

@@ -1,0 +1,29 @@
+"""The losses of a step on cases whose value is known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from alphafuse.config import LossConfig
+from alphafuse.distributed.communicator import Communicator
+from alphafuse.items.encoders.base import FrozenFeatures
+from alphafuse.items.encoders.unisrec import UniSRecEncoder
+from alphafuse.items.item_table import Rows
+from alphafuse.recommenders.sasrec import SASRec
+from alphafuse.training.objective import Objective
+from alphafuse.training.step_input import Catalog, StepInput
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_softmax_over_the_target_alone_costs_nothing_even_with_noise(seed: int) -> None:
+    """UniSRec draws dropout and noise for each look at an item: of a catalog of one item no draw may make a loss."""
+    torch.manual_seed(seed)
+    encoder = UniSRecEncoder(FrozenFeatures("embeddings", slice(0, 12)), 8, 8, 0.2)
+    objective = Objective(encoder, SASRec(8, 2, 1, 1, 0.0), LossConfig(name="softmax"), 1, Communicator())
+    text, no_ids, item = 40 * functional.normalize(torch.randn(1, 12), dim=1), torch.zeros(1, 0), torch.zeros(1).long()
+    rows = Rows(text, no_ids.clone().requires_grad_(), torch.zeros(4).long(), item, [], [])
+    step = StepInput(torch.zeros(1, 2).long(), torch.zeros(1, 2).long(), torch.zeros(0).long(), 0.0, 0, 0)
+    loss = objective(rows, step, Catalog([Rows(text, no_ids, item, item, [], [])], torch.zeros(2).long()))
+    assert float(loss.detach()) == pytest.approx(0, abs=1e-6)

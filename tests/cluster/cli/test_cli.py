@@ -1,0 +1,197 @@
+"""The command line as a user meets it: help, errors without tracebacks, exit codes."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+from http.server import HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.tiny_workspace import tiny_config, tiny_workspace
+from typer.testing import CliRunner
+
+from cluster.cli.main import app
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(tiny_config(tmp_path / "run").model_dump(mode="json")))
+    return path
+
+
+def test_help_names_every_stage_and_imports_nothing_heavy() -> None:
+    result = runner.invoke(app, ["--help"])
+    assert result.exit_code == 0
+    for stage in (
+        "run",
+        "prepare",
+        "embed",
+        "decompose",
+        "train",
+        "evaluate",
+        "recommend",
+        "export",
+        "report",
+        "synth",
+        "compare",
+        "submit",
+        "jobs",
+        "logs",
+        "stop",
+        "status",
+        "local",
+    ):
+        assert f" {stage} " in result.output
+    code = "import sys, cluster.cli.main; print({'torch', 'ray', 'pydantic', 'pyarrow'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_config_show_and_validate(config: Path) -> None:
+    assert runner.invoke(app, ["config", "validate", str(config)]).output == f"{config} is valid\n"
+    shown = runner.invoke(app, ["config", "show", str(config), "--set", "train.batch_size=12"])
+    assert yaml.safe_load(shown.output)["train"]["batch_size"] == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["config", "validate", "CONFIG", "--set", "train.lr=1"], "did you mean 'train.learning_rate'?"),
+        (["run", "missing.yaml"], "cannot read the configuration missing.yaml"),
+        (["run", "CONFIG", "--redo", "tran"], "there is no stage 'tran'"),
+        (["run", "CONFIG", "--until", "tran"], "there is no stage 'tran'"),
+        (["run", "CONFIG", "--until", "embed", "--redo", "train"], "'train' to be redone is none of those to run"),
+        (["compare", "missing.yaml"], "cannot read the configuration missing.yaml"),
+        (["verify", "CONFIG"], "holds no finished stage: is `workspace` right?"),
+        (["run", "CONFIG", "--set", "workspace=FILE/run"], "cannot write into the folder"),
+    ],
+)
+def test_what_a_user_can_cure_is_told_without_a_traceback(config: Path, arguments: list[str], message: str) -> None:
+    given = [argument.replace("CONFIG", str(config)).replace("FILE", str(config)) for argument in arguments]
+    result = runner.invoke(app, given)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_storage_that_fails_is_told_without_a_traceback(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: Any) -> bool:
+        raise PermissionError("access denied")
+
+    monkeypatch.setattr("alphafuse.storage.folder.Folder.exists", fails)
+    result = runner.invoke(app, ["verify", str(config)])
+    assert result.exit_code == 1
+    assert result.stderr == "error: a file, the storage or the network failed: access denied\n"
+
+
+def test_credentials_in_a_configuration_are_refused_by_every_command(config: Path, tmp_path: Path) -> None:
+    for command in ("run", "train", "verify", "status"):
+        result = runner.invoke(app, [command, str(config), "--set", "workspace=s3://key:letmein@bucket/run"])
+        assert result.exit_code == 1
+        assert result.stderr.startswith("error: workspace holds credentials")
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(
+        yaml.safe_dump({"base": config.name, "workspace": "s3://key:letmein@bucket/all", "methods": [{"name": "IDs"}]})
+    )
+    for arguments in (["compare", str(grid)], ["synth", "s3://key:letmein@bucket/data"]):
+        result = runner.invoke(app, arguments)
+        assert result.exit_code == 1
+        assert "holds credentials" in result.stderr
+
+
+def test_verify_finds_changed_files(config: Path, tmp_path: Path) -> None:
+    tiny_workspace(tmp_path / "run")
+    result = runner.invoke(app, ["verify", str(config)])
+    assert result.exit_code == 0
+    assert "catalog: 2 files as committed" in result.output
+    with (tmp_path / "run" / "features" / "part-00001.parquet").open("ab") as file:
+        file.write(b"!")
+    result = runner.invoke(app, ["verify", str(config)])
+    assert result.exit_code == 1
+    assert "part-00001.parquet cannot be used: its checksum differs" in result.stderr
+    result = runner.invoke(app, ["verify", str(config), "--repair"])
+    assert result.exit_code == 0
+    assert "features: 1 files as committed, deleted part-00001.parquet" in result.output
+    left = [path.name for path in (tmp_path / "run" / "features").iterdir()]
+    assert sorted(left) == ["part-00000.parquet", "part-00000.parquet.record.json"]
+
+
+def test_top_k_goes_with_a_history(config: Path) -> None:
+    result = runner.invoke(app, ["recommend", str(config), "--top-k", "3"])
+    assert result.exit_code == 2
+    assert "recommend.top_k=N" in result.stderr
+
+
+@pytest.mark.engine
+def test_a_stage_that_lacks_its_input_says_which_stage_to_run(config: Path) -> None:
+    """In a process of its own, as the quiet log redirects its descriptors."""
+    command = [sys.executable, "-c", "from cluster.cli.main import main; main()", "evaluate", str(config)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert "holds no finished 'model'; run the stage 'train' first" in result.stderr
+    assert len(result.stderr.splitlines()) <= 2
+
+
+def test_recommend_by_hand_needs_a_model(config: Path, tmp_path: Path) -> None:
+    tiny_workspace(tmp_path / "run")
+    command = [sys.executable, "-c", "from cluster.cli.main import main; main()"]
+    command += ["recommend", str(config), "--history", "item 1"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "run the stage 'train' first" in result.stderr
+
+
+@pytest.mark.parametrize(("failures", "code"), [({}, 0), ({"IDs-22": "no memory"}, 1)])
+def test_a_comparison_with_failed_runs_ends_with_an_error(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: dict[str, str], code: int
+) -> None:
+    from jobs.comparison import compare
+    from monitoring.comparison.comparison_results import Comparison
+
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(
+        yaml.safe_dump({"base": config.name, "workspace": str(tmp_path / "all"), "methods": [{"name": "IDs"}]})
+    )
+    asked = []
+
+    def run(settings: Any, configs: Any, listen: Any, again: Any) -> Comparison:
+        asked.append((settings.seeds, list(configs), again))
+        return Comparison([], settings.metrics, settings.reference, {}, True, "ndcg@20", {}, failures)
+
+    monkeypatch.setattr(compare, "run", run)
+    result = runner.invoke(app, ["compare", str(grid), "--set", "seeds=[22]", "--redo", "IDs"])
+    assert result.exit_code == code
+    assert ("1 runs failed" in result.stderr) == bool(failures)
+    assert asked == [((22,), ["IDs"], ["IDs"])]
+
+
+def test_the_addresses_of_runs_are_served_until_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        refused = runner.invoke(app, ["targets", str(tmp_path), "--port", str(taken.getsockname()[1])])
+    assert refused.exit_code == 1
+    assert "cannot serve on 127.0.0.1:" in refused.output
+
+    def interrupted(server: HTTPServer) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HTTPServer, "serve_forever", interrupted)
+    served = runner.invoke(app, ["targets", str(tmp_path), "--port", "0"])
+    assert served.exit_code == 0
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/targets\n", served.output)
+
+
+def test_a_dashboard_on_a_taken_port_says_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = runner.invoke(app, ["dashboard", "--port", str(taken.getsockname()[1])])
+    assert result.exit_code == 1
+    assert "give another one with --port" in result.stderr

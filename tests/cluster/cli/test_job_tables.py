@@ -1,0 +1,77 @@
+"""How far a run has come, as it is printed: from made-up events with round times."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from support.tiny_workspace import tiny_workspace
+
+from alphafuse.events import Event, Value
+from cluster.cli.job_tables import print_run
+from cluster.remote.following import read_run
+from monitoring.run_log.event_log import EventLog
+from monitoring.run_log.heartbeat import Heartbeat
+
+
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def _printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    print_run(read_run(str(folder)))
+    return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+
+
+def _tell(folder: Path, *events: tuple[str, str, float, dict[str, Value]]) -> None:
+    log, now = EventLog(tiny_workspace(folder)), time.time()
+    for stage, kind, ago, values in events:
+        log(Event(stage, kind, values, now - ago))
+
+
+def test_a_run_at_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _tell(
+        tmp_path,
+        ("train", "started", 50, {}),
+        ("train", "warning", 49, {"message": "the [cluster] is small"}),
+        ("train", "progress", 40, {"done": 10, "total": 100, "unit": "steps"}),
+        ("train", "metrics", 30, {"split": "validation", "epoch": 1, "loss": 0.5, "ndcg@20": 0.125}),
+        ("train", "progress", 20, {"done": 30, "total": 100, "unit": "steps"}),
+    )
+    heartbeat = Heartbeat(tiny_workspace(tmp_path))
+    heartbeat._write(ended=False)
+    lines = _printed(tmp_path, capsys)
+    assert lines[0].startswith(f"workspace {tmp_path} running, heard from 0:00:2")
+    assert lines[1:4] == ["✓ prepare done", "✓ embed done", "✓ decompose done"]
+    # 20 steps in 20 seconds, 70 are left
+    assert lines[4] == "… train 30 / 100 steps (30%), about 0:01:10 left epoch 1 loss 0.5 ndcg@20 0.125"
+    assert lines[5] == "· evaluate not started"
+    assert lines[-1] == "! train the [cluster] is small"
+
+
+@pytest.mark.parametrize(
+    ("message", "line", "last"),
+    [
+        (
+            "interrupted",
+            "… train 10 / 100 steps (10%), stopped; the next run goes on from here",
+            "· report not started",
+        ),
+        ("no room", "✗ train 10 / 100 steps (10%), failed; the next run goes on from here", "✗ train no room"),
+    ],
+)
+def test_a_run_that_has_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], message: str, line: str, last: str
+) -> None:
+    progress: dict[str, Value] = {"done": 10, "total": 100, "unit": "steps"}
+    _tell(
+        tmp_path,
+        ("train", "started", 50, {}),
+        ("train", "progress", 40, progress),
+        ("train", "failed", 30, {"message": message}),
+    )
+    lines = _printed(tmp_path, capsys)
+    assert lines[4] == line
+    assert lines[-1] == last

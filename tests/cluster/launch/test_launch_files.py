@@ -1,0 +1,228 @@
+"""The files that start clusters elsewhere: checked by the tools and schemas that will read them."""
+
+from __future__ import annotations
+
+import copy
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from alphafuse.config import NodeGroupConfig, parse_config
+from alphafuse.errors import ConfigError
+from cluster.remote.node_groups import read_node_groups
+
+ROOT = Path(__file__).parents[3]
+CLUSTER = ROOT / "cluster" / "launch"
+KUBERAY = CLUSTER / "kuberay"
+LAUNCHER_FILES = [ROOT / "ray_cluster.yaml", CLUSTER / "on_premise.yaml"]
+TOOLS = Path(sys.executable).parent
+
+# Fields of KubeRay's custom resources that the manifests may use, by the API reference of version 1.5.1; the pods are
+# checked against the schema of Kubernetes itself.
+POD = object()
+AUTOSCALER = {"version": str, "idleTimeoutSeconds": int, "resources": dict}
+GROUP = {"rayStartParams": dict, "template": POD}
+WORKERS = {**GROUP, "groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int}
+CLUSTER_SPEC = {
+    "rayVersion": str,
+    "authOptions": {"mode": str},
+    "enableInTreeAutoscaling": bool,
+    "autoscalerOptions": AUTOSCALER,
+    "headGroupSpec": GROUP,
+    "workerGroupSpecs": [WORKERS],
+}
+JOB_SPEC = {
+    "entrypoint": str,
+    "shutdownAfterJobFinishes": bool,
+    "ttlSecondsAfterFinished": int,
+    "backoffLimit": int,
+    "submitterPodTemplate": POD,
+    "rayClusterSpec": CLUSTER_SPEC,
+}
+
+
+def _check(value: Any, schema: Any, path: str) -> None:
+    if schema is POD:
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod", **value.get("metadata", {})}}
+        kubernetes_validate.validate({**pod, "spec": value["spec"]}, "1.32", strict=True)
+    elif isinstance(schema, list):
+        for number, item in enumerate(value):
+            _check(item, schema[0], f"{path}[{number}]")
+    elif isinstance(schema, dict):
+        assert set(value) <= set(schema), f"{path}: {set(value) - set(schema)}"
+        for key, item in value.items():
+            _check(item, schema[key], f"{path}.{key}")
+    else:
+        assert isinstance(value, schema), f"{path}: {value!r}"
+
+
+def documents(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((KUBERAY / name).read_text()))
+
+
+def ray_cluster_specs() -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "raycluster.yaml", documents("raycluster.yaml")[0]["spec"]
+    yield "rayjob.yaml", documents("rayjob.yaml")[1]["spec"]["rayClusterSpec"]
+
+
+@pytest.mark.parametrize("file", LAUNCHER_FILES, ids=lambda file: file.name)
+def test_launcher_files_pass_rays_schema_as_they_are_and_as_filled_in(file: Path) -> None:
+    config = yaml.safe_load(file.read_text())
+    filled = prepare_config(copy.deepcopy(config))
+    validate_config(filled)
+    assert filled["docker"]["image"]
+    broken = {**filled, "max_worker": 3}
+    with pytest.raises(Exception, match="max_worker"):
+        validate_config(broken)
+
+
+def test_the_launcher_has_a_head_without_cpus_and_pools_that_grow_from_nothing() -> None:
+    config = yaml.safe_load(LAUNCHER_FILES[0].read_text())
+    types = config["available_node_types"]
+    assert types[config["head_node_type"]]["resources"]["CPU"] == 0
+    pools = {name: node for name, node in types.items() if name != config["head_node_type"]}
+    assert set(pools) == {"cpu", "gpu-embed", "gpu-train"}
+    for name, node in pools.items():
+        assert node["resources"][name] == 1
+        assert node["min_workers"] == 0 < node["max_workers"]
+        assert node["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+        assert ("GPU" in node["resources"]) == name.startswith("gpu")
+    assert "InstanceMarketOptions" not in types["head"]["node_config"]
+
+
+@pytest.mark.parametrize("file", LAUNCHER_FILES, ids=lambda file: file.name)
+def test_launched_clusters_ask_for_a_token_and_keep_the_dashboard_to_themselves(file: Path) -> None:
+    config = yaml.safe_load(file.read_text())
+    starts = [
+        command
+        for command in config["head_start_ray_commands"] + config["worker_start_ray_commands"]
+        if "ray start" in command
+    ]
+    assert len(starts) == 2
+    assert all(command.startswith("export RAY_AUTH_MODE=token;") for command in starts)
+    assert "--dashboard-host=127.0.0.1" in starts[0]
+    assert config["file_mounts"] == {"/home/ray/.ray/auth_token": "~/.ray/auth_token"}
+
+
+@pytest.mark.parametrize("file", LAUNCHER_FILES, ids=lambda file: file.name)
+def test_start_commands_are_shell_that_parses(file: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load(file.read_text())
+    for command in config["head_start_ray_commands"] + config["worker_start_ray_commands"]:
+        subprocess.run(["bash", "-n", "-c", command], check=True)
+
+
+def test_kuberay_manifests_use_fields_that_there_are() -> None:
+    (cluster,) = documents("raycluster.yaml")
+    config_map, job = documents("rayjob.yaml")
+    (policy,) = documents("networkpolicy.yaml")
+    for document, kind, schema in ((cluster, "RayCluster", CLUSTER_SPEC), (job, "RayJob", JOB_SPEC)):
+        assert (document["apiVersion"], document["kind"]) == ("ray.io/v1", kind)
+        assert set(document) == {"apiVersion", "kind", "metadata", "spec"}
+        _check(document["spec"], schema, kind)
+    for document in (config_map, policy):
+        kubernetes_validate.validate(document, "1.32", strict=True)
+    broken = copy.deepcopy(cluster["spec"])
+    broken["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["imagee"] = "x"
+    with pytest.raises(kubernetes_validate.ValidationError, match="imagee"):
+        _check(broken, CLUSTER_SPEC, "RayCluster")
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"), ray_cluster_specs(), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_rays_autoscaler_reads_the_manifests_as_they_are_meant(name: str, spec: dict[str, Any]) -> None:
+    resource = {"metadata": {"name": "alphafuse", "namespace": "default"}, "spec": spec}
+    types = _derive_autoscaling_config_from_ray_cr(resource)["available_node_types"]
+    assert types.pop("headgroup")["resources"]["CPU"] == 0
+    for group, node in types.items():
+        assert node["resources"][group] == 1
+        assert node["resources"].get("GPU", 0) == {"cpu": 0, "gpu-embed": 1, "gpu-train": 4}[group]
+        assert node["min_workers"] == 0 < node["max_workers"]
+    assert spec["authOptions"] == {"mode": "token"}
+    assert spec["enableInTreeAutoscaling"] is True
+
+
+def test_the_job_of_the_manifest_is_a_run_of_a_configuration_that_holds() -> None:
+    config_map, job = documents("rayjob.yaml")
+    assert job["spec"]["entrypoint"] == "alphafuse run /etc/alphafuse/config.yaml"
+    config = parse_config(yaml.safe_load(config_map["data"]["config.yaml"]))
+    groups = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    for name, group in config.ray.node_groups.items():
+        (worker,) = [each for each in groups if each["groupName"] == name]
+        assert group.max_nodes == worker["maxReplicas"]
+        limits = worker["template"]["spec"]["containers"][0]["resources"]["limits"]
+        assert group.cpus == int(limits["cpu"])
+    assert {config.data.pool, config.embed.pool, config.decompose.pool, config.train.pool} <= set(
+        config.ray.node_groups
+    )
+
+
+def test_what_a_cluster_may_grow_to_is_read_from_what_it_is_launched_from() -> None:
+    from_launcher = read_node_groups(LAUNCHER_FILES[0])
+    from_kuberay = read_node_groups(KUBERAY / "raycluster.yaml")
+    assert from_launcher == from_kuberay
+    assert from_launcher["gpu-train"] == NodeGroupConfig(max_nodes=4, cpus=48, gpus=4)
+    assert set(from_launcher) == {"cpu", "gpu-embed", "gpu-train"}
+    assert set(read_node_groups(KUBERAY / "rayjob.yaml")) == {"cpu"}
+    with pytest.raises(ConfigError, match="names no machines that a cluster may add"):
+        read_node_groups(KUBERAY / "networkpolicy.yaml")
+    with pytest.raises(ConfigError, match="cannot read the launch file"):
+        read_node_groups(KUBERAY / "missing.yaml")
+
+
+def test_versions_in_the_files_are_those_of_the_project() -> None:
+    wanted = re.search(r'"ray\[.*\]==([\d.]+)"', (ROOT / "pyproject.toml").read_text())
+    assert wanted is not None
+    for _, spec in ray_cluster_specs():
+        assert spec["rayVersion"] == wanted[1]
+
+
+def test_the_dockerfile_passes_hadolint_and_copies_what_the_package_is_made_of() -> None:
+    dockerfile = CLUSTER / "Dockerfile"
+    done = subprocess.run([TOOLS / "hadolint", dockerfile], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    copied = set(re.findall(r"^COPY (.+) \S+$", dockerfile.read_text(), re.MULTILINE))
+    names = {name for line in copied for name in line.split()}
+    assert {"alphafuse", "cluster", "jobs", "monitoring", "pyproject.toml", "README.md", "constraints.txt"} == names
+    assert all((ROOT / name).exists() for name in names)
+    allowed = {line[1:] for line in (CLUSTER / "Dockerfile.dockerignore").read_text().split() if line[0] == "!"}
+    assert names == allowed
+
+
+def test_the_images_programs_are_found_in_login_shells() -> None:
+    """As Debian's /etc/profile does it, which `bash --login` reads: a PATH without the image's, then /etc/profile.d."""
+    dockerfile = (CLUSTER / "Dockerfile").read_text()
+    (written,) = re.findall(r"(echo .+) > /etc/profile\.d/\w+\.sh$", dockerfile, re.MULTILINE)
+    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+    done = subprocess.run(
+        ["/bin/bash", "-c", f'eval "$({written})"; echo $PATH'], env=environment, capture_output=True, text=True
+    )
+    (installed,) = re.findall(r"^RUN python -m venv (\S+)$", dockerfile, re.MULTILINE)
+    assert done.stdout.split(":")[0] == f"{installed}/bin"
+
+
+def test_the_slurm_script_passes_shellcheck() -> None:
+    script = CLUSTER / "slurm.sh"
+    subprocess.run(["bash", "-n", script], check=True)
+    done = subprocess.run([TOOLS / "shellcheck", "--severity=style", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    "file",
+    [*LAUNCHER_FILES, *sorted(KUBERAY.iterdir()), CLUSTER / "Dockerfile", CLUSTER / "slurm.sh"],
+    ids=lambda f: f.name,
+)
+def test_no_file_holds_a_token_or_a_password(file: Path) -> None:
+    text = file.read_text()
+    assert not re.search(r"[0-9a-f]{32}", text)
+    assert not re.search(r"(?i)(password|secret_access_key|access_key_id|auth_token)\s*[:=]\s*[\"']?\w", text)

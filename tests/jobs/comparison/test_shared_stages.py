@@ -1,0 +1,101 @@
+"""Which stages runs share, and that each is made once. What the stages do is tested with each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.tiny_workspace import tiny_config
+
+from alphafuse.config import Config, IdConfig
+from alphafuse.errors import ConfigError
+from alphafuse.events import Event
+from alphafuse.storage.folder import Folder
+from alphafuse.storage.workspace import ARTIFACT_STAGES, Workspace
+from jobs.comparison import shared_stages
+
+
+def _changed(config: Config, section: str, **values: Any) -> Config:
+    return config.model_copy(update={section: getattr(config, section).model_copy(update=values)})
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Folders of the stages that were run; each commits its artefacts, and decompose refuses a scale of 13."""
+    folders: list[str] = []
+
+    def run_stages(config: Config, workspace: Workspace, stages: list[str], listen: Any) -> None:
+        (stage,) = stages
+        folders.append(workspace.folder.uri.rsplit("/", 1)[-1])
+        if stage == "decompose":
+            workspace.artifact("catalog").require()
+            workspace.artifact("embeddings").require()
+            if config.decompose.scale == 13:
+                raise ConfigError("unlucky")
+        for name, maker in ARTIFACT_STAGES.items():
+            if maker == stage:
+                workspace.artifact(name).commit({})
+        listen(Event(stage, "finished", {}))
+
+    monkeypatch.setattr(shared_stages, "run_stages", run_stages)
+    return folders
+
+
+def _folders(config: Config) -> list[str]:
+    return [shared.folder for shared in shared_stages.shared_stages(config)]
+
+
+def test_folders_follow_from_what_a_stage_is_made_from(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    prepare, embed, decompose = _folders(config)
+    assert [folder.split("-")[0] for folder in (prepare, embed, decompose)] == ["prepare", "embed", "decompose"]
+    trained_otherwise = _changed(config, "train", batch_size=3)
+    on_more_workers = _changed(_changed(config, "embed", workers=4), "decompose", workers=4)
+    assert _folders(trained_otherwise) == _folders(on_more_workers) == [prepare, embed, decompose]
+    assert _folders(_changed(config, "model", encoder=IdConfig())) == [prepare]
+    assert _folders(_changed(config, "decompose", scale=7))[:2] == [prepare, embed]
+    assert _folders(_changed(config, "decompose", scale=7))[2] != decompose
+    assert _folders(_changed(config, "embed", model="other"))[0] == prepare
+    assert not set(_folders(_changed(config, "embed", model="other"))[1:]) & {embed, decompose}
+    assert not set(_folders(_changed(config, "data", shard_rows=7))) & {prepare, embed, decompose}
+
+
+def test_each_is_made_once_and_found_by_the_runs(tmp_path: Path, made: list[str]) -> None:
+    config = tiny_config(tmp_path)
+    configs = [config, _changed(config, "model", encoder=IdConfig()), _changed(config, "decompose", scale=7)]
+    folder = Folder(str(tmp_path))
+    assert shared_stages.make_shared(configs, folder, lambda event: None) == {}
+    assert made == [*_folders(config), _folders(configs[2])[2]]
+    for number, each in enumerate(configs):
+        run = Workspace(str(tmp_path / f"run-{number}"))
+        shared_stages.borrow(run, each)
+        for name in ("catalog", "sequences", "popularity", *each.model.encoder.reads):
+            assert run.artifact(name).manifest() is not None
+        assert run.artifact("model").folder.uri == f"{tmp_path}/run-{number}/model"
+
+
+def test_what_builds_upon_a_failure_is_not_tried(tmp_path: Path, made: list[str]) -> None:
+    config = tiny_config(tmp_path)
+    unlucky = _changed(config, "decompose", scale=13)
+    events: list[Event] = []
+    failed = shared_stages.make_shared([unlucky, unlucky, config], Folder(str(tmp_path)), events.append)
+    assert failed == {_folders(unlucky)[2]: "decompose: unlucky"}
+    assert [(event.stage, event.kind) for event in events] == [
+        ("prepare", "finished"),
+        ("embed", "finished"),
+        ("decompose", "failed"),
+        ("decompose", "finished"),
+    ]
+    assert made == [*_folders(unlucky), _folders(config)[2]]
+
+
+def test_files_that_are_others_are_refused_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_stages(config: Config, workspace: Workspace, stages: list[str], listen: Any) -> None:
+        workspace.artifact("catalog").commit({"files": "old"})
+        workspace.artifact("catalog").is_committed({"files": "new"})
+
+    monkeypatch.setattr(shared_stages, "run_stages", run_stages)
+    failed = shared_stages.make_shared([tiny_config(tmp_path)], Folder(str(tmp_path)), lambda event: None)
+    (message,) = failed.values()
+    assert message.endswith("(files: 'old' → 'new'). Give the grid another `workspace`")

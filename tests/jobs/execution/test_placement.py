@@ -1,0 +1,156 @@
+"""What fits on a cluster, now and once it has grown; machines are made up, as `ray.nodes` would list them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from support.tiny_workspace import tiny_config, tiny_workspace
+
+from alphafuse.config import Config, NodeGroupConfig, parse_config
+from alphafuse.errors import ConfigError, ResourceError
+from alphafuse.storage.workspace import Workspace
+from jobs.execution.placement import growing, missing_places, on_pool, require_places, require_shared, room, task_slots
+from jobs.preflight import require_room, waiting
+
+Machines = Callable[..., None]
+
+
+@pytest.fixture
+def machines(monkeypatch: pytest.MonkeyPatch) -> Machines:
+    """Sets what the cluster has: one mapping of resources for each machine that is alive."""
+
+    def have(*resources: dict[str, float]) -> None:
+        nodes = [
+            {"Alive": True, "NodeManagerAddress": f"10.0.0.{number}", "Resources": each}
+            for number, each in enumerate(resources)
+        ]
+        monkeypatch.setattr(ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 99.0, "GPU": 99.0}}])
+
+    return have
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "places"),
+    [(1, 0, 11), (2, 0, 5), (4, 0, 2), (9, 0, 0), (1, 1, 2), (1, 0.5, 4), (0.5, 0.25, 8), (3, 1, 2), (0, 1, 2)],
+)
+def test_workers_fit_on_machines_and_not_on_their_sum(
+    machines: Machines, cpus: float, gpus: float, places: int
+) -> None:
+    machines({"CPU": 3.0}, {"CPU": 8.0, "GPU": 2.0}, {})
+    assert room(cpus, gpus) == places
+
+
+def test_a_pool_counts_its_own_machines_alone(machines: Machines) -> None:
+    machines({"CPU": 8.0, "cpu": 1.0}, {"CPU": 8.0, "GPU": 4.0, "gpu-train": 1.0}, {"CPU": 2.0})
+    assert room(1, 0, "cpu") == 8
+    assert room(1, 1, "gpu-train") == 4
+    assert room(1, 1, "cpu") == 0
+    assert on_pool(None) == {}
+    ((name, share),) = on_pool("cpu").items()
+    assert name == "cpu"
+    assert 8 * share < 1  # as many workers as the machine has CPUs find a part of its one
+    message = r"embed.workers asks for 9 .* on machines of the pool 'cpu', but the cluster has room for 8 \(3 machines"
+    with pytest.raises(ResourceError, match=message):
+        require_places("embed", 9, 1, pool="cpu")
+    with pytest.raises(ResourceError, match=r"data asks for .* pool 'far', .*, see data.pool"):
+        task_slots("data", "far")
+    assert task_slots("data") == 18
+
+
+def test_machines_that_may_come_count_and_are_waited_for(machines: Machines) -> None:
+    groups = {"gpu": NodeGroupConfig(max_nodes=3, cpus=8, gpus=2)}
+    machines({"CPU": 0.0})
+    with pytest.raises(ResourceError, match=r"where it grows by itself, say to what in ray.node_groups"):
+        require_places("train", 6, 1, 1)
+    with growing(groups):
+        require_places("train", 6, 1, 1, "gpu")
+        assert room(1, 1, "gpu", grown=True) == 6
+        assert room(1, 1, "gpu") == 0
+        assert task_slots("data", "gpu") == 24
+        assert "there is room for 0 now" in (missing_places("train", 6, 1, 1, "gpu") or "")
+        with pytest.raises(ResourceError, match=r"room for 6 .* may grow to 3 of 'gpu' with 8 CPUs and 2 GPUs"):
+            require_places("train", 7, 1, 1, "gpu")
+        machines({"CPU": 0.0}, {"CPU": 8.0, "GPU": 2.0, "gpu": 1.0}, {"CPU": 8.0, "GPU": 2.0, "gpu": 1.0})
+        assert room(1, 1, "gpu") == 4
+        assert room(1, 1, "gpu", grown=True) == 6  # two of the three are there already
+        assert missing_places("train", 4, 1, 1, "gpu") is None
+    assert room(1, 1, "gpu", grown=True) == 4
+
+
+def test_a_local_workspace_is_refused_where_machines_may_come(machines: Machines, tmp_path: Path) -> None:
+    machines({"CPU": 4.0})
+    require_shared(Workspace(str(tmp_path)))
+    with growing({"cpu": NodeGroupConfig(max_nodes=1, cpus=1)}):
+        with pytest.raises(ResourceError, match=r"may add others\. Give a URI"):
+            require_shared(Workspace(str(tmp_path)))
+        require_shared(Workspace(f"file://{tmp_path}"))
+
+
+def _asking(folder: Path, **sections: dict[str, Any]) -> Config:
+    tree = tiny_config(folder).model_dump(mode="json")
+    return parse_config({**tree, **{name: {**tree[name], **section} for name, section in sections.items()}})
+
+
+@pytest.mark.parametrize(
+    ("sections", "asked"),
+    [
+        ({"data": {"pool": "far"}}, "data asks for"),
+        ({"embed": {"gpus_per_worker": 1}}, "embed.workers asks for 1 workers with 1 CPUs and 1 GPUs"),
+        ({"decompose": {"workers": 5}}, "decompose.workers asks for 5"),
+        ({"train": {"workers": 5}}, "train.workers asks for 5"),
+        ({"train": {"workers": 9, "min_workers": 5}}, "train.workers asks for 5"),
+    ],
+)
+def test_all_stages_are_checked_before_the_first_begins(
+    machines: Machines, tmp_path: Path, sections: dict[str, Any], asked: str
+) -> None:
+    stages = ["prepare", "embed", "decompose", "train", "report"]
+    machines({"CPU": 4.0})
+    workspace = Workspace(str(tmp_path / "run"))
+    require_room(_asking(tmp_path / "run"), workspace, stages, None)
+    require_room(_asking(tmp_path / "run", train={"workers": 9, "min_workers": 4}), workspace, stages, None)
+    with pytest.raises(ResourceError, match=asked):
+        require_room(_asking(tmp_path / "run", **sections), workspace, stages, None)
+
+
+def test_a_stage_that_waits_for_machines_says_for_what(machines: Machines, tmp_path: Path) -> None:
+    config = _asking(tmp_path / "run", data={"pool": "cpu"}, train={"workers": 3, "pool": "cpu"})
+    workspace = Workspace(str(tmp_path / "run"))
+    machines({"CPU": 0.0})
+    with growing({"cpu": NodeGroupConfig(max_nodes=2, cpus=2)}):
+        require_room(config, workspace, ["prepare", "train"], None)
+        assert "data asks for 1 workers" in (waiting(config, workspace, "prepare") or "")
+        message = waiting(config, workspace, "train") or ""
+        assert "train asks for 3 workers with 1 CPUs and 0 GPUs each on machines of the pool 'cpu'" in message
+        machines({"CPU": 0.0}, {"CPU": 2.0, "cpu": 1.0}, {"CPU": 2.0, "cpu": 1.0})
+        assert waiting(config, workspace, "train") is None
+    machines({"CPU": 0.0})
+    assert waiting(config, tiny_workspace(tmp_path / "run"), "prepare") is None  # it has nothing to do
+
+
+def test_what_is_finished_needs_no_machines_unless_it_is_made_again(machines: Machines, tmp_path: Path) -> None:
+    machines({"CPU": 1.0})
+    workspace = tiny_workspace(tmp_path / "run")
+    config = _asking(tmp_path / "run", decompose={"workers": 5}, train={"workers": 1})
+    require_room(config, workspace, ["decompose", "train"], None)
+    require_room(config, workspace, ["decompose", "train"], "train")
+    with pytest.raises(ResourceError, match=r"decompose\.workers asks for 5"):
+        require_room(config, workspace, ["decompose", "train"], "decompose")
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"embed": {"gpus_per_worker": 1.5}}, "must be a whole number, or less than 1"),
+        ({"embed": {"gpus_per_worker": 2, "engine": "sentence_transformers"}}, "uses one GPU at most"),
+        ({"train": {"gpus_per_worker": 0.5, "workers": 2}}, "ranks cannot share a GPU"),
+        ({"train": {"gpus_per_worker": 2}}, "train.gpus_per_worker"),
+    ],
+)
+def test_gpus_that_nobody_could_use_are_refused(tmp_path: Path, sections: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _asking(tmp_path / "run", **sections)

@@ -1,0 +1,41 @@
+"""Errors of the connection to Ray, in words that help."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from alphafuse.config import RayConfig
+from alphafuse.errors import ResourceError
+from jobs.execution import ray_connection as runtime
+
+
+def _fail_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """What `ray.init` raises from here on."""
+
+    def init(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(runtime.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(runtime.ray, "init", init)
+
+
+def test_a_machine_too_busy_for_ray_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ray 2.60 says it (`ray/_private/node.py`)."""
+    _fail_with(
+        monkeypatch,
+        Exception(
+            "The current node timed out during startup. This could happen because some of the raylet failed to "
+            "startup or the GCS has become overloaded."
+        ),
+    )
+    message = r"too busy or too small .* RAY_raylet_start_wait_time_s=300"
+    with pytest.raises(ResourceError, match=message), runtime.connected(RayConfig()):
+        pass
+
+
+def test_a_fault_of_ray_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    _fail_with(monkeypatch, RuntimeError("no such thing"))
+    with pytest.raises(RuntimeError, match="no such thing"), runtime.connected(RayConfig()):
+        pass

@@ -1,0 +1,166 @@
+"""The lists of processes: files that follow their runs, and the server that hands them out."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tenacity
+
+from alphafuse.storage.retries import attempts
+from alphafuse.storage.workspace import Workspace
+from monitoring.metrics.discovery import make_server
+from monitoring.metrics.exporter import Exporter
+from monitoring.metrics.targets import STALE_SECONDS, Target, TargetFile, read_targets, run_label
+
+ONE = Target("127.0.0.1:1", {"job": "alphafuse", "run": "a"})
+TWO = Target("127.0.0.1:2", {"job": "alphafuse", "run": "b"})
+LISTED = [{"targets": [target.address], "labels": target.labels} for target in (ONE, TWO)]
+
+
+def _age(folder: Path, seconds: float) -> None:
+    for path in folder.iterdir():
+        then = time.time() - seconds
+        os.utime(path, (then, then))
+
+
+def test_runs_list_their_processes_side_by_side_until_they_end(tmp_path: Path) -> None:
+    first, second = TargetFile(tmp_path / "new", "a"), TargetFile(tmp_path / "new", "b")
+    first.write([ONE])
+    second.write([TWO])
+    assert read_targets(tmp_path / "new") == LISTED
+    first.write([])
+    assert read_targets(tmp_path / "new") == LISTED[1:]
+    first.remove()
+    second.remove()
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_what_a_killed_run_left_is_not_listed_and_goes_with_the_next_run(tmp_path: Path) -> None:
+    TargetFile(tmp_path, "killed").write([ONE])
+    _age(tmp_path, STALE_SECONDS + 1)
+    assert read_targets(tmp_path) == []
+    living = TargetFile(tmp_path, "b")
+    living.write([TWO])
+    assert len(list(tmp_path.iterdir())) == 1
+    assert read_targets(tmp_path) == LISTED[1:]
+
+
+def test_a_living_run_clears_away_what_a_killed_one_left(tmp_path: Path) -> None:
+    living = TargetFile(tmp_path, "b")
+    TargetFile(tmp_path, "killed").write([ONE])
+    _age(tmp_path, STALE_SECONDS + 1)
+    living.write([TWO])
+    (left,) = tmp_path.iterdir()
+    assert json.loads(left.read_text()) == LISTED[1:]
+
+
+def test_a_run_that_is_started_again_replaces_what_it_left(tmp_path: Path) -> None:
+    """At once: its old processes must not be taken for dead ones of the new run."""
+    TargetFile(tmp_path, "a [1]").write([ONE])
+    TargetFile(tmp_path, "a [1]-again").write([ONE])
+    TargetFile(tmp_path, "a [1]").write([TWO])
+    listed = read_targets(tmp_path)
+    assert len(listed) == 2
+    assert all(each in listed for each in LISTED)
+
+
+def test_what_another_user_left_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    TargetFile(tmp_path, "killed").write([ONE])
+    _age(tmp_path, STALE_SECONDS + 1)
+
+    def refuses(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError("the folder is sticky")
+
+    monkeypatch.setattr(Path, "unlink", refuses)
+    TargetFile(tmp_path, "b").write([TWO])
+    assert read_targets(tmp_path) == LISTED[1:]
+
+
+def test_runs_of_one_name_have_labels_of_their_own_which_last(tmp_path: Path) -> None:
+    folders = [f"{tmp_path}/one/IDs-22", f"{tmp_path}/two/IDs-22", f"memory://{tmp_path}/one/IDs-22"]
+    labels = [run_label(Workspace(folder)) for folder in folders]
+    assert len(set(labels)) == 3
+    assert all(re.fullmatch(r"IDs-22-[0-9a-f]{6}", label) for label in labels)
+    assert labels == [run_label(Workspace(folder)) for folder in folders]
+
+
+def test_a_living_run_is_listed_however_long_nothing_changes(tmp_path: Path) -> None:
+    file = TargetFile(tmp_path, "a")
+    file.write([ONE])
+    _age(tmp_path, STALE_SECONDS + 1)
+    file.write([ONE])
+    assert read_targets(tmp_path) == LISTED[:1]
+
+
+def test_a_list_that_someone_deleted_comes_back(tmp_path: Path) -> None:
+    file = TargetFile(tmp_path, "a")
+    file.write([ONE])
+    for path in tmp_path.iterdir():
+        path.unlink()
+    file.write([ONE])
+    assert read_targets(tmp_path) == LISTED[:1]
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    server = make_server(tmp_path, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_the_lists_over_http(tmp_path: Path, address: str) -> None:
+    def get() -> object:
+        with urllib.request.urlopen(f"{address}/targets") as response:
+            assert response.headers["Content-Type"] == "application/json"  # Prometheus takes nothing else
+            return json.load(response)
+
+    assert get() == []
+    file = TargetFile(tmp_path, "a")
+    file.write([ONE])
+    assert get() == LISTED[:1]
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"{address}/metrics")
+
+
+def test_storage_that_is_asked_again_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tenacity.nap.time, "sleep", lambda seconds: None)
+    left = [OSError("no answer"), OSError("no answer")]
+
+    def fails_twice() -> str:
+        if left:
+            raise left.pop()
+        return "read"
+
+    def count() -> bytes:
+        with urllib.request.urlopen(f"http://{exporter.address}/metrics") as response:
+            (line,) = [line for line in response if line.startswith(b"alphafuse_storage_retries_total")]
+        return line.split()[1]
+
+    with Exporter("127.0.0.1", None) as exporter:
+        assert count() == b"0.0"
+        assert attempts()(fails_twice) == "read"
+        assert count() == b"2.0"
+
+
+def test_exporters_take_the_next_free_port() -> None:
+    with Exporter("127.0.0.1", None) as any_port:
+        port = int(any_port.address.rsplit(":", 1)[1])
+        with Exporter("127.0.0.1", port) as after:
+            assert port < int(after.address.rsplit(":", 1)[1]) < port + 1000
+        with urllib.request.urlopen(f"http://{any_port.address}/metrics") as response:
+            assert b"process_resident_memory_bytes" in response.read()
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(f"http://{any_port.address}/metrics")

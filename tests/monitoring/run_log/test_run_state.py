@@ -1,0 +1,141 @@
+"""The state of runs from hand-made events: each case says what happened, and what shall be seen of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from alphafuse.events import Event
+from monitoring.run_log.heartbeat import Beat
+from monitoring.run_log.run_state import RunState, judge
+
+NOW = 10_000.0
+
+
+def _events(*told: tuple[str, str, float]) -> dict[str, list[Event]]:
+    """Stage, kind and age in seconds of each event."""
+    events: dict[str, list[Event]] = {}
+    for stage, kind, age in told:
+        values = {"message": "no memory"} if kind == "failed" else {"done": 1, "total": None, "unit": "rows"}
+        events.setdefault(stage, []).append(Event(stage, kind, values, NOW - age))
+    return events
+
+
+def _stages(state: RunState) -> dict[str, str]:
+    return {stage.name: stage.status for stage in state.stages}
+
+
+PREPARED = (("prepare", "started", 90.0), ("prepare", "finished", 80.0))
+
+
+@pytest.mark.parametrize(
+    ("told", "beat", "status", "stages"),
+    [
+        pytest.param((), None, "empty", {"prepare": "waiting", "train": "waiting"}, id="nothing"),
+        pytest.param((), Beat(NOW - 5, False), "running", {}, id="about to begin"),
+        pytest.param(
+            (*PREPARED, ("train", "started", 70.0)), Beat(NOW - 5, False), "running",
+            {"prepare": "finished", "embed": "left out", "train": "running", "evaluate": "waiting"}, id="runs",
+        ),
+        pytest.param(PREPARED, Beat(NOW - 5, False), "running", {"prepare": "finished"}, id="between two stages"),
+        pytest.param(
+            (("train", "started", 800.0), ("train", "progress", 700.0)), Beat(NOW - 5, False), "running",
+            {"train": "running"}, id="its reports are far apart",
+        ),
+        pytest.param(
+            (("train", "started", 801.0), ("train", "progress", 800.0)), Beat(NOW - 5, False), "quiet",
+            {"train": "running"}, id="its reports were close together",
+        ),
+        pytest.param(
+            (("train", "started", 200.0), ("train", "progress", 190.0)), Beat(NOW - 180, False), "lost",
+            {"train": "cut off"}, id="killed",
+        ),
+        pytest.param(PREPARED, Beat(NOW - 70, False), "lost", {"prepare": "finished"}, id="killed between stages"),
+        pytest.param(
+            (("train", "started", 200.0),), Beat(NOW - 10, True), "stopped", {"train": "cut off"}, id="ended unheard",
+        ),
+        pytest.param(
+            (("train", "started", 200.0), ("train", "failed", 100.0)), Beat(NOW - 99, True), "failed",
+            {"train": "failed"}, id="failed",
+        ),
+        pytest.param(
+            (("train", "started", 300.0), ("train", "failed", 200.0), ("train", "started", 20.0)),
+            Beat(NOW - 5, False), "running", {"train": "running"}, id="failed and tried again",
+        ),
+        pytest.param(PREPARED, Beat(NOW - 70, True), "finished", {"prepare": "finished"}, id="done"),
+        pytest.param(PREPARED, None, "finished", {"prepare": "finished"}, id="done, without a heartbeat"),
+        pytest.param((("train", "started", 100.0),), None, "running", {"train": "running"}, id="no heartbeat"),
+        pytest.param((("train", "started", 1000.0),), None, "lost", {"train": "cut off"}, id="no heartbeat, silent"),
+        pytest.param(
+            (("train", "started", 900.0), ("evaluate", "started", 50.0)), Beat(NOW - 5, False), "running",
+            {"train": "cut off", "evaluate": "running"}, id="a later stage after a killed one",
+        ),
+    ],
+)  # fmt: skip
+def test_states(
+    told: tuple[tuple[str, str, float], ...], beat: Beat | None, status: str, stages: dict[str, str]
+) -> None:
+    state = judge(_events(*told), beat, NOW)
+    assert state.status == status
+    assert stages.items() <= _stages(state).items()
+
+
+def test_artefacts_tell_of_stages_without_events() -> None:
+    state = judge({}, None, NOW, {"prepare", "embed"})
+    assert state.status == "finished"
+    assert {name for name, status in _stages(state).items() if status == "finished"} == {"prepare", "embed"}
+
+
+def test_a_run_has_not_begun_where_others_made_what_is_there() -> None:
+    state = judge({}, None, NOW, {"prepare", "embed"}, borrowed={"prepare", "embed"})
+    assert state.status == "empty"
+    assert {name for name, status in _stages(state).items() if status == "finished"} == {"prepare", "embed"}
+    assert judge({}, None, NOW, {"prepare", "train"}, borrowed={"prepare"}).status == "finished"
+
+
+def test_what_follows_from_a_stage_that_is_made_again_is_to_come() -> None:
+    told = _events(*PREPARED, ("train", "started", 79.0), ("train", "finished", 70.0), ("evaluate", "started", 69.0))
+    told["evaluate"] += _events(("evaluate", "finished", 60.0))["evaluate"]
+    again = _events(("train", "started", 20.0))["train"]
+    told["train"] += again
+    assert _stages(judge(told, Beat(NOW, False), NOW))["evaluate"] == "finished"  # it may be skipped
+    told["train"] += _events(("train", "progress", 10.0))["train"]
+    assert _stages(judge(told, Beat(NOW, False), NOW))["evaluate"] == "waiting"
+    told["train"] += _events(("train", "finished", 9.0), ("train", "started", 5.0), ("train", "skipped", 4.0))["train"]
+    assert _stages(judge(told, Beat(NOW, True), NOW))["evaluate"] == "waiting"
+    told["evaluate"] += _events(("evaluate", "started", 3.0), ("evaluate", "finished", 2.0))["evaluate"]
+    assert _stages(judge(told, Beat(NOW, True), NOW))["evaluate"] == "finished"
+
+
+def test_rate_and_remaining_time_are_those_of_the_part_that_runs() -> None:
+    told = [Event("embed", "started", {}, NOW - 100)]
+    told += [Event("embed", "progress", {"done": 9, "total": 9, "unit": "shards"}, NOW - 90)]
+    told += [
+        Event("embed", "progress", {"done": done, "total": 1000, "unit": "texts"}, NOW - 50 + done / 10)
+        for done in (100, 200, 400)
+    ]
+    stage = judge({"embed": told}, Beat(NOW, False), NOW).stage
+    assert stage is not None
+    assert (stage.done, stage.total, stage.unit, stage.share) == (400, 1000, "texts", 0.4)
+    assert stage.rate == pytest.approx(10.0)
+    assert stage.remaining == pytest.approx(60.0)
+    assert stage.seconds == pytest.approx(100.0)
+
+
+def test_a_skipped_stage_keeps_the_time_that_it_took() -> None:
+    told = _events(("train", "started", 500.0), ("train", "finished", 440.0))
+    told["train"] += _events(("train", "started", 5.0), ("train", "skipped", 4.0))["train"]
+    stage = judge(told, Beat(NOW, True), NOW).stage
+    assert stage is not None
+    assert (stage.status, stage.seconds, stage.ended) == ("finished", 60.0, NOW - 440)
+
+
+def test_a_run_that_somebody_ended_has_not_failed() -> None:
+    told = [Event("train", "started", {}, NOW - 9), Event("train", "failed", {"message": "interrupted"}, NOW - 5)]
+    state = judge({"train": told}, Beat(NOW - 4, True), NOW)
+    assert (state.status, _stages(state)["train"]) == ("stopped", "cut off")
+
+
+def test_a_failure_keeps_its_message() -> None:
+    stage = judge(_events(("train", "started", 9.0), ("train", "failed", 5.0)), Beat(NOW, True), NOW).stage
+    assert stage is not None
+    assert (stage.message, stage.seconds) == ("no memory", 4.0)

@@ -1,0 +1,144 @@
+"""Faults as data: which rank, at which step, what happens, and the training that meets them.
+
+As a program it trains until someone kills it: `injection.py WORKSPACE SECONDS_PER_STEP [ADDRESS]`, on two ranks of its
+own, or on those of a cluster, which may shrink.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+from support.tiny_workspace import tiny_config
+
+from alphafuse.config import Config
+from alphafuse.distributed.communicator import Communicator
+from alphafuse.events import Listener
+from alphafuse.storage import folder as storage
+from alphafuse.storage.workspace import Workspace
+from alphafuse.training.checkpoint import Checkpoints
+from alphafuse.training.loop import Trainer
+from jobs.execution.worker_group import run_workers
+from jobs.stages import train
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What befalls a rank; once, or a training would never end.
+
+    Attributes:
+        step: before which it happens, or in the writing of whose checkpoint.
+        lost: the rank's process, or its machine.
+    """
+
+    rank: int
+    step: int
+    moment: Literal["step", "checkpoint"] = "step"
+    lost: Literal["process", "machine"] = "process"
+
+
+def train_with_faults(
+    config: Config,
+    faults: list[Fault],
+    listen: Listener,
+    seconds_per_step: float = 0.0,
+    alone_until: int = sys.maxsize,
+) -> list[int]:
+    """The stage `train` on a workspace that is prepared; returns the number of ranks of each attempt.
+
+    Args:
+        alone_until: a rank that is alone waits before this step for others to come.
+    """
+    workspace = Workspace(config.workspace)
+    folder = Path(config.workspace) / "faults"
+    folder.mkdir(exist_ok=True)
+    inputs = train.training_inputs(config, workspace)
+    arguments = {"config": config, "workspace": workspace, "inputs": inputs, "faults": faults, "folder": folder}
+    arguments |= {"seconds_per_step": seconds_per_step, "alone_until": alone_until}
+    run_workers("train", _train_on_worker, config.train, arguments, listen, resumes=True)
+    return [int(line) for line in (folder / "attempts").read_text().split()]
+
+
+def happened(config: Config) -> list[str]:
+    """Names of the faults that were met."""
+    return sorted(path.name for path in (Path(config.workspace) / "faults").glob("rank*"))
+
+
+def _train_on_worker(
+    *,
+    faults: list[Fault],
+    folder: Path,
+    seconds_per_step: float,
+    alone_until: int,
+    communicator: Communicator,
+    **rest: Any,
+) -> Any:
+    if communicator.rank == 0:
+        with (folder / "attempts").open("a") as file:
+            file.write(f"{communicator.world_size}\n")
+    own = [fault for fault in faults if fault.rank == communicator.rank]
+    take_step, save = Trainer.training_step, Checkpoints.save
+
+    def training_step(self: Trainer, batches: Any) -> Any:
+        time.sleep(seconds_per_step)
+        while communicator.world_size == 1 and self.progress.step >= alone_until:
+            time.sleep(0.1)
+        for fault in own:
+            if fault.moment == "step" and fault.step == self.progress.step:
+                _meet(fault, folder)
+        return take_step(self, batches)
+
+    def saving(self: Checkpoints, step: int, *arguments: Any) -> None:
+        for fault in own:
+            if fault.moment == "checkpoint" and fault.step <= step and not _marker(fault, folder).exists():
+                _die_in_the_middle_of_a_file(fault, folder)
+        save(self, step, *arguments)
+
+    Trainer.training_step = training_step  # type: ignore[method-assign]
+    Checkpoints.save = saving  # type: ignore[method-assign]
+    return train.train_on_worker(communicator=communicator, **rest)
+
+
+def _die_in_the_middle_of_a_file(fault: Fault, folder: Path) -> None:
+    """The next file that this process writes gets half of its content."""
+    write = storage.HashedStream.write
+
+    def write_half(self: storage.HashedStream, content: Any) -> int:
+        write(self, memoryview(content)[: len(content) // 2])
+        self.flush()
+        _meet(fault, folder)
+        raise AssertionError("the fault was met before")
+
+    storage.HashedStream.write = write_half  # type: ignore[method-assign]
+
+
+def _marker(fault: Fault, folder: Path) -> Path:
+    return folder / f"rank {fault.rank} step {fault.step} {fault.moment} {fault.lost}"
+
+
+def _meet(fault: Fault, folder: Path) -> None:
+    marker = _marker(fault, folder)
+    if marker.exists():
+        return
+    marker.touch()
+    if fault.lost == "machine":
+        os.kill(os.getppid(), signal.SIGKILL)  # the raylet
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    workspace, seconds, *address = sys.argv[1:]
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+    ray.init(*address, **quiet) if address else ray.init("local", num_cpus=2, include_dashboard=False, **quiet)
+    while ray.cluster_resources().get("CPU", 0) < 2:
+        time.sleep(0.2)  # until both hosts have joined
+    shrinks = {"min_workers": 1} if address else {}
+    slow = tiny_config(Path(workspace), workers=2, checkpoint_steps=2, max_epochs=3, **shrinks)
+    train_with_faults(slow, [], lambda event: None, float(seconds))
