@@ -48,11 +48,11 @@ def settings(folder: Path, items: int, epochs: int) -> dict[str, Any]:
     source = yaml.safe_load((folder / "config.yaml").read_text())
     return {
         **source,
-        "embed": {"engine": "sentence_transformers", "workers": 2, "batch_size": max(32, items // 32)},
-        "decompose": {"workers": 2, "null_dim": 32},
+        "embed": {"engine": "sentence_transformers", "resources": {"workers": 2}, "batch_size": max(32, items // 32)},
+        "decompose": {"resources": {"workers": 2}, "null_dim": 32},
         "model": {"hidden_dim": 64, "history_length": 20},
         "train": {
-            "workers": 2,
+            "resources": {"workers": 2},
             "batch_size": 128,
             "max_epochs": epochs,
             "patience": epochs,

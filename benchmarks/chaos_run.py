@@ -12,8 +12,9 @@ from pathlib import Path
 
 from alphafuse.config import load_config
 from alphafuse.events import Event
+from alphafuse.stages import EVALUATE, needed_stages
 from alphafuse.storage.workspace import Workspace
-from jobs.pipeline import needed_stages, run_stages
+from jobs.pipeline import run_stages
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
         def listen(event: Event) -> None:
             file.write(json.dumps({"stage": event.stage, "kind": event.kind, **event.values}) + "\n")
 
-        run_stages(config, Workspace(config.workspace), needed_stages(config, "evaluate"), listen)
+        run_stages(config, Workspace(config.workspace), needed_stages(config, EVALUATE), listen)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def configuration(workspace: Workspace, method: str, workers: int, weighted: boo
             "data": {"catalog": {"path": "items.parquet"}, "interactions": {"path": "log.parquet"}},
             "decompose": {
                 "method": method,
-                "workers": workers,
+                "resources": {"workers": workers},
                 "null_dim": NULL_DIM,
                 "popularity_weighted": weighted,
             },

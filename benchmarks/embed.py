@@ -169,7 +169,10 @@ def main() -> None:
     options = parser.parse_args()
     texts = read_texts(options.texts, options.count)
     config = EmbedConfig.model_validate(
-        {"dtype": options.dtype, "workers": options.workers, "cpus_per_worker": options.threads // options.workers}
+        {
+            "dtype": options.dtype,
+            "resources": {"workers": options.workers, "cpus": options.threads // options.workers},
+        }
     )
     ray.init("local", include_dashboard=False, log_to_driver=False)
     folder = LanguageModel(config.model, None, config.dtype, config.max_length, True).folder()
@@ -202,7 +205,7 @@ def main() -> None:
     ]
     settings = {
         "texts": len(texts), "mean characters": round(float(np.mean([len(text) for text in texts]))),
-        "dtype": config.dtype, "engines of the stage": config.workers, "threads": options.threads,
+        "dtype": config.dtype, "engines of the stage": config.resources.workers, "threads": options.threads,
         "batch_size": config.batch_size, "rounds": options.rounds,
     }  # fmt: skip
     publish("Embedding", settings, rows, options.json)

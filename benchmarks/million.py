@@ -24,17 +24,17 @@ from alphafuse.config import Config, load_config
 from alphafuse.data.popularity import load_popularity
 from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.evaluation.ranking_metrics import ranking_metrics
+from alphafuse.stages import STAGE_NAMES
 from alphafuse.storage.workspace import Workspace
 from benchmarks.tables import arguments, publish
 
 SETTINGS = [
     "data.split={kind: users, ratios: [18, 1, 1]}",  # a twentieth of the users tests, every prefix of theirs a query
-    "train.workers=2",
+    "train.resources.workers=2",
     "train.batch_size=256",
     "train.max_epochs=3",
     "train.validation_targets=10000",
 ]
-STAGES = ("prepare", "embed", "decompose", "train", "evaluate", "recommend", "export", "report")
 
 
 class Memory:
@@ -115,7 +115,11 @@ def main() -> None:
     end = time.time()
     config = load_config(options.folder / "config.yaml", SETTINGS)
     workspace = Workspace(config.workspace)
-    spans = {"synth": (begin, made), **{stage: stage_times(workspace, stage) for stage in STAGES}, "all": (begin, end)}
+    spans = {
+        "synth": (begin, made),
+        **{stage: stage_times(workspace, stage) for stage in STAGE_NAMES},
+        "all": (begin, end),
+    }
     rows: list[dict[str, Any]] = [
         {"stage": stage, "seconds": stop - start, "peak GiB, all processes": memory.peak_between(start, stop)}
         for stage, (start, stop) in spans.items()

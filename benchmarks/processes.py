@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from alphafuse.config import TrainConfig
+from alphafuse.config.resources import RankResources
 from jobs.execution.worker_group import TUNING, worker_environment
 
 
@@ -24,7 +24,7 @@ def run_ranks(
     Args:
         tuned: in the environment of training workers; else in the one that a user finds, but for the threads.
     """
-    variables = worker_environment(TrainConfig(cpus_per_worker=threads))
+    variables = worker_environment(RankResources(cpus=threads))
     for name, value in variables.items():
         if tuned or name not in TUNING:
             os.environ[name] = value

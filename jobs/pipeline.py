@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import yaml
@@ -11,34 +10,42 @@ import yaml
 from alphafuse.config import Config
 from alphafuse.errors import ConfigError, StaleError
 from alphafuse.events import INTERRUPTED, Event, Listener
-from alphafuse.storage.workspace import ARTIFACT_STAGES, Workspace
+from alphafuse.stages import (
+    DECOMPOSE,
+    EMBED,
+    EVALUATE,
+    EXPORT,
+    PREPARE,
+    RECOMMEND,
+    REPORT,
+    TRAIN,
+    Stage,
+    and_later,
+)
+from alphafuse.storage.workspace import Workspace
 from jobs.execution.placement import require_shared
 from jobs.execution.ray_connection import connected
 from jobs.execution.run_metrics import watched
 from jobs.preflight import require_room, waiting
+from jobs.stages import decompose, embed, evaluate, export, prepare, recommend, report, train
 from monitoring.run_log.heartbeat import Heartbeat
 from monitoring.tracking.tracker import tracked
 
 CONFIG = "config.yaml"
-STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
-"""All stages, in their order; each is the module `jobs.STAGE` with a function `run`."""
+WORK: dict[Stage, Callable[[Config, Workspace, Listener], None]] = {
+    PREPARE: prepare.run,
+    EMBED: embed.run,
+    DECOMPOSE: decompose.run,
+    TRAIN: train.run,
+    EVALUATE: evaluate.run,
+    RECOMMEND: recommend.run,
+    EXPORT: export.run,
+    REPORT: report.run,
+}
+"""The function that does the work of each stage."""
 
 
-def needed_stages(config: Config, until: str | None = None) -> list[str]:
-    """The stages of a whole run, up to and including `until`. The work on texts that the model does not need is
-    left out.
-
-    Raises:
-        ConfigError: there is no stage `until`.
-    """
-    last = STAGES[-1] if until is None else until
-    read = {ARTIFACT_STAGES[name] for name in config.model.encoder.reads}
-    needed = read | {"embed"} if read else read
-    texts = {"embed", "decompose"}
-    return [stage for stage in STAGES[: _position(last) + 1] if stage not in texts or stage in needed]
-
-
-def redo(workspace: Workspace, stage: str) -> None:
+def redo(workspace: Workspace, stage: Stage) -> None:
     """Delete what a stage and all later ones have made, the latest first: an interruption leaves nothing that was made
     from what is gone.
 
@@ -46,24 +53,19 @@ def redo(workspace: Workspace, stage: str) -> None:
     of them still hold.
 
     Raises:
-        ConfigError: there is no such stage.
         WorkspaceError: the workspace borrows what would be deleted.
     """
-    first = _position(stage)
-    names = [
-        name
-        for name, maker in ARTIFACT_STAGES.items()
-        if STAGES.index(maker) >= first and (name != "embeddings" or stage == "embed")
-    ]
+    again = and_later(stage)
+    names = [name for each in again for name in each.artifacts if each is stage or each is not EMBED]
     workspace.require_own(names)
-    if first <= STAGES.index("train"):
+    if TRAIN in again:
         (workspace.folder / "checkpoints").delete()
     for name in reversed(names):
         workspace.artifact(name).clear()
 
 
 def run_stages(
-    config: Config, workspace: Workspace, stages: Sequence[str], listen: Listener, again: str | None = None
+    config: Config, workspace: Workspace, stages: Sequence[Stage], listen: Listener, again: Stage | None = None
 ) -> None:
     """Run the stages one after the other; what is committed already is skipped.
 
@@ -89,7 +91,7 @@ def run_stages(
             watched(config, workspace, told) as hear,
         ):
             for stage in stages:
-                if stage == again:
+                if stage is again:
                     redo(workspace, stage)
                 _run_stage(stage, config, workspace, hear)
 
@@ -110,7 +112,7 @@ def _configured(config: Config, workspace: Workspace) -> Iterator[None]:
         raise
 
 
-def _run_stage(stage: str, config: Config, workspace: Workspace, listen: Listener) -> None:
+def _run_stage(stage: Stage, config: Config, workspace: Workspace, listen: Listener) -> None:
     ended: Event | None = None
 
     def hear(event: Event) -> None:
@@ -121,37 +123,30 @@ def _run_stage(stage: str, config: Config, workspace: Workspace, listen: Listene
         else:
             listen(event)
 
-    listen(Event(stage, "started", {}))
+    listen(Event(stage.name, "started", {}))
     if message := waiting(config, workspace, stage):
-        listen(Event(stage, "warning", {"message": message}))
+        listen(Event(stage.name, "warning", {"message": message}))
     try:
-        importlib.import_module(f"jobs.stages.{stage}").run(config, workspace, hear)
+        WORK[stage](config, workspace, hear)
     except BaseException as error:
         message = INTERRUPTED if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
-        listen(Event(stage, "failed", {"message": message}))
+        listen(Event(stage.name, "failed", {"message": message}))
         raise
-    for name, maker in ARTIFACT_STAGES.items():
-        manifest = workspace.artifact(name).manifest() if maker == stage else None
+    for name in stage.artifacts:
+        manifest = workspace.artifact(name).manifest()
         if manifest is not None:
             size = sum(file.bytes for file in manifest.files)
             counted = {"rows": manifest.rows, "bytes": size, "files": len(manifest.files)}
-            listen(Event(stage, "artifact", {"artifact": name, **counted}))
-    listen(ended or Event(stage, "skipped", {}))
+            listen(Event(stage.name, "artifact", {"artifact": name, **counted}))
+    listen(ended or Event(stage.name, "skipped", {}))
 
 
-def require_among(stages: Sequence[str], again: str | None) -> None:
-    """Check that what is to be redone, if anything is, is one of the stages that run.
+def require_among(stages: Sequence[Stage], again: Stage | None) -> None:
+    """Check that the stage to be redone, if there is one, is among those that run.
 
     Raises:
-        ConfigError: it is none of them, or no stage at all.
+        ConfigError: it is none of them.
     """
-    if again is not None:
-        _position(again)
-        if again not in stages:
-            raise ConfigError(f"the stage {again!r} to be redone is none of those to run: {', '.join(stages)}")
-
-
-def _position(stage: str) -> int:
-    if stage not in STAGES:
-        raise ConfigError(f"there is no stage {stage!r}; stages: {', '.join(STAGES)}")
-    return STAGES.index(stage)
+    if again is not None and again not in stages:
+        names = ", ".join(stage.name for stage in stages)
+        raise ConfigError(f"the stage {again.name!r} to be redone is none of those to run: {names}")

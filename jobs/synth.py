@@ -15,6 +15,7 @@ import ray
 import yaml
 
 from alphafuse.config import ModelConfig, RayConfig
+from alphafuse.config.resources import Resources
 from alphafuse.data.synthetic import BLOCK, SyntheticData, num_blocks
 from alphafuse.errors import DataError
 from alphafuse.events import Event, Listener
@@ -46,7 +47,7 @@ def run(data: SyntheticData, folder: Folder, cluster: RayConfig, listen: Listene
     if not folder.exists("config.yaml"):
         folder.write_bytes("config.yaml", _config(data, folder).encode())
     with connected(cluster):
-        limit = task_slots(STAGE)
+        limit = task_slots("ray", Resources())
         kinds = [("items", data.num_items), ("interactions", data.num_users)]
         blocks = [(kind, block) for kind, total in kinds for block in range(num_blocks(total))]
         reference = ray.put(data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,14 +13,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
 
-def require_whole(name: str, amount: float) -> None:
-    """Check a number of GPUs as the scheduler does: a part of one, or whole ones.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if amount > 1 and amount != int(amount):
-        raise ValueError(f"{name} ({amount:g}) must be a whole number, or less than 1 to share a GPU")
+OPERATIONAL = "operational"
+"""Mark of a setting that changes where or how fast a stage runs, and not what it makes: no fingerprint covers it."""
 
 
 class Section(BaseModel):
@@ -31,3 +25,14 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+    def result_settings(self) -> dict[str, Any]:
+        """The settings that results depend on, as plain values: all but those that are marked `OPERATIONAL`."""
+        settings = self.model_dump(mode="json")
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if OPERATIONAL in field.metadata:
+                del settings[name]
+            elif isinstance(value, Section):
+                settings[name] = value.result_settings()
+        return settings

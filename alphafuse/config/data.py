@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from alphafuse.config.base import Count, NonNegative, Section
+from alphafuse.config.base import OPERATIONAL, Count, NonNegative, Section
+from alphafuse.config.resources import Resources
 
 
 class CatalogConfig(Section):
@@ -79,7 +80,6 @@ class DataConfig(Section):
     split: SplitConfig = SplitConfig()
     min_user_interactions: Count = 2
     """Users with fewer known interactions are left out (and counted)."""
-    pool: str | None = None
-    """Custom resource of the machines that sources are read on; null: any that have room."""
+    resources: Annotated[Resources, OPERATIONAL] = Resources()
     shard_rows: Count = 50_000
     """Items per shard of the workspace: the unit of work that is committed or done again."""

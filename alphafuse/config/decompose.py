@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from alphafuse.config.base import Count, Positive, Section
+from alphafuse.config.base import OPERATIONAL, Count, Positive, Section
+from alphafuse.config.resources import Resources
 
 
 class DecomposeConfig(Section):
@@ -34,12 +35,7 @@ class DecomposeConfig(Section):
     """Extra directions of the randomized range finder."""
     seed: Annotated[int, Field(ge=0)] | None = None
     """Of the randomized range finder; null: the run's `seed`."""
-    workers: Count = 2
-    """Tasks that pass over the embeddings side by side."""
-    cpus_per_worker: Positive = 1
-    """CPUs of each task."""
-    pool: str | None = None
-    """Custom resource of the machines that the work is done on; null: any that have room."""
+    resources: Annotated[Resources, OPERATIONAL] = Resources()
 
     @model_validator(mode="after")
     def _check(self) -> DecomposeConfig:

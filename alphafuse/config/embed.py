@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from alphafuse.config.base import Count, Fraction, NonNegative, Section, require_whole
+from alphafuse.config.base import OPERATIONAL, Count, Fraction, Section
+from alphafuse.config.resources import EngineResources
 
 
 class EmbedConfig(Section):
@@ -28,17 +29,10 @@ class EmbedConfig(Section):
     """Cut longer texts; false: quarantine them."""
     normalize: bool = True
     """Scale every embedding to unit length."""
-    batch_size: Count = 512
+    batch_size: Annotated[Count, OPERATIONAL] = 512
     """Texts handed to the engine at a time."""
-    workers: Count = 1
-    """Engines that run side by side."""
-    cpus_per_worker: NonNegative = 1
-    """CPUs of each engine."""
-    gpus_per_worker: NonNegative = 0
-    """GPUs (or a fraction of one) of each engine; 0 runs on the CPU."""
-    pool: str | None = None
-    """Custom resource of the machines that engines run on; null: any that have room."""
-    max_quarantined: Fraction = 0.01
+    resources: Annotated[EngineResources, OPERATIONAL] = EngineResources()
+    max_quarantined: Annotated[Fraction, OPERATIONAL] = 0.01
     """The job fails when more than this share of the items could not be embedded."""
     precomputed: str | None = None
     """Embeddings made elsewhere, for `engine: precomputed`: Parquet (file, folder, glob or URI) with an id and a vector
@@ -52,9 +46,8 @@ class EmbedConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> EmbedConfig:
-        require_whole("gpus_per_worker", self.gpus_per_worker)
-        if self.gpus_per_worker > 1 and self.engine == "sentence_transformers":
-            raise ValueError("gpus_per_worker: an engine of sentence-transformers uses one GPU at most")
+        if self.resources.gpus > 1 and self.engine == "sentence_transformers":
+            raise ValueError("resources.gpus: an engine of sentence-transformers uses one GPU at most")
         if (self.engine == "precomputed") != (self.precomputed is not None):
             raise ValueError("`precomputed` is needed for engine: precomputed, and for it alone")
         return self

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from alphafuse.config.base import Count, Fraction, Section
+from alphafuse.config.base import OPERATIONAL, Count, Fraction, Section
 
 
 class EvaluateConfig(Section):
@@ -22,7 +22,7 @@ class EvaluateConfig(Section):
     """Users with at most this many interactions in all are tail users."""
     short_history: Count = 5
     """Histories with at most this many items count as short."""
-    query_batch: Count = 512
+    query_batch: Annotated[Count, OPERATIONAL] = 512
     """Queries ranked at a time."""
 
     @property

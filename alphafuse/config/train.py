@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from alphafuse.config.base import Count, NonNegative, Positive, Section
+from alphafuse.config.base import OPERATIONAL, Count, NonNegative, Positive, Section
+from alphafuse.config.resources import RankResources
 
 
 class LossConfig(Section):
@@ -91,21 +92,7 @@ class FinishConfig(Section):
 class TrainConfig(Section):
     """The training loop."""
 
-    workers: Count = 1
-    """Data-parallel ranks; each owns a range of the item table's rows."""
-    min_workers: Count | None = None
-    """Ranks to go on with where the cluster has no room for `workers`, because a machine was lost or has yet to come;
-    when there is room again, training continues with more. The batches, and what they teach, are the same for any
-    number. null: always `workers`."""
-    max_restarts: Annotated[int, Field(ge=0)] = 3
-    """How often in a row, without progress in between, the workers are started again from the latest checkpoint after
-    one of them died."""
-    cpus_per_worker: Positive = 1
-    """CPUs of each rank."""
-    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = 0
-    """1 trains on a GPU, 0 on CPUs; a part of one leaves the rest of a GPU to others, for a single worker."""
-    pool: str | None = None
-    """Custom resource of the machines that ranks run on, in training and all later stages; null: any that have room."""
+    resources: Annotated[RankResources, OPERATIONAL] = RankResources()
     positions: Literal["all", "last"] = "all"
     """`all`: every position of a window predicts its next item in one causal pass; `last`: one sample per prefix."""
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -143,23 +130,7 @@ class TrainConfig(Section):
     """Validations without improvement before training stops."""
     finish: FinishConfig | None = None
     """Goes on from the best weights where training would stop; `{}`: with its defaults; null: training stops."""
-    checkpoint_steps: Count | None = None
+    checkpoint_steps: Annotated[Count | None, OPERATIONAL] = None
     """Steps between checkpoints inside of an epoch; null: only after validations."""
-    log_steps: Count = 20
+    log_steps: Annotated[Count, OPERATIONAL] = 20
     """Steps between reports of the loss."""
-
-    @model_validator(mode="after")
-    def _check_ranks(self) -> TrainConfig:
-        if 0 < self.gpus_per_worker < 1 and self.workers > 1:
-            raise ValueError(
-                f"gpus_per_worker ({self.gpus_per_worker:g}): ranks cannot share a GPU, NCCL refuses it; give each "
-                "a whole one, or train with one worker"
-            )
-        if self.fewest_workers > self.workers:
-            raise ValueError(f"min_workers ({self.min_workers}) must not exceed workers ({self.workers})")
-        return self
-
-    @property
-    def fewest_workers(self) -> int:
-        """Ranks without which nothing is started."""
-        return self.workers if self.min_workers is None else self.min_workers

@@ -17,7 +17,7 @@ def make_encoder(config: EmbedConfig) -> TextEncoder:
     engine = config.engine
     if engine == "auto":
         engine = "vllm" if importlib.util.find_spec("vllm") else "sentence_transformers"
-    threads = max(1, int(config.cpus_per_worker))
+    threads = max(1, int(config.resources.cpus))
     if engine == "vllm":
-        return VllmEncoder(model, config.gpus_per_worker, threads)
-    return SentenceTransformersEncoder(model, config.gpus_per_worker, threads)
+        return VllmEncoder(model, config.resources.gpus, threads)
+    return SentenceTransformersEncoder(model, config.resources.gpus, threads)

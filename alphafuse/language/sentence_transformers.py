@@ -54,7 +54,7 @@ class SentenceTransformersEncoder:
         except (ImportError, OSError, RuntimeError, ValueError) as error:
             raise ResourceError(
                 f"sentence-transformers did not start with embed.model {self.model.name!r} "
-                f"(gpus_per_worker {self.gpus:g}): {error}"
+                f"(embed.resources.gpus {self.gpus:g}): {error}"
             ) from error
         if not self.gpus:
             torch.set_num_threads(self.threads)

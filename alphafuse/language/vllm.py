@@ -62,8 +62,9 @@ class VllmEncoder:
             )
         except (ImportError, OSError, RuntimeError, ValueError) as error:
             raise ResourceError(
-                f"vLLM did not start with embed.model {self.model.name!r} (gpus_per_worker {self.gpus:g}): {error}. "
-                "Its messages are in the worker logs of Ray; `embed.engine: sentence_transformers` needs no vLLM"
+                f"vLLM did not start with embed.model {self.model.name!r} (embed.resources.gpus {self.gpus:g}): "
+                f"{error}. Its messages are in the worker logs of Ray; "
+                "`embed.engine: sentence_transformers` needs no vLLM"
             ) from error
 
     @property

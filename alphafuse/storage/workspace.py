@@ -6,31 +6,17 @@ import json
 from collections.abc import Iterable, Mapping
 
 from alphafuse.errors import WorkspaceError
+from alphafuse.stages import ARTIFACTS
 from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.folder import Folder, resolve
 
 BORROWED = "borrowed.json"
 
-# Artefact name → the stage that makes it, in the order of the stages.
-ARTIFACT_STAGES = {
-    "catalog": "prepare",
-    "sequences": "prepare",
-    "popularity": "prepare",
-    "embeddings": "embed",
-    "nullspace": "decompose",
-    "features": "decompose",
-    "model": "train",
-    "evaluation": "evaluate",
-    "recommendations": "recommend",
-    "export": "export",
-    "report": "report",
-}
-
 
 class Workspace:
     """The folder of one run, on any storage. Picklable.
 
-    Layout: one folder per artefact (see `ARTIFACT_STAGES`), `checkpoints/` (unfinished training),
+    Layout: one folder per artefact (see `alphafuse.stages`), `checkpoints/` (unfinished training),
     `events/` (one JSON-lines file per stage), `logs/` and `config.yaml`. Artefacts that `borrowed.json` names lie in
     other workspaces, which several runs share.
     """
@@ -48,7 +34,7 @@ class Workspace:
 
     def artifact(self, name: str) -> Artifact:
         owner = Folder(resolve(self._borrowed[name], self.folder.uri)) if name in self._borrowed else self.folder
-        return Artifact(owner / name, name, ARTIFACT_STAGES[name])
+        return Artifact(owner / name, name, ARTIFACTS[name].name)
 
     def borrows(self, name: str) -> bool:
         """Whether an artefact was made by another workspace."""

@@ -7,7 +7,7 @@ written its part, and loads onto any number of ranks. safetensors and JSON only.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
@@ -17,7 +17,9 @@ from alphafuse.items.item_table import ItemTable
 from alphafuse.storage.artifact import Artifact, Manifest, fingerprint
 from alphafuse.storage.folder import Folder
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.engine import DenseEngine
+
+if TYPE_CHECKING:
+    from alphafuse.training.engine import DenseEngine
 
 DENSE_FILE = "dense.safetensors"
 

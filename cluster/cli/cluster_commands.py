@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from alphafuse.stages import REPORT, find_stage, needed_stages
 from cluster.cli.arguments import ConfigFile, Overrides, read_config, reported
 
 local_app = typer.Typer(no_args_is_help=True, help="A Ray cluster on this machine, to try out what a real one does.")
@@ -89,7 +90,7 @@ def submit(
         from cluster.remote.jobs_api import connect
         from cluster.remote.submission import Driver
         from cluster.remote.submission import submit as submit_run
-        from jobs.pipeline import needed_stages, require_among
+        from jobs.pipeline import require_among
 
         # The workspace is not opened here: only the cluster needs to reach it.
         configuration = read_config(config, overrides)
@@ -98,8 +99,9 @@ def submit(
 
             ray = configuration.ray.model_copy(update={"node_groups": read_node_groups(grows)})
             configuration = configuration.model_copy(update={"ray": ray})
-        stages = needed_stages(configuration, until)
-        require_among(stages, redo)
+        stages = needed_stages(configuration, find_stage(until or REPORT.name))
+        again = find_stage(redo) if redo else None
+        require_among(stages, again)
         driver = Driver(
             memory=None if driver_memory is None else int(driver_memory * 2**30),
             resources={name: _amount(name, value) for name, value in _pairs("--driver-resource", driver_resource)},
@@ -111,7 +113,7 @@ def submit(
             message = f"! the token goes to {connection.url} unencrypted: use an SSH tunnel, or https"
             typer.secho(message, fg="yellow", err=True)
         labels = dict(_pairs("--metadata", metadata))
-        job = submit_run(connection, configuration, config.stem, stages, redo, driver, labels)
+        job = submit_run(connection, configuration, config.stem, stages, again, driver, labels)
         typer.echo(f"submitted {job} to {connection.url}")
         if follow:
             _follow(connection, job)

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from alphafuse.stages import ARTIFACTS, RECOMMEND, REPORT, STAGES, Stage, find_stage, needed_stages
 from cluster.cli import cluster_commands as cluster_cli
 from cluster.cli.arguments import ConfigFile, Overrides, end_like_ctrl_c, reported, settings
 from cluster.remote.token_file import show_token_to_clusters
@@ -28,16 +29,6 @@ app.add_typer(config_app, name="config")
 cluster_cli.register(app)
 
 RedoFlag = Annotated[bool, typer.Option("--redo", help="Delete what this stage and later ones have made first.")]
-
-STAGE_HELP = {
-    "prepare": "Read catalog and interactions, split the users, write shards.",
-    "embed": "Embed the catalog's texts with a language model.",
-    "decompose": "Split the embedding space into row space and null space.",
-    "train": "Train the recommender, or continue a training.",
-    "evaluate": "Rank the full catalog for every test target.",
-    "export": "Write item vectors and weights for an index or a serving system.",
-    "report": "Write the HTML page of the run.",
-}
 
 
 def main() -> None:
@@ -57,14 +48,14 @@ def run(
     """Run all stages; what is done already is skipped."""
     with settings(config, overrides) as (configuration, workspace):
         from cluster.cli.running import print_next, print_results, run_and_tell
-        from jobs import pipeline
 
-        run_and_tell(configuration, workspace, pipeline.needed_stages(configuration, until), redo)
+        last, again = find_stage(until or REPORT.name), find_stage(redo) if redo else None
+        run_and_tell(configuration, workspace, needed_stages(configuration, last), again)
         if print_results(workspace):
             print_next(" ".join([str(config), *(f"--set {shlex.quote(o)}" for o in overrides or ())]), workspace)
 
 
-def _stage_command(stage: str) -> Callable[..., None]:
+def _stage_command(stage: Stage) -> Callable[..., None]:
     def command(config: ConfigFile, overrides: Overrides = None, redo: RedoFlag = False) -> None:
         with settings(config, overrides) as (configuration, workspace):
             from cluster.cli.running import run_and_tell
@@ -74,11 +65,12 @@ def _stage_command(stage: str) -> Callable[..., None]:
     return command
 
 
-for _stage, _help in STAGE_HELP.items():
-    app.command(_stage, help=_help)(_stage_command(_stage))
+for _stage in STAGES:
+    if _stage is not RECOMMEND:  # which has options of its own
+        app.command(_stage.name, help=_stage.help)(_stage_command(_stage))
 
 
-@app.command()
+@app.command(help=RECOMMEND.help)
 def recommend(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -88,14 +80,13 @@ def recommend(
     top_k: Annotated[int | None, typer.Option(min=1, help="How many; default: recommend.top_k.")] = None,
     redo: RedoFlag = False,
 ) -> None:
-    """Write the top items of many users, or show those of one history."""
     with settings(config, overrides) as (configuration, workspace):
         if history is None:
             if top_k is not None:
                 raise typer.BadParameter("goes with --history; for all users, --set recommend.top_k=N")
             from cluster.cli.running import run_and_tell
 
-            run_and_tell(configuration, workspace, ["recommend"], "recommend" if redo else None)
+            run_and_tell(configuration, workspace, [RECOMMEND], RECOMMEND if redo else None)
             return
         from rich.console import Console
         from rich.table import Table
@@ -213,9 +204,8 @@ def verify(
     """Compare every committed file of the workspace with its checksum, for instance after a copy."""
     with settings(config, overrides) as (_, workspace):
         from alphafuse.errors import WorkspaceError
-        from alphafuse.storage.workspace import ARTIFACT_STAGES
 
-        manifests = {name: workspace.artifact(name).manifest() for name in ARTIFACT_STAGES}
+        manifests = {name: workspace.artifact(name).manifest() for name in ARTIFACTS}
         if not any(manifests.values()):
             raise WorkspaceError(f"{workspace.folder.uri} holds no finished stage: is `workspace` right?")
         for name, manifest in manifests.items():

@@ -21,6 +21,7 @@ from alphafuse.config import Config
 from alphafuse.errors import AlphafuseError, WorkspaceError
 from alphafuse.evaluation.ranking_metrics import measured_cutoffs
 from alphafuse.events import Event
+from alphafuse.stages import Stage
 from alphafuse.storage.folder import Folder
 from alphafuse.storage.workspace import Workspace
 from monitoring.run_log.event_log import EventLog
@@ -73,7 +74,7 @@ def _log_of(folder: Folder) -> Iterator[Path]:
             print(f"! {folder.uri}/{LOG} cannot be written ({error}): it stays in {log}", file=sys.stderr)
 
 
-def run_and_tell(settings: Config, workspace: Workspace, stages: Sequence[str], again: str | None = None) -> None:
+def run_and_tell(settings: Config, workspace: Workspace, stages: Sequence[Stage], again: Stage | None = None) -> None:
     """Run stages as `jobs.pipeline.run_stages` does, with progress on standard output and in the event log."""
     with quiet(workspace.folder) as output, RunConsole(output, settings.train.monitor) as console:
         from jobs.pipeline import run_stages

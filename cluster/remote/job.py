@@ -11,6 +11,7 @@ from pathlib import Path
 
 import typer
 
+from alphafuse.stages import find_stage
 from cluster.cli.arguments import end_like_ctrl_c, settings
 
 CONFIG_FILE = "config.yaml"
@@ -30,7 +31,9 @@ def main() -> None:
         from cluster.cli.running import print_results, run_and_tell
 
         print(f"workspace {workspace.folder.uri}", flush=True)
-        run_and_tell(config, workspace, request["stages"], request["again"])
+        again = request["again"]
+        stages = [find_stage(name) for name in request["stages"]]
+        run_and_tell(config, workspace, stages, find_stage(again) if again else None)
         print_results(workspace)
 
 

@@ -22,6 +22,7 @@ from ray.job_submission import JobStatus
 
 from alphafuse.config import Config
 from alphafuse.errors import ClusterError, ConfigError
+from alphafuse.stages import Stage
 from cluster.remote.credential_check import require_no_credentials
 from cluster.remote.job import CONFIG_FILE, ENTRYPOINT, REQUEST_FILE
 from cluster.remote.jobs_api import Connection, told
@@ -55,8 +56,8 @@ def submit(
     connection: Connection,
     config: Config,
     name: str,
-    stages: Sequence[str],
-    again: str | None = None,
+    stages: Sequence[Stage],
+    again: Stage | None = None,
     driver: Driver | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> str:
@@ -83,7 +84,8 @@ def submit(
     _require_idle(connection, config.workspace)
     config = config.model_copy(update={"ray": config.ray.model_copy(update={"address": "auto", "num_cpus": None})})
     with tempfile.TemporaryDirectory() as folder:
-        write_working_folder(Path(folder), config, {"stages": list(stages), "again": again}, driver.with_code)
+        request = {"stages": [stage.name for stage in stages], "again": again.name if again else None}
+        write_working_folder(Path(folder), config, request, driver.with_code)
         with told(connection.url):
             return connection.client.submit_job(
                 entrypoint=ENTRYPOINT,
@@ -92,7 +94,7 @@ def submit(
                 metadata={
                     **(metadata or {}),
                     WORKSPACE_KEY: config.workspace,
-                    "stages": f"{stages[0]} to {stages[-1]}",
+                    "stages": f"{stages[0].name} to {stages[-1].name}",
                     "alphafuse": importlib.metadata.version("alphafuse"),
                 },
                 entrypoint_memory=driver.memory,

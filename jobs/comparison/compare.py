@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from alphafuse.config import Config, GridConfig
 from alphafuse.errors import ConfigError, WorkspaceError
 from alphafuse.events import Event, Listener
+from alphafuse.stages import EVALUATE, TRAIN
 from alphafuse.storage.folder import Folder, resolve
 from alphafuse.storage.workspace import Workspace
 from jobs.comparison.grid_runs import Run, carry_out, ensemble_runs, is_finished, method_runs
@@ -69,7 +70,7 @@ def run(grid: GridConfig, configs: Mapping[str, Config], listen: Listener, again
         for each in left([*methods, *ensembles]):
             borrow(each.workspace, configs[each.trainings[0].row])
             if each.row in again:
-                redo(each.workspace, "evaluate" if each.parts else "train")
+                redo(each.workspace, EVALUATE if each.parts else TRAIN)
         if done := [run.name for run in left([*methods, *ensembles]) if is_finished(run)]:
             unusable = publish(*done).failures
             for name in done:
@@ -88,11 +89,8 @@ def side_by_side(runs: Sequence[Run], parallel: int) -> int:
 
     A run whose workers alone are too many takes no place: it fails at once.
     """
-    trainings = [run.config.train for run in runs]
-    fitting = [
-        room(train.cpus_per_worker, train.gpus_per_worker, train.pool, grown=True) // train.workers
-        for train in trainings
-    ]
+    resources = [run.config.train.resources for run in runs]
+    fitting = [room(each, grown=True) // each.workers for each in resources]
     return min([parallel, *(number for number in fitting if number)])
 
 

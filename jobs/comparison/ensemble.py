@@ -11,12 +11,13 @@ from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.ensemble import Ensemble
 from alphafuse.events import Listener
+from alphafuse.stages import EVALUATE
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.model import load_trained
 from jobs.execution.worker_group import run_workers
 from jobs.execution.worker_metrics import serving
-from jobs.stages.evaluate import RESOURCE_KEYS, finish, measure
+from jobs.stages.evaluate import finish, measure
 
 
 def ensemble_inputs(members: Sequence[Config]) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def ensemble_inputs(members: Sequence[Config]) -> dict[str, Any]:
             for model in models
         ],
         "similarities": [member.similarity for member in members],
-        "evaluate": members[0].evaluate.model_dump(mode="json", exclude=RESOURCE_KEYS),
+        "evaluate": EVALUATE.settings(members[0])["evaluate"],
     }
 
 
@@ -52,7 +53,7 @@ def run(members: Sequence[Config], workspace: Workspace, listen: Listener) -> No
         return
     artifact.clear()
     arguments = {"members": members, "workspace": workspace, "wanted": fingerprint(inputs)}
-    result = run_workers("evaluate", evaluate_on_worker, config.train, arguments, listen, serving(config))
+    result = run_workers("evaluate", evaluate_on_worker, config.train.resources, arguments, listen, serving(config))
     result["similarity"] = " + ".join(inputs["similarities"])
     finish(artifact, inputs, result, config.train.monitor, listen)
 

@@ -13,15 +13,12 @@ from ray.util.queue import Queue
 from alphafuse.config import Config, GridConfig
 from alphafuse.errors import StaleError, WorkspaceError
 from alphafuse.events import Event, Listener
+from alphafuse.stages import EVALUATE, TRAIN
 from alphafuse.storage.folder import Folder, resolve
 from alphafuse.storage.workspace import Workspace
 from jobs.comparison import ensemble
 from jobs.pipeline import run_stages
-from jobs.stages.evaluate import evaluation_inputs
-from jobs.stages.train import training_inputs
 from monitoring.run_log.event_log import EventLog
-
-STAGES = ("train", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ def is_finished(run: Run) -> bool:
     read, it is not: whoever carries the run out is told why."""
     try:
         trained = all(
-            part.workspace.artifact("model").is_committed(training_inputs(part.config, part.workspace))
+            part.workspace.artifact("model").is_committed(TRAIN.inputs(part.config, part.workspace))
             for part in run.trainings
         )
         return trained and run.workspace.artifact("evaluation").is_committed(_evaluation_inputs(run))
@@ -116,14 +113,14 @@ def _make(run: Run, workspace: Workspace, listen: Listener) -> None:
     if run.parts:
         ensemble.run([part.config for part in run.parts], workspace, listen)
     else:
-        run_stages(run.config, workspace, STAGES, listen)
+        run_stages(run.config, workspace, [TRAIN, EVALUATE], listen)
         workspace.artifact("evaluation").require()  # a split without test targets leaves none
 
 
 def _evaluation_inputs(run: Run) -> dict[str, Any]:
     if run.parts:
         return ensemble.ensemble_inputs([part.config for part in run.parts])
-    return evaluation_inputs(run.config, run.workspace)
+    return EVALUATE.inputs(run.config, run.workspace)
 
 
 def _own(grid: GridConfig, row: str, seed: int, config: Config) -> Config:

@@ -8,26 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from alphafuse.config import Config
 from alphafuse.errors import StaleError
 from alphafuse.events import Event, Listener
+from alphafuse.stages import Stage, needed_stages
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.folder import Folder
-from alphafuse.storage.workspace import ARTIFACT_STAGES, Workspace
+from alphafuse.storage.workspace import Workspace
 from jobs.execution.tasks import reason
-from jobs.pipeline import needed_stages, run_stages
+from jobs.pipeline import run_stages
 from monitoring.run_log.event_log import EventLog
 
 FOLDER = "shared"
-
-# What changes where and how fast a stage runs, but not what it makes.
-RESOURCE_KEYS = {
-    "prepare": {"pool"},
-    "embed": {"workers", "cpus_per_worker", "gpus_per_worker", "pool", "batch_size", "max_quarantined"},
-    "decompose": {"workers", "cpus_per_worker", "pool"},
-}
 
 
 @dataclass(frozen=True)
@@ -35,28 +28,30 @@ class SharedStage:
     """One stage with its workspace.
 
     Attributes:
-        stage: its name.
+        stage: the stage.
         folder: of its workspace, inside of `shared/`.
         before: folders of the stages that it builds upon, by the artefacts they make.
     """
 
-    stage: str
+    stage: Stage
     folder: str
     before: tuple[tuple[str, str], ...]
 
     @property
     def artifacts(self) -> tuple[tuple[str, str], ...]:
         """Folders by artefact, with those of this stage."""
-        return *self.before, *((name, self.folder) for name, maker in ARTIFACT_STAGES.items() if maker == self.stage)
+        return *self.before, *((name, self.folder) for name in self.stage.artifacts)
 
 
 def shared_stages(config: Config) -> list[SharedStage]:
     """The stages that a run needs before its training, in their order."""
     stages: list[SharedStage] = []
-    for stage in needed_stages(config, "decompose"):
+    for stage in needed_stages(config):
+        if not stage.is_shared:
+            continue
         before = stages[-1] if stages else None
-        made_from = {"settings": _settings(config, stage), "before": None if before is None else before.folder}
-        folder = f"{stage}-{fingerprint(made_from)[:12]}"
+        made_from = {"settings": stage.settings(config), "before": None if before is None else before.folder}
+        folder = f"{stage.name}-{fingerprint(made_from)[:12]}"
         stages.append(SharedStage(stage, folder, before.artifacts if before else ()))
     return stages
 
@@ -86,12 +81,12 @@ def make_shared(configs: Iterable[Config], folder: Folder, listen: Listener) -> 
                 _make(config, workspace, shared.stage, listen)
             except Exception as error:
                 message = reason(error)
-                failed[shared.folder] = f"{shared.stage}: {message}"
-                listen(Event(shared.stage, "failed", {"message": message}))
+                failed[shared.folder] = f"{shared.stage.name}: {message}"
+                listen(Event(shared.stage.name, "failed", {"message": message}))
     return failed
 
 
-def _make(config: Config, workspace: Workspace, stage: str, listen: Listener) -> None:
+def _make(config: Config, workspace: Workspace, stage: Stage, listen: Listener) -> None:
     log = EventLog(workspace)
 
     def hear(event: Event) -> None:
@@ -103,11 +98,3 @@ def _make(config: Config, workspace: Workspace, stage: str, listen: Listener) ->
         run_stages(config, workspace, [stage], hear)
     except StaleError as error:  # with equal settings: the files that it reads are others
         raise StaleError(error.fault, "Give the grid another `workspace`") from error
-
-
-def _settings(config: Config, stage: str) -> dict[str, Any]:
-    """What the stage is made from, beside the stages before it."""
-    if stage == "prepare":
-        return config.data.model_dump(mode="json", exclude=RESOURCE_KEYS["prepare"])
-    settings = getattr(config, stage).model_dump(mode="json", exclude=RESOURCE_KEYS[stage])
-    return settings | {"directions": config.directions} if stage == "decompose" else settings

@@ -19,7 +19,7 @@ from ray.train import ScalingConfig
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from alphafuse.config import TrainConfig
+from alphafuse.config.resources import RankResources, Resources
 from alphafuse.events import Event, Listener
 from jobs.execution.placement import on_pool, require_places, room
 
@@ -31,54 +31,43 @@ ANSWER_SECONDS = 120.0
 """How long a machine may take to answer, or to be declared dead."""
 
 
-def scaling(config: TrainConfig, resumes: bool) -> ScalingConfig:
+def scaling(resources: RankResources, resumes: bool) -> ScalingConfig:
     """What Ray Train is asked for.
 
     Args:
         resumes: whether a running group may be stopped for a larger one, since what it has done is kept.
     """
-    per_worker = {"CPU": config.cpus_per_worker, **on_pool(config.pool)}
-    if config.gpus_per_worker:
-        per_worker["GPU"] = config.gpus_per_worker
-    elastic = config.fewest_workers < config.workers
+    per_worker = {"CPU": resources.cpus, **on_pool(resources.pool)}
+    if resources.gpus:
+        per_worker["GPU"] = resources.gpus
+    fewest, most = resources.fewest_workers, resources.workers
     return ScalingConfig(  # type: ignore[call-arg]  # mypy sees the older of Ray Train's two interfaces
-        num_workers=(config.fewest_workers, config.workers) if elastic else config.workers,  # type: ignore[arg-type]
-        use_gpu=config.gpus_per_worker > 0,
+        num_workers=(fewest, most) if fewest < most else most,  # type: ignore[arg-type]
+        use_gpu=resources.gpus > 0,
         resources_per_worker=per_worker,
         elastic_resize_monitor_interval_s=RESIZE_SECONDS if resumes else math.inf,
     )
 
 
-def require_fewest(config: TrainConfig) -> None:
-    """Check that the fewest ranks that may be fit on the machines that the cluster has or may add.
-
-    Raises:
-        ResourceError: they do not.
-    """
-    require_places("train", config.fewest_workers, config.cpus_per_worker, config.gpus_per_worker, config.pool)
-
-
-def await_places(
-    stage: str, section: str, workers: int, cpus: float, gpus: float, pool: str | None, listen: Listener
-) -> None:
+def await_places(stage: str, key: str, resources: Resources, workers: int, listen: Listener) -> None:
     """Wait until there is room for so many workers: after a death, a lost machine may be replaced.
 
     Args:
-        section: of the configuration, for messages, as what follows.
+        key: of the resources in the configuration, for messages.
 
     Raises:
         ResourceError: it was not, in `REPLACEMENT_SECONDS`.
     """
     _await_answers()
     deadline = time.monotonic() + REPLACEMENT_SECONDS
-    places = room(cpus, gpus, pool, grown=True)
+    places = room(resources, grown=True)
     if places < workers:
         message = f"the machines that are left have room for {places} of at least {workers} workers; waiting for others"
         listen(Event(stage, "warning", {"message": message}))
     while places < workers and time.monotonic() < deadline:
         time.sleep(1)
-        places = room(cpus, gpus, pool, grown=True)
-    require_places(section, workers, cpus, gpus, pool)
+        places = room(resources, grown=True)
+    require_places(key, resources, workers)
 
 
 def alive_machines() -> set[str]:

@@ -7,14 +7,17 @@ with a pool takes a sliver of it, so that the scheduler and any autoscaler find 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
+from typing import Any
 
 import ray
 
 from alphafuse.config import NodeGroupConfig
+from alphafuse.config.resources import Resources
 from alphafuse.errors import ResourceError
 from alphafuse.storage.workspace import Workspace
 
@@ -42,61 +45,70 @@ def on_pool(pool: str | None) -> dict[str, float]:
     return {} if pool is None else {pool: POOL_SHARE}
 
 
-def room(cpus: float, gpus: float = 0, pool: str | None = None, *, grown: bool = False) -> int:
-    """How many workers of `cpus` CPUs and `gpus` GPUs each, one of which is more than 0, an idle cluster holds.
+def task_options(resources: Resources) -> dict[str, Any]:
+    """Options of a Ray task or actor that takes the place of one worker."""
+    options: dict[str, Any] = {"num_cpus": resources.cpus, "resources": on_pool(resources.pool)}
+    if resources.gpus_of_each:
+        options["num_gpus"] = resources.gpus_of_each
+    if resources.environment:
+        options["runtime_env"] = {"env_vars": dict(resources.environment)}
+    return options
+
+
+def room(resources: Resources, *, grown: bool = False) -> int:
+    """The number of workers that an idle cluster holds, whatever number is asked for.
 
     Args:
-        pool: on the machines of which; None: on any.
         grown: count machines, too, that the cluster may add.
     """
-    wanted = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
+    needs = {name: amount for name, amount in (("CPU", resources.cpus), ("GPU", resources.gpus_of_each)) if amount}
+    if not needs:
+        return resources.fewest_workers
+    pool = resources.pool
     machines = [*_machines(), *(_to_come() if grown else ())]
     there = [machine for machine in machines if pool is None or machine.get(pool, 0) > 0]
-    return sum(int(min(machine.get(name, 0) // amount for name, amount in wanted.items())) for machine in there)
+    return sum(int(min(machine.get(name, 0) // amount for name, amount in needs.items())) for machine in there)
 
 
-def require_places(section: str, workers: int, cpus: float, gpus: float = 0, pool: str | None = None) -> None:
-    """Check that `workers` of `cpus` CPUs and `gpus` GPUs each fit on the machines that the cluster has or may add.
+def require_places(key: str, resources: Resources, workers: int | None = None) -> None:
+    """Check that workers fit on the machines that the cluster has or may add.
 
     Args:
-        section: of the configuration, for messages.
-        pool: on the machines of which they must be.
+        key: of the resources in the configuration, for messages.
+        workers: their number; None: the fewest that the resources allow.
 
     Raises:
         ResourceError: they do not.
     """
-    places = room(cpus, gpus, pool, grown=True) if cpus or gpus else workers
+    workers = workers or resources.fewest_workers
+    places = room(resources, grown=True)
     if places < workers:
         raise ResourceError(
-            f"{section}.workers asks for {workers} workers with {cpus:g} CPUs and {gpus:g} GPUs each{_on(pool)}, but "
-            f"the cluster has room for {places} ({_described()}). Lower {section}.workers or what each takes "
-            f"({section}.*_per_worker), or use a larger cluster (ray.address, ray.num_cpus){_advice(section, pool)}"
+            f"{key}.workers asks for {_asked(workers, resources)}, but the cluster has room for {places} "
+            f"({_described()}). Lower {key}.workers or what each takes, or use a larger cluster (ray.address, "
+            f"ray.num_cpus){_advice(key, resources.pool)}"
         )
 
 
-def task_slots(section: str, pool: str | None = None) -> int:
-    """How many tasks of one CPU each the cluster holds, with the machines that it may add.
+def task_slots(key: str, resources: Resources) -> int:
+    """How many tasks may run at a time: as many as are asked for, or as there is room for, with the machines that the
+    cluster may add.
 
     Raises:
-        ResourceError: not a single one.
+        ResourceError: there is not room for a single one.
     """
-    slots = room(1, 0, pool, grown=True)
-    if slots < 1:
-        raise ResourceError(
-            f"{section} asks for machines with at least one CPU{_on(pool)}, but the cluster has none "
-            f"({_described()}). Use another cluster (ray.address){_advice(section, pool)}"
-        )
-    return slots
+    require_places(key, resources, 1)
+    return min(room(resources, grown=True), resources.workers or sys.maxsize)
 
 
-def missing_places(section: str, workers: int, cpus: float, gpus: float = 0, pool: str | None = None) -> str | None:
-    """What to tell a user whose workers wait for the cluster to grow; None where all have a place at once."""
-    places = room(cpus, gpus, pool) if cpus or gpus else workers
+def missing_places(key: str, resources: Resources) -> str | None:
+    """The message to a user whose workers wait for the cluster to grow; None where all have a place at once."""
+    workers, places = resources.fewest_workers, room(resources)
     if places >= workers:
         return None
     return (
-        f"waiting for machines that the cluster may add (ray.node_groups): {section} asks for {workers} workers with "
-        f"{cpus:g} CPUs and {gpus:g} GPUs each{_on(pool)}, and there is room for {places} now"
+        f"waiting for machines that the cluster may add (ray.node_groups): {key} asks for "
+        f"{_asked(workers, resources)}, and there is room for {places} now"
     )
 
 
@@ -130,16 +142,17 @@ def _to_come() -> list[dict[str, float]]:
     return come
 
 
-def _on(pool: str | None) -> str:
-    return "" if pool is None else f" on machines of the pool {pool!r}"
+def _asked(workers: int, resources: Resources) -> str:
+    pool = "" if resources.pool is None else f" on machines of the pool {resources.pool!r}"
+    return f"{workers} workers with {resources.cpus:g} CPUs and {resources.gpus_of_each:g} GPUs each{pool}"
 
 
-def _advice(section: str, pool: str | None) -> str:
+def _advice(key: str, pool: str | None) -> str:
     advice = "; where it grows by itself, say to what in ray.node_groups"
     if pool is not None:
         advice += (
             f"; a machine is in the pool if it has the custom resource {pool!r} "
-            f"(`ray start --resources`), see {section}.pool"
+            f"(`ray start --resources`), see {key}.pool"
         )
     return advice
 

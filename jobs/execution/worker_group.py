@@ -17,18 +17,22 @@ from ray.train import ControllerError, FailureConfig, RunConfig, TrainingFailedE
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
-from alphafuse.config import TrainConfig
+from alphafuse.config.resources import RankResources
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import AlphafuseError, ResourceError
 from alphafuse.events import Event, Listener
-from jobs.execution.elasticity import await_places, released_places, require_fewest, scaling, tell_ray_train_of_machines
+from jobs.execution.elasticity import await_places, released_places, scaling, tell_ray_train_of_machines
 from jobs.execution.event_relay import EventRelay
+from jobs.execution.placement import require_places
 from jobs.execution.worker_metrics import Serving, no_more_workers, served
 
 WRAPPED_AS = ("cause", "health_check_failure", "__cause__")
 """Where Ray's exceptions keep the one that they are about."""
 
 WorkerFunction = Callable[..., Any]
+
+RESOURCES = "train.resources"
+"""Key of what all groups of ranks run on, for messages."""
 
 TUNING = {
     # Memory that a step frees stays in the process for the next one: by default glibc gives blocks of some MiB back to
@@ -45,16 +49,16 @@ TUNING = {
 def run_workers(
     stage: str,
     function: WorkerFunction,
-    config: TrainConfig,
+    resources: RankResources,
     arguments: dict[str, Any],
     listen: Listener,
     serving: Serving | None = None,
     resumes: bool = False,
 ) -> Any:
-    """Call `function(communicator=…, device=…, listen=…, **arguments)` on `config.workers` ranks, or, where the cluster
-    has no room for so many, on as many as it has, but no fewer than `config.fewest_workers`.
+    """Call `function(communicator=…, device=…, listen=…, **arguments)` on `resources.workers` ranks, or, where the
+    cluster has no room for so many, on as many as it has, but no fewer than `resources.fewest_workers`.
 
-    When a worker dies, all are started again, up to `config.max_restarts` times without progress in between: the
+    When a worker dies, all are started again, up to `resources.max_restarts` times without progress in between: the
     function must continue from what the workspace holds, on any number of ranks. Errors that a user can cure are raised
     at once.
 
@@ -76,24 +80,23 @@ def run_workers(
         settings = {
             "stage": stage, "function": function, "arguments": arguments, "events": relay.queue, "serving": serving
         }  # fmt: skip
-        require_fewest(config)
+        require_places(RESOURCES, resources)
         restarts = deaths = 0  # deaths: in a row, without progress in between
         while True:
             before = progress.done
             try:
-                return _fit(settings, config, resumes)
+                return _fit(settings, resources, resumes)
             except (TrainingFailedError, ray.exceptions.RayActorError) as failure:
                 if not _found_no_place(failure):
                     restarts, deaths = restarts + 1, 1 if progress.done > before else deaths + 1
-                    cause = _reason_to_restart(stage, failure, deaths > config.max_restarts)
-                    again = f"starting all again, {deaths} of {config.max_restarts} times"
+                    cause = _reason_to_restart(stage, failure, deaths > resources.max_restarts)
+                    again = f"starting all again, {deaths} of {resources.max_restarts} times"
                     message = f"a worker died ({cause}); {again}"
                     listen(Event(stage, "restart", {"restarts": restarts, "message": message}))
             finally:
                 if serving is not None:
                     relay.queue.put(no_more_workers(stage))
-            per_worker = config.cpus_per_worker, config.gpus_per_worker
-            await_places(stage, "train", config.fewest_workers, *per_worker, config.pool, listen)
+            await_places(stage, RESOURCES, resources, resources.fewest_workers, listen)
 
 
 def _found_no_place(failure: Exception) -> bool:
@@ -138,7 +141,7 @@ def _reason_to_restart(stage: str, failure: Exception, last: bool) -> str:
     ) from failure
 
 
-def _fit(settings: dict[str, Any], config: TrainConfig, resumes: bool) -> Any:
+def _fit(settings: dict[str, Any], resources: RankResources, resumes: bool) -> Any:
     """One attempt: start the workers, run the function, give back what rank 0 returned."""
     tell_ray_train_of_machines()
     with tempfile.TemporaryDirectory() as folder:
@@ -146,11 +149,11 @@ def _fit(settings: dict[str, Any], config: TrainConfig, resumes: bool) -> Any:
         trainer = TorchTrainer(
             _worker_main,
             train_loop_config=settings,
-            torch_config=TorchConfig(backend="nccl" if config.gpus_per_worker else "gloo"),
-            scaling_config=scaling(config, resumes),
+            torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
+            scaling_config=scaling(resources, resumes),
             run_config=RunConfig(  # type: ignore[call-arg]
                 storage_path=folder,
-                worker_runtime_env={"env_vars": worker_environment(config)},
+                worker_runtime_env={"env_vars": worker_environment(resources)},
                 # Of its own, Ray Train tries for ever to start workers for which a machine was lost.
                 failure_config=FailureConfig(controller_failure_limit=0),  # type: ignore[call-arg]
             ),
@@ -159,10 +162,12 @@ def _fit(settings: dict[str, Any], config: TrainConfig, resumes: bool) -> Any:
             return trainer.fit().return_value  # type: ignore[attr-defined]
 
 
-def worker_environment(config: TrainConfig) -> dict[str, str]:
+def worker_environment(resources: RankResources) -> dict[str, str]:
     """Environment variables of a rank's process."""
-    environment = {"OMP_NUM_THREADS": str(max(1, int(config.cpus_per_worker))), **TUNING}
-    return environment if config.gpus_per_worker else environment | {"DS_ACCELERATOR": "cpu"}
+    environment = {"OMP_NUM_THREADS": str(max(1, int(resources.cpus))), **TUNING}
+    if not resources.gpus:
+        environment["DS_ACCELERATOR"] = "cpu"
+    return environment | resources.environment
 
 
 @contextmanager

@@ -31,14 +31,15 @@ from alphafuse.nullspace.decomposition import (
 )
 from alphafuse.nullspace.moments import Moments
 from alphafuse.nullspace.randomized import num_passes, randomized_eigen
+from alphafuse.stages import DECOMPOSE
 from alphafuse.storage.artifact import FileRecord, fingerprint
 from alphafuse.storage.matrices import iterate_rows
 from alphafuse.storage.workspace import Workspace
-from jobs.execution.placement import on_pool, require_places
+from jobs.execution.placement import require_places, task_options, task_slots
 from jobs.execution.tasks import in_order, result
 from jobs.stages import decompose_tasks as tasks
 
-STAGE = "decompose"
+STAGE = DECOMPOSE.name
 MAX_PARTIALS = 256
 """Most partial results of one pass: beyond as many shards, neighbouring shards share one."""
 
@@ -51,7 +52,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
         DataError: the embeddings cannot be decomposed.
         ConfigError: the embeddings have fewer dimensions than `model.hidden_dim`, or others than the encoder wants, or
             the cut leaves an empty space.
-        ResourceError: the cluster is smaller than `decompose.workers` ask for.
+        ResourceError: the cluster is smaller than `decompose.resources` asks for.
     """
     embeddings = workspace.artifact("embeddings").require()
     shards = [file for file in embeddings.files if file.name.startswith("part-")]
@@ -67,7 +68,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     if features_artifact.is_committed(feature_inputs) and nullspace_done:
         return
 
-    require_places(STAGE, config.decompose.workers, config.decompose.cpus_per_worker, pool=config.decompose.pool)
+    require_places(DECOMPOSE.resources, config.decompose.resources)
     passes = 0 if nullspace_done else 1 if method == "gram" else num_passes(config.decompose.power_passes)
     progress = _Progress(listen, num_rows * (passes + 1))
     if not nullspace_done:
@@ -143,7 +144,7 @@ class _Covariance:
             return task(self.workspace, group, self.dim, weighted, some_held_out, probe_reference, threads)
 
         merged = Moments.empty(self.dim, weighted=weighted, probe=probe)
-        partials = in_order(submit, self.groups, self.config.decompose.workers)
+        partials = in_order(submit, self.groups, _slots(self.config))
         for group, partial in zip(self.groups, partials, strict=True):
             merged = merged.merge(partial)
             self.progress.add(sum(shard.rows for shard in group))
@@ -202,7 +203,7 @@ def _write_features(
     def submit(shard: FileRecord) -> ray.ObjectRef:
         return task(workspace, shard, nullspace_reference, wanted, _threads(config))
 
-    for shard, _ in zip(left, in_order(submit, left, config.decompose.workers), strict=True):
+    for shard, _ in zip(left, in_order(submit, left, _slots(config)), strict=True):
         progress.add(shard.rows)
     details = {"hidden_dim": nullspace.hidden_dim, "null_dim": nullspace.null_dim}
     artifact.commit(inputs, details, rows=sum(shard.rows for shard in shards))
@@ -227,19 +228,20 @@ def _method(config: Config, workspace: Workspace, num_rows: int, dim: int, num_s
         oversampling=config.decompose.oversampling,
         power_passes=config.decompose.power_passes,
         partials=min(num_shards, MAX_PARTIALS),
-        workers=config.decompose.workers,
-        cpus=config.decompose.cpus_per_worker,
+        workers=_slots(config),
+        cpus=config.decompose.resources.cpus,
     )
     return cheaper_method(problem)
 
 
 def _inputs(config: Config, workspace: Workspace, method: str) -> dict[str, Any]:
     """What the null space is made from. The settings of the randomized method count only where it is used."""
-    unused = {"workers", "cpus_per_worker", "pool", "method", "seed"}
+    unused = {"method", "seed"}
     if method == "gram":
         unused |= {"power_passes", "oversampling"}
+    settings = config.decompose.result_settings()
     inputs: dict[str, Any] = {
-        "decompose": config.decompose.model_dump(mode="json", exclude=unused),
+        "decompose": {name: value for name, value in settings.items() if name not in unused},
         "hidden_dim": config.directions,
         "method": method,
         "embeddings": workspace.artifact("embeddings").require().fingerprint,
@@ -252,9 +254,12 @@ def _inputs(config: Config, workspace: Workspace, method: str) -> dict[str, Any]
 
 
 def _task(function: Any, config: Config) -> Callable[..., ray.ObjectRef]:
-    resources = on_pool(config.decompose.pool)
-    return function.options(num_cpus=config.decompose.cpus_per_worker, resources=resources).remote
+    return function.options(**task_options(config.decompose.resources)).remote
+
+
+def _slots(config: Config) -> int:
+    return task_slots(DECOMPOSE.resources, config.decompose.resources)
 
 
 def _threads(config: Config) -> int:
-    return max(1, math.floor(config.decompose.cpus_per_worker))
+    return max(1, math.floor(config.decompose.resources.cpus))

@@ -19,6 +19,7 @@ import numpy as np
 import ray
 
 from alphafuse.config import Config, EmbedConfig
+from alphafuse.config.resources import Resources
 from alphafuse.errors import DataError
 from alphafuse.events import Event, Listener
 from alphafuse.language.encoder import TextEncoder
@@ -26,10 +27,11 @@ from alphafuse.language.engines import make_encoder
 from alphafuse.language.plan import Plan, hash_array, make_plan
 from alphafuse.language.precomputed import NO_VECTOR, PrecomputedFiles
 from alphafuse.language.store import ITEM_COLUMNS, EmbeddingStore
+from alphafuse.stages import EMBED
 from alphafuse.storage.artifact import Artifact, FileRecord
 from alphafuse.storage.folder import resolve
 from alphafuse.storage.workspace import Workspace
-from jobs.execution.placement import SLIVER, on_pool, require_places, task_slots
+from jobs.execution.placement import SLIVER, require_places, task_options, task_slots
 from jobs.execution.tasks import in_order, result
 from jobs.execution.worker_metrics import Serving, serving
 from jobs.stages.embed_engines import BatchResult, embed_on_engines, num_engines
@@ -62,7 +64,7 @@ def embed(
     identity: Mapping[str, Any] | None = None,
     serving: Serving | None = None,
 ) -> None:
-    """Embed the catalog with `encoder`, a copy of which is started in each of `config.workers` actors.
+    """Embed the catalog with `encoder`, a copy of which is started in each of `config.resources.workers` actors.
 
     Args:
         identity: of the encoder, as the workers see it; None: as this process does.
@@ -130,12 +132,13 @@ def _bring_in_vectors(
 
 def _encoder_of_the_workers(config: EmbedConfig) -> tuple[TextEncoder, Mapping[str, Any]]:
     """The encoder and its identity, made where the engines run: another machine may lack the engine or the model."""
-    require_places("embed", config.workers, config.cpus_per_worker, config.gpus_per_worker, config.pool)
+    resources = config.resources
+    require_places(EMBED.resources, resources)
     # A relative folder is meant from here: a worker may have another current folder.
     model = os.path.abspath(config.model) if os.path.isdir(config.model) else config.model
     # It reads the model's files and computes nothing: a GPU itself is left to others.
-    beside = SLIVER if config.gpus_per_worker else 0
-    task = _make_encoder.options(num_cpus=config.cpus_per_worker, num_gpus=beside, resources=on_pool(config.pool))
+    beside = {"num_gpus": SLIVER} if resources.gpus else {}
+    task = _make_encoder.options(**task_options(resources) | beside)
     return result(task.remote(config.model_copy(update={"model": model})))
 
 
@@ -187,7 +190,7 @@ def _assemble(
     if not shards:
         return
     dim = next(iter(store.known_vectors().values())).details["dim"]
-    slots = task_slots("embed")
+    slots = task_slots(EMBED.resources, Resources())
     ends = np.cumsum([shard.rows for shard in shards])
 
     def submit(number: int) -> ray.ObjectRef:

@@ -29,13 +29,14 @@ from alphafuse.events import Event, Listener, Value
 from alphafuse.language.encoder import EMPTY, TextEncoder, encode_texts, failures_by_category
 from alphafuse.language.plan import Batch
 from alphafuse.language.store import EmbeddingStore
+from alphafuse.stages import EMBED
 from alphafuse.storage.artifact import Artifact, FileRecord
 from jobs.execution.elasticity import alive_machines, await_places
 from jobs.execution.event_relay import EventRelay
-from jobs.execution.placement import on_pool, require_places
+from jobs.execution.placement import require_places, task_options
 from jobs.execution.worker_metrics import Serving, no_more_workers, served
 
-STAGE = "embed"
+STAGE = EMBED.name
 
 # A batch that takes its engine down this often and once more ends the job.
 _BATCH_RETRIES = 3
@@ -58,7 +59,7 @@ class BatchResult:
 
 def num_engines(config: EmbedConfig, batches: Sequence[Batch]) -> int:
     """Engines that are started: never more than there are batches."""
-    return min(config.workers, len(batches))
+    return min(config.resources.workers, len(batches))
 
 
 def embed_on_engines(
@@ -85,8 +86,8 @@ def embed_on_engines(
         ResourceError: no such engines fit on the cluster, or a batch has taken its engine down too often.
         AlphafuseError: as raised by the engine.
     """
-    places = config.cpus_per_worker, config.gpus_per_worker, config.pool
-    require_places(STAGE, num_engines(config, batches), *places)
+    if batches:
+        require_places(EMBED.resources, config.resources, num_engines(config, batches))
     _configure_ray_data()
     left, failures = {batch.file: batch for batch in batches}, 0
     with EventRelay(_EngineEvents(listen)) as relay:
@@ -101,13 +102,14 @@ def embed_on_engines(
                     yield BatchResult(row["texts"], row["tokens"], row["seconds"], failed, examples)
             except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as error:
                 # Of an engine whose machine is gone Ray tells the same as of one that has died again and again.
-                await_places(STAGE, STAGE, 1, *places, listen)
+                await_places(STAGE, EMBED.resources, config.resources, 1, listen)
                 failures = 1 if len(left) < before else failures + 1
                 if machines <= alive_machines() or failures > _BATCH_RETRIES:
                     raise ResourceError(
                         f"an embedding engine died {_BATCH_RETRIES + 1} times in the same batch; most often its "
-                        "machine is out of memory: lower embed.workers, embed.batch_size or embed.max_length. What is "
-                        "embedded is kept. The engine's last messages are in the worker logs of Ray"
+                        "machine is out of memory: lower embed.resources.workers, embed.batch_size or "
+                        "embed.max_length. What is embedded is kept. The engine's last messages are in the worker "
+                        "logs of Ray"
                     ) from error
                 listen(Event(STAGE, "warning", {"message": "a machine with an embedding engine is lost; others go on"}))
             finally:
@@ -137,9 +139,7 @@ def _embed(
             _Engine,  # type: ignore[arg-type]  # the annotation leaves out callable classes
             fn_constructor_args=engine,
             compute=ray.data.ActorPoolStrategy(size=engines),
-            num_cpus=config.cpus_per_worker,
-            num_gpus=config.gpus_per_worker,
-            resources=on_pool(config.pool),
+            **task_options(config.resources),
             max_task_retries=_BATCH_RETRIES,
         )
         yield from _rows(results)

@@ -10,6 +10,7 @@ from typing import Any
 import ray
 
 from alphafuse.config import EmbedConfig
+from alphafuse.config.resources import Resources
 from alphafuse.data.preparation.scratch import once
 from alphafuse.events import Event, Listener
 from alphafuse.language.precomputed import (
@@ -20,6 +21,7 @@ from alphafuse.language.precomputed import (
     partition_vectors,
 )
 from alphafuse.language.store import ITEM_COLUMNS, EmbeddingStore
+from alphafuse.stages import EMBED
 from alphafuse.storage.artifact import Artifact, FileRecord
 from alphafuse.storage.folder import Folder
 from jobs.execution.placement import task_slots
@@ -42,7 +44,7 @@ def bring_in_files(
     Raises:
         DataError: a file is damaged, the vectors have different widths, or an id occurs twice.
     """
-    limit = task_slots("embed")
+    limit = task_slots(EMBED.resources, Resources())
     num_buckets = max(1, -(-sum(source.bytes for source in files.vectors) // BUCKET_BYTES))
     # Among the vectors of texts, which go when the shards are committed: a run that is refused may be repeated.
     scratch = store.vectors.folder / f"buckets-{store.wanted[:16]}-{num_buckets}"

@@ -17,6 +17,7 @@ from alphafuse.evaluation.evaluator import Similarity, evaluate
 from alphafuse.evaluation.ranks import writing_ranks
 from alphafuse.evaluation.scorer import Scorer
 from alphafuse.events import Event, Listener
+from alphafuse.stages import EVALUATE
 from alphafuse.storage.artifact import Artifact, fingerprint
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.model import load_trained
@@ -25,23 +26,11 @@ from jobs.execution.worker_metrics import serving
 
 METRICS_FILE = "metrics.json"
 
-# What changes where and how fast queries are ranked, but not their ranks.
-RESOURCE_KEYS = {"similarity", "query_batch"}
-
-
-def evaluation_inputs(config: Config, workspace: Workspace) -> dict[str, Any]:
-    """What an evaluation is made from."""
-    return {
-        "model": workspace.artifact("model").require().fingerprint,
-        "similarity": config.similarity,
-        "evaluate": config.evaluate.model_dump(mode="json", exclude=RESOURCE_KEYS),
-    }
-
 
 def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     """Write the artefact `evaluation` with `metrics.json` (see `alphafuse.evaluation.evaluator.evaluate`) and
     `ranks.parquet`, unless the split tests nothing."""
-    artifact, inputs = workspace.artifact("evaluation"), evaluation_inputs(config, workspace)
+    artifact, inputs = workspace.artifact("evaluation"), EVALUATE.inputs(config, workspace)
     if artifact.is_committed(inputs):
         return
     if workspace.artifact("sequences").require().details.get("targets", {}).get("test") == 0:
@@ -49,7 +38,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
         listen(Event("evaluate", "warning", {"message": message}))
         return
     arguments = {"config": config, "workspace": workspace, "wanted": fingerprint(inputs)}
-    result = run_workers("evaluate", _evaluate_on_worker, config.train, arguments, listen, serving(config))
+    result = run_workers("evaluate", _evaluate_on_worker, config.train.resources, arguments, listen, serving(config))
     finish(artifact, inputs, result, config.train.monitor, listen)
 
 

@@ -13,6 +13,7 @@ from alphafuse.config import Config
 from alphafuse.data.catalog_lookup import item_names
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.events import Event, Listener
+from alphafuse.stages import EXPORT
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.matrices import to_lists
 from alphafuse.storage.workspace import Workspace
@@ -33,11 +34,11 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     an index must scale to unit length); `weights.safetensors`: dense weights; `model.json`: what they fit into.
     """
     artifact = workspace.artifact("export")
-    inputs = {"model": workspace.artifact("model").require().fingerprint, "similarity": config.similarity}
+    inputs = EXPORT.inputs(config, workspace)
     if artifact.is_committed(inputs):
         return
     arguments = {"config": config, "workspace": workspace, "wanted": fingerprint(inputs)}
-    description = run_workers("export", _export_on_worker, config.train, arguments, listen, serving(config))
+    description = run_workers("export", _export_on_worker, config.train.resources, arguments, listen, serving(config))
     manifest = artifact.commit(inputs, description, rows=workspace.artifact("catalog").require().rows)
     listen(Event("export", "finished", {"items": manifest.rows}))
 

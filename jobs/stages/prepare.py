@@ -24,15 +24,15 @@ from alphafuse.data.preparation.sequence_shards import ShardPlan
 from alphafuse.data.preparation.splits import NAMES
 from alphafuse.errors import ConfigError, DataError
 from alphafuse.events import Event, Listener, Value
+from alphafuse.stages import PREPARE
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.folder import Folder, resolve
 from alphafuse.storage.workspace import Workspace
-from jobs.execution.placement import on_pool, task_slots
+from jobs.execution.placement import task_options, task_slots
 from jobs.execution.tasks import in_order, result
 from jobs.stages import prepare_tasks as tasks
 from jobs.stages.prepare_tasks import Sources, bucket_name
 
-STAGE = "prepare"
 BUCKET_BYTES = 32 * 2**20
 """Bytes of the sources for each bucket, the unit that a task sorts in memory."""
 
@@ -49,15 +49,15 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
         raise ConfigError("data.split.kind: temporal needs data.interactions.timestamp, the column to cut by")
     # A worker may have another current folder.
     data = config.data.model_copy(update={"folder": resolve(config.data.folder)})
-    task_slots("data", data.pool)
-    sources = result(tasks.find_all.options(resources=on_pool(data.pool)).remote(data))
+    task_slots(PREPARE.resources, data.resources)
+    sources = result(tasks.find_all.options(**task_options(data.resources)).remote(data))
     stage = _Stage(data, config.split_seed, workspace, listen)
     catalog = _make_catalog(stage, sources.catalog)
     sequences = _make_sequences(stage, sources)
     _make_popularity(stage, catalog["items"])
     stage.scratch.delete()
     if stage.worked:
-        listen(Event(STAGE, "finished", {**_flat("catalog", catalog), **_flat("sequences", sequences)}))
+        listen(Event(PREPARE.name, "finished", {**_flat("catalog", catalog), **_flat("sequences", sequences)}))
 
 
 @dataclass
@@ -76,16 +76,16 @@ class _Stage:
 
     def task(self, function: Any) -> Callable[..., ray.ObjectRef]:
         """A task, on the machines that the configuration wants it on."""
-        return function.options(resources=on_pool(self.data.pool)).remote
+        return function.options(**task_options(self.data.resources)).remote
 
     def do(self, unit: str, submit: Callable[[Any], ray.ObjectRef], arguments: Sequence[Any]) -> list[Any]:
         """The results of one task per argument, in their order, with a progress event after each."""
         self.worked = True
-        limit = task_slots("data", self.data.pool)
+        limit = task_slots(PREPARE.resources, self.data.resources)
         results = []
         for value in in_order(submit, arguments, limit):
             results.append(value)
-            self.listen(Event(STAGE, "progress", {"done": len(results), "total": len(arguments), "unit": unit}))
+            self.listen(Event(PREPARE.name, "progress", {"done": len(results), "total": len(arguments), "unit": unit}))
         return results
 
     @cached_property
@@ -95,7 +95,7 @@ class _Stage:
 
     def warn(self, messages: Iterable[str]) -> None:
         for message in messages:
-            self.listen(Event(STAGE, "warning", {"message": message}))
+            self.listen(Event(PREPARE.name, "warning", {"message": message}))
 
 
 def _make_catalog(stage: _Stage, sources: list[Source]) -> dict[str, Any]:

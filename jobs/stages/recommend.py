@@ -17,6 +17,7 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.evaluator import catalog_ranking
 from alphafuse.evaluation.recommendations import Recommendations, Recommended, rank_users
 from alphafuse.events import Event, Listener, ignore
+from alphafuse.stages import RECOMMEND
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.folder import resolve
 from alphafuse.storage.workspace import Workspace
@@ -35,11 +36,12 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     artifact = workspace.artifact("recommendations")
     users = config.recommend.users
     sources = None if users is None else result(_find_users.remote(resolve(users)))
-    inputs = _inputs(config, workspace, sources)
+    listed = None if sources is None else [source.identity for source in sources]
+    inputs = {**RECOMMEND.inputs(config, workspace), "users": listed}
     if artifact.is_committed(inputs):
         return
     arguments = {"config": config, "workspace": workspace, "sources": sources, "wanted": fingerprint(inputs)}
-    counts = run_workers("recommend", _recommend_on_worker, config.train, arguments, listen, serving(config))
+    counts = run_workers("recommend", _recommend_on_worker, config.train.resources, arguments, listen, serving(config))
     for reason, count in counts.items():
         if count:
             listen(Event("recommend", "warning", {"message": f"{count} left out: {reason.replace('_', ' ')}"}))
@@ -69,22 +71,12 @@ def recommend_for_history(
         communicator, device = Communicator(), torch.device("cpu")
         return _recommend_history_on_worker(**arguments, communicator=communicator, device=device, listen=ignore)
     with connected(config.ray):
-        return run_workers("recommend", _recommend_history_on_worker, config.train, arguments, ignore)
+        return run_workers("recommend", _recommend_history_on_worker, config.train.resources, arguments, ignore)
 
 
 @ray.remote
 def _find_users(users: str) -> list[Source]:
     return find_sources("recommend.users", users, ".")
-
-
-def _inputs(config: Config, workspace: Workspace, sources: list[Source] | None) -> dict[str, Any]:
-    return {
-        "model": workspace.artifact("model").require().fingerprint,
-        "sequences": workspace.artifact("sequences").require().fingerprint,
-        "similarity": config.similarity,
-        "recommend": config.recommend.model_dump(mode="json", exclude={"users"}),
-        "users": None if sources is None else [source.identity for source in sources],
-    }
 
 
 def _recommend_on_worker(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from alphafuse.config import Config
 from alphafuse.events import Event, Listener
+from alphafuse.stages import ARTIFACTS, REPORT
 from alphafuse.storage.artifact import fingerprint
-from alphafuse.storage.workspace import ARTIFACT_STAGES, Workspace
+from alphafuse.storage.workspace import Workspace
 from monitoring.report.environment import environment
 from monitoring.report.page import render
 from monitoring.report.run_facts import gather
@@ -15,17 +16,17 @@ PAGE = "index.html"
 
 def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     """Write the artefact `report`; stages that have not run are named as such on the page."""
-    manifests = {name: workspace.artifact(name).manifest() for name in ARTIFACT_STAGES if name != "report"}
-    settings = config.model_dump(mode="json")
+    earlier = [name for name, stage in ARTIFACTS.items() if stage is not REPORT]
+    manifests = {name: workspace.artifact(name).manifest() for name in earlier}
     inputs = {
-        "config": settings,
+        **REPORT.settings(config),
         "artifacts": {name: None if manifest is None else manifest.fingerprint for name, manifest in manifests.items()},
     }
     artifact = workspace.artifact("report")
     made = artifact.manifest()
     if made is not None and made.fingerprint == fingerprint(inputs):
         return
-    page = render(gather(settings, workspace), environment())
+    page = render(gather(config.model_dump(mode="json"), workspace), environment())
     artifact.clear()
     artifact.write_file(PAGE, page.encode(), fingerprint(inputs))
     artifact.commit(inputs)

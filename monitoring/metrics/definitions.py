@@ -12,14 +12,12 @@ from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from alphafuse.storage.workspace import ARTIFACT_STAGES
+from alphafuse.stages import ARTIFACTS, STAGE_NAMES
 from alphafuse.training.step_events import PHASES
 
-STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
-
 LABELS = {
-    "stage": ", ".join(STAGES),
-    "artifact": ", ".join(ARTIFACT_STAGES),
+    "stage": ", ".join(STAGE_NAMES),
+    "artifact": ", ".join(ARTIFACTS),
     "unit": "what the present part of the stage counts: texts, rows, steps, users, …",
     "phase": ", ".join(PHASES),
     "part": "dense (backbone and encoder), table (rows of items)",

@@ -12,10 +12,9 @@ import yaml
 
 from alphafuse.evaluation.ranking_metrics import measured_cutoffs
 from alphafuse.nullspace.decomposition import load_nullspace
-from alphafuse.storage.workspace import ARTIFACT_STAGES, Workspace
+from alphafuse.stages import ARTIFACTS, REPORT, STAGES
+from alphafuse.storage.workspace import Workspace
 from monitoring.run_log.event_log import read_events
-
-STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def gather(settings: Mapping[str, Any], workspace: Workspace) -> Content:
     Args:
         settings: the configuration, shown where no artefact tells with which settings it was made.
     """
-    manifests = {name: workspace.artifact(name).manifest() for name in ARTIFACT_STAGES}
+    manifests = {name: workspace.artifact(name).manifest() for name in ARTIFACTS}
     details = {name: manifest.details if manifest else None for name, manifest in manifests.items()}
     inputs = {name: manifest.inputs for name, manifest in manifests.items() if manifest}
     training, nullspace, embeddings = details["model"], details["nullspace"], details["embeddings"]
@@ -89,7 +88,7 @@ def gather(settings: Mapping[str, Any], workspace: Workspace) -> Content:
         embedding=_embedding_facts(embeddings),
         quarantined=(embeddings or {}).get("quarantined_by_reason", {}),
         examples=(details["recommendations"] or {}).get("examples", []),
-        timings=[Timing(stage, _seconds(workspace, stage)) for stage in STAGES if stage != "report"],
+        timings=[Timing(stage.name, _seconds(workspace, stage.name)) for stage in STAGES if stage is not REPORT],
         configuration=yaml.safe_dump(made_with, sort_keys=False, allow_unicode=True),
     )
 

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import pyarrow.fs as pafs
 
+from alphafuse.stages import ARTIFACTS, STAGES
+from alphafuse.storage.artifact import MANIFEST
 from alphafuse.storage.folder import Folder, resolve
-from alphafuse.storage.workspace import ARTIFACT_STAGES, BORROWED, Workspace
+from alphafuse.storage.workspace import BORROWED, Workspace
 
 DEPTH = 3
 """Workspaces are looked for this many folders down: a folder of comparisons, a comparison, its `shared/`."""
@@ -41,17 +43,18 @@ def _search(folder: Folder, depth: int, opened: Iterator[int]) -> Iterator[str]:
 
 def _is_workspace(names: set[str]) -> bool:
     """A run that has only begun has no artefact yet, one that was copied may have no events."""
-    return bool({"events", BORROWED} & names) or ("config.yaml" in names and bool(ARTIFACT_STAGES.keys() & names))
+    return bool({"events", BORROWED} & names) or ("config.yaml" in names and bool(ARTIFACTS.keys() & names))
 
 
 def committed_stages(workspace: Workspace) -> frozenset[str]:
     """The stages all of whose artefacts are finished, borrowed ones included."""
-    unfinished = {
-        stage for name, stage in ARTIFACT_STAGES.items() if not workspace.artifact(name).folder.exists("manifest.json")
-    }
-    return frozenset(ARTIFACT_STAGES.values()) - unfinished
+    return frozenset(
+        stage.name
+        for stage in STAGES
+        if all(workspace.artifact(name).folder.exists(MANIFEST) for name in stage.artifacts)
+    )
 
 
 def borrowed_stages(workspace: Workspace) -> frozenset[str]:
     """The stages of which other workspaces made something for this one."""
-    return frozenset(stage for name, stage in ARTIFACT_STAGES.items() if workspace.borrows(name))
+    return frozenset(stage.name for name, stage in ARTIFACTS.items() if workspace.borrows(name))

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from alphafuse.events import INTERRUPTED, Event
-from alphafuse.storage.workspace import ARTIFACT_STAGES
+from alphafuse.stages import STAGE_NAMES
 from monitoring.run_log.event_values import as_number
 from monitoring.run_log.heartbeat import LOST_SECONDS, Beat
 
-STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
 ENDS = {"finished", "skipped", "failed"}
 SILENT_SECONDS = 900.0
 """Without a heartbeat (a workspace of another version) a run that has told nothing for this long counts as lost."""
@@ -90,14 +89,14 @@ def judge(
         committed: stages whose artefacts are there, which tells of stages without events.
         borrowed: stages that another run made for this one: that they are done does not mean that this one has begun.
     """
-    streams = {stage: events[stage] for stage in STAGES if events.get(stage)}
+    streams = {stage: events[stage] for stage in STAGE_NAMES if events.get(stage)}
     newest = max(streams, key=lambda stage: streams[stage][-1].time, default=None)
     latest = None if newest is None else streams[newest][-1].time
     alive = _is_alive(beat, streams[newest] if newest else (), now)
-    begun = max((STAGES.index(stage) for stage in streams), default=-1)
+    begun = max((STAGE_NAMES.index(stage) for stage in streams), default=-1)
     stages = {}
     made_anew = 0.0  # when an earlier stage began to be made again: what follows from it is to be made again, too
-    for number, stage in enumerate(STAGES):
+    for number, stage in enumerate(STAGE_NAMES):
         if stage in streams and streams[stage][-1].time < made_anew:
             stages[stage] = StageState(stage, "waiting")
         elif stage in streams:

@@ -16,6 +16,7 @@ from support import embed_cases
 from support.embed_cases import CONFIG, HashEncoder, vector, write_catalog
 from support.fault_machines import CPUS, joined
 
+from alphafuse.config.resources import EngineResources
 from alphafuse.events import ignore
 from alphafuse.language.encoder import Encoded
 from alphafuse.storage.matrices import read_rows
@@ -56,12 +57,12 @@ for module in (embed_cases, sys.modules[__name__]):
 
 def test_an_engine_and_a_machine_are_lost(tmp_path: Path, ray_cluster: Cluster) -> None:
     results = {}
-    for name, kind, places in (("undisturbed", HashEncoder, {}), ("broken", DoomedEncoder, {"cpus_per_worker": CPUS})):
+    for name, kind, places in (("undisturbed", HashEncoder, {}), ("broken", DoomedEncoder, {"cpus": CPUS})):
         (tmp_path / name).mkdir()
         workspace = Workspace(str(tmp_path / name / "run"))
         write_catalog(workspace, TEXTS, SHARD_ROWS)
         encoder = kind(tmp_path / name, seconds_per_batch=0.1)
-        config = CONFIG.model_copy(update={"workers": 2, **places})
+        config = CONFIG.model_copy(update={"resources": EngineResources(workers=2, **places)})
         with joined(ray_cluster, 2 if places else 0):
             embed(encoder, config, workspace, ignore)
         artifact = workspace.artifact("embeddings")

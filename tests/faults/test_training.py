@@ -93,7 +93,7 @@ def test_a_machine_lost_while_it_writes_a_checkpoint_shrinks_the_run_and_a_new_o
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(elasticity, "RESIZE_SECONDS", 1.0)
-    config = _prepared(tmp_path, min_workers=1, cpus_per_worker=CPUS)
+    config = _prepared(tmp_path, min_workers=1, cpus=CPUS)
     with joined(ray_cluster, 2) as machines:
         faults = [Fault(rank=1, step=4, moment="checkpoint", lost="machine")]
         with ThreadPoolExecutor(1) as pool:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from support.tiny_workspace import tiny_config, tiny_workspace
+from support.tiny_workspace import tiny_config
 
 from alphafuse.config import Config, IdConfig, MoRecConfig, parse_config
 from alphafuse.errors import ConfigError, ResourceError, StaleError, WorkspaceError
 from alphafuse.events import Event
+from alphafuse.stages import (
+    ARTIFACTS,
+    EMBED,
+    EVALUATE,
+    EXPORT,
+    PREPARE,
+    RECOMMEND,
+    REPORT,
+    STAGES,
+    TRAIN,
+    Stage,
+    needed_stages,
+)
 from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.workspace import Workspace
 from jobs import pipeline
@@ -36,40 +48,38 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def no_ray(config: Any) -> Iterator[None]:
         yield
 
-    def load(name: str) -> types.SimpleNamespace:
-        stage = name.removeprefix("jobs.")
-
+    def work_of(stage: Stage) -> Any:
         def run(config: Config, workspace: Workspace, listen: Any) -> None:
-            called.append(stage)
-            names = [name for name, maker in pipeline.ARTIFACT_STAGES.items() if maker == stage]
-            if workspace.artifact(names[0]).manifest() is None:
-                for name in names:
+            called.append(stage.name)
+            if not stage.is_finished(workspace):
+                for name in stage.artifacts:
                     workspace.artifact(name).commit({})
-                listen(Event(stage, "finished", {}))
+                listen(Event(stage.name, "finished", {}))
 
-        return types.SimpleNamespace(run=run)
+        return run
 
     monkeypatch.setattr(pipeline, "connected", no_ray)
     monkeypatch.setattr(placement.ray, "nodes", lambda: [_machine(1)])
-    monkeypatch.setattr(pipeline.importlib, "import_module", load)
+    for stage in STAGES:
+        monkeypatch.setitem(pipeline.WORK, stage, work_of(stage))
     return called
 
 
 def _committed(workspace: Workspace) -> list[str]:
-    return [name for name in pipeline.ARTIFACT_STAGES if workspace.artifact(name).manifest() is not None]
+    return [name for name in ARTIFACTS if workspace.artifact(name).manifest() is not None]
 
 
 def test_stages_run_in_order_and_tell_what_they_did(tmp_path: Path, ran: list[str]) -> None:
     config, workspace = tiny_config(tmp_path), Workspace(str(tmp_path))
     events: list[Event] = []
-    pipeline.run_stages(config, workspace, pipeline.needed_stages(config, "train"), events.append)
+    pipeline.run_stages(config, workspace, needed_stages(config, TRAIN), events.append)
     assert ran == ["prepare", "embed", "decompose", "train"]
     assert [event.kind for event in events if event.kind != "artifact"] == ["started", "finished"] * 4
     assert [e.kind for e in events if e.stage == "decompose"] == ["started", "artifact", "artifact", "finished"]
     made = [event.values["artifact"] for event in events if event.kind == "artifact"]
     assert made == ["catalog", "sequences", "popularity", "embeddings", "nullspace", "features", "model"]
     events.clear()
-    pipeline.run_stages(config, workspace, ["train", "evaluate"], events.append)
+    pipeline.run_stages(config, workspace, [TRAIN, EVALUATE], events.append)
     assert [(event.stage, event.kind) for event in events] == [
         ("train", "started"),
         ("train", "artifact"),
@@ -84,25 +94,25 @@ def test_stages_run_in_order_and_tell_what_they_did(tmp_path: Path, ran: list[st
 def test_ids_alone_need_no_embeddings(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     model = config.model.model_copy(update={"encoder": IdConfig()})
-    stages = pipeline.needed_stages(config.model_copy(update={"model": model}))
-    assert stages == ["prepare", "train", "evaluate", "recommend", "export", "report"]
-    assert pipeline.needed_stages(config) == list(pipeline.STAGES)
+    stages = needed_stages(config.model_copy(update={"model": model}))
+    assert stages == [PREPARE, TRAIN, EVALUATE, RECOMMEND, EXPORT, REPORT]
+    assert needed_stages(config) == list(STAGES)
 
 
 def test_raw_embeddings_need_no_null_space(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     model = config.model.model_copy(update={"encoder": MoRecConfig()})
-    stages = pipeline.needed_stages(config.model_copy(update={"model": model}), "train")
-    assert stages == ["prepare", "embed", "train"]
+    stages = needed_stages(config.model_copy(update={"model": model}), TRAIN)
+    assert stages == [PREPARE, EMBED, TRAIN]
 
 
 def test_redo_deletes_a_stage_and_what_follows(tmp_path: Path, ran: list[str]) -> None:
     config, workspace = tiny_config(tmp_path), Workspace(str(tmp_path))
-    pipeline.run_stages(config, workspace, pipeline.STAGES, lambda event: None)
+    pipeline.run_stages(config, workspace, STAGES, lambda event: None)
     checkpoint = tmp_path / "checkpoints" / "step-1" / "file"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
-    pipeline.redo(workspace, "evaluate")
+    pipeline.redo(workspace, EVALUATE)
     assert _committed(workspace) == [
         "catalog",
         "sequences",
@@ -113,12 +123,12 @@ def test_redo_deletes_a_stage_and_what_follows(tmp_path: Path, ran: list[str]) -
         "model",
     ]
     assert checkpoint.exists()
-    pipeline.redo(workspace, "train")
+    pipeline.redo(workspace, TRAIN)
     assert _committed(workspace)[-1] == "features"
     assert not checkpoint.exists()
-    pipeline.redo(workspace, "prepare")
+    pipeline.redo(workspace, PREPARE)
     assert _committed(workspace) == ["embeddings"]  # it tells by the texts itself what still holds
-    pipeline.redo(workspace, "embed")
+    pipeline.redo(workspace, EMBED)
     assert _committed(workspace) == []
 
 
@@ -127,8 +137,8 @@ def test_an_interrupted_redo_leaves_nothing_whose_source_is_gone(
 ) -> None:
     config, workspace = tiny_config(tmp_path), Workspace(str(tmp_path))
     clear = Artifact.clear
-    for last in pipeline.ARTIFACT_STAGES:
-        pipeline.run_stages(config, workspace, pipeline.STAGES, lambda event: None)
+    for last in ARTIFACTS:
+        pipeline.run_stages(config, workspace, STAGES, lambda event: None)
         before = _committed(workspace)
 
         def clear_until_killed(artifact: Artifact, last: str = last) -> None:
@@ -138,21 +148,21 @@ def test_an_interrupted_redo_leaves_nothing_whose_source_is_gone(
 
         monkeypatch.setattr(Artifact, "clear", clear_until_killed)
         with contextlib.suppress(InterruptedError):
-            pipeline.redo(workspace, "embed")
+            pipeline.redo(workspace, EMBED)
         left = _committed(workspace)
         assert left == before[: len(left)]
 
 
 def test_what_other_runs_may_need_is_not_deleted(tmp_path: Path, ran: list[str]) -> None:
     config, shared = tiny_config(tmp_path / "run"), Workspace(str(tmp_path / "shared"))
-    pipeline.run_stages(config, shared, ["prepare"], lambda event: None)
+    pipeline.run_stages(config, shared, [PREPARE], lambda event: None)
     run = Workspace(config.workspace)
     run.borrow(dict.fromkeys(("catalog", "sequences", "popularity"), "../shared"))
-    pipeline.run_stages(config, run, ["prepare", "train"], lambda event: None)
+    pipeline.run_stages(config, run, [PREPARE, TRAIN], lambda event: None)
     with pytest.raises(WorkspaceError, match="borrows 'catalog'"):
-        pipeline.redo(run, "prepare")
+        pipeline.redo(run, PREPARE)
     assert _committed(run) == ["catalog", "sequences", "popularity", "model"]
-    pipeline.redo(run, "train")
+    pipeline.redo(run, TRAIN)
     assert _committed(run) == _committed(shared) == ["catalog", "sequences", "popularity"]
 
 
@@ -160,39 +170,36 @@ def test_redo_waits_until_the_stages_before_have_accepted_the_configuration(
     tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, workspace = tiny_config(tmp_path), Workspace(str(tmp_path))
-    pipeline.run_stages(config, workspace, pipeline.STAGES, lambda event: None)
+    pipeline.run_stages(config, workspace, STAGES, lambda event: None)
     ran.clear()
-    pipeline.run_stages(config, workspace, pipeline.STAGES, lambda event: None, again="train")
-    assert _committed(workspace) == list(pipeline.ARTIFACT_STAGES)
+    pipeline.run_stages(config, workspace, STAGES, lambda event: None, again=TRAIN)
+    assert _committed(workspace) == list(ARTIFACTS)
     manifests = {name: workspace.artifact(name).folder.read_bytes("manifest.json") for name in ("model", "report")}
 
-    def refuse(name: str) -> types.SimpleNamespace:
+    def refuse(config: Config, workspace: Workspace, listen: Any) -> None:
         raise ConfigError("other inputs")
 
-    monkeypatch.setattr(pipeline.importlib, "import_module", refuse)
+    monkeypatch.setitem(pipeline.WORK, PREPARE, refuse)
     with pytest.raises(ConfigError, match="other inputs"):
-        pipeline.run_stages(config, workspace, pipeline.STAGES, lambda event: None, again="train")
+        pipeline.run_stages(config, workspace, STAGES, lambda event: None, again=TRAIN)
     assert {name: workspace.artifact(name).folder.read_bytes("manifest.json") for name in manifests} == manifests
     with pytest.raises(ConfigError, match="the stage 'train' to be redone is none of those to run: prepare, embed"):
-        pipeline.run_stages(config, workspace, ["prepare", "embed"], lambda event: None, again="train")
+        pipeline.run_stages(config, workspace, [PREPARE, EMBED], lambda event: None, again=TRAIN)
 
 
 def test_a_configuration_that_a_stage_refuses_is_not_kept(
     tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, workspace = tiny_config(tmp_path), Workspace(str(tmp_path))
-    pipeline.run_stages(config, workspace, ["prepare", "embed"], lambda event: None)
+    pipeline.run_stages(config, workspace, [PREPARE, EMBED], lambda event: None)
     other = tiny_config(tmp_path, learning_rate=0.5)
 
-    def load(name: str) -> types.SimpleNamespace:
-        def run(config: Config, workspace: Workspace, listen: Any) -> None:
-            workspace.artifact("catalog").is_committed({"learning_rate": config.train.learning_rate})
+    def check(config: Config, workspace: Workspace, listen: Any) -> None:
+        workspace.artifact("catalog").is_committed({"learning_rate": config.train.learning_rate})
 
-        return types.SimpleNamespace(run=run)
-
-    monkeypatch.setattr(pipeline.importlib, "import_module", load)
+    monkeypatch.setitem(pipeline.WORK, PREPARE, check)
     with pytest.raises(StaleError, match="made from other inputs"):
-        pipeline.run_stages(other, workspace, ["prepare"], lambda event: None)
+        pipeline.run_stages(other, workspace, [PREPARE], lambda event: None)
     assert parse_config(yaml.safe_load((tmp_path / "config.yaml").read_text())) == config
 
 
@@ -202,12 +209,10 @@ def test_a_local_folder_does_not_do_for_several_machines(
     monkeypatch.setattr(placement.ray, "nodes", lambda: [_machine(1), _machine(2)])
     config = tiny_config(tmp_path)
     with pytest.raises(ResourceError, match=r"folder of one machine, the cluster has 2.*workspace: file:///"):
-        pipeline.run_stages(config, Workspace(str(tmp_path)), ["prepare"], lambda event: None)
-    pipeline.run_stages(config, Workspace(f"file://{tmp_path}"), ["prepare"], lambda event: None)
+        pipeline.run_stages(config, Workspace(str(tmp_path)), [PREPARE], lambda event: None)
+    pipeline.run_stages(config, Workspace(f"file://{tmp_path}"), [PREPARE], lambda event: None)
     assert ran == ["prepare"]
 
 
-def test_unknown_stages_are_refused(tmp_path: Path) -> None:
-    for call in (pipeline.redo, lambda w, s: pipeline.needed_stages(tiny_config(tmp_path), s)):
-        with pytest.raises(ConfigError, match="there is no stage 'tran'; stages: prepare, embed"):
-            call(tiny_workspace(tmp_path), "tran")
+def test_every_stage_has_its_work() -> None:
+    assert tuple(pipeline.WORK) == STAGES

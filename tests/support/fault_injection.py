@@ -20,6 +20,7 @@ from support.tiny_workspace import tiny_config
 from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.events import Listener
+from alphafuse.stages import TRAIN
 from alphafuse.storage import folder as storage
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoint import Checkpoints
@@ -58,10 +59,10 @@ def train_with_faults(
     workspace = Workspace(config.workspace)
     folder = Path(config.workspace) / "faults"
     folder.mkdir(exist_ok=True)
-    inputs = train.training_inputs(config, workspace)
+    inputs = TRAIN.inputs(config, workspace)
     arguments = {"config": config, "workspace": workspace, "inputs": inputs, "faults": faults, "folder": folder}
     arguments |= {"seconds_per_step": seconds_per_step, "alone_until": alone_until}
-    run_workers("train", _train_on_worker, config.train, arguments, listen, resumes=True)
+    run_workers("train", _train_on_worker, config.train.resources, arguments, listen, resumes=True)
     return [int(line) for line in (folder / "attempts").read_text().split()]
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from support.multi_process import run_ranks
 
-from alphafuse.config import Config, TrainConfig
+from alphafuse.config import Config
+from alphafuse.config.resources import RankResources
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.events import Event, Listener, ignore
 from alphafuse.storage.workspace import Workspace
@@ -21,17 +22,17 @@ from jobs.stages import evaluate, export, recommend, train
 def run_on_gloo(
     stage: str,
     function: Any,
-    config: TrainConfig,
+    resources: RankResources,
     arguments: dict[str, Any],
     listen: Listener,
     serving: Serving | None = None,
     resumes: bool = False,
 ) -> Any:
-    """As `jobs.worker_group.run_workers`; events arrive when all is done. A single worker runs in this process."""
-    if config.workers == 1:
+    """Stand in for `run_workers`; events arrive when all is done. A single worker runs in this process."""
+    if resources.workers == 1:
         result, events = _call(function, arguments)
     else:
-        (result, events), *_ = run_ranks(config.workers, _call, function, arguments)
+        (result, events), *_ = run_ranks(resources.workers, _call, function, arguments)
     for event in events:
         listen(event)
     return result

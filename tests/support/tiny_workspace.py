@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 
 from alphafuse.config import Config, parse_config
+from alphafuse.config.resources import RankResources
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.nullspace.decomposition import NullSpace, save_nullspace
 from alphafuse.storage.artifact import fingerprint
@@ -30,7 +31,8 @@ NUM_USERS = 24
 
 def tiny_config(folder: Path, backbone: dict[str, Any] | None = None, **train: Any) -> Config:
     """A configuration that fits `tiny_workspace`; SASRec without dropout, so that ranks can be compared, or another
-    backbone."""
+    backbone. Settings of `train`, and of `train.resources`, may be given."""
+    resources = {name: train.pop(name) for name in RankResources.model_fields if name in train}
     return parse_config(
         {
             "workspace": str(folder),
@@ -49,6 +51,7 @@ def tiny_config(folder: Path, backbone: dict[str, Any] | None = None, **train: A
                 "learning_rate": 1e-2,
                 "log_steps": 1,
                 "loss": {"num_negatives": 6},
+                "resources": resources,
                 **train,
             },
             "monitoring": {"targets": str(folder / "targets")},

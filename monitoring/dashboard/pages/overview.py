@@ -10,10 +10,11 @@ from typing import NamedTuple
 from dash import dcc, html
 
 from alphafuse.events import Event
+from alphafuse.stages import STAGE_NAMES
 from monitoring.dashboard.parts import TONES, WORDS, Part, ago, badge, bar, link_to, progress_text, soft, spark
 from monitoring.dashboard.watcher import Place
 from monitoring.run_log.reader import Run
-from monitoring.run_log.run_state import STAGES, RunState, RunStatus
+from monitoring.run_log.run_state import RunState, RunStatus
 
 LATE_SECONDS = 30.0
 """What was read longer ago is said to be old."""
@@ -151,7 +152,7 @@ def _number(value: float, *said: str) -> Part:
 def _doing(run: Run, state: RunState, now: float) -> Part:
     stage, when = state.stage, "" if state.latest is None else ago(state.latest, now)
     if stage is None:
-        done = ", ".join(each for each in STAGES if each in run.committed)
+        done = ", ".join(each for each in STAGE_NAMES if each in run.committed)
         return soft(f"finished: {done}" if done else "no stage has reported anything")
     if state.is_alive and stage.status == "running":
         progress = bar(stage.share, f"{run.key}: progress of {stage.name}")

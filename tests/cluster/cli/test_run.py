@@ -16,7 +16,7 @@ import pytest
 pytestmark = pytest.mark.engine
 
 COMMAND = [sys.executable, "-c", "from cluster.cli.main import main; main()"]
-SETTINGS = ["--set", "train.max_epochs=2", "--set", "ray.num_cpus=2", "--set", "train.workers=2"]
+SETTINGS = ["--set", "train.max_epochs=2", "--set", "ray.num_cpus=2", "--set", "train.resources.workers=2"]
 STAGES = ["prepare", "embed", "decompose", "train", "evaluate", "recommend", "export", "report"]
 TIMEOUT_SECONDS = 600
 

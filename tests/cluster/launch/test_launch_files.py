@@ -161,9 +161,12 @@ def test_the_job_of_the_manifest_is_a_run_of_a_configuration_that_holds() -> Non
         assert group.max_nodes == worker["maxReplicas"]
         limits = worker["template"]["spec"]["containers"][0]["resources"]["limits"]
         assert group.cpus == int(limits["cpu"])
-    assert {config.data.pool, config.embed.pool, config.decompose.pool, config.train.pool} <= set(
-        config.ray.node_groups
-    )
+    assert {
+        config.data.resources.pool,
+        config.embed.resources.pool,
+        config.decompose.resources.pool,
+        config.train.resources.pool,
+    } <= set(config.ray.node_groups)
 
 
 def test_what_a_cluster_may_grow_to_is_read_from_what_it_is_launched_from() -> None:

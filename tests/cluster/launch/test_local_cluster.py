@@ -193,7 +193,7 @@ def test_a_run_is_submitted_followed_and_listed(user: User, dashboard: str, data
 
 def test_a_job_is_stopped_and_what_it_did_is_kept(user: User, dashboard: str, data: Path) -> None:
     endless = ("--set", "train.max_epochs=100000", "--set", "train.checkpoint_steps=5")
-    said = user("submit", data, *endless, "--set", "train.workers=2", "--driver-memory", "0.5")
+    said = user("submit", data, *endless, "--set", "train.resources.workers=2", "--driver-memory", "0.5")
     job = said.split()[1]
     follower = user.start("logs", "-f", job)
     checkpoints = data.parent / "run" / "checkpoints"
@@ -215,11 +215,14 @@ def test_a_job_is_stopped_and_what_it_did_is_kept(user: User, dashboard: str, da
 
 
 def test_more_workers_than_there_is_room_for_are_refused_at_once(user: User, dashboard: str, data: Path) -> None:
-    asked = ("--set", "train.workers=5", "--set", f"workspace={data.parent}/other")
+    asked = ("--set", "train.resources.workers=5", "--set", f"workspace={data.parent}/other")
     errors = user.start("submit", data, "-f", *asked)
     output, told = errors.communicate(timeout=SECONDS)
     assert errors.returncode == 1
-    assert "train.workers asks for 5 workers with 1 CPUs and 0 GPUs each, but the cluster has room for 4" in output
+    assert (
+        "train.resources.workers asks for 5 workers with 1 CPUs and 0 GPUs each, but the cluster has room for 4"
+        in output
+    )
     assert "Traceback" not in output + told
     assert not (data.parent / "other" / "catalog").exists()
 

@@ -48,12 +48,19 @@ def test_all_nodes_are_started_the_run_gets_its_arguments_and_nothing_is_left(tm
         "SLURM_GPUS_ON_NODE": "4",
     }
     config = "it's mine.yaml"
-    command = ["bash", SCRIPT, config, "--set", "train.workers=16"]
+    command = ["bash", SCRIPT, config, "--set", "train.resources.workers=16"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == result, done.stderr
 
     calls = {path.name: path.read_text().splitlines() for path in (tmp_path / "calls").iterdir()}
-    assert calls["alphafuse"] == ["run", config, "--set", "train.workers=16", "--set", "ray.address=10.0.0.1:20123"]
+    assert calls["alphafuse"] == [
+        "run",
+        config,
+        "--set",
+        "train.resources.workers=16",
+        "--set",
+        "ray.address=10.0.0.1:20123",
+    ]
     assert calls["python"] == ["-m cluster.launch.await_nodes 10.0.0.1:20123 3"]
     started = [calls[f"ray-{node}"] for node in ("node-a", "node-b", "node-c")]
     common = "--num-cpus=16 --num-gpus=4 --disable-usage-stats 600"

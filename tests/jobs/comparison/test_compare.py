@@ -35,7 +35,7 @@ METHODS: list[dict[str, Any]] = [
     {"name": "AlphaFuse"},
     {"name": "IDs", "set": {"model": {"encoder": {"name": "id"}}}},
     {"name": "too-wide", "set": {"model": {"encoder": {"name": "whitenrec"}}, "decompose": {"directions": 50}}},
-    {"name": "too-many", "set": ["train.workers=50", "model.encoder.name=id"]},
+    {"name": "too-many", "set": ["train.resources.workers=50", "model.encoder.name=id"]},
 ]
 ENSEMBLES = [{"name": "both", "of": ["IDs", "AlphaFuse"]}, {"name": "hopeless", "of": ["IDs", "too-many"]}]
 
@@ -116,7 +116,7 @@ def test_failures_are_named_and_stop_nothing(finished: tuple[Path, Comparison, l
     assert "exceeds the 12 dimensions" in comparison.failures["too-wide-1"]
     assert "asks for 50 workers" in comparison.failures["too-many-2"]
     assert comparison.failures["hopeless-1"] == "needs too-many-1"
-    assert "- too-many-2: train.workers asks for 50 workers" in (folder / "all" / "comparison.md").read_text()
+    assert "- too-many-2: train.resources.workers asks for 50 workers" in (folder / "all" / "comparison.md").read_text()
     assert {event.stage for event in events if event.kind == "failed"} == {"decompose", "too-many-1", "too-many-2"}
 
 
@@ -169,7 +169,13 @@ def test_a_comparison_whose_driver_was_killed_goes_on(
 ) -> None:
     """SIGKILL in the middle of a grid; the next call does what is left, and ends with what the other one has."""
     _grid(tmp_path, methods=METHODS[:2], ensembles=[], seeds=[1], parallel=1)
-    program = [sys.executable, "-c", "from cluster.cli.main import main; main()", "compare", str(tmp_path / "grid.yaml")]
+    program = [
+        sys.executable,
+        "-c",
+        "from cluster.cli.main import main; main()",
+        "compare",
+        str(tmp_path / "grid.yaml"),
+    ]
     with subprocess.Popen(program, stdout=subprocess.DEVNULL) as process:
         table = tmp_path / "all" / "comparison.svg"  # the last of the three files
         deadline = time.monotonic() + 300

@@ -19,14 +19,14 @@ from alphafuse.config import Config, GridConfig
 from alphafuse.errors import StaleError
 from alphafuse.evaluation.ranks import FILE, SCHEMA
 from alphafuse.events import Event, Listener
+from alphafuse.stages import EVALUATE, TRAIN
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.workspace import Workspace
 from jobs.comparison import compare, grid_runs
 from jobs.comparison.ensemble import ensemble_inputs
 from jobs.comparison.grid_runs import Run, method_runs
 from jobs.stages import train
-from jobs.stages.evaluate import METRICS_FILE, evaluation_inputs
-from jobs.stages.train import training_inputs
+from jobs.stages.evaluate import METRICS_FILE
 from monitoring.comparison.comparison_results import Comparison
 
 ROWS = {"AlphaFuse": 0.75, "IDs": 0.25, "both": 0.5}  # hr@10
@@ -96,8 +96,8 @@ def _make(run: Run) -> None:
     else:
         if model.manifest() is None:
             details = {"best": {"value": 0.5}, "history": [{"seconds": 1.0}]}
-            model.commit(training_inputs(run.config, run.workspace), details)
-        inputs = evaluation_inputs(run.config, run.workspace)
+            model.commit(TRAIN.inputs(run.config, run.workspace), details)
+        inputs = EVALUATE.inputs(run.config, run.workspace)
     ranks = [1 if query < 4 * ROWS[run.row] else 11 for query in range(4)]
     evaluation.write_table(
         FILE, pa.table([["ann", "ann", "bob", "bob"], [1] * 4, range(4), ranks], SCHEMA), fingerprint(inputs)

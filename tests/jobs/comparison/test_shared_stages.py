@@ -9,10 +9,12 @@ import pytest
 from support.tiny_workspace import tiny_config
 
 from alphafuse.config import Config, IdConfig
+from alphafuse.config.resources import EngineResources, Resources
 from alphafuse.errors import ConfigError
 from alphafuse.events import Event
+from alphafuse.stages import DECOMPOSE, Stage
 from alphafuse.storage.folder import Folder
-from alphafuse.storage.workspace import ARTIFACT_STAGES, Workspace
+from alphafuse.storage.workspace import Workspace
 from jobs.comparison import shared_stages
 
 
@@ -25,18 +27,17 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Folders of the stages that were run; each commits its artefacts, and decompose refuses a scale of 13."""
     folders: list[str] = []
 
-    def run_stages(config: Config, workspace: Workspace, stages: list[str], listen: Any) -> None:
+    def run_stages(config: Config, workspace: Workspace, stages: list[Stage], listen: Any) -> None:
         (stage,) = stages
         folders.append(workspace.folder.uri.rsplit("/", 1)[-1])
-        if stage == "decompose":
+        if stage is DECOMPOSE:
             workspace.artifact("catalog").require()
             workspace.artifact("embeddings").require()
             if config.decompose.scale == 13:
                 raise ConfigError("unlucky")
-        for name, maker in ARTIFACT_STAGES.items():
-            if maker == stage:
-                workspace.artifact(name).commit({})
-        listen(Event(stage, "finished", {}))
+        for name in stage.artifacts:
+            workspace.artifact(name).commit({})
+        listen(Event(stage.name, "finished", {}))
 
     monkeypatch.setattr(shared_stages, "run_stages", run_stages)
     return folders
@@ -51,7 +52,9 @@ def test_folders_follow_from_what_a_stage_is_made_from(tmp_path: Path) -> None:
     prepare, embed, decompose = _folders(config)
     assert [folder.split("-")[0] for folder in (prepare, embed, decompose)] == ["prepare", "embed", "decompose"]
     trained_otherwise = _changed(config, "train", batch_size=3)
-    on_more_workers = _changed(_changed(config, "embed", workers=4), "decompose", workers=4)
+    on_more_workers = _changed(
+        _changed(config, "embed", resources=EngineResources(workers=4)), "decompose", resources=Resources(workers=4)
+    )
     assert _folders(trained_otherwise) == _folders(on_more_workers) == [prepare, embed, decompose]
     assert _folders(_changed(config, "model", encoder=IdConfig())) == [prepare]
     assert _folders(_changed(config, "decompose", scale=7))[:2] == [prepare, embed]
@@ -91,7 +94,7 @@ def test_what_builds_upon_a_failure_is_not_tried(tmp_path: Path, made: list[str]
 
 
 def test_files_that_are_others_are_refused_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run_stages(config: Config, workspace: Workspace, stages: list[str], listen: Any) -> None:
+    def run_stages(config: Config, workspace: Workspace, stages: list[Stage], listen: Any) -> None:
         workspace.artifact("catalog").commit({"files": "old"})
         workspace.artifact("catalog").is_committed({"files": "new"})
 

@@ -15,7 +15,7 @@ from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
-from alphafuse.config import TrainConfig
+from alphafuse.config.resources import RankResources
 from alphafuse.errors import DataError, ResourceError
 from alphafuse.events import Event
 from jobs.execution import elasticity, worker_group
@@ -64,7 +64,7 @@ def test_only_deaths_without_progress_count(
     """With one restart allowed; an attempt that begins behind the farthest one must get farther than that."""
     started: list[int] = []
 
-    def fit(settings: dict[str, Any], config: TrainConfig, resumes: bool) -> str:
+    def fit(settings: dict[str, Any], resources: RankResources, resumes: bool) -> str:
         done = got_to[len(started)]
         started.append(len(started))
         if done is None:
@@ -77,7 +77,7 @@ def test_only_deaths_without_progress_count(
 
     heard: list[Event] = []
     monkeypatch.setattr(worker_group, "_fit", fit)
-    config = TrainConfig(max_restarts=1)
+    config = RankResources(max_restarts=1)
     if attempts == 4:
         assert worker_group.run_workers("train", lambda: None, config, {}, heard.append) == "finished"
     else:
@@ -88,7 +88,7 @@ def test_only_deaths_without_progress_count(
 
 @pytest.mark.parametrize(("workers", "fewest"), [(4, None), (4, 4), (4, 2)])
 def test_what_ray_train_is_asked_for(workers: int, fewest: int | None) -> None:
-    config = TrainConfig(workers=workers, min_workers=fewest, cpus_per_worker=2)
+    config = RankResources(workers=workers, min_workers=fewest, cpus=2)
     for resumes, seconds in ((True, elasticity.RESIZE_SECONDS), (False, math.inf)):
         asked = elasticity.scaling(config, resumes)
         assert asked.num_workers == ((2, 4) if fewest == 2 else 4)
@@ -98,7 +98,7 @@ def test_what_ray_train_is_asked_for(workers: int, fewest: int | None) -> None:
 
 def test_no_more_ranks_can_be_needed_than_there_are() -> None:
     with pytest.raises(ValueError, match=r"min_workers \(3\) must not exceed workers \(2\)"):
-        TrainConfig(workers=2, min_workers=3)
+        RankResources(workers=2, min_workers=3)
 
 
 @pytest.mark.engine
@@ -115,7 +115,9 @@ def test_workers_that_find_no_place_yet_have_not_died(monkeypatch: pytest.Monkey
 
     events: list[Event] = []
     monkeypatch.setattr(worker_group, "_fit", fit)
-    assert worker_group.run_workers("train", lambda: None, TrainConfig(max_restarts=1), {}, events.append) == "finished"
+    assert (
+        worker_group.run_workers("train", lambda: None, RankResources(max_restarts=1), {}, events.append) == "finished"
+    )
     assert events == []
 
 
@@ -124,8 +126,8 @@ def test_workers_that_find_no_place_yet_have_not_died(monkeypatch: pytest.Monkey
 def test_a_lost_machine_is_waited_for_and_then_told(monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[Event] = []
     monkeypatch.setattr(elasticity, "REPLACEMENT_SECONDS", 0.1)
-    with pytest.raises(ResourceError, match=r"train\.workers asks for 50 workers .* room for 4"):
-        elasticity.await_places("evaluate", "train", 50, 1, 0, None, events.append)
+    with pytest.raises(ResourceError, match=r"train\.resources\.workers asks for 50 workers .* room for 4"):
+        elasticity.await_places("evaluate", "train.resources", RankResources(), 50, events.append)
     (event,) = events
     message = "the machines that are left have room for 4 of at least 50 workers; waiting for others"
     assert (event.stage, event.kind, event.values["message"]) == ("evaluate", "warning", message)
@@ -133,7 +135,7 @@ def test_a_lost_machine_is_waited_for_and_then_told(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(elasticity, "REPLACEMENT_SECONDS", 60.0)
     monkeypatch.setattr(elasticity, "room", lambda *_, **__: next(rooms))
     monkeypatch.setattr(elasticity, "require_places", lambda *_: None)
-    elasticity.await_places("evaluate", "train", 50, 1, 0, None, events.append)
+    elasticity.await_places("evaluate", "train.resources", RankResources(), 50, events.append)
     assert next(rooms, None) is None  # it looked until there was room, and no longer
 
 

@@ -31,11 +31,12 @@ COUNTS = np.random.default_rng(5).integers(0, 4, SHARDS[-1])
 
 
 def configuration(folder: Path, hidden_dim: int = HIDDEN_DIM, **settings: Any) -> Config:
+    resources = {name: settings.pop(name) for name in ("workers", "cpus") if name in settings}
     return parse_config(
         {
             "workspace": str(folder),
             "data": {"catalog": {"path": "items.parquet"}, "interactions": {"path": "log.parquet"}},
-            "decompose": {"null_dim": 4, "oversampling": 2, **settings},
+            "decompose": {"null_dim": 4, "oversampling": 2, "resources": resources, **settings},
             "model": {"hidden_dim": hidden_dim, "encoder": {"name": "alphafuse"}},
         }
     )
@@ -172,7 +173,7 @@ def test_a_finished_run_does_nothing(tmp_path):
     workspace, events = embedded(tmp_path), []
     decompose.run(configuration(tmp_path), workspace, ignore)
 
-    decompose.run(configuration(tmp_path, workers=1, cpus_per_worker=2), workspace, events.append)
+    decompose.run(configuration(tmp_path, workers=1, cpus=2), workspace, events.append)
 
     assert events == []
 
@@ -334,7 +335,7 @@ class TestRefuses:
             workspace,
             too_many,
             ResourceError,
-            "decompose.workers asks for 5 workers with 1 CPUs and 0 GPUs each.* room for 4",
+            "decompose.resources.workers asks for 5 workers with 1 CPUs and 0 GPUs each.* room for 4",
         )
-        too_large = configuration(tmp_path, workers=1, cpus_per_worker=64)
+        too_large = configuration(tmp_path, workers=1, cpus=64)
         self.fails(workspace, too_large, ResourceError, "1 workers with 64 CPUs .* room for 0 .1 machines: 4 CPUs")

@@ -15,6 +15,7 @@ from support import embed_cases
 from support.embed_cases import CONFIG, DIM, HashEncoder, vector, write_catalog
 
 from alphafuse.config import EmbedConfig
+from alphafuse.config.resources import EngineResources
 from alphafuse.errors import DataError, ResourceError, WorkspaceError
 from alphafuse.events import Event, ignore
 from alphafuse.storage.matrices import VectorType, read_rows
@@ -24,6 +25,10 @@ from jobs.stages.embed import embed
 
 ray.cloudpickle.register_pickle_by_value(embed_cases)  # the workers cannot import what lies among the tests
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("ray_cluster")]
+
+
+def _with_resources(**resources: float) -> EmbedConfig:
+    return CONFIG.model_copy(update={"resources": EngineResources(**resources)})
 
 
 @pytest.fixture
@@ -54,7 +59,7 @@ def test_an_engine_may_take_every_cpu(workspace: Workspace, encoder: HashEncoder
     """The first test of the file: after a failed pipeline, Ray Data may keep an engine's actor, and its CPU, for as
     long as the driver lives."""
     write_catalog(workspace, texts_of(40), shard_rows=20)
-    embed(encoder, CONFIG.model_copy(update={"cpus_per_worker": 4}), workspace, ignore)
+    embed(encoder, _with_resources(cpus=4), workspace, ignore)
     np.testing.assert_allclose(stored(workspace), expected(texts_of(40)), rtol=1e-6)
 
 
@@ -96,7 +101,7 @@ def test_shards_hold_the_vector_of_every_item_and_each_text_is_embedded_once(
 def test_several_engines_share_the_work_and_start_once_each(workspace: Workspace, tmp_path: Path) -> None:
     encoder, texts = HashEncoder(tmp_path, engines=2), texts_of(120)
     write_catalog(workspace, texts, shard_rows=25)
-    embed(encoder, CONFIG.model_copy(update={"workers": 2}), workspace, ignore)
+    embed(encoder, _with_resources(workers=2), workspace, ignore)
     np.testing.assert_allclose(stored(workspace), expected(texts), rtol=1e-6)
     assert len(encoder.embedded()) == 120
     assert encoder.times_started() == 2
@@ -182,7 +187,7 @@ def test_a_reordered_catalog_starts_no_engine(workspace: Workspace, encoder: Has
     write_catalog(workspace, texts_of(30), shard_rows=20)
     embed(encoder, CONFIG, workspace, ignore)
     write_catalog(workspace, texts_of(30)[::-1], shard_rows=20)
-    embed(encoder, CONFIG.model_copy(update={"workers": 100}), workspace, ignore)
+    embed(encoder, _with_resources(workers=100), workspace, ignore)
     np.testing.assert_allclose(stored(workspace), expected(texts_of(30)[::-1]), rtol=1e-6)
     assert encoder.times_started() == 1
 
@@ -265,17 +270,15 @@ def test_a_job_killed_between_shards_writes_the_missing_ones(
     assert encoder.times_started() == 1
 
 
-@pytest.mark.parametrize(
-    "wish", [{"workers": 5}, {"cpus_per_worker": 64}, {"gpus_per_worker": 1}, {"workers": 2, "cpus_per_worker": 3}]
-)
+@pytest.mark.parametrize("wish", [{"workers": 5}, {"cpus": 64}, {"gpus": 1}, {"workers": 2, "cpus": 3}])
 def test_engines_that_find_no_place_are_refused(
     workspace: Workspace, encoder: HashEncoder, wish: dict[str, float]
 ) -> None:
     write_catalog(workspace, texts_of(10), shard_rows=2)  # no more engines start than there are batches
     with pytest.raises(
-        ResourceError, match=r"embed\.workers asks for .* room for \d \(1 machines: 4 CPUs and 0 GPUs\)"
+        ResourceError, match=r"embed\.resources\.workers asks for .* room for \d \(1 machines: 4 CPUs and 0 GPUs\)"
     ):
-        embed(encoder, CONFIG.model_copy(update=wish), workspace, ignore)
+        embed(encoder, _with_resources(**wish), workspace, ignore)
 
 
 def test_an_engine_that_does_not_start_ends_the_job_with_its_error(workspace: Workspace, tmp_path: Path) -> None:

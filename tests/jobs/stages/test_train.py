@@ -19,6 +19,7 @@ from alphafuse.config import Config, parse_config
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import DataError, ResourceError, WorkspaceError
 from alphafuse.events import Event
+from alphafuse.stages import TRAIN
 from alphafuse.storage.matrices import read_rows
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.model import load_trained
@@ -103,10 +104,10 @@ def _check_addresses(told: list[Any]) -> None:
 def test_a_killed_worker_changes_nothing(tmp_path: Path, two: Workspace) -> None:
     broken = tiny_workspace(tmp_path / "broken")
     config = tiny_config(tmp_path / "broken", **TWO_WORKERS)
-    arguments = {"config": config, "workspace": broken, "inputs": train.training_inputs(config, broken)}
+    arguments = {"config": config, "workspace": broken, "inputs": TRAIN.inputs(config, broken)}
     events: list[Event] = []
     arguments["marker"] = str(tmp_path / "killed")
-    run_workers("train", _dies_once, config.train, arguments, events.append, serving(config))
+    run_workers("train", _dies_once, config.train.resources, arguments, events.append, serving(config))
     assert (tmp_path / "killed").exists()
     (warning,) = [event.values["message"] for event in events if event.kind == "restart"]
     assert re.match(r"a worker died \(.+\); starting all again, 1 of 3 times", str(warning))
@@ -128,7 +129,7 @@ def _always_dies(*, log: Path, **_: Any) -> None:
 def test_workers_that_die_again_and_again_end_with_advice(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, max_restarts=1)
     with pytest.raises(ResourceError, match=r"died again and again, the last time with: .+ out of memory"):
-        run_workers("train", _always_dies, config.train, {"log": tmp_path / "log"}, lambda event: None)
+        run_workers("train", _always_dies, config.train.resources, {"log": tmp_path / "log"}, lambda event: None)
     assert (tmp_path / "log").read_text() == "called\n" * 2
 
 
@@ -162,7 +163,7 @@ def test_an_error_of_the_listener_does_not_go_unheard(tmp_path: Path) -> None:
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        run_workers("train", _tells, tiny_config(tmp_path).train, {}, listen)
+        run_workers("train", _tells, tiny_config(tmp_path).train.resources, {}, listen)
     assert heard == [0, 1, 2]
 
 
@@ -175,7 +176,7 @@ def _raises(*, log: Path, **_: Any) -> None:
 def test_what_a_user_can_cure_comes_out_as_raised_and_at_once(tmp_path: Path) -> None:
     config: Config = tiny_config(tmp_path)
     with pytest.raises(DataError, match="the cause"):
-        run_workers("train", _raises, config.train, {"log": tmp_path / "log"}, lambda event: None)
+        run_workers("train", _raises, config.train.resources, {"log": tmp_path / "log"}, lambda event: None)
     assert (tmp_path / "log").read_text() == "called\n"
 
 
@@ -185,5 +186,5 @@ def test_the_scale_of_raw_embeddings_is_an_input(tmp_path: Path) -> None:
     scales = {}
     for name in ("morec", "llminit"):
         tree["model"]["encoder"] = {"name": name}
-        scales[name] = train.training_inputs(parse_config(tree), workspace).get("scale")
+        scales[name] = TRAIN.inputs(parse_config(tree), workspace).get("scale")
     assert scales == {"morec": tree["decompose"]["scale"], "llminit": None}

@@ -1,0 +1,91 @@
+"""The section `resources`, one wherever a stage uses machines: how many workers, what each takes, and where they run.
+
+Resources change where and how fast a stage runs, and not what it makes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from alphafuse.config.base import Count, NonNegative, Positive, Section
+
+
+class Resources(Section):
+    """Machines for tasks that run side by side."""
+
+    workers: Count | None = None
+    """Tasks that run at a time; null: as many as the cluster has room for."""
+    cpus: Positive = 1
+    """CPUs of each."""
+    pool: str | None = None
+    """Custom resource of the machines that they run on; null: any that have room."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Environment variables of their processes."""
+
+    @property
+    def gpus_of_each(self) -> float:
+        """GPUs of each worker; tasks compute on CPUs."""
+        return 0.0
+
+    @property
+    def fewest_workers(self) -> int:
+        """Workers without which nothing is started."""
+        return self.workers or 1
+
+
+class EngineResources(Resources):
+    """Machines for embedding engines."""
+
+    workers: Count = 1
+    """Engines that run side by side."""
+    cpus: NonNegative = 1
+    """CPUs of each."""
+    gpus: NonNegative = 0
+    """GPUs (or a fraction of one) of each; 0 runs on the CPU."""
+
+    @property
+    def gpus_of_each(self) -> float:
+        return self.gpus
+
+    @model_validator(mode="after")
+    def _check_gpus(self) -> EngineResources:
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ValueError(f"gpus ({self.gpus:g}) must be a whole number, or less than 1 to share a GPU")
+        return self
+
+
+class RankResources(Resources):
+    """Machines for data-parallel ranks: those of the training, and of all stages that read the trained model."""
+
+    workers: Count = 1
+    """Ranks; each owns a range of the item table's rows."""
+    min_workers: Count | None = None
+    """Ranks to go on with where the cluster has no room for `workers`, because a machine was lost or has yet to come;
+    when there is room again, training continues with more. The batches, and what they teach, are the same for any
+    number. null: always `workers`."""
+    gpus: Annotated[float, Field(ge=0, le=1)] = 0
+    """1 trains on a GPU, 0 on CPUs; a part of one leaves the rest of a GPU to others, for a single rank."""
+    max_restarts: Annotated[int, Field(ge=0)] = 3
+    """Restarts of all ranks in a row, without progress in between, after one of them died. Each continues from the
+    latest checkpoint."""
+
+    @property
+    def gpus_of_each(self) -> float:
+        return self.gpus
+
+    @property
+    def fewest_workers(self) -> int:
+        return self.workers if self.min_workers is None else self.min_workers
+
+    @model_validator(mode="after")
+    def _check_ranks(self) -> RankResources:
+        if 0 < self.gpus < 1 and self.workers > 1:
+            raise ValueError(
+                f"gpus ({self.gpus:g}): ranks cannot share a GPU, NCCL refuses it; give each a whole one, or train "
+                "with one worker"
+            )
+        if self.fewest_workers > self.workers:
+            raise ValueError(f"min_workers ({self.min_workers}) must not exceed workers ({self.workers})")
+        return self

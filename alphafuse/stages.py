@@ -1,0 +1,188 @@
+"""The stages of a run, from the sources to the report: what each makes, reads and runs on, in their order.
+
+A stage is declared here and nowhere else; whoever must know one asks this module. Its work is done in `jobs.stages`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alphafuse.errors import ConfigError
+
+if TYPE_CHECKING:
+    from alphafuse.config import Config
+    from alphafuse.config.resources import Resources
+    from alphafuse.storage.workspace import Workspace
+
+
+def _always(config: Config) -> bool:
+    return True
+
+
+def _nothing(config: Config) -> tuple[str, ...]:
+    return ()
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One step of a run.
+
+    Attributes:
+        name: command, event stream and key of messages.
+        help: what it does, in one line for the command line.
+        artifacts: folders of the workspace that it makes, in the order in which it commits them.
+        settings: the settings that what it makes depends on, as plain values.
+        reads: artefacts of earlier stages that what it makes depends on, as far as `inputs` names them.
+        resources: key of the settings that say what it runs on; empty: it needs no machines.
+        is_needed: tells whether a run of this configuration has the stage.
+        is_shared: runs of a comparison that have the same settings make it once.
+    """
+
+    name: str
+    help: str
+    artifacts: tuple[str, ...]
+    settings: Callable[[Config], dict[str, Any]]
+    reads: Callable[[Config], tuple[str, ...]] = _nothing
+    resources: str = "train.resources"
+    is_needed: Callable[[Config], bool] = _always
+    is_shared: bool = False
+
+    def resources_of(self, config: Config) -> Resources:
+        """The machines that a configuration gives to this stage, which needs some."""
+        section, _, _ = self.resources.partition(".")
+        resources: Resources = getattr(config, section).resources
+        return resources
+
+    def inputs(self, config: Config, workspace: Workspace) -> dict[str, Any]:
+        """Settings, and fingerprints of the artefacts read: what the stage's own fingerprint covers.
+
+        Raises:
+            WorkspaceError: an artefact that it reads is not finished.
+        """
+        read = {name: workspace.artifact(name).require().fingerprint for name in self.reads(config)}
+        return {**self.settings(config), **read}
+
+    def is_finished(self, workspace: Workspace) -> bool:
+        """Tell whether all artefacts of the stage are committed, whatever they were made from."""
+        return all(workspace.artifact(name).manifest() is not None for name in self.artifacts)
+
+
+def _decompose_settings(config: Config) -> dict[str, Any]:
+    return {**config.decompose.result_settings(), "directions": config.directions}
+
+
+def _train_settings(config: Config) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "seed": config.seed,
+        "model": config.model.model_dump(mode="json"),
+        "train": config.train.result_settings(),
+        "validation": config.evaluate.model_dump(mode="json", include={"cutoffs", "similarity", "exclude_seen"}),
+    }
+    if "embeddings" in config.model.encoder.reads:
+        settings["scale"] = config.decompose.scale
+    return settings
+
+
+def _evaluate_settings(config: Config) -> dict[str, Any]:
+    measuring = config.evaluate.result_settings()
+    del measuring["similarity"]  # which may be that of the training
+    return {"similarity": config.similarity, "evaluate": measuring}
+
+
+def _recommend_settings(config: Config) -> dict[str, Any]:
+    recommending = config.recommend.result_settings()
+    del recommending["users"]  # by their content, not by their place
+    return {"similarity": config.similarity, "recommend": recommending}
+
+
+PREPARE = Stage(
+    "prepare",
+    "Read catalog and interactions, split the users, write shards.",
+    artifacts=("catalog", "sequences", "popularity"),
+    settings=lambda config: config.data.result_settings(),
+    resources="data.resources",
+    is_shared=True,
+)
+EMBED = Stage(
+    "embed",
+    "Embed the catalog's texts with a language model.",
+    artifacts=("embeddings",),
+    settings=lambda config: config.embed.result_settings(),
+    resources="embed.resources",
+    is_needed=lambda config: bool(config.model.encoder.reads),
+    is_shared=True,
+)
+DECOMPOSE = Stage(
+    "decompose",
+    "Split the embedding space into row space and null space.",
+    artifacts=("nullspace", "features"),
+    settings=_decompose_settings,
+    resources="decompose.resources",
+    is_needed=lambda config: not {"nullspace", "features"}.isdisjoint(config.model.encoder.reads),
+    is_shared=True,
+)
+TRAIN = Stage(
+    "train",
+    "Train the recommender, or continue a training.",
+    artifacts=("model",),
+    settings=_train_settings,
+    reads=lambda config: ("sequences", *config.model.encoder.reads),
+)
+EVALUATE = Stage(
+    "evaluate",
+    "Rank the full catalog for every test target.",
+    artifacts=("evaluation",),
+    settings=_evaluate_settings,
+    reads=lambda config: ("model",),
+)
+RECOMMEND = Stage(
+    "recommend",
+    "Write the top items of many users, or show those of one history.",
+    artifacts=("recommendations",),
+    settings=_recommend_settings,
+    reads=lambda config: ("model", "sequences"),
+)
+EXPORT = Stage(
+    "export",
+    "Write item vectors and weights for an index or a serving system.",
+    artifacts=("export",),
+    settings=lambda config: {"similarity": config.similarity},
+    reads=lambda config: ("model",),
+)
+REPORT = Stage(
+    "report",
+    "Write the HTML page of the run.",
+    artifacts=("report",),
+    settings=lambda config: {"config": config.model_dump(mode="json")},
+    resources="",
+)
+
+STAGES = (PREPARE, EMBED, DECOMPOSE, TRAIN, EVALUATE, RECOMMEND, EXPORT, REPORT)
+"""All stages, in their order."""
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
+ARTIFACTS = {artifact: stage for stage in STAGES for artifact in stage.artifacts}
+"""Name of an artefact → the stage that makes it, in the order in which they are made."""
+
+
+def find_stage(name: str) -> Stage:
+    """The stage of a name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in STAGE_NAMES:
+        raise ConfigError(f"there is no stage {name!r}; stages: {', '.join(STAGE_NAMES)}")
+    return STAGES[STAGE_NAMES.index(name)]
+
+
+def needed_stages(config: Config, until: Stage = REPORT) -> list[Stage]:
+    """The stages of a whole run, up to and including `until`, without the work on texts that the model does not
+    need."""
+    return [stage for stage in STAGES[: STAGES.index(until) + 1] if stage.is_needed(config)]
+
+
+def and_later(first: Stage) -> tuple[Stage, ...]:
+    """A stage and all that follow it."""
+    return STAGES[STAGES.index(first) :]
