@@ -26,7 +26,7 @@ import ray.util
 import requests
 
 from alphafuse.errors import ClusterError
-from cluster.remote.token_file import MODE_VARIABLE, ensure_token, headers
+from cluster.token_file import MODE_VARIABLE, ensure_token, headers
 
 DASHBOARD_PORT = 8265
 START_SECONDS = 300.0

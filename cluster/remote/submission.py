@@ -24,11 +24,13 @@ from alphafuse.config import Config
 from alphafuse.errors import ClusterError, ConfigError
 from alphafuse.stages import Stage
 from cluster.remote.credential_check import require_no_credentials
-from cluster.remote.job import CONFIG_FILE, ENTRYPOINT, REQUEST_FILE
 from cluster.remote.jobs_api import Connection, told
 from cluster.remote.local_paths import absolute, require_reach
 
 PACKAGES = ("alphafuse", "cluster", "jobs", "monitoring")
+CONFIG_FILE = "config.yaml"
+REQUEST_FILE = "request.json"
+ENTRYPOINT = "python -m cluster.cli.submitted_job"
 WORKSPACE_KEY = "workspace"
 """Of a job's metadata: marks the jobs of this project."""
 

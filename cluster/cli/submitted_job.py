@@ -1,4 +1,4 @@
-"""What runs on the cluster: `python -m cluster.remote.job`, in a folder with the configuration and what is asked for.
+"""Runs a submitted run on the cluster: `python -m cluster.cli.submitted_job`, in the job's working folder.
 
 Prints what `alphafuse run` prints; this is the log of the job.
 """
@@ -13,10 +13,7 @@ import typer
 
 from alphafuse.stages import find_stage
 from cluster.cli.arguments import end_like_ctrl_c, settings
-
-CONFIG_FILE = "config.yaml"
-REQUEST_FILE = "request.json"
-ENTRYPOINT = "python -m cluster.remote.job"
+from cluster.remote.submission import CONFIG_FILE, REQUEST_FILE
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from alphafuse.errors import ClusterError
-from cluster.remote.token_file import (
+from cluster.token_file import (
     ensure_token,
     find_token,
     headers,
