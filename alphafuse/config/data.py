@@ -11,15 +11,15 @@ from alphafuse.config.resources import Resources
 
 
 class CatalogConfig(Section):
-    """Where the items and their texts come from."""
+    """Source of the items and their texts."""
 
     path: str
     """File, folder, glob or URI; `package://NAME/FILE` for data inside an installed package; `hf://NAME` for a
     Hugging Face data set (or a folder written by `save_to_disk`)."""
     format: Literal["auto", "parquet", "csv", "recbole", "huggingface"] = "auto"
-    """`auto` goes by the file name: .parquet, .csv/.tsv, .item/.inter, hf://."""
+    """Format of the files; `auto` goes by their names: .parquet, .csv/.tsv, .item/.inter, hf://."""
     split: str | None = None
-    """Which split of a Hugging Face data set to read."""
+    """Split of a Hugging Face data set that is read."""
     item_id: str = "item_id"
     """Column of the item id (strings or integers)."""
     text: str = "{text}"
@@ -29,14 +29,14 @@ class CatalogConfig(Section):
 
 
 class InteractionsConfig(Section):
-    """Where the log of user-item interactions comes from."""
+    """Source of the log of user-item interactions."""
 
     path: str
-    """As in the catalog."""
+    """Path of the log, as `data.catalog.path`."""
     format: Literal["auto", "parquet", "csv", "recbole", "huggingface"] = "auto"
-    """As in the catalog."""
+    """Format of the log, as `data.catalog.format`."""
     split: str | None = None
-    """As in the catalog."""
+    """Split of a Hugging Face data set, as `data.catalog.split`."""
     user_id: str = "user_id"
     """Column of the user id."""
     item_id: str = "item_id"
@@ -46,20 +46,20 @@ class InteractionsConfig(Section):
 
 
 class SplitConfig(Section):
-    """Which interactions train, validate and test."""
+    """Protocol that says which interactions train, validate and test."""
 
     kind: Literal["users", "leave_one_out", "temporal", "file"] = "users"
     """`users`: whole users by `ratios` (cold-start users); `leave_one_out`: a user's last item tests, the one
     before validates; `temporal`: global time cuts by `ratios` of the interactions; `file`: user_id, split."""
     ratios: tuple[NonNegative, NonNegative, NonNegative] = (8, 1, 1)
-    """Train : validation : test."""
+    """Shares of training, validation and test."""
     path: str | None = None
     """Parquet or CSV file of `kind: file` with the columns user_id and split (train, validation or test)."""
     cold_items: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """This share of the items, drawn by a hash, is held out of training, as target, history and negative. They stay in
-    the histories and targets of validation and test."""
+    """Share of the items that is held out of training, as target, history and negative; drawn by a hash. The histories
+    and targets of validation and test keep them."""
     seed: Annotated[int, Field(ge=0)] | None = None
-    """Of the draw of users (`kind: users`) and of cold items; null: the run's `seed`."""
+    """Seed of the draw of users (`kind: users`) and of cold items; null: the run's `seed`."""
 
     @model_validator(mode="after")
     def _check(self) -> SplitConfig:

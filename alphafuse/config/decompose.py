@@ -11,20 +11,20 @@ from alphafuse.config.resources import Resources
 
 
 class DecomposeConfig(Section):
-    """How the embedding space is split into row space and null space (AlphaFuse §3.1)."""
+    """Split of the embedding space into row space and null space (AlphaFuse §3.1)."""
 
     method: Literal["auto", "gram", "randomized"] = "auto"
     """`gram`: exact, one pass; `randomized`: range finder with `power_passes`, no d×d matrix; `auto`: by cost."""
     scale: Positive = 40.0
     """Factor on the unit-norm embeddings; eigenvalues grow with its square."""
     directions: Count | None = None
-    """Leading directions that are kept; null: `model.hidden_dim`."""
+    """Number of leading directions that are kept; null: `model.hidden_dim`."""
     null_dim: Count | None = 64
-    """Null-space directions among the kept ones."""
+    """Number of null-space directions among the kept ones."""
     null_threshold: Positive | None = None
-    """Instead of `null_dim`: directions with an eigenvalue up to this belong to the null space."""
+    """Largest eigenvalue of the null space, instead of `null_dim`."""
     row_energy: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Instead of `null_dim`: the row space is the smallest that holds this share of the kept variance."""
+    """Share of the kept variance that the row space, as small as possible, must hold, instead of `null_dim`."""
     standardize: bool = True
     """Whiten: divide each direction by the root of its eigenvalue."""
     popularity_weighted: bool = False
@@ -34,7 +34,7 @@ class DecomposeConfig(Section):
     oversampling: Count = 16
     """Extra directions of the randomized range finder."""
     seed: Annotated[int, Field(ge=0)] | None = None
-    """Of the randomized range finder; null: the run's `seed`."""
+    """Seed of the randomized range finder; null: the run's `seed`."""
     resources: Annotated[Resources, OPERATIONAL] = Resources()
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from alphafuse.config.resources import EngineResources
 
 
 class EmbedConfig(Section):
-    """How catalog texts become language embeddings."""
+    """Embedding of the catalog's texts by a language model."""
 
     engine: Literal["auto", "vllm", "sentence_transformers", "precomputed"] = "auto"
     """`auto`: vLLM where it is installed, else sentence-transformers."""
@@ -20,9 +20,9 @@ class EmbedConfig(Section):
     revision: str | None = None
     """Revision of a Hugging Face model."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """What the model computes in."""
+    """Number format that the model computes in."""
     storage_dtype: Literal["float16", "float32"] = "float16"
-    """What the embeddings are stored in."""
+    """Number format that the embeddings are stored in."""
     max_length: Count = 256
     """Longest text, in tokens."""
     truncate: bool = True
@@ -33,16 +33,16 @@ class EmbedConfig(Section):
     """Texts handed to the engine at a time."""
     resources: Annotated[EngineResources, OPERATIONAL] = EngineResources()
     max_quarantined: Annotated[Fraction, OPERATIONAL] = 0.01
-    """The job fails when more than this share of the items could not be embedded."""
+    """Share of the items without an embedding beyond which the stage fails."""
     precomputed: str | None = None
     """Embeddings made elsewhere, for `engine: precomputed`: Parquet (file, folder, glob or URI) with an id and a vector
     column, or a .npy matrix with `precomputed_ids` beside it. Relative paths start from `data.folder`."""
     precomputed_ids: str | None = None
     """Text file with one item id per row of the .npy matrix."""
     precomputed_id_column: str = "item_id"
-    """Of the Parquet files."""
+    """Id column of the Parquet files."""
     precomputed_vector_column: str = "embedding"
-    """Of the Parquet files: lists of numbers, all of one length."""
+    """Vector column of the Parquet files: lists of numbers, all of one length."""
 
     @model_validator(mode="after")
     def _check(self) -> EmbedConfig:

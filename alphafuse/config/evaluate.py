@@ -13,19 +13,19 @@ class EvaluateConfig(Section):
     cutoffs: tuple[Count, ...] = (1, 5, 10, 20, 50)
     """K of the metrics HR@K, NDCG@K and MRR@K."""
     similarity: Literal["trained", "dot", "cosine"] = "trained"
-    """`trained`: as in the loss."""
+    """Similarity that items are ranked by; `trained`: that of the loss."""
     exclude_seen: bool = True
     """Leave items of the user's earlier history (but for the target) out of the ranking, as recommendations do."""
     tail_share: Fraction = 0.8
-    """This share of the items, the least popular in training, is the tail."""
+    """Share of the items, the least popular in training, that counts as the tail."""
     tail_user_length: Count = 10
-    """Users with at most this many interactions in all are tail users."""
+    """Interactions in all that a tail user has at most."""
     short_history: Count = 5
-    """Histories with at most this many items count as short."""
+    """Items that a short history has at most."""
     query_batch: Annotated[Count, OPERATIONAL] = 512
     """Queries ranked at a time."""
 
     @property
     def metrics(self) -> list[str]:
-        """Names of what is measured."""
+        """Names of all metrics that are measured."""
         return [f"{name}@{k}" for name in ("hr", "ndcg", "mrr") for k in self.cutoffs]

@@ -17,18 +17,18 @@ from alphafuse.config.root import Config
 from alphafuse.errors import ConfigError
 
 Settings = dict[str, Any] | tuple[str, ...]
-"""A tree of sections, or KEY=VALUE texts as of `--set`."""
+"""A tree of sections, or KEY=VALUE texts as `--set` takes them."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
-"""Part of the name of a folder."""
+"""Name of a row, which is part of the name of its folder."""
 
 
 class MethodConfig(Section):
     """One row of the comparison."""
 
     name: Name
-    """Of the row."""
+    """Name of the row."""
     set: Settings = ()
-    """What it changes of the base configuration. In a tree, a section that is chosen by its `name` is replaced as a
+    """Settings that the row changes of the base configuration. In a tree, a section that is chosen by its `name` is replaced as a
     whole by one with a `name`, unless the base says the same; KEY=VALUE texts change single values."""
 
 
@@ -36,9 +36,9 @@ class EnsembleConfig(Section):
     """A row that is made of others: finished runs of the same seed, ranked by the sum of their scores."""
 
     name: Name
-    """Of the row."""
+    """Name of the row."""
     of: Annotated[tuple[str, ...], Field(min_length=2)]
-    """Names of methods, each once."""
+    """Names of the methods in the ensemble, each once."""
 
 
 class GridConfig(Section):
@@ -49,9 +49,9 @@ class GridConfig(Section):
     workspace: str
     """Folder or URI that holds the workspaces of all runs, and the table."""
     set: Settings = ()
-    """What all methods change of the base configuration."""
+    """Settings that all methods change of the base configuration."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (22, 23, 24)
-    """Of the trainings. Data are split, and texts decomposed, with the seed of the base configuration."""
+    """Seeds of the trainings. Data are split, and texts decomposed, with the seed of the base configuration."""
     methods: Annotated[tuple[MethodConfig, ...], Field(min_length=1)]
     ensembles: tuple[EnsembleConfig, ...] = ()
     against: str | None = None
@@ -123,7 +123,7 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> tuple[GridConf
 
 
 def apply_settings(tree: dict[str, Any], settings: Settings) -> None:
-    """Change a tree of plain values in place."""
+    """Change a tree of plain values in place by a row's settings."""
     if isinstance(settings, dict):
         _merge(tree, settings)
     else:

@@ -54,7 +54,7 @@ BackboneConfig = Annotated[
 
 
 class ModelConfig(Section):
-    """What is trained."""
+    """The model: item encoder and backbone."""
 
     hidden_dim: Count = 128
     """Width of the item vectors and of the backbone; directions kept by the decomposition."""

@@ -1,4 +1,4 @@
-"""The section on how a run is watched."""
+"""The section `monitoring`: metrics for Prometheus, and experiment tracking."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class MLflowConfig(Section):
     """A run on an MLflow server."""
 
     uri: str
-    """Of the tracking server: "http://host:5000"."""
+    """URI of the tracking server: "http://host:5000"."""
     experiment: str = "alphafuse"
     """Name of the experiment that runs are kept in."""
 
@@ -31,13 +31,14 @@ class MonitoringConfig(Section):
     metrics: bool = True
     """Serve metrics from the run's own process and from every worker, and list their addresses for Prometheus."""
     host: str | None = None
-    """Address that they are served on; null: the loopback address with an embedded Ray, else that of each machine in
-    the cluster."""
+    """Address that metrics are served on; null: the loopback address with an embedded Ray, else that of each machine
+    in the cluster."""
     first_port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """Each process takes the first free port from here on, where a firewall lets only some through; null: any."""
+    """First port that processes try, each taking the next free one, where a firewall lets only some through; null: any
+    port."""
     targets: str | None = None
-    """Local folder of the lists of addresses; null: `/tmp/alphafuse/targets`."""
+    """Local folder where runs list the addresses of their processes; null: `/tmp/alphafuse/targets`."""
     tensorboard: TensorBoardConfig | None = None
-    """Write the training's curves for TensorBoard, too; null: do not."""
+    """Curves for TensorBoard; null: none are written."""
     mlflow: MLflowConfig | None = None
-    """Keep settings, curves and results of the run in MLflow, too; null: do not."""
+    """Settings, curves and results in MLflow; null: none are kept there."""

@@ -11,20 +11,20 @@ class NodeGroupConfig(Section):
     """Machines of one kind that an autoscaling cluster adds when they are needed."""
 
     max_nodes: Count
-    """How many there may be, those that are there included."""
+    """Machines of this kind at most, those running included."""
     cpus: NonNegative = 0
-    """Of each."""
+    """CPUs of each machine."""
     gpus: NonNegative = 0
-    """Of each."""
+    """GPUs of each machine."""
 
 
 class RayConfig(Section):
-    """Where the jobs run."""
+    """The Ray cluster that jobs run on."""
 
     address: str | None = None
-    """Of an existing cluster ("auto", "host:port", "ray://…"); null: an embedded one on this machine."""
+    """Address of an existing cluster ("auto", "host:port", "ray://…"); null: an embedded one on this machine."""
     num_cpus: Count | None = None
     """CPUs of the embedded cluster; null: all of the machine."""
     node_groups: dict[str, NodeGroupConfig] = Field(default_factory=dict)
-    """What an autoscaling cluster may grow to, by the name of the group, whose machines have a custom resource of this
-    name: a stage that finds no room yet then waits for them. `alphafuse submit --grows FILE` fills this in."""
+    """Groups of machines that an autoscaling cluster may add, by name; each machine has a custom resource of its group's
+    name. A stage that finds no room yet waits for them. `alphafuse submit --grows FILE` fills this in."""

@@ -1,4 +1,4 @@
-"""The whole configuration: all sections, and what they want of one another."""
+"""The whole configuration: all sections, and the checks that concern several of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Config(Section):
     workspace: str
     """Folder or URI that holds everything the run makes."""
     seed: Annotated[int, Field(ge=0)] = 22
-    """Of everything that is drawn."""
+    """Random seed of the run."""
     data: DataConfig
     embed: EmbedConfig = EmbedConfig()
     decompose: DecomposeConfig = DecomposeConfig()
@@ -85,21 +85,21 @@ class Config(Section):
 
     @property
     def directions(self) -> int:
-        """How many directions of the language embeddings are kept."""
+        """Number of directions of the language embeddings that are kept."""
         return self.decompose.directions or self.model.hidden_dim
 
     @property
     def split_seed(self) -> int:
-        """Of what the split draws: its own, or else the run's."""
+        """Seed of what the split draws: its own, or else the run's."""
         return self.seed if self.data.split.seed is None else self.data.split.seed
 
     @property
     def decompose_seed(self) -> int:
-        """Of the randomized range finder: its own, or else the run's."""
+        """Seed of the randomized range finder: its own, or else the run's."""
         return self.seed if self.decompose.seed is None else self.decompose.seed
 
     @property
     def similarity(self) -> Literal["cosine", "dot"]:
-        """What items are ranked by."""
+        """Similarity that items are ranked by."""
         wanted = self.evaluate.similarity
         return self.train.loss.similarity if wanted == "trained" else wanted

@@ -11,27 +11,27 @@ from alphafuse.config.resources import RankResources
 
 
 class LossConfig(Section):
-    """What is minimised."""
+    """The loss that training minimises."""
 
     name: Literal["infonce", "sampled_softmax", "softmax", "bce", "gbce", "diffusion"] = "sampled_softmax"
     """`infonce`: cross entropy of the target among itself and sampled negatives; `softmax`: over the full, sharded
-    catalog; `sampled_softmax`: an estimate of that, each negative weighing as many items as it stands for; `bce`:
-    binary cross entropy against sampled negatives; `gbce`: the same, calibrated for the share that is sampled;
+    catalog; `sampled_softmax`: an estimate of `softmax`, in which each negative weighs as many items as it stands for;
+    `bce`: binary cross entropy against sampled negatives; `gbce`: `bce` calibrated for the share that is sampled;
     `diffusion`: squared error of the denoised target, for the backbone `dreamrec`."""
     similarity: Literal["cosine", "dot"] = "cosine"
-    """Between the history's hidden state and an item vector, in the loss and (by default) in ranking."""
+    """Similarity of the history's hidden state and an item vector, in the loss and (by default) in ranking."""
     temperature: Positive = 0.07
-    """Divides the similarity."""
+    """Temperature that divides the similarity."""
     negatives: Literal["shared", "shard_local", "uniform", "in_batch"] = "shared"
-    """`uniform`: `num_negatives` items drawn for each target; `shared`: drawn once for the whole batch; `shard_local`:
-    the same, but scored by the ranks that own them: hidden states travel and no item does; `in_batch`: drawn among the
-    batch's targets, which are an item's popularity, and corrected for it."""
+    """`uniform`: `num_negatives` items are drawn for each target; `shared`: drawn once for the whole batch;
+    `shard_local`: as `shared`, but each rank scores those that it owns, so that hidden states travel and no item does;
+    `in_batch`: drawn among the batch's targets, in proportion to popularity, with a correction for it."""
     num_negatives: Count = 1024
-    """Negatives of a target, or of the batch where they are shared."""
+    """Negatives for each target, or for the batch where they are shared."""
     calibration: Annotated[float, Field(ge=0, le=1)] = 0.75
-    """t of `gbce`: 0 is `bce` with a sum over the negatives, 1 has the full softmax's probabilities as scores."""
+    """Calibration t of `gbce`: 0 is `bce` with a sum over the negatives, 1 has the full softmax's probabilities."""
     memory_mib: Count = 64
-    """Upper bound for what a rank holds at a time of scores of its own items (`softmax`, `shard_local`)."""
+    """MiB that a rank's scores of its own items take at most (`softmax`, `shard_local`)."""
 
     @model_validator(mode="after")
     def _check(self) -> LossConfig:
@@ -46,7 +46,7 @@ class LossConfig(Section):
 
     @property
     def samples_negatives(self) -> bool:
-        """Whether targets are compared with some drawn items."""
+        """Tell whether targets are compared with drawn items."""
         return self.name not in ("softmax", "diffusion")
 
 
@@ -54,7 +54,7 @@ class ScheduleConfig(Section):
     """The learning rate over the steps."""
 
     kind: Literal["constant", "linear", "cosine"] = "constant"
-    """After the warm-up: constant, or falling to zero at `max_epochs`."""
+    """Course of the rates after the warm-up: constant, or falling to zero at `max_epochs`."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Optimizer steps in which the rates rise from zero to theirs."""
 
@@ -63,7 +63,7 @@ class DeepSpeedConfig(Section):
     """The engine of the dense weights (backbone and encoder)."""
 
     zero_stage: Literal[0, 1, 2] = 0
-    """What DeepSpeed partitions over the ranks: nothing, optimizer states, and gradients too."""
+    """ZeRO stage: DeepSpeed partitions nothing (0), optimizer states (1), and gradients too (2) over the ranks."""
     bf16: bool = False
     """Compute the dense weights in bfloat16 with float32 master weights; needs zero_stage 1 or 2."""
 
@@ -78,13 +78,13 @@ class FinishConfig(Section):
     """A second phase of training, from the best weights of the first one on, with other samples and lower rates."""
 
     positions: Literal["all", "last"] = "last"
-    """As in `train`."""
+    """Positions of this phase, as in `train`."""
     batch_size: Count = 256
-    """As in `train`."""
+    """Batch size of this phase, as in `train`."""
     rate_factor: Positive = 0.3
-    """On both learning rates, which are constant in this phase."""
+    """Factor on both learning rates, which are constant in this phase."""
     max_epochs: Count = 10
-    """Of this phase."""
+    """Epochs of this phase at most."""
     patience: Count = 3
     """Validations of this phase without improvement before training stops."""
 
@@ -96,41 +96,41 @@ class TrainConfig(Section):
     positions: Literal["all", "last"] = "all"
     """`all`: every position of a window predicts its next item in one causal pass; `last`: one sample per prefix."""
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """With `positions: all`: the share of a window, for users with more targets than one holds, that was in the window
-    before, and is now the history of the rest."""
+    """Share of a window that repeats the window before as history, with `positions: all`, for users with more targets
+    than one window holds."""
     batch_size: Count = 64
     """Samples (windows or prefixes) of one optimizer step over all workers together."""
     shuffle_users: Count = 1_000_000
-    """Users whose sequences a worker holds in memory at a time, and among which samples are shuffled. A longer log is
-    read anew in each epoch, its blocks of users in random order."""
+    """Users in the shuffle buffer: their sequences are in memory at a time, and samples are shuffled among them. A
+    longer log is read anew in each epoch, its blocks of users in random order."""
     accumulation: Count = 1
     """Micro-batches that an optimizer step is split into."""
     max_epochs: Count = 100
-    """Passes over the training samples, of which `patience` may spare some."""
+    """Passes over the training samples at most; `patience` may end training earlier."""
     max_steps: Count | None = None
-    """Stops earlier than `max_epochs`."""
+    """Optimizer steps at most; null: no limit but `max_epochs`."""
     learning_rate: Positive = 3e-3
-    """Of the dense weights: backbone and encoder."""
+    """Learning rate of the dense weights: backbone and encoder."""
     table_learning_rate: Positive = 1e-2
-    """Of the ID embeddings, whose rows are touched far less often than the dense weights."""
+    """Learning rate of the ID embeddings, whose rows are touched far less often than the dense weights."""
     weight_decay: NonNegative = 1e-6
     """L2 term of Adam, on dense weights and on the rows that a step touches."""
     max_grad_norm: Positive | None = None
-    """Gradients above this norm are scaled down to it: dense weights and table rows each by their own norm."""
+    """Largest norm of a gradient; one above it is scaled down, dense weights and table rows each by their own norm."""
     schedule: ScheduleConfig = ScheduleConfig()
     loss: LossConfig = LossConfig()
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     validate_every: Count = 1
     """Epochs between validations."""
     validation_targets: Count | None = None
-    """How many of the validation targets, drawn once at random, a validation ranks the catalog for; null: all."""
+    """Targets of a validation, drawn once at random; null: all."""
     monitor: str = "ndcg@20"
     """Validation metric of early stopping and of the choice of the best weights."""
     patience: Count = 10
     """Validations without improvement before training stops."""
     finish: FinishConfig | None = None
-    """Goes on from the best weights where training would stop; `{}`: with its defaults; null: training stops."""
+    """Second phase, which goes on from the best weights where training would stop; `{}`: with its defaults; null: none."""
     checkpoint_steps: Annotated[Count | None, OPERATIONAL] = None
-    """Steps between checkpoints inside of an epoch; null: only after validations."""
+    """Steps between checkpoints inside of an epoch; null: checkpoints after validations alone."""
     log_steps: Annotated[Count, OPERATIONAL] = 20
     """Steps between reports of the loss."""
