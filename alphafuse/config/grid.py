@@ -28,8 +28,8 @@ class MethodConfig(Section):
     name: Name
     """Name of the row."""
     set: Settings = ()
-    """Settings that the row changes of the base configuration. In a tree, a section that is chosen by its `name` is replaced as a
-    whole by one with a `name`, unless the base says the same; KEY=VALUE texts change single values."""
+    """Settings that the row changes of the base configuration. In a tree, a section that is chosen by its `name` is
+    replaced as a whole by one with another `name`; KEY=VALUE texts change single values."""
 
 
 class EnsembleConfig(Section):

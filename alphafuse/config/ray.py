@@ -26,5 +26,5 @@ class RayConfig(Section):
     num_cpus: Count | None = None
     """CPUs of the embedded cluster; null: all of the machine."""
     node_groups: dict[str, NodeGroupConfig] = Field(default_factory=dict)
-    """Groups of machines that an autoscaling cluster may add, by name; each machine has a custom resource of its group's
+    """Groups of machines that an autoscaling cluster may add, by name; each machine has a custom resource of that
     name. A stage that finds no room yet waits for them. `alphafuse submit --grows FILE` fills this in."""

@@ -129,7 +129,7 @@ class TrainConfig(Section):
     patience: Count = 10
     """Validations without improvement before training stops."""
     finish: FinishConfig | None = None
-    """Second phase, which goes on from the best weights where training would stop; `{}`: with its defaults; null: none."""
+    """Second phase, from the best weights on, where training would stop; `{}`: with its defaults; null: none."""
     checkpoint_steps: Annotated[Count | None, OPERATIONAL] = None
     """Steps between checkpoints inside of an epoch; null: checkpoints after validations alone."""
     log_steps: Annotated[Count, OPERATIONAL] = 20

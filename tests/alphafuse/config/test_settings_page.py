@@ -13,7 +13,7 @@ def test_the_documentation_lists_the_settings() -> None:
 def test_keys_are_as_a_configuration_has_them() -> None:
     rows = reference().splitlines()
     for beginning in (
-        "| `train.learning_rate` | number > 0 | `0.003` | Of the dense weights",
+        "| `train.learning_rate` | number > 0 | `0.003` | Learning rate of the dense weights",
         "| `data.catalog.path` | text | **required** | ",
         "| `model.backbone.schedule` | `linear`, `cosine`, `exp`, `sqrt` | `linear` | ",
         "| `ray.node_groups.NAME.gpus` | number ≥ 0 | `0` | ",
