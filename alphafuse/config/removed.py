@@ -1,0 +1,15 @@
+"""Keys of earlier versions that are renamed or gone, and what a message says of each.
+
+A rename is one line here: an old file is refused with the present name of its key.
+"""
+
+REMOVED: dict[str, str] = {}
+"""Dotted key of before: its present dotted key, or, where there is none, a sentence that says what to do instead."""
+
+
+def replacement(path: str) -> str | None:
+    """A message on a key that was removed or renamed; None for a key that never was."""
+    instead = REMOVED.get(path)
+    if instead is None:
+        return None
+    return f"this key is gone: {instead}" if " " in instead else f"this key is called {instead!r} now"
