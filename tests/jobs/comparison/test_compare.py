@@ -169,13 +169,7 @@ def test_a_comparison_whose_driver_was_killed_goes_on(
 ) -> None:
     """SIGKILL in the middle of a grid; the next call does what is left, and ends with what the other one has."""
     _grid(tmp_path, methods=METHODS[:2], ensembles=[], seeds=[1], parallel=1)
-    program = [
-        sys.executable,
-        "-c",
-        "from cluster.cli.main import main; main()",
-        "compare",
-        str(tmp_path / "grid.yaml"),
-    ]
+    program = [sys.executable, "-c", "from cluster.cli.main import main; main()", "compare", str(tmp_path / "grid.yaml")]
     with subprocess.Popen(program, stdout=subprocess.DEVNULL) as process:
         table = tmp_path / "all" / "comparison.svg"  # the last of the three files
         deadline = time.monotonic() + 300
