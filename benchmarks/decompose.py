@@ -31,8 +31,8 @@ from sklearn.utils.extmath import randomized_svd
 from alphafuse.config import Config, parse_config
 from alphafuse.data.synthetic import BLOCK, SyntheticData, num_blocks
 from alphafuse.events import Event
-from alphafuse.nullspace.cost import Problem, cheaper_method, gram_seconds, randomized_seconds
 from alphafuse.nullspace.decomposition import load_nullspace
+from alphafuse.nullspace.randomized import faster_method
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.matrices import iterate_rows, read_rows, to_column
 from alphafuse.storage.workspace import Workspace
@@ -206,24 +206,13 @@ def main() -> None:
         start = time.perf_counter()
         call()
         rows.append(_row(f"{name}, in memory", len(subset), time.perf_counter() - start, None, None, None))
-    problem = Problem(
-        num_items=options.items,
-        dim=options.dim,
-        num_directions=HIDDEN_DIM,
-        oversampling=16,
-        power_passes=2,
-        partials=len(workspace.artifact("embeddings").require().files),
-        workers=options.workers,
-        cpus=1,
-    )
     settings = {
         "dim": options.dim,
         "GB": round(2 * size / 1e9, 2),
         "workers": options.workers,
         "threads": torch.get_num_threads(),
         "rounds": options.rounds,
-        "cost model": f"gram {gram_seconds(problem):.1f} s, randomized {randomized_seconds(problem):.1f} s",
-        "auto takes": cheaper_method(problem),
+        "auto takes": faster_method(options.dim, HIDDEN_DIM, oversampling=16, power_passes=2),
     }
     publish("Decomposition", settings, rows, options.json)
 

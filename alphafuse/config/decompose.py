@@ -14,7 +14,8 @@ class DecomposeConfig(Section):
     """Split of the embedding space into row space and null space (AlphaFuse §3.1)."""
 
     method: Literal["auto", "gram", "randomized"] = "auto"
-    """`gram`: exact, one pass; `randomized`: range finder with `power_passes`, no d×d matrix; `auto`: by cost."""
+    """`gram`: exact, one pass; `randomized`: range finder with `power_passes`, no d×d matrix; `auto`:
+    `gram` up to 4 · (`power_passes` + 2) · (`directions` + `oversampling`) dimensions, above which it is slower."""
     scale: Positive = 40.0
     """Factor on the unit-norm embeddings; eigenvalues grow with its square."""
     directions: Count | None = None

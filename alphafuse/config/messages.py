@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from alphafuse.config.base import Section
+from alphafuse.config.removed import replacement
 from alphafuse.config.root import Config
 
 
@@ -16,7 +17,7 @@ def explain(error: Any, root: type[Section] = Config) -> str:
     keys = [str(part) for part in error["loc"]]
     path, section = _locate(keys, root)
     if error["type"] == "extra_forbidden":
-        return f"{path}: unknown key; {_nearest(path, section, root)}"
+        return f"{path}: {replacement(path) or f'unknown key; {_nearest(path, section, root)}'}"
     if error["type"] == "missing":
         return f"{path}: this key is required"
     if error["type"] == "model_type":
@@ -26,6 +27,16 @@ def explain(error: Any, root: type[Section] = Config) -> str:
     if error["type"] == "union_tag_invalid":
         return f"{path}.name: must be one of {error['ctx']['expected_tags']} (found {error['ctx']['tag']!r})"
     return f"{path}: {error['msg'][:1].lower()}{error['msg'][1:]} (found {error['input']!r})"
+
+
+def dotted_keys(section: type[Section], prefix: str = "") -> list[str]:
+    """Dotted paths of all keys of a tree of sections."""
+    paths = []
+    for name, field in section.model_fields.items():
+        paths.append(prefix + name)
+        for inner in _sections(field.annotation):
+            paths += dotted_keys(inner, f"{prefix}{name}.")
+    return paths
 
 
 def _locate(keys: list[str], root: type[Section]) -> tuple[str, type[Section]]:
@@ -51,7 +62,7 @@ def _nearest(path: str, section: type[Section], root: type[Section]) -> str:
     parent, _, key = path.rpartition(".")
     near = [f"{parent}.{name}".lstrip(".") for name in _close(key, section.model_fields)]
     if not near:  # settings are often put into the wrong section
-        paths = {known.rsplit(".", 1)[-1]: known for known in _paths(root)}
+        paths = {known.rsplit(".", 1)[-1]: known for known in dotted_keys(root)}
         near = [paths[name] for name in _close(key, paths) if paths[name] != path]
     return f"did you mean {near[0]!r}?" if near else f"valid keys here: {', '.join(section.model_fields)}"
 
@@ -73,13 +84,3 @@ def _sections(annotation: Any) -> list[type[Section]]:
 def _name_of(section: type[Section]) -> str | None:
     """The `name` that chooses this section."""
     return str(section.model_fields["name"].default) if "name" in section.model_fields else None
-
-
-def _paths(section: type[Section], prefix: str = "") -> list[str]:
-    """Dotted paths of all keys."""
-    paths = []
-    for name, field in section.model_fields.items():
-        paths.append(prefix + name)
-        for inner in _sections(field.annotation):
-            paths += _paths(inner, f"{prefix}{name}.")
-    return paths

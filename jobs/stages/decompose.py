@@ -20,7 +20,6 @@ from alphafuse.config import Config
 from alphafuse.errors import DataError
 from alphafuse.events import Event, Listener
 from alphafuse.items.encoders.build import require_width
-from alphafuse.nullspace.cost import Problem, cheaper_method
 from alphafuse.nullspace.decomposition import (
     RELATIVE_FLOOR,
     NullSpace,
@@ -30,7 +29,7 @@ from alphafuse.nullspace.decomposition import (
     save_nullspace,
 )
 from alphafuse.nullspace.moments import Moments
-from alphafuse.nullspace.randomized import num_passes, randomized_eigen
+from alphafuse.nullspace.randomized import faster_method, num_passes, randomized_eigen
 from alphafuse.stages import DECOMPOSE
 from alphafuse.storage.artifact import FileRecord, fingerprint
 from alphafuse.storage.matrices import iterate_rows
@@ -60,7 +59,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     if num_rows == 0:
         raise DataError(f"{workspace.artifact('embeddings').folder.uri} holds no items; check `data.catalog`")
     dim = _embedding_dim(workspace)
-    method = _method(config, workspace, num_rows, dim, len(shards))
+    method = _method(config, workspace, dim)
     inputs = _inputs(config, workspace, method)
     nullspace_artifact, features_artifact = workspace.artifact("nullspace"), workspace.artifact("features")
     nullspace_done = nullspace_artifact.is_committed(inputs)
@@ -214,24 +213,19 @@ def _embedding_dim(workspace: Workspace) -> int:
     return block.shape[1]
 
 
-def _method(config: Config, workspace: Workspace, num_rows: int, dim: int, num_shards: int) -> str:
-    """The configured method; for `auto` that of the committed null space, or else the cheaper one."""
+def _method(config: Config, workspace: Workspace, dim: int) -> str:
+    """The configured method; for `auto` that of the committed null space, or else the faster one."""
     if config.decompose.method != "auto":
         return config.decompose.method
     manifest = workspace.artifact("nullspace").manifest()
     if manifest is not None:
         return manifest.inputs["method"]
-    problem = Problem(
-        num_items=num_rows,
-        dim=dim,
-        num_directions=config.directions,
+    return faster_method(
+        dim,
+        config.directions,
         oversampling=config.decompose.oversampling,
         power_passes=config.decompose.power_passes,
-        partials=min(num_shards, MAX_PARTIALS),
-        workers=_slots(config),
-        cpus=config.decompose.resources.cpus,
     )
-    return cheaper_method(problem)
 
 
 def _inputs(config: Config, workspace: Workspace, method: str) -> dict[str, Any]:

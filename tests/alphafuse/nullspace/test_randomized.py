@@ -8,7 +8,7 @@ from scipy.linalg import subspace_angles
 from support.dense_decomposition import exact_covariance, exact_eigen, rows_with_spectrum
 
 from alphafuse.nullspace.moments import Moments
-from alphafuse.nullspace.randomized import num_passes, randomized_eigen
+from alphafuse.nullspace.randomized import faster_method, num_passes, randomized_eigen
 
 
 class Streamed:
@@ -101,3 +101,19 @@ def test_as_many_directions_as_dimensions_are_exact():
     found_values, _, _ = randomized_eigen(Streamed(rows), 20, 20, oversampling=16, power_passes=2, seed=0)
 
     np.testing.assert_allclose(found_values, values, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("dim", "num_directions", "power_passes", "method"),
+    [
+        (384, 128, 2, "gram"),
+        (1024, 128, 2, "gram"),  # measured, docs/performance.md: 22 s against 52 s
+        (2304, 128, 2, "gram"),  # as many operations
+        (2305, 128, 2, "randomized"),
+        (3072, 128, 2, "randomized"),  # measured, docs/performance.md: 34 s against 42 s
+        (3072, 128, 4, "gram"),
+        (3072, 3072, 0, "gram"),
+    ],
+)
+def test_the_method_with_fewer_operations_is_taken(dim, num_directions, power_passes, method):
+    assert faster_method(dim, num_directions, oversampling=16, power_passes=power_passes) == method

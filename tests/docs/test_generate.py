@@ -1,17 +1,25 @@
-"""The list of settings in the documentation is that of the sections."""
+"""The lists of settings and metrics in the documentation are those that there are."""
 
 from __future__ import annotations
 
-from alphafuse.config.settings_page import PAGE, reference, with_reference
+from pathlib import Path
+
+import pytest
+
+from docs.generate import FOLDER, PAGES, generated, settings
 
 
-def test_the_documentation_lists_the_settings() -> None:
-    page = PAGE.read_text()
-    assert page == with_reference(page), "the settings have changed: .venv/bin/python -m alphafuse.config.settings_page"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_follow_the_code(page: Path) -> None:
+    assert page.read_text() == generated(page), "the code has changed: .venv/bin/python -m docs.generate"
+
+
+def test_the_documentation_lists_the_metrics() -> None:
+    assert "| `alphafuse_train_step_seconds` | histogram |" in (FOLDER / "monitoring.md").read_text()
 
 
 def test_keys_are_as_a_configuration_has_them() -> None:
-    rows = reference().splitlines()
+    rows = settings().splitlines()
     for beginning in (
         "| `train.learning_rate` | number > 0 | `0.003` | Learning rate of the dense weights",
         "| `data.catalog.path` | text | **required** | ",
@@ -24,4 +32,4 @@ def test_keys_are_as_a_configuration_has_them() -> None:
 
 
 def test_every_setting_has_a_meaning() -> None:
-    assert not [row for row in reference().splitlines() if row.endswith("|  |")]
+    assert not [row for row in settings().splitlines() if row.endswith("|  |")]

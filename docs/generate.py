@@ -1,32 +1,51 @@
-"""The list of settings in `docs/settings.md`, made from the sections by `python -m alphafuse.config.settings_page`."""
+"""Writes the parts of the documentation that follow from the code: `python -m docs.generate`.
+
+These are the settings in `settings.md`, from the sections of the configuration, and the metrics in `monitoring.md`.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from alphafuse.config.base import Section
 from alphafuse.config.grid import GridConfig
 from alphafuse.config.root import Config
+from monitoring.metrics.definitions import LABELS, PROCESS_METRICS, RUN_METRICS, WORKER_METRICS, Metric
 
-PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
-BEGIN, END = "<!-- made by python -m alphafuse.config.settings_page -->", "<!-- end -->"
+FOLDER = Path(__file__).parent
+BEGIN, END = "<!-- made by python -m docs.generate -->", "<!-- end -->"
 
 _LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 _KINDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true, false", "null": "null"}
 
 
-def reference() -> str:
+def settings() -> str:
     """A table of settings for every section, in Markdown."""
     return "\n".join([*_sections(Config, "A run"), *_sections(GridConfig, "A comparison")])
 
 
-def with_reference(page: str) -> str:
-    """The page with the present settings between its marks."""
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{reference()}\n{END}{rest.split(END)[1]}"
+def metrics() -> str:
+    """Tables of all metrics and labels, in Markdown."""
+    parts = ["### Of the run's own process", "", *_metrics_table(RUN_METRICS)]
+    for stage, of_stage in WORKER_METRICS.items():
+        parts += ["", f"### Of each worker of the stage {stage}", "", *_metrics_table(of_stage)]
+    parts += ["", "### Of each of these processes", "", *_metrics_table(PROCESS_METRICS)]
+    parts += ["", "### Labels", "", "| label | values |", "|---|---|"]
+    parts += [f"| `{label}` | {values} |" for label, values in LABELS.items()]
+    return "\n".join([*parts, ""])
+
+
+PAGES: dict[Path, Callable[[], str]] = {FOLDER / "settings.md": settings, FOLDER / "monitoring.md": metrics}
+"""Each page with what stands between its marks."""
+
+
+def generated(page: Path) -> str:
+    """The text of a page with what the code says now between its marks."""
+    before, rest = page.read_text().split(BEGIN)
+    return f"{before}{BEGIN}\n\n{PAGES[page]()}\n{END}{rest.split(END)[1]}"
 
 
 def _sections(root: type[Section], title: str) -> Iterator[str]:
@@ -94,5 +113,14 @@ def _code(value: Any) -> str:
     return f"`{value}`" if isinstance(value, str) else f"`{json.dumps(value)}`"
 
 
+def _metrics_table(metrics: Iterable[Metric]) -> list[str]:
+    rows = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for metric in metrics:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        rows.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help.replace('|', chr(92) + '|')} |")
+    return rows
+
+
 if __name__ == "__main__":
-    PAGE.write_text(with_reference(PAGE.read_text()))
+    for page in PAGES:
+        page.write_text(generated(page))
