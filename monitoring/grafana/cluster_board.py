@@ -1,6 +1,6 @@
 """The machines, as Ray measures them, and the processes of our runs on them."""
 
-from monitoring.grafana.panels import Board, Panel, Query, Row
+from monitoring.grafana.board_builder import Board, Panel, Query, Row
 
 RATE = "[$__rate_interval]"
 

@@ -1,6 +1,6 @@
 """The stage decompose: how far, and what came out?"""
 
-from monitoring.grafana.panels import Board, Panel, Query, Row
+from monitoring.grafana.board_builder import Board, Panel, Query, Row
 
 DECOMPOSITION = Board(
     "decomposition",

@@ -1,6 +1,6 @@
 """The stage embed: how fast, are the engines fed, what is put aside?"""
 
-from monitoring.grafana.panels import Board, Panel, Query, Row
+from monitoring.grafana.board_builder import Board, Panel, Query, Row
 
 RATE = "[$__rate_interval]"
 

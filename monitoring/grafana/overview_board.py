@@ -1,6 +1,6 @@
 """At a glance: is it alive, how far is it, is it learning, is something wrong?"""
 
-from monitoring.grafana.panels import Board, Panel, Query, Row
+from monitoring.grafana.board_builder import Board, Panel, Query, Row
 
 OVERVIEW = Board(
     "overview",

@@ -1,7 +1,7 @@
 """The stage train: is it learning, what is slow, is a worker sick?"""
 
 from alphafuse.training.step_events import OWN_PHASES
-from monitoring.grafana.panels import Board, Panel, Query, Row
+from monitoring.grafana.board_builder import Board, Panel, Query, Row
 
 RATE = "[$__rate_interval]"
 

@@ -6,7 +6,7 @@ import re
 
 import yaml
 
-from monitoring.grafana.boards import BOARDS
+from monitoring.grafana.all_boards import BOARDS
 from monitoring.metrics.metrics_page import PAGE, with_reference
 
 
