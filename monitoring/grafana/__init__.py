@@ -1,1 +1,1 @@
-"""Grafana's dashboards as code, one module each; `python -m monitoring.grafana FOLDER` writes them as Grafana's JSON."""
+"""Grafana's dashboards as code, one module each; `python -m monitoring.grafana FOLDER` writes them as JSON."""

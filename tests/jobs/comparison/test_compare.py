@@ -21,12 +21,12 @@ from support.tiny_workspace import tiny_config
 
 from alphafuse.config import Config, GridConfig, load_config, load_grid
 from alphafuse.errors import ConfigError
+from alphafuse.evaluation.method_comparison import Comparison
 from alphafuse.events import Event, ignore
 from alphafuse.storage.workspace import Workspace
 from jobs.comparison import compare, shared_stages
 from jobs.comparison.grid_runs import Run
 from jobs.pipeline import run_stages
-from monitoring.comparison.comparison_results import Comparison
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("ray_cluster")]
 
@@ -169,7 +169,13 @@ def test_a_comparison_whose_driver_was_killed_goes_on(
 ) -> None:
     """SIGKILL in the middle of a grid; the next call does what is left, and ends with what the other one has."""
     _grid(tmp_path, methods=METHODS[:2], ensembles=[], seeds=[1], parallel=1)
-    program = [sys.executable, "-c", "from cluster.cli.main import main; main()", "compare", str(tmp_path / "grid.yaml")]
+    program = [
+        sys.executable,
+        "-c",
+        "from cluster.cli.main import main; main()",
+        "compare",
+        str(tmp_path / "grid.yaml"),
+    ]
     with subprocess.Popen(program, stdout=subprocess.DEVNULL) as process:
         table = tmp_path / "all" / "comparison.svg"  # the last of the three files
         deadline = time.monotonic() + 300
