@@ -7,7 +7,7 @@ from alphafuse.events import Event, Listener
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.workspace import ARTIFACT_STAGES, Workspace
 from monitoring.report.environment import environment
-from monitoring.report.page import render
+from monitoring.report.report_page import render
 from monitoring.report.run_facts import gather
 
 PAGE = "index.html"

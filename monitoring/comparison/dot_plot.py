@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from alphafuse.evaluation.method_comparison import Comparison
 from monitoring.presentation.palette import BLUE, GRAY, ORANGE
-from monitoring.report.plots import STYLE
+from monitoring.report.svg_figures import STYLE
 
 _TEXT = "#22303c"  # on white: the file stands alone, on no page whose colours it could take
 _COLORS: Any = {"text.color": _TEXT, "axes.labelcolor": _TEXT, "xtick.color": _TEXT, "ytick.color": _TEXT}

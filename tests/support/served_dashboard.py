@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from monitoring.dashboard.run_poller import RunPoller
 from monitoring.dashboard.server import free_port, web_server
-from monitoring.dashboard.watcher import Watcher
 
 SLOW = 60_000
 """Milliseconds that a page may take on a machine with other things to do."""
@@ -16,7 +16,7 @@ SLOW = 60_000
 @contextmanager
 def serving(*places: str) -> Iterator[str]:
     """The address of a dashboard on these folders."""
-    watcher = Watcher(places, seconds=0.2)
+    watcher = RunPoller(places, seconds=0.2)
     with free_port(0) as listening:
         server = web_server(watcher, listening)
         thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -9,9 +9,9 @@ from typing import Any
 import plotly.graph_objects as go
 from dash import dcc, html
 
-from monitoring.dashboard import charts as figures
+from monitoring.dashboard import plotly_figures
+from monitoring.dashboard.components import Part, badge, figure, link_to, section, soft, table
 from monitoring.dashboard.pages.overview import tested
-from monitoring.dashboard.parts import Part, badge, figure, link_to, section, soft, table
 from monitoring.presentation.formats import duration
 from monitoring.run_log.reader import Run
 
@@ -78,8 +78,8 @@ def curves(runs: Sequence[Run], metric: str) -> go.Figure:
         for name, run in short_names(runs).items()
         if metric in run.training.by_epoch
     }
-    drawing = figures.line(of_runs, "epoch", metric if metric == "loss" else metric.upper())
-    drawing.update_layout(showlegend=True, height=1.4 * figures.HEIGHT)
+    drawing = plotly_figures.line(of_runs, "epoch", metric if metric == "loss" else metric.upper())
+    drawing.update_layout(showlegend=True, height=1.4 * plotly_figures.HEIGHT)
     return drawing
 
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from dash import dcc, html
 
 from alphafuse.events import Event
-from monitoring.dashboard.parts import TONES, WORDS, Part, ago, badge, bar, link_to, progress_text, soft, spark
-from monitoring.dashboard.watcher import Place
+from monitoring.dashboard.components import TONES, WORDS, Part, ago, badge, bar, link_to, progress_text, soft, spark
+from monitoring.dashboard.run_poller import Place
 from monitoring.run_log.reader import Run
 from monitoring.run_log.run_state import STAGES, RunState, RunStatus
 

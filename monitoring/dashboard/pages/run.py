@@ -1,16 +1,18 @@
-"""The page of one run: five answers at a glance, then its stages, messages, training and workers."""
+"""The page of one run: five answers at a glance, its stages, messages, training and workers, a link to its report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import quote
 
 import numpy as np
 import plotly.graph_objects as go
 from dash import dcc, html
 
-from monitoring.dashboard import charts as figures
-from monitoring.dashboard.parts import (
+from monitoring.dashboard import plotly_figures
+from monitoring.dashboard.components import (
     COMPARE_PATH,
+    REPORT_PATH,
     TONES,
     Part,
     ago,
@@ -26,6 +28,7 @@ from monitoring.dashboard.parts import (
     table,
     table_parts,
 )
+from monitoring.dashboard.pages.overview import tested
 from monitoring.presentation.formats import duration, number, rough, size
 from monitoring.run_log.reader import Run
 from monitoring.run_log.run_state import RunState, StageState
@@ -50,14 +53,15 @@ FIGURES = {
 
 def skeleton(key: str) -> Part:
     """What stays while the page is open; callbacks fill it."""
+    links = [
+        html.A("Report", href=f"{REPORT_PATH}?run={quote(key)}", className="button"),
+        dcc.Link("Compare", href=f"{COMPARE_PATH}?run={quote(key)}", className="button"),
+    ]
     return [
         dcc.Interval(id="run-tick", interval=2000),
         dcc.Store(id="run-drawn"),
         dcc.Store(id="run-digests"),
-        dcc.Store(id="run-shown"),
-        html.Div(
-            [html.H1(key), dcc.Link("Compare", href=f"{COMPARE_PATH}?run={key}", className="button")], className="top"
-        ),
+        html.Div([html.H1(key), html.Div(links, className="buttons")], className="top"),
         html.Div(id="run-glance"),
         html.Div(id="run-stages"),
         html.Div(id="run-messages"),
@@ -72,7 +76,6 @@ def skeleton(key: str) -> Part:
             id="workers-card",
             hidden=True,
         ),
-        html.Div(id="run-results"),
     ]
 
 
@@ -135,6 +138,9 @@ def _learning(run: Run) -> tuple[Part, Part, str]:
         more += f"; {stale} since without improvement" + (f", {patience} end it" if patience else "")
     else:
         more += ", the latest"
+    test = tested(run)
+    if test is not None:
+        more += f"; test {test.value:.4f}, seen items {test.seen}"
     return [html.Small(f"{run.monitor.upper()} "), f"{value:.4f}"], more, ""
 
 
@@ -219,20 +225,20 @@ def drawn(run: Run) -> dict[str, tuple[go.Figure, str]]:
     best = training.best(monitor)
     made: dict[str, tuple[go.Figure, str]] = {}
     if loss is not None and len(loss.x) >= (0 if by_epoch is None else len(by_epoch.x)):
-        made["loss"] = figures.line({"loss": loss}, "step", "loss"), _said(loss, "steps")
+        made["loss"] = plotly_figures.line({"loss": loss}, "step", "loss"), _said(loss, "steps")
     elif by_epoch is not None:
-        made["loss"] = figures.line({"loss": by_epoch}, "epoch", "loss"), _said(by_epoch, "epochs")
+        made["loss"] = plotly_figures.line({"loss": by_epoch}, "epoch", "loss"), _said(by_epoch, "epochs")
     if validation is not None and best is not None:
-        drawing = figures.line({monitor.upper(): validation}, "epoch", monitor.upper(), best)
+        drawing = plotly_figures.line({monitor.upper(): validation}, "epoch", monitor.upper(), best)
         made["validation"] = (
             drawing,
             f"Best {best[1]:.4f} in epoch {best[0]}; {validation.y[-1]:.4f} in epoch {validation.x[-1]:.0f}",
         )
     if rate is not None:
-        made["throughput"] = figures.line({"samples/s": rate}, "step", "samples/s"), _said(rate, "steps")
+        made["throughput"] = plotly_figures.line({"samples/s": rate}, "step", "samples/s"), _said(rate, "steps")
     if training.parts:
         part, share = training.slowest_part() or ("–", 0.0)
-        made["split"] = figures.step_split(training.parts), f"Lately {share:.0%} of it is {part}"
+        made["split"] = plotly_figures.step_split(training.parts), f"Lately {share:.0%} of it is {part}"
     return made
 
 

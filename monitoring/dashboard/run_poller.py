@@ -5,13 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from alphafuse.errors import AlphafuseError
 from alphafuse.storage.folder import resolve
-from alphafuse.storage.workspace import Workspace
-from monitoring.report.run_facts import Content, gather
 from monitoring.run_log.finding import find_workspaces
 from monitoring.run_log.reader import Run, RunReader
 
@@ -35,16 +31,7 @@ class Place:
     problem: str = ""
 
 
-@dataclass(frozen=True)
-class Results:
-    """What the artefacts of a run hold; None while they are read for the first time."""
-
-    content: Content | None = None
-    problem: str = ""
-    of: tuple[int, int] = (-1, -1)
-
-
-class Watcher:
+class RunPoller:
     """Reads all places until it is closed, each in a thread of its own: one that hangs holds up no other.
 
     Args:
@@ -59,16 +46,12 @@ class Watcher:
         self.places = {place: Place(place) for place in distinct.values()}
         self._seconds = seconds
         self._runs: dict[str, dict[str, Run]] = {place: {} for place in self.places}
-        self._results: dict[str, Results] = {}
-        self._gathering: dict[str, Future[Results]] = {}
-        self._gatherers = ThreadPoolExecutor(2, "results")
         self._over = threading.Event()
         for place in self.places:
-            threading.Thread(target=self._watch, args=(place,), daemon=True).start()
+            threading.Thread(target=self._poll, args=(place,), daemon=True).start()
 
     def close(self) -> None:
         self._over.set()
-        self._gatherers.shutdown(wait=False, cancel_futures=True)
 
     def runs(self) -> list[Run]:
         """All runs as read last, in the order of their names."""
@@ -77,18 +60,7 @@ class Watcher:
     def run(self, key: str) -> Run | None:
         return next((run for run in self.runs() if run.key == key), None)
 
-    def results(self, run: Run) -> Results:
-        """What is known of a run's artefacts; reads them anew, in the background, when a stage has ended since."""
-        known, wanted = self._results.get(run.key, Results()), (run.results, bool(run.settings))
-        gathering = self._gathering.get(run.key)
-        if gathering is not None and gathering.done():
-            del self._gathering[run.key]
-            known = self._results[run.key] = gathering.result()
-        elif gathering is None and known.of != wanted and run.settings:
-            self._gathering[run.key] = self._gatherers.submit(_gather, run, wanted)
-        return known
-
-    def _watch(self, place: str) -> None:
+    def _poll(self, place: str) -> None:
         readers: dict[str, RunReader] = {}
         seconds = self._seconds or (REMOTE_SECONDS if "://" in place else LOCAL_SECONDS)
         reads = 0
@@ -136,10 +108,3 @@ def _root(place: str) -> str:
 
 def _name(root: str) -> str:
     return root.rsplit("/", 1)[-1]
-
-
-def _gather(run: Run, wanted: tuple[int, int]) -> Results:
-    try:
-        return Results(gather(run.settings, Workspace(run.uri)), of=wanted)
-    except (AlphafuseError, OSError, ValueError, KeyError, TypeError) as error:
-        return Results(problem=f"{type(error).__name__}: {error}", of=wanted)

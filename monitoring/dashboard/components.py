@@ -11,7 +11,7 @@ from urllib.parse import quote
 import plotly.graph_objects as go
 from dash import dcc, html
 
-from monitoring.dashboard.charts import CONFIG, sparkline
+from monitoring.dashboard.plotly_figures import CONFIG, sparkline
 from monitoring.presentation.formats import duration, number, rough
 from monitoring.run_log.reader import Run
 from monitoring.run_log.run_state import StageState
@@ -21,7 +21,7 @@ Part = Any
 
 TONES = {"running": "good", "finished": "calm", "failed": "bad", "lost": "bad", "quiet": "warm", "stopped": "warm"}
 WORDS = {"empty": "not started"}
-RUN_PATH, COMPARE_PATH = "/run/", "/compare"
+RUN_PATH, COMPARE_PATH, REPORT_PATH = "/run/", "/compare", "/report"
 
 
 def aria(**names: str) -> dict[str, Any]:

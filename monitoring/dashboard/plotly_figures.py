@@ -74,35 +74,6 @@ def step_split(parts: Mapping[str, Curve]) -> go.Figure:
     return figure
 
 
-def spectrum(eigenvalues: np.ndarray, row_dim: int, hidden_dim: int) -> go.Figure:
-    """Eigenvalues of the embeddings' covariance, descending, with the cut between row space and null space."""
-    figure = _figure("direction", "eigenvalue", legend=True)
-    shown = np.maximum(eigenvalues, eigenvalues[0] * 1e-5)
-    regions = (
-        (0, row_dim, BLUE, "row space, frozen"),
-        (row_dim, hidden_dim, ORANGE, "null space, IDs learn here"),
-        (hidden_dim, len(shown), GRAY, "left out"),
-    )
-    for start, stop, color, name in regions:
-        if start < stop:
-            end = min(stop + 1, len(shown))  # up to the next region
-            figure.add_scatter(
-                x=list(range(start + 1, end + 1)),
-                y=shown[start:end].tolist(),
-                name=f"{name} ({stop - start})",
-                mode="lines",
-                line={"color": color, "width": 2},
-                fill="tozeroy",
-                fillcolor=f"rgba({','.join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5))},0.25)",
-                hovertemplate="%{y:.4~g}<extra></extra>",
-            )
-    if 0 < row_dim < len(shown):
-        figure.add_vline(x=row_dim + 1, line={"color": GRAY, "dash": "dot", "width": 1.5})
-    low = float(np.log10(shown.min()))
-    figure.update_yaxes(type="log", range=[low - 0.1, float(np.log10(shown[0])) + 0.2], exponentformat="power")
-    return figure
-
-
 def sparkline(values: Sequence[float], width: int = 110, height: int = 28) -> str:
     """A tiny line as an SVG document, for a row of a list."""
     curve = Curve(np.arange(len(values), dtype=float), np.asarray(values, dtype=float)).thinned(100)
