@@ -1,4 +1,4 @@
-"""A comparison as Markdown, for people, and as CSV, for programs."""
+"""Writes a comparison as Markdown, for people, and as CSV, for programs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SLICES_LEGEND = (
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """The protocol, the table, what its signs mean, the differences and the runs that failed."""
+    """The protocol, the table and its legend, the slices, the differences to the reference and the failed runs."""
     parts = ["# Comparison", "\n".join(f"- {name}: {value}" for name, value in _protocol(comparison).items())]
     if any(row.estimates for row in comparison.rows):
         parts += [_means(comparison), _legend(comparison)]
@@ -177,7 +177,7 @@ def _probability(value: float | None) -> str:
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns are also aligned for those who read the plain text."""
+    """A Markdown table whose columns are aligned in the plain text, too."""
     widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     padded = [

@@ -37,12 +37,12 @@ def _route(app: Dash, poller: RunPoller) -> None:
 
 
 def _changed(parts: Mapping[str, Part], before: Mapping[str, str] | None) -> tuple[dict[str, Part], Any]:
-    """Parts that differ from what the page shows, `no_update` for the others, by name; likewise the digests of all.
+    """The parts that differ from the page's, and `no_update` for the others, by name; likewise the digests of all.
 
-    Dash makes anew whatever is within a part that changes. What stays is not touched, nor the focus in it.
+    Dash replaces everything within a part that changes. A part that stays keeps its elements, and with them the focus.
 
     Args:
-        before: digests of what the page shows.
+        before: digests of the parts that the page shows.
     """
     digests = {name: _digest(part) for name, part in parts.items()}
     changed = {name: no_update if digests[name] == (before or {}).get(name) else parts[name] for name in parts}
@@ -70,7 +70,7 @@ def _on_overview(app: Dash, poller: RunPoller) -> None:
         parts = {name: changed[name] for name in overview.PARTS}
         news = [changed[f"news of {each['news']}"] for each in ids if each["news"] in shown.news]
         if parts["listing"] is not no_update:
-            # Made anew, it comes with the news of all of its runs.
+            # A new listing contains the news of all its runs.
             parts["listing"], news = shown.parts["listing"], [no_update] * len(ids)
         return {"parts": parts, "news": news, "digests": digests}
 

@@ -1,4 +1,4 @@
-"""Keeps what the pages show: threads read the workspaces, pages take the latest state and never wait for storage."""
+"""Reads workspaces again and again in threads, so that pages take the latest state and never wait for storage."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from monitoring.run_log.finding import find_workspaces
 from monitoring.run_log.reader import Run, RunReader
 
 LOCAL_SECONDS, REMOTE_SECONDS = 2.0, 10.0
-"""Between two reads of a place."""
+"""Seconds between two reads of a place."""
 DISCOVER_READS = 5
-"""New workspaces are looked for at every so many reads."""
+"""New workspaces are looked for at every fifth read."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A folder or URI that holds workspaces, and how it went to read it.
+    """A folder or URI that holds workspaces, and the outcome of reading it.
 
     Attributes:
-        read: when all of it was read last, None before the first time.
-        problem: why it, or something in it, cannot be read; empty where it can.
+        read: time of the last complete read, seconds since the epoch; None before the first one.
+        problem: why the place, or a workspace in it, cannot be read; empty where all can.
     """
 
     name: str
@@ -32,11 +32,11 @@ class Place:
 
 
 class RunPoller:
-    """Reads all places until it is closed, each in a thread of its own: one that hangs holds up no other.
+    """Reads every place in a thread of its own until it is closed: a place that hangs delays no other.
 
     Args:
         places: folders or URIs, as the user named them.
-        seconds: between two reads; None: `LOCAL_SECONDS` or `REMOTE_SECONDS`.
+        seconds: time between two reads; None: `LOCAL_SECONDS` or `REMOTE_SECONDS`.
     """
 
     def __init__(self, places: Sequence[str], seconds: float | None = None) -> None:
@@ -54,7 +54,7 @@ class RunPoller:
         self._over.set()
 
     def runs(self) -> list[Run]:
-        """All runs as read last, in the order of their names."""
+        """All runs in their latest known state, in the order of their names."""
         return [run for place in self.places for _, run in sorted(self._runs[place].items())]
 
     def run(self, key: str) -> Run | None:
@@ -71,13 +71,13 @@ class RunPoller:
                     readers = {uri: readers.get(uri) or RunReader(self._key(place, uri), uri) for uri in found}
                 problems = self._read(place, readers)
                 self.places[place] = Place(place, time.time(), "; ".join(problems))
-            except Exception as error:  # whatever a storage raises is told on the page, and it is tried again
+            except Exception as error:  # whatever a storage raises is shown on the page, and the read is tried again
                 self.places[place] = Place(place, self.places[place].read, f"{type(error).__name__}: {error}")
             reads += 1
             self._over.wait(seconds)
 
     def _read(self, place: str, readers: dict[str, RunReader]) -> list[str]:
-        """Read every run of a place; returns what went wrong. A run that fails stops no other."""
+        """Read every run of a place; returns the problems. A run that cannot be read stops no other."""
         problems = []
         runs = {uri: run for uri, run in self._runs[place].items() if uri in readers}
         for uri, reader in readers.items():
@@ -91,8 +91,8 @@ class RunPoller:
         return problems
 
     def _key(self, place: str, uri: str) -> str:
-        """A run's name: its path in the place, and which place where there are several: the whole of it where others
-        are called the same."""
+        """The name of a run: its path within the place. Where there are several places, the place's name stands before
+        it, or the place's whole path where two places have the same name."""
         root = _root(place)
         name = _name(root)
         inside = uri.removeprefix(root).strip("/")

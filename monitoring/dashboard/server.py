@@ -38,7 +38,7 @@ def serve(places: Sequence[str], port: int, announce: Callable[[str], None]) -> 
     Args:
         places: folders or URIs that are workspaces, or hold some.
         port: 0 takes a free one.
-        announce: is told the address.
+        announce: called with the address.
 
     Raises:
         ResourceError: the port is taken.
@@ -67,7 +67,7 @@ def free_port(port: int) -> socket.socket:
 
 
 def web_server(poller: RunPoller, listening: socket.socket) -> BaseWSGIServer:
-    """The server, with a thread for each request. It is meant for one person at the same machine, as werkzeug's is."""
+    """The server, with a thread for each request. Werkzeug's server suits one person at the same machine."""
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # no line for each request
     port = listening.getsockname()[1]
     return make_server(HOST, port, application(poller), threaded=True, fd=listening.fileno())
@@ -101,8 +101,8 @@ def application(poller: RunPoller) -> Flask:
 
 
 def _protect(server: Flask, scripts: Sequence[str]) -> None:
-    """Answer only to names of this machine (a page elsewhere may point its own name here), and let the browser run our
-    scripts alone and ask nobody else."""
+    """Answer only requests to names of this machine (another site may point its own name here), and let the browser run
+    no script but ours and load nothing from elsewhere."""
     server.config["TRUSTED_HOSTS"] = [HOST, "localhost"]
     policy = "; ".join(
         [
@@ -124,7 +124,7 @@ def _protect(server: Flask, scripts: Sequence[str]) -> None:
 
 def _serve_reports(server: Flask, poller: RunPoller) -> None:
     """Answer with the report of a run as its workspace is at that moment, whether the run has ended or not."""
-    drawing = threading.Lock()
+    drawing = threading.Lock()  # matplotlib's settings belong to the process
 
     @server.get(REPORT_PATH)
     def report() -> Response:

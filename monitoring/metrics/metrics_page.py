@@ -13,17 +13,17 @@ BEGIN, END = "<!-- made by python -m monitoring.metrics.metrics_page -->", "<!--
 
 def reference() -> str:
     """Tables of all metrics and labels, in Markdown."""
-    parts = ["### Of the run's own process", "", *_table(RUN_METRICS)]
+    parts = ["### Metrics of the run's own process", "", *_table(RUN_METRICS)]
     for stage, metrics in WORKER_METRICS.items():
-        parts += ["", f"### Of each worker of the stage {stage}", "", *_table(metrics)]
-    parts += ["", "### Of each of these processes", "", *_table(PROCESS_METRICS)]
+        parts += ["", f"### Metrics of each worker of the stage {stage}", "", *_table(metrics)]
+    parts += ["", "### Metrics of each of these processes", "", *_table(PROCESS_METRICS)]
     parts += ["", "### Labels", "", "| label | values |", "|---|---|"]
     parts += [f"| `{label}` | {values} |" for label, values in LABELS.items()]
     return "\n".join(parts)
 
 
 def with_reference(page: str) -> str:
-    """The page with the present list between its marks."""
+    """The page with an up-to-date list between its marks."""
     before, rest = page.split(BEGIN)
     return f"{before}{BEGIN}\n\n{reference()}\n\n{END}{rest.split(END)[1]}"
 

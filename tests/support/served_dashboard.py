@@ -16,9 +16,9 @@ SLOW = 60_000
 @contextmanager
 def serving(*places: str) -> Iterator[str]:
     """The address of a dashboard on these folders."""
-    watcher = RunPoller(places, seconds=0.2)
+    poller = RunPoller(places, seconds=0.2)
     with free_port(0) as listening:
-        server = web_server(watcher, listening)
+        server = web_server(poller, listening)
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
@@ -26,4 +26,4 @@ def serving(*places: str) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
-            watcher.close()
+            poller.close()

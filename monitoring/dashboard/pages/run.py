@@ -36,11 +36,11 @@ from monitoring.run_log.training_curves import Curve, Worker
 
 SIGNS = {"finished": "✓", "failed": "✗", "cut off": "✗", "running": "●", "left out": "–", "waiting": "○"}
 EPOCHS = 15
-"""Epochs in the table."""
+"""Number of epochs in the table."""
 MESSAGES = 12
 WORKERS_NOTE = (
-    "Means of a step, lately. A worker's own work is its step without waiting for the exchange with the others: where "
-    "one is slow, the others wait."
+    "Recent means of a step. A worker's own work is the time of a step without waiting for the others: "
+    "where one worker is slow, the others wait."
 )
 
 FIGURES = {
@@ -52,7 +52,7 @@ FIGURES = {
 
 
 def skeleton(key: str) -> Part:
-    """What stays while the page is open; callbacks fill it."""
+    """The frame that stays while the page is open; callbacks fill it."""
     links = [
         html.A("Report", href=f"{REPORT_PATH}?run={quote(key)}", className="button"),
         dcc.Link("Compare", href=f"{COMPARE_PATH}?run={quote(key)}", className="button"),
@@ -195,7 +195,7 @@ def _stage(stage: StageState, is_alive: bool) -> Part:
 
 
 def messages(run: Run, state: RunState, now: float) -> Part:
-    """What has gone wrong or was repaired, the latest first; nothing where all went well."""
+    """Failures, restarts and warnings, the latest first; None where there are none."""
     told = list(reversed(run.told("failed", "restart", "warning")))
     words = {"failed": " failed", "restart": " started again", "warning": ""}
     notes = [
@@ -218,7 +218,7 @@ def messages(run: Run, state: RunState, now: float) -> Part:
 
 
 def drawn(run: Run) -> dict[str, tuple[go.Figure, str]]:
-    """The figures by name, each with what it shows in words."""
+    """The figures by name, each with its content in words."""
     training, monitor = run.training, run.monitor
     loss, rate = training.by_step.get("loss"), training.by_step.get("samples_per_second")
     by_epoch, validation = training.by_epoch.get("loss"), training.by_epoch.get(monitor)
@@ -261,7 +261,7 @@ def epochs(run: Run) -> Part:
 
 
 def workers(run: Run, state: RunState, now: float) -> Part:
-    """What the table of the workers holds; None where none has told anything."""
+    """The content of the table of workers; None where no worker has reported."""
     told: Sequence[Worker] = run.training.workers
     if not told:
         return None
@@ -287,4 +287,4 @@ def workers(run: Run, state: RunState, now: float) -> Part:
 
 
 LIVE = {"glance": glance, "stages": stages, "messages": messages, "workers": workers}
-"""The parts that change while the page is open, by the container that holds them."""
+"""Functions that make the parts that change while the page is open, by the name of the part."""
