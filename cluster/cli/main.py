@@ -185,7 +185,7 @@ def targets(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 9480,
 ) -> None:
     """Serve the addresses of all processes of this machine's runs, for a Prometheus elsewhere (http_sd_configs)."""
-    from monitoring.metrics.discovery import PATH, make_server
+    from monitoring.metrics.target_server import PATH, make_server
     from monitoring.metrics.targets import default_folder
 
     with reported():

@@ -13,6 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from alphafuse.config import Config, GridConfig
 from alphafuse.errors import ConfigError, WorkspaceError
+from alphafuse.evaluation.method_comparison import Comparison, FinishedRun, compare_methods
 from alphafuse.events import Event, Listener
 from alphafuse.stages import EVALUATE, TRAIN
 from alphafuse.storage.folder import Folder, resolve
@@ -24,7 +25,6 @@ from jobs.execution.placement import require_shared, room
 from jobs.execution.ray_connection import connected
 from jobs.execution.tasks import as_finished, reason
 from jobs.pipeline import redo
-from monitoring.comparison.comparison_results import Comparison, Measured, gather, require_readable
 from monitoring.comparison.comparison_table import to_csv, to_markdown
 from monitoring.comparison.dot_plot import dot_plot
 
@@ -58,7 +58,7 @@ def run(grid: GridConfig, configs: Mapping[str, Config], listen: Listener, again
             """Write what is known, now that these have finished, too."""
             finished.update(names)
             measured, unreadable = _measured([*methods, *ensembles], finished, failures)
-            comparison = gather(grid, configs, measured, failures | unreadable)
+            comparison = compare_methods(grid, configs, measured, failures | unreadable)
             folder.write_bytes("comparison.md", to_markdown(comparison).encode())
             folder.write_bytes("comparison.csv", to_csv(comparison).encode())
             folder.write_bytes("comparison.svg", dot_plot(comparison).encode())
@@ -135,16 +135,16 @@ def _carry_out(
 
 def _measured(
     runs: Sequence[Run], finished: Container[str], failures: Container[str]
-) -> tuple[dict[str, dict[int, Measured]], dict[str, str]]:
+) -> tuple[dict[str, dict[int, FinishedRun]], dict[str, str]]:
     """Where the results of the finished runs are, by row and seed; no seeds where all that has ended has failed. And
     why results cannot be read, by the name of the run."""
-    rows: dict[str, dict[int, Measured]] = {}
+    rows: dict[str, dict[int, FinishedRun]] = {}
     unreadable: dict[str, str] = {}
     for run in runs:
         if run.name in finished:
-            measured = Measured(run.workspace, [part.workspace for part in run.trainings])
+            measured = FinishedRun(run.workspace, [part.workspace for part in run.trainings])
             try:
-                require_readable(measured)
+                measured.require_readable()
             except WorkspaceError as error:
                 folder = run.workspace.artifact("evaluation").folder.uri
                 unreadable[run.name] = f"{error.fault} Delete {folder}, and the same command evaluates the run again"

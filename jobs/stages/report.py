@@ -8,7 +8,7 @@ from alphafuse.stages import ARTIFACTS, REPORT
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.workspace import Workspace
 from monitoring.report.environment import environment
-from monitoring.report.page import render
+from monitoring.report.report_page import render
 from monitoring.report.run_facts import gather
 
 PAGE = "index.html"

@@ -1,17 +1,23 @@
-"""A comparison as Markdown, for people, and as CSV, for programs."""
+"""Writes a comparison as Markdown, for people, and as CSV, for programs."""
 
 from __future__ import annotations
 
-import csv
-import io
+import dataclasses
 import math
 from collections.abc import Sequence
 
-from monitoring.comparison.comparison_results import Comparison, Estimate, Row
+import pandas as pd
+
+from alphafuse.evaluation.method_comparison import Comparison, Estimate, Row
 
 LEVEL = 0.05
-"""Corrected p-values below it are marked."""
+"""Corrected p-values below this level are marked."""
 MARK = "†"
+COLUMNS = (
+    "method", "metric", "slice", "seen_items", "mean", "std", "difference", "p_value", "p_corrected", "seeds",
+    "validation", "epochs", "train_seconds",
+)  # fmt: skip
+"""Columns of the CSV."""
 SLICES_LEGEND = (
     "Items: by the popularity of the target in training; tail: the less popular `evaluate.tail_share` of the catalog, "
     "cold: without any training interaction, held out: those that `data.split.cold_items` kept out of it. Users: "
@@ -21,8 +27,8 @@ SLICES_LEGEND = (
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """The protocol, the table, what its signs mean, the differences and the runs that failed."""
-    parts = ["# Comparison", "\n".join(f"- {name}: {value}" for name, value in comparison.protocol.items())]
+    """The protocol, the table and its legend, the slices, the differences to the reference and the failed runs."""
+    parts = ["# Comparison", "\n".join(f"- {name}: {value}" for name, value in _protocol(comparison).items())]
     if any(row.estimates for row in comparison.rows):
         parts += [_means(comparison), _legend(comparison)]
     if comparison.slices:
@@ -36,28 +42,47 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """One line for each row, metric and slice, with all digits; cells without a number are empty, as are all of a row
-    that has failed. The lines over all queries have no name of a slice. `seen_items` says whether items that the user
-    has seen were ranked: "in" or "out".
+    """One line for each row, metric and slice, with all digits. Cells without a number are empty, as are all of a row
+    that has failed. Lines over all queries name no slice. `seen_items` says whether items that the user has seen were
+    ranked: "in" or "out".
     """
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    names = ("mean", "std", "difference", "p_value", "p_corrected")
-    effort = ("seeds", "validation", "epochs", "train_seconds")
-    writer.writerow(["method", "metric", "slice", "seen_items", *names, *effort])
-    seen = "out" if comparison.exclude_seen else "in"
+    lines: list[dict[str, object]] = []
     for row in comparison.rows:
+        effort = {"validation": row.validation, "epochs": row.epochs, "train_seconds": row.train_seconds}
         for metric in comparison.metrics:
-            estimate = row.estimates.get(metric)
-            values = [getattr(estimate, name, None) for name in names]
-            numbers = [
-                _cell(value) for value in (*values, len(row.seeds), row.validation, row.epochs, row.train_seconds)
-            ]
-            writer.writerow([row.name, metric, "", seen, *numbers])
+            estimate = dataclasses.asdict(row.estimates[metric]) if row.estimates else {}
+            lines.append({"method": row.name, "metric": metric, **estimate, "seeds": len(row.seeds), **effort})
         for name, means in row.slices.items():
             for metric, mean in means.items():
-                writer.writerow([row.name, metric, name, seen, _cell(mean), *[""] * 4, len(row.seeds), *[""] * 3])
-    return stream.getvalue()
+                lines.append(
+                    {"method": row.name, "metric": metric, "slice": name, "mean": mean, "seeds": len(row.seeds)}
+                )
+    table = pd.DataFrame(lines, columns=COLUMNS)
+    return table.assign(seen_items="out" if comparison.exclude_seen else "in").to_csv(index=False)
+
+
+def _protocol(comparison: Comparison) -> dict[str, str]:
+    """The task that all methods were given, as name and value."""
+    protocol = comparison.protocol
+    if protocol is None:
+        return {}
+    split = protocol.split
+    shares = f" {':'.join(f'{share:g}' for share in split.ratios)}" if split.kind in ("users", "temporal") else ""
+    similarities = [
+        similarity if len(protocol.rows_by_similarity) == 1 else f"{similarity} ({', '.join(names)})"
+        for similarity, names in protocol.rows_by_similarity.items()
+    ]
+    lines = {
+        "split": f"{split.kind}{shares}" + (f", seed {split.seed}" if split.kind == "users" else ""),
+        "queries": f"{protocol.queries:,} {protocol.evaluated} targets of {protocol.users:,} users",
+        "ranking": f"all {protocol.num_items:,} items, {'without' if comparison.exclude_seen else 'with'} those that "
+        "the user has seen before",
+        "similarity": "; ".join(similarities),
+    }
+    if split.cold_items:
+        share = f"{split.cold_items:.0%} of the items"
+        lines["cold items"] = f"{share} are held out of training, drawn with seed {split.seed}"
+    return lines
 
 
 def _means(comparison: Comparison) -> str:
@@ -151,12 +176,8 @@ def _probability(value: float | None) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
-def _cell(value: float | None) -> str:
-    return "" if value is None or math.isnan(value) else repr(value)
-
-
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns are also aligned for those who read the plain text."""
+    """A Markdown table whose columns are aligned in the plain text, too."""
     widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     padded = [

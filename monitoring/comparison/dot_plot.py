@@ -1,4 +1,4 @@
-"""A comparison as a figure: a panel for each metric, a dot with the spread over the seeds for each row."""
+"""Draws a comparison: a panel for each metric, and in it a dot with the spread over the seeds for each row."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from monitoring.comparison.comparison_results import Comparison
+from alphafuse.evaluation.method_comparison import Comparison
 from monitoring.presentation.palette import BLUE, GRAY, ORANGE
-from monitoring.report.plots import STYLE
+from monitoring.report.svg_figures import STYLE
 
-_TEXT = "#22303c"  # on white: the file stands alone, on no page whose colours it could take
+_TEXT = "#22303c"  # dark on white: the file is not part of a page whose colours it could take
 _COLORS: Any = {"text.color": _TEXT, "axes.labelcolor": _TEXT, "xtick.color": _TEXT, "ytick.color": _TEXT}
 
 

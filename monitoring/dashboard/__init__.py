@@ -1,1 +1,1 @@
-"""A local web page about runs, made from their workspaces alone; it changes nothing in them."""
+"""A local web page about runs that reads their workspaces and changes nothing in them."""

@@ -1,27 +1,23 @@
-"""The web application: which page is shown, and what is drawn anew when there is news. Serves this machine alone."""
+"""The web server of the dashboard: its address, its policy, and the report of each run. Serves this machine alone."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import socket
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-from urllib.parse import parse_qs, unquote
+import threading
+from collections.abc import Callable, Sequence
 
-from dash import ALL, Dash, Input, Output, State, dcc, html, no_update
-from dash.exceptions import PreventUpdate
-from flask import Flask, Response
-from plotly.utils import PlotlyJSONEncoder
+from dash import Dash, dcc, html
+from flask import Flask, Response, request
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from alphafuse.errors import ResourceError
-from monitoring.dashboard.pages import comparison, overview, results, run
-from monitoring.dashboard.parts import COMPARE_PATH, RUN_PATH, Part, soft
-from monitoring.dashboard.watcher import Watcher
-from monitoring.report.page import style
+from alphafuse.errors import AlphafuseError, ResourceError
+from alphafuse.storage.workspace import Workspace
+from monitoring.dashboard.callbacks import register_callbacks
+from monitoring.dashboard.components import COMPARE_PATH, REPORT_PATH
+from monitoring.dashboard.run_poller import RunPoller
+from monitoring.report.report_page import render, style
+from monitoring.report.run_facts import gather
 
 HOST = "127.0.0.1"
 PAGE = """<!DOCTYPE html>
@@ -42,19 +38,19 @@ def serve(places: Sequence[str], port: int, announce: Callable[[str], None]) -> 
     Args:
         places: folders or URIs that are workspaces, or hold some.
         port: 0 takes a free one.
-        announce: is told the address.
+        announce: called with the address.
 
     Raises:
         ResourceError: the port is taken.
     """
     with free_port(port) as listening:
-        watcher = Watcher(places)
+        poller = RunPoller(places)
         try:
-            server = web_server(watcher, listening)
+            server = web_server(poller, listening)
             announce(f"http://{HOST}:{server.port}/")
             server.serve_forever()
         finally:
-            watcher.close()
+            poller.close()
 
 
 def free_port(port: int) -> socket.socket:
@@ -70,16 +66,17 @@ def free_port(port: int) -> socket.socket:
         raise ResourceError(f"cannot serve on port {port} ({error.strerror}); {advice}") from error
 
 
-def web_server(watcher: Watcher, listening: socket.socket) -> BaseWSGIServer:
-    """The server, with a thread for each request. It is meant for one person at the same machine, as werkzeug's is."""
+def web_server(poller: RunPoller, listening: socket.socket) -> BaseWSGIServer:
+    """The server, with a thread for each request. Werkzeug's server suits one person at the same machine."""
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # no line for each request
     port = listening.getsockname()[1]
-    return make_server(HOST, port, application(watcher), threaded=True, fd=listening.fileno())
+    return make_server(HOST, port, application(poller), threaded=True, fd=listening.fileno())
 
 
-def application(watcher: Watcher) -> Flask:
-    """The web application over what the watcher reads."""
+def application(poller: RunPoller) -> Flask:
+    """The web application that shows what the poller reads."""
     server = Flask(__name__, static_folder=None)
+    _serve_reports(server, poller)
     app = Dash(
         __name__,
         server=server,  # type: ignore[arg-type]  # as documented: a Flask application
@@ -98,17 +95,14 @@ def application(watcher: Watcher) -> Flask:
             html.Main(id="page"),
         ]
     )
-    _route(app, watcher)
-    _on_overview(app, watcher)
-    _on_run(app, watcher)
-    _on_comparison(app, watcher)
+    register_callbacks(app, poller)
     _protect(server, app.csp_hashes())
     return server
 
 
 def _protect(server: Flask, scripts: Sequence[str]) -> None:
-    """Answer only to names of this machine (a page elsewhere may point its own name here), and let the browser run our
-    scripts alone and ask nobody else."""
+    """Answer only requests to names of this machine (another site may point its own name here), and let the browser run
+    no script but ours and load nothing from elsewhere."""
     server.config["TRUSTED_HOSTS"] = [HOST, "localhost"]
     policy = "; ".join(
         [
@@ -128,166 +122,20 @@ def _protect(server: Flask, scripts: Sequence[str]) -> None:
         return response
 
 
-def _route(app: Dash, watcher: Watcher) -> None:
-    @app.callback(Output("page", "children"), Input("place", "pathname"), State("place", "search"))
-    def show(path: str, search: str) -> Part:
-        if path.startswith(RUN_PATH):
-            return run.skeleton(unquote(path.removeprefix(RUN_PATH)))
-        if path == COMPARE_PATH:
-            return comparison.skeleton(watcher.runs(), parse_qs((search or "").removeprefix("?")).get("run", []))
-        return overview.skeleton()
+def _serve_reports(server: Flask, poller: RunPoller) -> None:
+    """Answer with the report of a run as its workspace is at that moment, whether the run has ended or not."""
+    drawing = threading.Lock()  # matplotlib's settings belong to the process
 
-
-def _changed(parts: Mapping[str, Part], before: Mapping[str, str] | None) -> tuple[dict[str, Part], Any]:
-    """Parts that differ from what the page shows, `no_update` for the others, by name; likewise the digests of all.
-
-    Dash makes anew whatever is within a part that changes. What stays is not touched, nor the focus in it.
-
-    Args:
-        before: digests of what the page shows.
-    """
-    digests = {name: _digest(part) for name, part in parts.items()}
-    changed = {name: no_update if digests[name] == (before or {}).get(name) else parts[name] for name in parts}
-    return changed, no_update if digests == before else digests
-
-
-def _digest(part: Part) -> str:
-    return hashlib.sha256(json.dumps(part, cls=PlotlyJSONEncoder).encode()).hexdigest()
-
-
-def _on_overview(app: Dash, watcher: Watcher) -> None:
-    @app.callback(
-        output={
-            "parts": {name: Output(f"overview-{name}", "children") for name in overview.PARTS},
-            "news": Output({"news": ALL}, "children"),
-            "digests": Output("overview-digests", "data"),
-        },
-        inputs=[Input("overview-tick", "n_intervals"), State("overview-digests", "data"), State({"news": ALL}, "id")],
-    )
-    def update(_: int, before: dict[str, str] | None, ids: list[dict[str, str]]) -> dict[str, Any]:
-        shown = overview.overview(watcher.runs(), watcher.places, time.time())
-        told = {f"news of {key}": part for key, part in shown.news.items()}
-        listing = shown.order or shown.parts["listing"]
-        changed, digests = _changed({**shown.parts, "listing": listing, **told}, before)
-        parts = {name: changed[name] for name in overview.PARTS}
-        news = [changed[f"news of {each['news']}"] for each in ids if each["news"] in shown.news]
-        if parts["listing"] is not no_update:
-            # Made anew, it comes with the news of all of its runs.
-            parts["listing"], news = shown.parts["listing"], [no_update] * len(ids)
-        return {"parts": parts, "news": news, "digests": digests}
-
-
-def _on_run(app: Dash, watcher: Watcher) -> None:
-    @app.callback(
-        output={
-            "parts": {name: Output(f"run-{name}", "children") for name in run.LIVE},
-            "digests": Output("run-digests", "data"),
-            "no_workers": Output("workers-card", "hidden"),
-        },
-        inputs=[Input("run-tick", "n_intervals"), State("run-digests", "data"), State("place", "pathname")],
-    )
-    def update(_: int, before: dict[str, str] | None, path: str) -> dict[str, Any]:
-        key, now = unquote(path.removeprefix(RUN_PATH)), time.time()
-        shown = watcher.run(key)
-        if shown is None:
-            reading = any(place.read is None for place in watcher.places.values())
-            absent = "Reading …" if reading else f"There is no run of this name in {', '.join(watcher.places)}."
-            parts: dict[str, Part] = {**dict.fromkeys(run.LIVE), "glance": soft(absent)}
-        else:
-            parts = {name: part(shown, shown.state(now), now) for name, part in run.LIVE.items()}
-        changed, digests = _changed(parts, before)
-        no_workers = no_update if changed["workers"] is no_update else parts["workers"] is None
-        return {"parts": changed, "digests": digests, "no_workers": no_workers}
-
-    names = list(run.FIGURES)
-
-    @app.callback(
-        output={
-            "figures": [Output(name, "figure") for name in names],
-            "said": [Output(f"{name}-said", "children") for name in names],
-            "hidden": [Output(f"{name}-card", "hidden") for name in names],
-            "epochs": Output("epochs", "children"),
-            "drawn": Output("run-drawn", "data"),
-        },
-        inputs=[Input("run-tick", "n_intervals"), State("run-drawn", "data"), State("place", "pathname")],
-    )
-    def draw(_: int, drawn_before: Any, path: str) -> dict[str, Any]:
-        shown = watcher.run(unquote(path.removeprefix(RUN_PATH)))
-        state = None if shown is None else [shown.key, shown.version]
-        if shown is None or state == drawn_before:
-            raise PreventUpdate
-        drawn = run.drawn(shown)
-        return {
-            "figures": [drawn[name][0] if name in drawn else no_update for name in names],
-            "said": [drawn[name][1] if name in drawn else "" for name in names],
-            "hidden": [name not in drawn for name in names],
-            "epochs": run.epochs(shown),
-            "drawn": state,
-        }
-
-    @app.callback(
-        Output("run-results", "children"),
-        Output("run-shown", "data"),
-        Input("run-tick", "n_intervals"),
-        State("run-shown", "data"),
-        State("place", "pathname"),
-    )
-    def fill(_: int, shown_before: Any, path: str) -> Any:
-        shown = watcher.run(unquote(path.removeprefix(RUN_PATH)))
-        if shown is None:
-            raise PreventUpdate
-        known = watcher.results(shown)
-        state = [shown.key, *known.of]
-        if state == shown_before:
-            raise PreventUpdate
-        if known.problem:
-            return html.P(f"What the artefacts hold cannot be read: {known.problem}", className="note bad"), state
-        if known.content is None:
-            raise PreventUpdate
-        return results.results(known.content), state
-
-
-def _on_comparison(app: Dash, watcher: Watcher) -> None:
-    @app.callback(
-        output={
-            "options": Output("chosen", "options"),
-            "metrics": Output("metric", "options"),
-            "metric": Output("metric", "value"),
-            "figure": Output("compared", "figure"),
-            "said": Output("compared-said", "children"),
-            "hidden": Output("compared-card", "hidden"),
-            "parts": {name: Output(f"comparison-{name}", "children") for name in comparison.PARTS},
-            "digests": Output("compare-digests", "data"),
-            "drawn": Output("compare-drawn", "data"),
-        },
-        inputs={
-            "_": Input("compare-tick", "n_intervals"),
-            "chosen": Input("chosen", "value"),
-            "metric": Input("metric", "value"),
-            "drawn_before": State("compare-drawn", "data"),
-            "before": State("compare-digests", "data"),
-        },
-    )
-    def update(
-        _: int, chosen: Sequence[str] | None, metric: str | None, drawn_before: Any, before: dict[str, str] | None
-    ) -> dict[str, Any]:
-        known = watcher.runs()
-        runs = [each for each in known if each.key in (chosen or ())]
-        names, now = comparison.metrics(runs), time.time()
-        metric = metric if metric in names else next(iter(names), None)
-        versions = [[each.key, each.version, each.state(now).status] for each in runs]
-        state = [metric, len(known), versions]
-        if state == drawn_before:
-            raise PreventUpdate
-        parts, digests = _changed(comparison.comparison(runs, now), before)
-        return {
-            "options": comparison.options(known),
-            "metrics": [comparison.label(name) for name in names],
-            "metric": metric,
-            "figure": comparison.curves(runs, metric) if metric else no_update,
-            "said": f"{metric} of {len(runs)} runs" if metric else "",
-            "hidden": metric is None,
-            "parts": parts,
-            "digests": digests,
-            "drawn": state,
-        }
+    @server.get(REPORT_PATH)
+    def report() -> Response:
+        key = request.args.get("run", "")
+        run = poller.run(key)
+        if run is None or not run.settings:
+            return Response(f"There is no run {key!r} that has a configuration.", 404, mimetype="text/plain")
+        try:
+            content = gather(run.settings, Workspace(run.uri))
+        except (AlphafuseError, OSError, ValueError, KeyError, TypeError) as error:
+            problem = f"The artefacts of {key} cannot be read: {type(error).__name__}: {error}"
+            return Response(problem, 500, mimetype="text/plain")
+        with drawing:
+            return Response(render(content, environment={}))

@@ -1,3 +1,1 @@
-"""The Grafana dashboards, as code. `python -m monitoring.grafana` writes them as JSON into `dashboards/`, which is what
-Grafana reads; each of the other modules is one dashboard.
-"""
+"""Grafana's dashboards as code, one module each; `python -m monitoring.grafana FOLDER` writes them as JSON."""

@@ -1,6 +1,21 @@
-"""Writes the dashboards."""
+"""Writes every dashboard as a JSON file that Grafana imports, or reads from a folder that it provisions from."""
 
-from monitoring.grafana.boards import BOARDS, FOLDER
+import argparse
+from pathlib import Path
 
-for board in BOARDS:
-    (FOLDER / f"{board.name}.json").write_text(board.to_json())
+from monitoring.grafana.all_boards import BOARDS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m monitoring.grafana", description=__doc__)
+    parser.add_argument("folder", type=Path, help="made where it is missing; files of these names are replaced")
+    folder = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for board in BOARDS:
+        path = folder / f"{board.name}.json"
+        path.write_text(board.to_json())
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """The machines, as Ray measures them, and the processes of our runs on them."""
 
-from monitoring.grafana.panels import Board, Panel, Query, Row
+from monitoring.grafana.board_builder import Board, Panel, Query, Row
 
 RATE = "[$__rate_interval]"
 
@@ -14,10 +14,10 @@ CLUSTER = Board(
                 Panel(
                     "Machines that answer",
                     (Query('up{job="ray"}', "{{instance}}"),),
-                    "Whether Ray's metrics of each machine can be had.",
+                    "Whether each machine serves Ray's metrics.",
                     kind="yes_no",
                 ),
-                Panel("CPUs", (Query("ray_node_cpu_count", "{{instance}}"),), "Of each machine.", kind="numbers"),
+                Panel("CPUs", (Query("ray_node_cpu_count", "{{instance}}"),), "CPUs of each machine.", kind="numbers"),
                 Panel(
                     "Ray's processes in use",
                     (Query('sum by (State) (ray_resources{Name="CPU"})', "CPUs {{State}}"),),
@@ -34,15 +34,15 @@ CLUSTER = Board(
                     "Memory",
                     (
                         Query("ray_node_mem_used", "{{instance}} used"),
-                        Query("ray_node_mem_total", "{{instance}} there is"),
+                        Query("ray_node_mem_total", "{{instance}} total"),
                     ),
-                    "Near the end of it, Ray kills workers.",
+                    "When a machine's memory is nearly full, Ray kills workers.",
                     unit="bytes",
                 ),
                 Panel(
                     "Disk",
                     (Query("ray_node_disk_utilization_percentage", "{{instance}}"),),
-                    "Above 90 % the alert DiskNearlyFull goes off.",
+                    "The alert DiskNearlyFull fires above 90 %.",
                     unit="percent",
                 ),
                 Panel(
@@ -51,7 +51,7 @@ CLUSTER = Board(
                         Query("ray_node_network_receive_speed", "{{instance}} in"),
                         Query("ray_node_network_send_speed", "{{instance}} out"),
                     ),
-                    "Between machines; what stays on one does not show.",
+                    "Traffic between machines; traffic within a machine is not counted.",
                     unit="Bps",
                 ),
                 Panel(
@@ -60,7 +60,7 @@ CLUSTER = Board(
                         Query("ray_node_disk_io_read_speed", "{{instance}} read"),
                         Query("ray_node_disk_io_write_speed", "{{instance}} written"),
                     ),
-                    "Of the disks.",
+                    "Traffic of the disks.",
                     unit="Bps",
                 ),
                 Panel(
@@ -72,13 +72,13 @@ CLUSTER = Board(
                 Panel(
                     "GPUs in use",
                     (Query("ray_node_gpus_utilization", "{{instance}} GPU {{GpuIndex}}", "gpu"),),
-                    "Of every GPU.",
+                    "Utilization of each GPU.",
                     unit="percent",
                 ),
                 Panel(
                     "GPU memory",
                     (Query("ray_node_gram_used", "{{instance}} GPU {{GpuIndex}}", "gpu"),),
-                    "Used, in MiB.",
+                    "GPU memory in use, in MiB.",
                     unit="mbytes",
                 ),
                 Panel(
@@ -109,7 +109,7 @@ CLUSTER = Board(
                             "{{role}} {{stage}} {{worker}}",
                         ),
                     ),
-                    "Of each process.",
+                    "Resident memory of each process.",
                     unit="bytes",
                 ),
                 Panel(

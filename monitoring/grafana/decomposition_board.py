@@ -1,6 +1,6 @@
 """The stage decompose: how far, and what came out?"""
 
-from monitoring.grafana.panels import Board, Panel, Query, Row
+from monitoring.grafana.board_builder import Board, Panel, Query, Row
 
 DECOMPOSITION = Board(
     "decomposition",
@@ -15,12 +15,12 @@ DECOMPOSITION = Board(
                         Query('alphafuse_stage_done{run=~"$run", stage="decompose"}', "{{run}} done"),
                         Query('alphafuse_stage_expected{run=~"$run", stage="decompose"}', "{{run}} to do"),
                     ),
-                    "Over all passes, with the one that writes the features.",
+                    "Rows of all passes, including the pass that writes the features.",
                 ),
                 Panel(
                     "Rows per second",
                     (Query('deriv(alphafuse_stage_done{run=~"$run", stage="decompose"}[1m])', "{{run}}"),),
-                    "Reading and multiplying.",
+                    "Speed of reading and multiplying.",
                 ),
                 Panel(
                     "Machines",
@@ -33,11 +33,16 @@ DECOMPOSITION = Board(
         Row(
             "What came out?",
             (
-                Panel("Rows", (Query('alphafuse_decompose_rows{run=~"$run"}', "{{run}}"),), "Items.", kind="numbers"),
+                Panel(
+                    "Rows",
+                    (Query('alphafuse_decompose_rows{run=~"$run"}', "{{run}}"),),
+                    "Number of items.",
+                    kind="numbers",
+                ),
                 Panel(
                     "Passes",
                     (Query('alphafuse_decompose_passes{run=~"$run"}', "{{run}}"),),
-                    "Over the embeddings: one for gram, up to decompose.power_passes + 2 for randomized.",
+                    "Passes over the embeddings: one for gram, up to decompose.power_passes + 2 for randomized.",
                     kind="numbers",
                 ),
                 Panel(
@@ -60,7 +65,7 @@ DECOMPOSITION = Board(
                         Query('alphafuse_decompose_row_dimensions{run=~"$run"}', "{{run}} row space"),
                         Query('alphafuse_decompose_null_dimensions{run=~"$run"}', "{{run}} null space"),
                     ),
-                    "Directions that stay as they are, and those in which IDs are learnt (nullity).",
+                    "Directions that stay frozen, and directions in which ID embeddings are trained (nullity).",
                     kind="numbers",
                 ),
                 Panel(

@@ -1,12 +1,12 @@
 """The stage embed: how fast, are the engines fed, what is put aside?"""
 
-from monitoring.grafana.panels import Board, Panel, Query, Row
+from monitoring.grafana.board_builder import Board, Panel, Query, Row
 
 RATE = "[$__rate_interval]"
 
 
 def vllm(metric: str) -> str:
-    """A metric of vLLM: a Prometheus before version 3 gets it with an underscore in place of the colon."""
+    """Selects a metric of vLLM under both of its names: Prometheus 2 turns the colon into an underscore."""
     return f'{{__name__=~"vllm[:_]{metric}", run=~"$run"}}'
 
 
@@ -20,13 +20,13 @@ EMBEDDING = Board(
                 Panel(
                     "Texts per second",
                     (Query(f'rate(alphafuse_embed_texts_total{{run=~"$run"}}{RATE})', "engine {{worker}}"),),
-                    "Of each engine.",
+                    "Speed of each engine.",
                     kind="stacked",
                 ),
                 Panel(
                     "Tokens per second",
                     (Query(f'rate(alphafuse_embed_tokens_total{{run=~"$run"}}{RATE})', "engine {{worker}}"),),
-                    "What an engine reads; long texts cost in proportion.",
+                    "Tokens that each engine reads; a text costs time in proportion to its length.",
                     kind="stacked",
                 ),
                 Panel(
@@ -39,7 +39,7 @@ EMBEDDING = Board(
                         )
                         for quantile in (0.5, 0.95)
                     ),
-                    "Embedding and writing; half and 95 % of the batches take no longer.",
+                    "Time to embed and write a batch: median and 95th percentile.",
                     unit="s",
                 ),
             ),
@@ -59,7 +59,7 @@ EMBEDDING = Board(
                         Query(vllm("num_requests_waiting"), "engine {{worker}} waiting", "vllm"),
                         Query(vllm("num_requests_running"), "engine {{worker}} running", "vllm"),
                     ),
-                    "Texts inside of vLLM. With none waiting, larger batches may help.",
+                    "Texts inside vLLM. Where none wait, larger batches may help.",
                 ),
                 Panel(
                     "Tokens per engine step",
@@ -85,13 +85,13 @@ EMBEDDING = Board(
                 Panel(
                     "GPUs in use",
                     (Query("ray_node_gpus_utilization", "{{instance}} GPU {{GpuIndex}}", "gpu"),),
-                    "Of every GPU of the cluster.",
+                    "Utilization of each GPU of the cluster.",
                     unit="percent",
                 ),
                 Panel(
                     "Memory",
                     (Query('process_resident_memory_bytes{run=~"$run", stage="embed"}', "engine {{worker}}"),),
-                    "Of each engine's process.",
+                    "Resident memory of each engine's process.",
                     unit="bytes",
                 ),
             ),
@@ -118,7 +118,7 @@ EMBEDDING = Board(
                 Panel(
                     "Repeated parts of batches",
                     (Query('sum by (run) (alphafuse_embed_retries_total{run=~"$run"})', "{{run}}"),),
-                    "A batch that an engine refuses is halved until the bad texts stand alone.",
+                    "A batch that an engine refuses is split in halves until the bad texts are isolated.",
                     kind="numbers",
                 ),
             ),

@@ -1,6 +1,6 @@
 """At a glance: is it alive, how far is it, is it learning, is something wrong?"""
 
-from monitoring.grafana.panels import Board, Panel, Query, Row
+from monitoring.grafana.board_builder import Board, Panel, Query, Row
 
 OVERVIEW = Board(
     "overview",
@@ -24,7 +24,7 @@ OVERVIEW = Board(
                 Panel(
                     "Running stage",
                     (Query('alphafuse_stage_running{run=~"$run"}', "{{run}} {{stage}}"),),
-                    "What the run is at.",
+                    "The stage that each run is in.",
                     kind="yes_no",
                 ),
                 Panel(
@@ -36,7 +36,7 @@ OVERVIEW = Board(
                         ),
                     ),
                     "Reports come with every batch, shard or train.log_steps steps. After 15 minutes of silence the "
-                    "alert NoProgress goes off.",
+                    "alert NoProgress fires.",
                     unit="s",
                     kind="numbers",
                 ),
@@ -61,34 +61,34 @@ OVERVIEW = Board(
                 Panel(
                     "Time left",
                     (Query('alphafuse_stage_remaining_seconds{run=~"$run"}', "{{stage}}"),),
-                    "At the rate so far. Training may stop earlier, when validation does not improve any more.",
+                    "Estimated from the rate so far. Training stops earlier when validation no longer improves.",
                     unit="s",
                     kind="bars",
                 ),
                 Panel(
                     "Time of each stage",
                     (Query('alphafuse_stage_duration_seconds{run=~"$run"}', "{{stage}}"),),
-                    "Of those that have ended in this run.",
+                    "Stages that have ended in this run.",
                     unit="s",
                     kind="bars",
                 ),
                 Panel(
                     "Rows made",
                     (Query('alphafuse_artifact_rows{run=~"$run"}', "{{artifact}}"),),
-                    "Of the artefacts that are finished.",
+                    "Rows of the finished artefacts.",
                     kind="bars",
                 ),
                 Panel(
                     "Bytes made",
                     (Query('alphafuse_artifact_bytes{run=~"$run"}', "{{artifact}}"),),
-                    "Of the artefacts that are finished.",
+                    "File size of the finished artefacts.",
                     unit="bytes",
                     kind="bars",
                 ),
                 Panel(
                     "Free space",
                     (Query('alphafuse_workspace_free_bytes{run=~"$run"}', "{{run}}"),),
-                    "Of the disk of a local workspace.",
+                    "Free space on the disk of a local workspace.",
                     unit="bytes",
                     kind="numbers",
                 ),
@@ -101,7 +101,7 @@ OVERVIEW = Board(
                 Panel(
                     "NDCG in validation",
                     (Query('alphafuse_evaluation_ndcg{run=~"$run", split="validation"}', "{{run}} @{{k}}"),),
-                    "Should rise; once it does not in train.patience validations, training stops.",
+                    "Should rise; training stops after train.patience validations without improvement.",
                 ),
                 Panel(
                     "Throughput",
@@ -115,7 +115,7 @@ OVERVIEW = Board(
                             "{{run}}: texts/s",
                         ),
                     ),
-                    "Of all workers together.",
+                    "Sum over all workers.",
                 ),
             ),
         ),
@@ -125,7 +125,7 @@ OVERVIEW = Board(
                 Panel(
                     "Alerts",
                     (Query('ALERTS{alertstate="firing", run=~"$run|"}', "{{alertname}} {{run}}", "fault"),),
-                    "What goes off; docs/monitoring.md tells what to do.",
+                    "Alerts that fire; docs/monitoring.md tells what to do.",
                     kind="numbers",
                 ),
                 Panel(
@@ -134,13 +134,13 @@ OVERVIEW = Board(
                         Query('alphafuse_restarts_total{run=~"$run"}', "{{stage}}"),
                         Query('sum by (run) (alphafuse_storage_retries_total{run=~"$run"})', "storage"),
                     ),
-                    "Of workers that died, and of storage that failed for a moment.",
+                    "Restarts of workers that died, and repeated requests to storage that failed for a moment.",
                     kind="numbers",
                 ),
                 Panel(
                     "Warnings",
                     (Query('alphafuse_stage_warnings_total{run=~"$run"}', "{{stage}}"),),
-                    "Their texts are on the console and in the report.",
+                    "Number of warnings; their texts are on the console and on the local dashboard.",
                     kind="numbers",
                 ),
                 Panel(

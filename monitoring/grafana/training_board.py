@@ -1,7 +1,7 @@
 """The stage train: is it learning, what is slow, is a worker sick?"""
 
 from alphafuse.training.step_events import OWN_PHASES
-from monitoring.grafana.panels import Board, Panel, Query, Row
+from monitoring.grafana.board_builder import Board, Panel, Query, Row
 
 RATE = "[$__rate_interval]"
 
@@ -19,7 +19,7 @@ def quantiles(histogram: str, by: str, legend: str) -> tuple[Query, ...]:
 
 
 def phases(by: str, which: str = ".*") -> str:
-    """Mean time of a step in phases, of each worker."""
+    """Mean time that a step spends in each phase."""
     of = f'{{run=~"$run", phase=~"{which}"}}{RATE}'
     total, count = (f"sum by ({by}) (rate(alphafuse_train_phase_seconds_{part}{of}))" for part in ("sum", "count"))
     return f"{total} / {count}"
@@ -51,16 +51,18 @@ TRAINING = Board(
                 Panel(
                     "Learning rate",
                     (Query('alphafuse_train_learning_rate{run=~"$run"}', "{{run}} {{part}}"),),
-                    "As the schedule has it.",
+                    "Learning rate that the schedule gives.",
                 ),
-                Panel("Epoch", (Query('alphafuse_train_epoch{run=~"$run"}', "{{run}}"),), "From 1."),
+                Panel(
+                    "Epoch", (Query('alphafuse_train_epoch{run=~"$run"}', "{{run}}"),), "Current epoch, counted from 1."
+                ),
                 Panel(
                     "Test",
                     tuple(
                         Query(f'alphafuse_evaluation_{name}{{run=~"$run", split="test"}}', f"{name} @{{{{k}}}}")
                         for name in ("ndcg", "hit_rate", "mrr")
                     ),
-                    "Of the best weights, once the stage evaluate is done.",
+                    "Metrics of the best weights, once the stage evaluate has ended.",
                     kind="numbers",
                 ),
             ),
@@ -71,13 +73,13 @@ TRAINING = Board(
                 Panel(
                     "Samples per second",
                     (Query(f'rate(alphafuse_train_samples_total{{run=~"$run"}}{RATE})', "worker {{worker}}"),),
-                    "Of each worker. Validations are gaps.",
+                    "Speed of each worker. Gaps are validations.",
                     kind="stacked",
                 ),
                 Panel(
                     "Time of a step",
                     quantiles("alphafuse_train_step_seconds", "le", "all workers"),
-                    "Half and 95 % of the steps take no longer.",
+                    "Median and 95th percentile of the time of a step.",
                     unit="s",
                 ),
                 Panel(
@@ -97,13 +99,13 @@ TRAINING = Board(
                             "{{phase}}",
                         ),
                     ),
-                    "95 % of the steps spend no longer in this phase.",
+                    "95th percentile of the time of each phase.",
                     unit="s",
                 ),
                 Panel(
                     "Bytes exchanged per step",
                     (Query(per_step("alphafuse_exchange_sent_bytes_total"), "worker {{worker}}"),),
-                    "What a worker has for the others; 0 with one worker. Grows with the batch, not with the catalog.",
+                    "Bytes that a worker sends to the others. Grows with the batch, not with the catalog.",
                     unit="bytes",
                 ),
                 Panel(
@@ -115,7 +117,7 @@ TRAINING = Board(
                             "worker {{worker}}",
                         ),
                     ),
-                    "The rest need not travel (de-duplication).",
+                    "Share of distinct rows; repeats are not sent again (de-duplication).",
                     unit="percentunit",
                 ),
             ),
@@ -131,8 +133,8 @@ TRAINING = Board(
                             "worker {{worker}}",
                         ),
                     ),
-                    "Without waiting for others. All should be equal; a worker above the others holds all up (alert "
-                    "StragglerRank).",
+                    "Time of a step without waiting for other workers. It should be equal for all; a worker above the "
+                    "others slows all down (alert StragglerRank).",
                     unit="s",
                 ),
                 Panel(
@@ -154,18 +156,18 @@ TRAINING = Board(
                 Panel(
                     "Rows updated per step",
                     (Query(per_step("alphafuse_table_rows_touched_total"), "worker {{worker}}"),),
-                    "Of each shard.",
+                    "Rows of each shard that the optimizer updates.",
                 ),
                 Panel(
                     "Memory",
                     (Query('process_resident_memory_bytes{run=~"$run", stage="train"}', "worker {{worker}}"),),
-                    "Of each worker's process.",
+                    "Resident memory of each worker's process.",
                     unit="bytes",
                 ),
                 Panel(
                     "GPU memory",
                     (Query('alphafuse_device_memory_bytes{run=~"$run"}', "worker {{worker}}", "gpu"),),
-                    "That tensors take.",
+                    "GPU memory that tensors take.",
                     unit="bytes",
                 ),
             ),
@@ -176,31 +178,31 @@ TRAINING = Board(
                 Panel(
                     "Age of the latest checkpoint",
                     (Query('time() - alphafuse_checkpoint_timestamp_seconds{run=~"$run"}', "{{run}}"),),
-                    "What a worker that dies now would cost.",
+                    "Work that is lost if a worker dies now.",
                     unit="s",
                 ),
                 Panel(
                     "Time to write it",
                     (Query('alphafuse_checkpoint_duration_seconds{run=~"$run"}', "{{run}}"),),
-                    "Training waits.",
+                    "Training waits for it.",
                     unit="s",
                 ),
                 Panel(
                     "Its size",
                     (Query('alphafuse_checkpoint_size_bytes{run=~"$run"}', "{{run}}"),),
-                    "All workers together.",
+                    "Sum over all workers.",
                     unit="bytes",
                 ),
                 Panel(
                     "Checkpoints written",
                     (Query('alphafuse_checkpoints_total{run=~"$run"}', "{{run}}"),),
-                    "In this run.",
+                    "Checkpoints written in this run.",
                     kind="numbers",
                 ),
                 Panel(
                     "Restarts",
                     (Query('alphafuse_restarts_total{run=~"$run", stage="train"}', "{{run}}"),),
-                    "Of all workers, after one of them died.",
+                    "Restarts of all workers after one of them died.",
                     kind="numbers",
                 ),
             ),

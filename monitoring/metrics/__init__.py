@@ -1,0 +1,1 @@
+"""Prometheus metrics of runs and workers, and the lists that tell Prometheus where they are served."""

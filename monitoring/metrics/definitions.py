@@ -1,7 +1,7 @@
 """Every metric that a run serves to Prometheus: name, type, labels, help, unit. `docs/monitoring.md` lists them.
 
 Names follow the rules of Prometheus: base units, the unit as suffix, `_total` for counters. A label takes few values,
-which are named here; which run, stage and worker a metric comes from is told by the labels of the scraped target.
+which are named here. The labels of the scraped target say which run, stage and worker a metric comes from.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from alphafuse.training.step_events import PHASES
 LABELS = {
     "stage": ", ".join(STAGE_NAMES),
     "artifact": ", ".join(ARTIFACTS),
-    "unit": "what the present part of the stage counts: texts, rows, steps, users, …",
+    "unit": "the unit that the current part of the stage counts: texts, rows, steps, users, …",
     "phase": ", ".join(PHASES),
     "part": "dense (backbone and encoder), table (rows of items)",
     "split": "validation, test",
     "k": "the cutoffs of evaluate.cutoffs",
     "reason": "refused, too long, not finite, zero vector",
 }
-"""What each label may be."""
+"""The values of each label."""
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 """Upper ends of the buckets of histograms of time."""
@@ -33,7 +33,7 @@ SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30
 
 @dataclass(frozen=True, eq=False)  # compared by identity, as it is looked up in every step
 class Metric:
-    """One definition; `help` tells what it means to someone who sees only the name."""
+    """The definition of a metric; `help` explains it to someone who sees only the name."""
 
     name: str
     kind: Literal["gauge", "counter", "histogram"]
@@ -44,34 +44,34 @@ class Metric:
 
 STAGE_RUNNING = Metric("alphafuse_stage_running", "gauge", "1 while the stage runs, else 0.", ("stage",))
 STAGE_EVENT = Metric(
-    "alphafuse_stage_last_event_timestamp_seconds", "gauge", "When the stage last reported anything.", ("stage",),
+    "alphafuse_stage_last_event_timestamp_seconds", "gauge", "Time of the latest report of the stage.", ("stage",),
     "seconds",
 )  # fmt: skip
 STAGE_DONE = Metric(
-    "alphafuse_stage_done", "gauge", "Units that the present part of the stage has done.", ("stage", "unit")
+    "alphafuse_stage_done", "gauge", "Units that the current part of the stage has done.", ("stage", "unit")
 )
 STAGE_EXPECTED = Metric(
-    "alphafuse_stage_expected", "gauge", "Units that the present part of the stage will have done at its end.",
+    "alphafuse_stage_expected", "gauge", "Units that the current part of the stage will have done at its end.",
     ("stage", "unit"),
 )  # fmt: skip
 STAGE_REMAINING = Metric(
     "alphafuse_stage_remaining_seconds", "gauge",
-    "Time left for the present part of the stage at the rate so far; NaN where it is not known.", ("stage",), "seconds",
+    "Time left for the current part of the stage at the rate so far; NaN where it is not known.", ("stage",), "seconds",
 )  # fmt: skip
 STAGE_DURATION = Metric(
-    "alphafuse_stage_duration_seconds", "gauge", "How long the stage took in this run, once it has ended.", ("stage",),
+    "alphafuse_stage_duration_seconds", "gauge", "Time that the stage took in this run, once it has ended.", ("stage",),
     "seconds",
 )  # fmt: skip
 STAGE_WARNINGS = Metric("alphafuse_stage_warnings_total", "counter", "Warnings of the stage.", ("stage",))
 STAGE_FAILURES = Metric(
-    "alphafuse_stage_failures_total", "counter", "Times that the stage ended by an error.", ("stage",)
+    "alphafuse_stage_failures_total", "counter", "Times that the stage ended with an error.", ("stage",)
 )
 ARTIFACT_ROWS = Metric("alphafuse_artifact_rows", "gauge", "Rows of an artefact that is finished.", ("artifact",))
 ARTIFACT_BYTES = Metric(
     "alphafuse_artifact_bytes", "gauge", "Size of the files of an artefact that is finished.", ("artifact",), "bytes"
 )
 QUARANTINED = Metric(
-    "alphafuse_stage_quarantined_rows", "gauge", "Texts or items put aside since they cannot be embedded.", ("stage",)
+    "alphafuse_stage_quarantined_rows", "gauge", "Texts or items put aside because they cannot be embedded.", ("stage",)
 )
 WORKSPACE_FREE = Metric(
     "alphafuse_workspace_free_bytes", "gauge", "Free space of the disk of a local workspace.", (), "bytes"
@@ -81,7 +81,9 @@ WORKSPACE_SIZE = Metric(
 )
 
 DECOMPOSE_ROWS = Metric("alphafuse_decompose_rows", "gauge", "Rows of the embeddings that were decomposed.")
-DECOMPOSE_PASSES = Metric("alphafuse_decompose_passes", "gauge", "Passes over the embeddings that it took.")
+DECOMPOSE_PASSES = Metric(
+    "alphafuse_decompose_passes", "gauge", "Passes over the embeddings that the decomposition took."
+)
 DECOMPOSE_RESIDUAL = Metric(
     "alphafuse_decompose_residual_ratio", "gauge",
     "Largest residual |Cu - lu| of the kept directions, over the largest eigenvalue.", (), "ratio",
@@ -95,9 +97,9 @@ DECOMPOSE_CLAMPED = Metric(
     "alphafuse_decompose_clamped_dimensions", "gauge", "Directions with too small an eigenvalue to be whitened by it."
 )
 
-TRAIN_EPOCH = Metric("alphafuse_train_epoch", "gauge", "The present epoch, from 1.")
+TRAIN_EPOCH = Metric("alphafuse_train_epoch", "gauge", "The current epoch, counted from 1.")
 TRAIN_LOSS = Metric("alphafuse_train_loss", "gauge", "Mean loss of the steps since the last report, over all workers.")
-TRAIN_RATE = Metric("alphafuse_train_learning_rate", "gauge", "Present learning rate.", ("part",))
+TRAIN_RATE = Metric("alphafuse_train_learning_rate", "gauge", "Current learning rate.", ("part",))
 TRAIN_NORM = Metric("alphafuse_train_gradient_norm", "gauge", "Norm of the gradient before clipping.", ("part",))
 
 HIT_RATE = Metric("alphafuse_evaluation_hit_rate", "gauge", "Share of targets among the first k.", ("split", "k"))
@@ -107,16 +109,14 @@ MRR = Metric("alphafuse_evaluation_mrr", "gauge", "Mean reciprocal rank of the t
 CHECKPOINTS = Metric("alphafuse_checkpoints_total", "counter", "Checkpoints written.")
 CHECKPOINT_TIME = Metric(
     "alphafuse_checkpoint_timestamp_seconds", "gauge",
-    "When the latest checkpoint was written; before the first, when training started.", (), "seconds",
+    "Time at which the latest checkpoint was written; before the first one, the start of the training.", (), "seconds",
 )  # fmt: skip
 CHECKPOINT_DURATION = Metric(
-    "alphafuse_checkpoint_duration_seconds", "gauge", "How long writing the latest checkpoint took.", (), "seconds"
+    "alphafuse_checkpoint_duration_seconds", "gauge", "Time that writing the latest checkpoint took.", (), "seconds"
 )
 CHECKPOINT_SIZE = Metric("alphafuse_checkpoint_size_bytes", "gauge", "Size of the latest checkpoint.", (), "bytes")
 
-RESTARTS = Metric(
-    "alphafuse_restarts_total", "counter", "Times that workers of the stage were started again.", ("stage",)
-)
+RESTARTS = Metric("alphafuse_restarts_total", "counter", "Times that workers of the stage were restarted.", ("stage",))
 
 RUN_METRICS = (
     STAGE_RUNNING, STAGE_EVENT, STAGE_DONE, STAGE_EXPECTED, STAGE_REMAINING, STAGE_DURATION, STAGE_WARNINGS,
@@ -133,7 +133,7 @@ EMBED_FAILED = Metric("alphafuse_embed_failed_texts_total", "counter", "Texts wi
 EMBED_RETRIES = Metric(
     "alphafuse_embed_retries_total",
     "counter",
-    "Parts of batches that the engine refused as a whole and was asked again.",
+    "Parts of batches that were embedded again because the engine had refused the whole batch.",
 )
 EMBED_SECONDS = Metric(
     "alphafuse_embed_batch_seconds", "histogram", "Time of a batch: embedding and writing.", (), "seconds"
@@ -149,9 +149,7 @@ PHASE_SECONDS = Metric(
     "alphafuse_train_phase_seconds", "histogram", "Time that a step spent in one of its phases.", ("phase",), "seconds"
 )
 ROWS_REQUESTED = Metric("alphafuse_table_rows_requested_total", "counter", "Items looked up, repeats included.")
-ROWS_DISTINCT = Metric(
-    "alphafuse_table_rows_distinct_total", "counter", "Items looked up after each step's repeats were taken out."
-)
+ROWS_DISTINCT = Metric("alphafuse_table_rows_distinct_total", "counter", "Distinct items looked up in each step.")
 ROWS_SERVED = Metric(
     "alphafuse_table_rows_served_total", "counter", "Rows of this worker's shard that the workers asked for."
 )
@@ -160,7 +158,7 @@ ROWS_TOUCHED = Metric(
 )
 BYTES_SENT = Metric(
     "alphafuse_exchange_sent_bytes_total", "counter",
-    "Bytes for other workers: rows, gradients of rows, scores (not the dense gradients).", (), "bytes",
+    "Bytes sent to other workers: rows, gradients of rows, scores (not the dense gradients).", (), "bytes",
 )  # fmt: skip
 DEVICE_MEMORY = Metric("alphafuse_device_memory_bytes", "gauge", "GPU memory that tensors take.", (), "bytes")
 
@@ -171,18 +169,18 @@ WORKER_METRICS: dict[str, tuple[Metric, ...]] = {
         BYTES_SENT, DEVICE_MEMORY,
     ),
 }  # fmt: skip
-"""Served by the workers of each stage, beside what every Python process tells (`process_…`)."""
+"""Served by the workers of each stage, beside the metrics of every Python process (`process_…`)."""
 
 STORAGE_RETRIES = Metric(
-    "alphafuse_storage_retries_total", "counter", "Times that storage failed for a moment and was asked again."
+    "alphafuse_storage_retries_total", "counter", "Requests that were repeated because storage had failed for a moment."
 )
 
 PROCESS_METRICS = (STORAGE_RETRIES,)
-"""Served by all of these processes."""
+"""Served by the run's own process and by all workers."""
 
 
 class Instruments:
-    """Metrics made in one registry, to be found by their definitions.
+    """The metrics of one registry, addressed by their definitions.
 
     Counters and histograms begin at 0. A gauge is not served before it is set: 0 would be a value.
     """
@@ -205,7 +203,7 @@ class Instruments:
         self._child(metric, labels).observe(value)
 
     def set_function(self, metric: Metric, value: Callable[[], float]) -> None:
-        """Let a gauge have, whenever it is scraped, what the function returns."""
+        """Let a gauge return the function's value whenever it is scraped."""
         self._child(metric, ()).set_function(value)
 
     def drop(self, metric: Metric, first_label: str) -> None:

@@ -15,22 +15,22 @@ from alphafuse.errors import ResourceError
 from monitoring.metrics.storage_retries import StorageRetries
 
 PORTS = 1000
-"""How many ports from the first one on are tried."""
+"""Number of ports that are tried, from the first one on."""
 PATIENCE_INTERVALS = 3
-"""A server that has not come back after so many of its intervals does not come any more."""
+"""A Prometheus server that has not scraped for this many of its intervals is not waited for."""
 PATIENCE_SECONDS = 90.0
-"""Nor is it waited for longer than that: enough for one that scrapes every minute."""
+"""Upper bound of the wait for a scrape: enough for a server that scrapes every minute."""
 
 
 class Exporter:
-    """A context: serves a registry of our metrics, and beside them what else this process has (storage, Python, vLLM).
+    """Serves a registry of our metrics and the other metrics of this process (storage, Python, vLLM); a context.
 
     Args:
         host: address to serve on.
-        first_port: the first free port from here on is taken; None: any.
+        first_port: the first free port from here on is taken; None takes any free port.
 
     Attributes:
-        registry: where metrics are to be registered.
+        registry: registry for the metrics of the caller.
         address: "host:port".
 
     Raises:
@@ -41,7 +41,9 @@ class Exporter:
         disable_created_metrics()  # a second series for each counter, which nobody reads
         self.registry = CollectorRegistry()
         self._scrapes = _Scrapes()
-        self.registry.register(self._scrapes)  # as the first: what is set before a scrape is noted is a part of it
+        self.registry.register(
+            self._scrapes
+        )  # first, so that values set before a scrape is noted are part of the scrape
         self.registry.register(REGISTRY)
         ports = [0] if first_port is None else range(first_port, min(first_port + PORTS, 65536))
         for port in ports:
@@ -70,8 +72,8 @@ class Exporter:
         self.close()
 
     def close(self) -> None:
-        """Stop serving, and free the port. As Python ends, both are done: the thread that serves is gone, and whoever
-        waits for it waits for ever."""
+        """Stop serving, and free the port. Does nothing while Python shuts down: the serving thread is gone by then,
+        and joining it would never return."""
         if sys.is_finalizing():
             return
         self._storage_retries.stop()
@@ -80,8 +82,8 @@ class Exporter:
         self._thread.join()
 
     def await_scrape(self) -> None:
-        """Wait until this process is scraped once more, if it is scraped regularly: what it has to say at its end would
-        be lost otherwise."""
+        """Wait until this process is scraped once more, if it is scraped regularly: its last values would be lost
+        otherwise."""
         self._scrapes.await_next()
 
     @property
@@ -90,7 +92,7 @@ class Exporter:
 
 
 class _Scrapes(Collector):
-    """A collector without metrics, which knows when metrics were collected."""
+    """A collector without metrics that notes the times of the scrapes."""
 
     def __init__(self) -> None:
         self._last_two: deque[float] = deque(maxlen=2)

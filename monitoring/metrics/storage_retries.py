@@ -1,4 +1,4 @@
-"""Counts how often this process asked its storage again: one warning of `alphafuse.retries` is one more attempt."""
+"""Counts how often this process repeated a request to storage: `alphafuse.storage.retries` logs a warning for each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOGGER = logging.getLogger(retries.__name__)
 
 
 class StorageRetries(logging.Handler):
-    """Counts from `start` to `stop`."""
+    """Counts the repeated requests between `start` and `stop`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(logging.WARNING)

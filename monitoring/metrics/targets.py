@@ -1,7 +1,7 @@
 """The list of a run's processes that Prometheus scrapes: a file that follows the run (Prometheus: `file_sd_configs`).
 
-All runs of a machine write into one folder, which Prometheus watches. A run touches its file as long as it lives; the
-file goes when the run ends. What a killed run left is told by its age and deleted by any other, or by the same run when
+All runs of a machine write into one folder, which Prometheus watches. A run touches its file as long as it lives and
+deletes it at its end. The file of a killed run is recognised by its age; any other run deletes it, or the same run when
 it is started again.
 """
 
@@ -22,7 +22,7 @@ from alphafuse.storage.workspace import Workspace
 
 SUFFIX = ".json"
 STALE_SECONDS = 180.0
-"""A file that has not been touched for so long belongs to a dead run. Long enough for an alert about its death."""
+"""A file that has not been touched for this long belongs to a dead run. Long enough for the alert `RunDied` to fire."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Target:
 
     Attributes:
         address: "host:port".
-        labels: of all its metrics.
+        labels: added to all metrics of the process.
     """
 
     address: str
@@ -39,21 +39,21 @@ class Target:
 
 
 def default_folder() -> Path:
-    """Where runs list their processes if the configuration names no other folder: one for all users and all jobs of a
-    machine, whatever their TMPDIR, since Prometheus looks nowhere else."""
+    """The folder of lists where the configuration names no other: the same for all users and jobs of a machine,
+    whatever their TMPDIR, since Prometheus watches only this one."""
     return Path("/tmp/alphafuse/targets")
 
 
 def run_label(workspace: Workspace) -> str:
-    """What metrics call a run: the name of its workspace's folder, with some digits that tell it from others of that
-    name, of other users, comparisons or machines. The same whenever the run is started again."""
+    """The label `run` of a run's metrics: the name of the workspace's folder and six digits that distinguish it from
+    workspaces of the same name elsewhere. It stays the same when the run is started again."""
     uri = workspace.folder.uri
     place = uri if "://" in uri else f"{socket.gethostname()}:{uri}"
     return f"{workspace.name}-{hashlib.sha256(place.encode()).hexdigest()[:6]}"
 
 
 class TargetFile:
-    """The file of one run, whose label no other run has.
+    """The file of one run; the run's label is unique.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -64,10 +64,10 @@ class TargetFile:
         self._folder = folder
         self._path = folder / f"{run}.{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}{SUFFIX}"
         self._content = ""
-        _delete(folder.glob(f"{glob.escape(run)}.*{SUFFIX}"))  # of the same run, which was killed
+        _delete(folder.glob(f"{glob.escape(run)}.*{SUFFIX}"))  # left by the same run when it was killed
 
     def write(self, targets: Sequence[Target]) -> None:
-        """Say what the processes are; to be called again at least every `STALE_SECONDS`, with or without changes."""
+        """List the processes. To be called at least every `STALE_SECONDS`, with or without changes."""
         _delete(path for path in self._folder.glob(f"*{SUFFIX}") if not is_alive(path))
         content = json.dumps([{"targets": [t.address], "labels": dict(t.labels)} for t in targets], indent=1)
         if content == self._content and self._path.exists():
@@ -79,12 +79,12 @@ class TargetFile:
         self._content = content
 
     def remove(self) -> None:
-        """The run is over."""
+        """Delete the file, as the run has ended."""
         self._path.unlink(missing_ok=True)
 
 
 def read_targets(folder: Path) -> list[dict[str, object]]:
-    """What all living runs list together, as Prometheus takes it."""
+    """The processes of all living runs, in the format of Prometheus."""
     listed: list[dict[str, object]] = []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         with contextlib.suppress(FileNotFoundError):  # the run may end meanwhile
@@ -93,7 +93,7 @@ def read_targets(folder: Path) -> list[dict[str, object]]:
 
 
 def is_alive(path: Path) -> bool:
-    """Whether the run that wrote a file still touches it."""
+    """True while the run that wrote the file still touches it."""
     try:
         return time.time() - path.stat().st_mtime < STALE_SECONDS
     except FileNotFoundError:
@@ -101,14 +101,14 @@ def is_alive(path: Path) -> bool:
 
 
 def _delete(paths: Iterable[Path]) -> None:
-    """Those of other users stay, in a folder that is open to all: theirs to delete."""
+    """Delete files; those of other users stay, as only their owners may delete them in a shared folder."""
     for path in paths:
         with contextlib.suppress(FileNotFoundError, PermissionError):
             path.unlink()
 
 
 def _make_folder(folder: Path) -> None:
-    """Open to all users of the machine, as /tmp is: one Prometheus watches the runs of everyone."""
+    """Make the folder, writable for all users of the machine: one Prometheus watches the runs of everyone."""
     if not folder.exists():
         folder.mkdir(parents=True, exist_ok=True)
         for made in (folder, folder.parent) if folder == default_folder() else ():

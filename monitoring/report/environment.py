@@ -17,7 +17,7 @@ PACKAGES = (
 
 
 def environment() -> dict[str, str]:
-    """What to show, by name."""
+    """Facts about machine and software, by name."""
     facts = {
         "Python": platform.python_version(),
         "system": f"{platform.system()} {platform.release().split('-')[0]} {platform.machine()}",
@@ -47,4 +47,4 @@ def _commit() -> str | None:
         command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return None  # git is not installed, or does not trust the folder
+        return None  # git is not installed or does not trust the folder

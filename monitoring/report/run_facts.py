@@ -1,4 +1,4 @@
-"""Gathers what the report shows from the artefacts of a workspace. What is not there is None, never invented."""
+"""Gathers the content of the report from the artefacts of a workspace. Missing content is None, never invented."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Content:
-    """Everything on the page, in its order. Details and results of stages that have not run are None.
+    """The content of the page, in its order. Details and results of stages that have not run are None.
 
     Attributes:
         monitor: the validation metric that chose the best weights.
@@ -62,7 +62,7 @@ def gather(settings: Mapping[str, Any], workspace: Workspace) -> Content:
     """The content of the page about a workspace.
 
     Args:
-        settings: the configuration, shown where no artefact tells with which settings it was made.
+        settings: the configuration; shown for sections of which no artefact records the settings it was made with.
     """
     manifests = {name: workspace.artifact(name).manifest() for name in ARTIFACTS}
     details = {name: manifest.details if manifest else None for name, manifest in manifests.items()}
@@ -94,7 +94,7 @@ def gather(settings: Mapping[str, Any], workspace: Workspace) -> Content:
 
 
 def _made_with(settings: Mapping[str, Any], inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The configuration, with the settings that the artefacts were really made with."""
+    """The configuration, overridden by the settings that the artefacts were made with."""
     sources = {"decompose": "nullspace", "model": "model", "train": "model", "evaluate": "evaluation"}
     made_with = {
         section: {**settings[section], **inputs.get(artifact, {}).get(section, {})}
@@ -103,12 +103,12 @@ def _made_with(settings: Mapping[str, Any], inputs: Mapping[str, Mapping[str, An
     return {**settings, **made_with}
 
 
-# What `prepare` counts without anything having been dropped or repaired.
+# Counts of `prepare` that are totals; any other count says that rows were dropped or repaired.
 _PLAIN_COUNTS = {"items", "users", "rows_read", "interactions", "held_out_interactions", "held_out_items"}
 
 
 def _facts(prefix: str, details: Mapping[str, Any] | None) -> list[Fact]:
-    """Counts of `prepare`: totals, and of what it dropped or repaired those that occurred."""
+    """Counts of `prepare`: totals, and counts of dropped or repaired rows that are not zero."""
     facts = []
     for name, value in (details or {}).items():
         if isinstance(value, Mapping):
@@ -136,7 +136,8 @@ def _embedding_facts(details: Mapping[str, Any] | None) -> list[Fact]:
 
 
 def _seconds(workspace: Workspace, stage: str) -> float | None:
-    """From each "started" to the "finished" that follows it; runs that were cut off or skipped do not count."""
+    """Seconds of a stage, from each "started" to the "finished" that follows; runs that were cut off or skipped do not
+    count. None where the stage has never finished."""
     total, started = None, None
     for event in read_events(workspace, stage):
         if event.kind == "started":

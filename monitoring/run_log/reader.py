@@ -17,7 +17,7 @@ from monitoring.run_log.event_log import read_events
 from monitoring.run_log.finding import borrowed_stages, committed_stages
 from monitoring.run_log.heartbeat import FILE as HEARTBEAT
 from monitoring.run_log.heartbeat import Beat, read_heartbeat
-from monitoring.run_log.run_state import ENDS, RunState, judge, latest_real_run
+from monitoring.run_log.run_state import RunState, judge, latest_real_run
 from monitoring.run_log.training_curves import Training, training_of
 
 SUFFIX, CONFIG = ".jsonl", "config.yaml"
@@ -33,7 +33,6 @@ class Run:
         committed: stages whose artefacts are finished, of those that have left no events.
         borrowed: stages that another run made for this one.
         version: grows with every change of events or settings.
-        results: grows when a stage has ended: then artefacts are new.
         problem: why something of it could not be read; empty where all could.
         read: when, seconds since the epoch.
     """
@@ -47,7 +46,6 @@ class Run:
     borrowed: frozenset[str] = frozenset()
     training: Training = field(default_factory=Training)
     version: int = 0
-    results: int = 0
     problem: str = ""
     read: float = 0.0
 
@@ -102,7 +100,6 @@ class RunReader:
             borrowed=borrowed_stages(workspace),
             training=training_of(events.get("train", ())) if trained else earlier.training,
             version=earlier.version + is_new,
-            results=sum(event.kind in ENDS for stream in events.values() for event in stream),
             problem="; ".join(problems),
             read=time.time(),
         )

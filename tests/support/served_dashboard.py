@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from monitoring.dashboard.run_poller import RunPoller
 from monitoring.dashboard.server import free_port, web_server
-from monitoring.dashboard.watcher import Watcher
 
 SLOW = 60_000
 """Milliseconds that a page may take on a machine with other things to do."""
@@ -16,9 +16,9 @@ SLOW = 60_000
 @contextmanager
 def serving(*places: str) -> Iterator[str]:
     """The address of a dashboard on these folders."""
-    watcher = Watcher(places, seconds=0.2)
+    poller = RunPoller(places, seconds=0.2)
     with free_port(0) as listening:
-        server = web_server(watcher, listening)
+        server = web_server(poller, listening)
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
@@ -26,4 +26,4 @@ def serving(*places: str) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
-            watcher.close()
+            poller.close()

@@ -9,19 +9,19 @@ from typing import Any
 import plotly.graph_objects as go
 from dash import dcc, html
 
-from monitoring.dashboard import charts as figures
+from monitoring.dashboard import plotly_figures
+from monitoring.dashboard.components import Part, badge, figure, link_to, section, soft, table
 from monitoring.dashboard.pages.overview import tested
-from monitoring.dashboard.parts import Part, badge, figure, link_to, section, soft, table
 from monitoring.presentation.formats import duration
 from monitoring.run_log.reader import Run
 
 FIRST = 4
-"""So many runs, the latest that have trained, are chosen where the user has chosen none."""
+"""Number of runs, the latest that have trained, that are chosen where the user has chosen none."""
 PARTS = ("results", "settings")
 
 
 def skeleton(runs: Sequence[Run], wanted: Sequence[str]) -> Part:
-    """The page, with runs chosen: those wanted by name, else the latest that were validated."""
+    """The page with some runs chosen: those wanted by name, then the latest that were validated."""
     trained = sorted(
         (run for run in runs if run.training.by_epoch), key=lambda run: -(run.state(run.read).latest or 0.0)
     )
@@ -53,21 +53,21 @@ def options(runs: Sequence[Run]) -> list[dict[str, str]]:
 
 
 def metrics(runs: Sequence[Run]) -> list[str]:
-    """What any of the runs has a curve of; the monitored metric first, then the loss."""
+    """Names of the curves that any of the runs has; the monitored metric first, then the loss."""
     names = dict.fromkeys([*(run.monitor for run in runs), "loss"])
     names |= dict.fromkeys(name for run in runs for name in run.training.by_epoch)
     return [name for name in names if any(name in run.training.by_epoch for run in runs)]
 
 
 def short_names(runs: Sequence[Run]) -> dict[str, Run]:
-    """Runs by what tells their names apart: without the folders that they are all in."""
+    """Runs by their names without the folders that all of them are in."""
     folders = [run.key.split("/")[:-1] for run in runs]
     shared = list(itertools.takewhile(lambda names: len(set(names)) == 1, zip(*folders, strict=False)))
     return {"/".join(run.key.split("/")[len(shared) :]): run for run in runs}
 
 
 def label(metric: str) -> dict[str, str]:
-    """A metric as an option."""
+    """A metric as an option of the drop-down list."""
     name = "training loss" if metric == "loss" else f"validation {metric.upper()}"
     return {"label": name, "value": metric}
 
@@ -78,13 +78,13 @@ def curves(runs: Sequence[Run], metric: str) -> go.Figure:
         for name, run in short_names(runs).items()
         if metric in run.training.by_epoch
     }
-    drawing = figures.line(of_runs, "epoch", metric if metric == "loss" else metric.upper())
-    drawing.update_layout(showlegend=True, height=1.4 * figures.HEIGHT)
+    drawing = plotly_figures.line(of_runs, "epoch", metric if metric == "loss" else metric.upper())
+    drawing.update_layout(showlegend=True, height=1.4 * plotly_figures.HEIGHT)
     return drawing
 
 
 def comparison(runs: Sequence[Run], now: float) -> dict[str, Part]:
-    """What stands below the curves: by the names of `PARTS`."""
+    """The parts below the curves, by the names in `PARTS`."""
     if not runs:
         return {"results": soft("Choose runs to compare."), "settings": None}
     return {"results": _results(runs, now), "settings": _differences(runs)}
@@ -93,7 +93,7 @@ def comparison(runs: Sequence[Run], now: float) -> dict[str, Part]:
 def _results(runs: Sequence[Run], now: float) -> Part:
     best = {run.key: run.training.best(run.monitor) for run in runs}
     results = {run.key: tested(run) for run in runs}
-    top: dict[tuple[str, str], float] = {}  # of what is measured alike
+    top: dict[tuple[str, str], float] = {}  # best value among results that are measured alike
     for result in results.values():
         if result is not None:
             kind = (result.metric, result.seen)
@@ -128,7 +128,7 @@ def _results(runs: Sequence[Run], now: float) -> Part:
 
 
 def _differences(runs: Sequence[Run]) -> Part:
-    """Settings that are not the same in all of the runs."""
+    """A table of the settings in which the runs differ."""
     flat = [dict(_flat(run.settings)) for run in runs]
     names = dict.fromkeys(name for settings in flat for name in settings)
     rows = [

@@ -1,4 +1,4 @@
-"""The first page: all runs, those that need attention and those that run first."""
+"""The first page: all runs; those that go on come first, then those that need attention."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from dash import dcc, html
 
 from alphafuse.events import Event
 from alphafuse.stages import STAGE_NAMES
-from monitoring.dashboard.parts import TONES, WORDS, Part, ago, badge, bar, link_to, progress_text, soft, spark
-from monitoring.dashboard.watcher import Place
+from monitoring.dashboard.components import TONES, WORDS, Part, ago, badge, bar, link_to, progress_text, soft, spark
+from monitoring.dashboard.run_poller import Place
 from monitoring.run_log.reader import Run
 from monitoring.run_log.run_state import RunState, RunStatus
 
 LATE_SECONDS = 30.0
-"""What was read longer ago is said to be old."""
+"""A place that was read longer ago is marked with its age."""
 ORDER: tuple[RunStatus, ...] = ("running", "quiet", "lost", "failed", "stopped", "finished", "empty")
 PARTS = ("trouble", "summary", "listing", "reading")
 
 
 @dataclass(frozen=True)
 class Overview:
-    """What the page shows.
+    """The content of the page.
 
     Attributes:
-        parts: by their names, `PARTS`.
-        order: keys and states of the runs as they are listed. While it stays, so does the listing, with the link that
-            has the focus and what the reader has opened in it; the news in it change.
-        news: of each run, by its key.
+        parts: by the names in `PARTS`.
+        order: keys and states of the runs as they are listed. While the order stays the same, the listing is kept,
+            with the reader's focus and opened details; only the news in it change.
+        news: changing cells of each run's row, by the run's key.
     """
 
     parts: dict[str, Part]
@@ -70,7 +70,7 @@ class Tested(NamedTuple):
 
     Attributes:
         metric, value: the monitored metric.
-        seen: what became of the items that a user has seen before: "left out" or "left in" of the ranking.
+        seen: whether items that a user has seen before were "left out" of the ranking or "left in".
     """
 
     metric: str
@@ -89,7 +89,7 @@ def tested(run: Run) -> Tested | None:
 
 
 def _is_aside(run: Run, state: RunState) -> bool:
-    """Whether it is a stage that the runs of a comparison share, and all is well with it."""
+    """True for a workspace of stages that the runs of a comparison share, unless it needs attention."""
     return "shared" in run.key.split("/")[:-1] and state.status in ("finished", "empty")
 
 
@@ -100,11 +100,11 @@ def _shared(rows: Sequence[Part]) -> Part:
 
 
 def _rank(state: RunState) -> tuple[int, float]:
-    """Those that may need somebody come first, then by what happened last. Those that go on stay where they are: all
-    of them tell something all the time."""
+    """Sort key: runs that go on, then runs that may need attention, then the others; the latest first within the last
+    two groups. Runs that go on keep their order, as all of them report all the time."""
     if state.is_alive:
         return 0, 0.0
-    # A stage that was skipped is no news.
+    # The end of the stage, since a stage that was skipped later is no news.
     latest = (state.stage and state.stage.ended) or state.latest or 0.0
     return 1 if TONES.get(state.status) in ("bad", "warm") else 2, -latest
 
@@ -126,7 +126,7 @@ def _row(run: Run, state: RunState, news: Part) -> Part:
 
 
 def _news(run: Run, state: RunState, now: float) -> Part:
-    """What it does, its numbers and their trend."""
+    """The cells of a run's row that change: current work, results, and the trend of the validation metric."""
     best, test, metric = run.training.best(run.monitor), tested(run), run.monitor.upper()
     numbers = []
     if best is not None:

@@ -1,16 +1,18 @@
-"""The page of one run: five answers at a glance, then its stages, messages, training and workers."""
+"""The page of one run: five answers at a glance, its stages, messages, training and workers, a link to its report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import quote
 
 import numpy as np
 import plotly.graph_objects as go
 from dash import dcc, html
 
-from monitoring.dashboard import charts as figures
-from monitoring.dashboard.parts import (
+from monitoring.dashboard import plotly_figures
+from monitoring.dashboard.components import (
     COMPARE_PATH,
+    REPORT_PATH,
     TONES,
     Part,
     ago,
@@ -26,6 +28,7 @@ from monitoring.dashboard.parts import (
     table,
     table_parts,
 )
+from monitoring.dashboard.pages.overview import tested
 from monitoring.presentation.formats import duration, number, rough, size
 from monitoring.run_log.reader import Run
 from monitoring.run_log.run_state import RunState, StageState
@@ -33,11 +36,11 @@ from monitoring.run_log.training_curves import Curve, Worker
 
 SIGNS = {"finished": "✓", "failed": "✗", "cut off": "✗", "running": "●", "left out": "–", "waiting": "○"}
 EPOCHS = 15
-"""Epochs in the table."""
+"""Number of epochs in the table."""
 MESSAGES = 12
 WORKERS_NOTE = (
-    "Means of a step, lately. A worker's own work is its step without waiting for the exchange with the others: where "
-    "one is slow, the others wait."
+    "Recent means of a step. A worker's own work is the time of a step without waiting for the others: "
+    "where one worker is slow, the others wait."
 )
 
 FIGURES = {
@@ -49,15 +52,16 @@ FIGURES = {
 
 
 def skeleton(key: str) -> Part:
-    """What stays while the page is open; callbacks fill it."""
+    """The frame that stays while the page is open; callbacks fill it."""
+    links = [
+        html.A("Report", href=f"{REPORT_PATH}?run={quote(key)}", className="button"),
+        dcc.Link("Compare", href=f"{COMPARE_PATH}?run={quote(key)}", className="button"),
+    ]
     return [
         dcc.Interval(id="run-tick", interval=2000),
         dcc.Store(id="run-drawn"),
         dcc.Store(id="run-digests"),
-        dcc.Store(id="run-shown"),
-        html.Div(
-            [html.H1(key), dcc.Link("Compare", href=f"{COMPARE_PATH}?run={key}", className="button")], className="top"
-        ),
+        html.Div([html.H1(key), html.Div(links, className="buttons")], className="top"),
         html.Div(id="run-glance"),
         html.Div(id="run-stages"),
         html.Div(id="run-messages"),
@@ -72,7 +76,6 @@ def skeleton(key: str) -> Part:
             id="workers-card",
             hidden=True,
         ),
-        html.Div(id="run-results"),
     ]
 
 
@@ -135,6 +138,9 @@ def _learning(run: Run) -> tuple[Part, Part, str]:
         more += f"; {stale} since without improvement" + (f", {patience} end it" if patience else "")
     else:
         more += ", the latest"
+    test = tested(run)
+    if test is not None:
+        more += f"; test {test.value:.4f}, seen items {test.seen}"
     return [html.Small(f"{run.monitor.upper()} "), f"{value:.4f}"], more, ""
 
 
@@ -189,7 +195,7 @@ def _stage(stage: StageState, is_alive: bool) -> Part:
 
 
 def messages(run: Run, state: RunState, now: float) -> Part:
-    """What has gone wrong or was repaired, the latest first; nothing where all went well."""
+    """Failures, restarts and warnings, the latest first; None where there are none."""
     told = list(reversed(run.told("failed", "restart", "warning")))
     words = {"failed": " failed", "restart": " started again", "warning": ""}
     notes = [
@@ -212,27 +218,27 @@ def messages(run: Run, state: RunState, now: float) -> Part:
 
 
 def drawn(run: Run) -> dict[str, tuple[go.Figure, str]]:
-    """The figures by name, each with what it shows in words."""
+    """The figures by name, each with its content in words."""
     training, monitor = run.training, run.monitor
     loss, rate = training.by_step.get("loss"), training.by_step.get("samples_per_second")
     by_epoch, validation = training.by_epoch.get("loss"), training.by_epoch.get(monitor)
     best = training.best(monitor)
     made: dict[str, tuple[go.Figure, str]] = {}
     if loss is not None and len(loss.x) >= (0 if by_epoch is None else len(by_epoch.x)):
-        made["loss"] = figures.line({"loss": loss}, "step", "loss"), _said(loss, "steps")
+        made["loss"] = plotly_figures.line({"loss": loss}, "step", "loss"), _said(loss, "steps")
     elif by_epoch is not None:
-        made["loss"] = figures.line({"loss": by_epoch}, "epoch", "loss"), _said(by_epoch, "epochs")
+        made["loss"] = plotly_figures.line({"loss": by_epoch}, "epoch", "loss"), _said(by_epoch, "epochs")
     if validation is not None and best is not None:
-        drawing = figures.line({monitor.upper(): validation}, "epoch", monitor.upper(), best)
+        drawing = plotly_figures.line({monitor.upper(): validation}, "epoch", monitor.upper(), best)
         made["validation"] = (
             drawing,
             f"Best {best[1]:.4f} in epoch {best[0]}; {validation.y[-1]:.4f} in epoch {validation.x[-1]:.0f}",
         )
     if rate is not None:
-        made["throughput"] = figures.line({"samples/s": rate}, "step", "samples/s"), _said(rate, "steps")
+        made["throughput"] = plotly_figures.line({"samples/s": rate}, "step", "samples/s"), _said(rate, "steps")
     if training.parts:
         part, share = training.slowest_part() or ("–", 0.0)
-        made["split"] = figures.step_split(training.parts), f"Lately {share:.0%} of it is {part}"
+        made["split"] = plotly_figures.step_split(training.parts), f"Lately {share:.0%} of it is {part}"
     return made
 
 
@@ -255,7 +261,7 @@ def epochs(run: Run) -> Part:
 
 
 def workers(run: Run, state: RunState, now: float) -> Part:
-    """What the table of the workers holds; None where none has told anything."""
+    """The content of the table of workers; None where no worker has reported."""
     told: Sequence[Worker] = run.training.workers
     if not told:
         return None
@@ -281,4 +287,4 @@ def workers(run: Run, state: RunState, now: float) -> Part:
 
 
 LIVE = {"glance": glance, "stages": stages, "messages": messages, "workers": workers}
-"""The parts that change while the page is open, by the container that holds them."""
+"""Functions that make the parts that change while the page is open, by the name of the part."""

@@ -153,8 +153,8 @@ def test_recommend_by_hand_needs_a_model(config: Path, tmp_path: Path) -> None:
 def test_a_comparison_with_failed_runs_ends_with_an_error(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: dict[str, str], code: int
 ) -> None:
+    from alphafuse.evaluation.method_comparison import Comparison
     from jobs.comparison import compare
-    from monitoring.comparison.comparison_results import Comparison
 
     grid = tmp_path / "grid.yaml"
     grid.write_text(
@@ -164,7 +164,7 @@ def test_a_comparison_with_failed_runs_ends_with_an_error(
 
     def run(settings: Any, configs: Any, listen: Any, again: Any) -> Comparison:
         asked.append((settings.seeds, list(configs), again))
-        return Comparison([], settings.metrics, settings.reference, {}, True, "ndcg@20", {}, failures)
+        return Comparison([], settings.metrics, settings.reference, None, True, "ndcg@20", {}, failures)
 
     monkeypatch.setattr(compare, "run", run)
     result = runner.invoke(app, ["compare", str(grid), "--set", "seeds=[22]", "--redo", "IDs"])

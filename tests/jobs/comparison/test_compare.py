@@ -21,12 +21,12 @@ from support.tiny_workspace import tiny_config
 
 from alphafuse.config import Config, GridConfig, load_config, load_grid
 from alphafuse.errors import ConfigError
+from alphafuse.evaluation.method_comparison import Comparison
 from alphafuse.events import Event, ignore
 from alphafuse.storage.workspace import Workspace
 from jobs.comparison import compare, shared_stages
 from jobs.comparison.grid_runs import Run
 from jobs.pipeline import run_stages
-from monitoring.comparison.comparison_results import Comparison
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("ray_cluster")]
 

@@ -17,6 +17,7 @@ from support.tiny_workspace import tiny_config, tiny_workspace
 
 from alphafuse.config import Config, GridConfig
 from alphafuse.errors import StaleError
+from alphafuse.evaluation.method_comparison import Comparison
 from alphafuse.evaluation.ranks import FILE, SCHEMA
 from alphafuse.events import Event, Listener
 from alphafuse.stages import EVALUATE, TRAIN
@@ -27,7 +28,6 @@ from jobs.comparison.ensemble import ensemble_inputs
 from jobs.comparison.grid_runs import Run, method_runs
 from jobs.stages import train
 from jobs.stages.evaluate import METRICS_FILE
-from monitoring.comparison.comparison_results import Comparison
 
 ROWS = {"AlphaFuse": 0.75, "IDs": 0.25, "both": 0.5}  # hr@10
 RESULT: dict[str, Any] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from monitoring.grafana.boards import BOARDS
+from monitoring.grafana.all_boards import BOARDS
 
 PAGE = Path(__file__).parents[3] / "docs" / "monitoring.md"
 

@@ -17,8 +17,8 @@ import tenacity
 
 from alphafuse.storage.retries import attempts
 from alphafuse.storage.workspace import Workspace
-from monitoring.metrics.discovery import make_server
 from monitoring.metrics.exporter import Exporter
+from monitoring.metrics.target_server import make_server
 from monitoring.metrics.targets import STALE_SECONDS, Target, TargetFile, read_targets, run_label
 
 ONE = Target("127.0.0.1:1", {"job": "alphafuse", "run": "a"})

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from support.prometheus_server import Prometheus, prometheus
 
-from monitoring.grafana.boards import BOARDS
-from monitoring.grafana.panels import Panel, Query
+from monitoring.grafana.all_boards import BOARDS
+from monitoring.grafana.board_builder import Panel, Query
 
 pytestmark = pytest.mark.engine
 

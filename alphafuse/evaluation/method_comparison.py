@@ -1,4 +1,7 @@
-"""The numbers of a comparison, from the evaluations of its runs: means over seeds, and differences query by query."""
+"""Compares methods by the evaluations of their finished runs: means over seeds, and differences query by query.
+
+Knows nothing of how a comparison is printed or drawn.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from alphafuse.config import Config, GridConfig
+from alphafuse.config.data import SplitConfig
 from alphafuse.evaluation.ranking_metrics import gains
 from alphafuse.evaluation.ranks import read_ranks
 from alphafuse.evaluation.significance import holm, paired_p_value
@@ -19,16 +23,44 @@ from alphafuse.storage.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A finished run: where its evaluation is, and the trainings that it took (those of its parts for an ensemble)."""
+class FinishedRun:
+    """Where the results of a run are.
+
+    Attributes:
+        evaluation: the workspace that holds the evaluation.
+        trainings: the workspaces of the models that were evaluated; several for an ensemble.
+    """
 
     evaluation: Workspace
     trainings: Sequence[Workspace]
 
+    def require_readable(self) -> None:
+        """Check that everything a comparison reads is there and whole.
+
+        Raises:
+            WorkspaceError: something is missing or damaged.
+        """
+        self.evaluation.artifact("evaluation").verify()
+        for training in self.trainings:
+            training.artifact("model").require()
+
+    def metrics(self) -> dict[str, Any]:
+        """The content of `metrics.json`."""
+        return json.loads(self.evaluation.artifact("evaluation").read_file("metrics.json"))
+
+    def ranks(self) -> np.ndarray:
+        """The rank of each query's target: int64 [queries]."""
+        return read_ranks(self.evaluation.artifact("evaluation"), "rank")["rank"].to_numpy()
+
+    def users(self) -> np.ndarray:
+        """The number of each query's user, from 0 on: int64 [queries]."""
+        names = read_ranks(self.evaluation.artifact("evaluation"), "user_id")["user_id"]
+        return pc.dictionary_encode(names).combine_chunks().indices.to_numpy()
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric of one row.
+    """One metric of one row.
 
     Attributes:
         mean, std: over the seeds; the sample's standard deviation, NaN for a single seed.
@@ -46,9 +78,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Row:
-    """A method or an ensemble; `estimates` by metric, empty where no run has finished; epochs and seconds of training
-    are means over the seeds, as are the `slices`, by slice and metric, and `validation`, the value that chose the epoch
-    (NaN for an ensemble)."""
+    """A method or an ensemble.
+
+    Attributes:
+        estimates: by metric; empty where no run has finished.
+        slices: means over the seeds, by slice and metric.
+        validation: the value that chose the epoch, mean over the seeds; NaN for an ensemble.
+        epochs, train_seconds: of training, means over the seeds.
+    """
 
     name: str
     seeds: tuple[int, ...]
@@ -60,21 +97,39 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Everything in the table.
+class Protocol:
+    """The task that all methods were given.
 
     Attributes:
-        protocol: what was asked of all methods, as name and value.
+        split: how the log was split.
+        evaluated: name of the split whose targets were ranked.
+        rows_by_similarity: names of the rows, by the similarity that they rank by.
+    """
+
+    split: SplitConfig
+    evaluated: str
+    queries: int
+    users: int
+    num_items: int
+    rows_by_similarity: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows with their numbers, and what the numbers mean.
+
+    Attributes:
+        protocol: None where no run has finished.
         exclude_seen: whether items that a user has seen before were left out of the ranking.
         monitor: the metric that chose the epochs on the validation split; several where the methods differ in it.
-        slices: how many of the queries are in each slice; only those that have any.
+        slices: number of queries in each slice that has any.
         failures: reasons by the name of the run.
     """
 
     rows: list[Row]
     metrics: tuple[str, ...]
     reference: str
-    protocol: dict[str, str]
+    protocol: Protocol | None
     exclude_seen: bool
     monitor: str
     slices: dict[str, int]
@@ -90,35 +145,28 @@ class Comparison:
         return {name for name, mean in means.items() if mean == max(means.values()) and mean > 0}
 
 
-def require_readable(run: Measured) -> None:
-    """Check that all is there and whole that a comparison reads of a run.
-
-    Raises:
-        WorkspaceError: something is missing or damaged.
-    """
-    run.evaluation.artifact("evaluation").verify()
-    for training in run.trainings:
-        training.artifact("model").require()
-
-
-def gather(
+def compare_methods(
     grid: GridConfig,
     configs: Mapping[str, Config],
-    measured: Mapping[str, Mapping[int, Measured]],
+    runs: Mapping[str, Mapping[int, FinishedRun]],
     failures: Mapping[str, str],
 ) -> Comparison:
-    """The comparison of all runs that have finished.
+    """Compare all runs that have finished.
 
     Holds the metrics of the queries of two rows in memory.
 
     Args:
-        measured: by row and seed, what can be read (`require_readable`); no seeds where all runs of a row have failed.
+        configs: by method.
+        runs: by row and seed, what can be read (`FinishedRun.require_readable`); no seeds where all runs of a row have
+            failed.
+        failures: reasons by the name of the run.
     """
-    finished = {name: seeds for name, seeds in measured.items() if seeds}
+    finished = {name: seeds for name, seeds in runs.items() if seeds}
+    config = next(iter(configs.values()))  # all methods are evaluated alike
     queries = _slice_queries(finished)
     estimates = {name: _estimates(seeds.values(), grid.metrics) for name, seeds in finished.items()}
     if grid.reference in finished:
-        _compare(grid, finished, estimates)
+        _add_differences(grid, finished, estimates)
     rows = [
         Row(
             name,
@@ -128,16 +176,22 @@ def gather(
             _validation(list(seeds.values())),
             *_effort(list(seeds.values())),
         )
-        for name, seeds in measured.items()
+        for name, seeds in runs.items()
     ]
-    protocol = _protocol(configs, finished) if finished else {}
-    monitor = ", ".join(dict.fromkeys(config.train.monitor for config in configs.values()))
-    exclude_seen = next(iter(configs.values())).evaluate.exclude_seen
-    return Comparison(rows, grid.metrics, grid.reference, protocol, exclude_seen, monitor, queries, dict(failures))
+    return Comparison(
+        rows=rows,
+        metrics=grid.metrics,
+        reference=grid.reference,
+        protocol=_protocol(config.data.split, finished) if finished else None,
+        exclude_seen=config.evaluate.exclude_seen,
+        monitor=", ".join(dict.fromkeys(each.train.monitor for each in configs.values())),
+        slices=queries,
+        failures=dict(failures),
+    )
 
 
-def _estimates(runs: Any, metrics: Sequence[str]) -> dict[str, Estimate]:
-    values = [_metrics(run)["overall"] for run in runs]
+def _estimates(runs: Iterable[FinishedRun], metrics: Sequence[str]) -> dict[str, Estimate]:
+    values = [run.metrics()["overall"] for run in runs]
     result = {}
     for metric in metrics:
         sample = np.array([value[metric] for value in values])
@@ -145,19 +199,21 @@ def _estimates(runs: Any, metrics: Sequence[str]) -> dict[str, Estimate]:
     return result
 
 
-def _slices(run: Measured) -> dict[str, dict[str, Any]]:
+def _slices(run: FinishedRun) -> dict[str, dict[str, Any]]:
     """The metrics of every slice, named like "items: tail"."""
-    kinds = _metrics(run)["slices"].items()
+    kinds = run.metrics()["slices"].items()
     return {f"{kind}: {name.replace('_', ' ')}": values for kind, members in kinds for name, values in members.items()}
 
 
-def _slice_queries(finished: Mapping[str, Mapping[int, Measured]]) -> dict[str, int]:
-    """How many queries each slice has, the same for all runs; without the empty ones."""
+def _slice_queries(finished: Mapping[str, Mapping[int, FinishedRun]]) -> dict[str, int]:
+    """The number of queries in each slice that has any, the same for all runs."""
     first = next((run for seeds in finished.values() for run in seeds.values()), None)
     return {} if first is None else {name: each["queries"] for name, each in _slices(first).items() if each["queries"]}
 
 
-def _slice_means(runs: Sequence[Measured], names: Iterable[str], metrics: Sequence[str]) -> dict[str, dict[str, float]]:
+def _slice_means(
+    runs: Sequence[FinishedRun], names: Iterable[str], metrics: Sequence[str]
+) -> dict[str, dict[str, float]]:
     found = [_slices(run) for run in runs]
     if not found:
         return {}
@@ -166,12 +222,12 @@ def _slice_means(runs: Sequence[Measured], names: Iterable[str], metrics: Sequen
     }
 
 
-def _compare(
-    grid: GridConfig, finished: Mapping[str, Mapping[int, Measured]], estimates: dict[str, dict[str, Estimate]]
+def _add_differences(
+    grid: GridConfig, finished: Mapping[str, Mapping[int, FinishedRun]], estimates: dict[str, dict[str, Estimate]]
 ) -> None:
     """Add differences to the reference and their p-values, over the seeds that both have."""
     reference = finished[grid.reference]
-    users = _users(next(iter(reference.values())))
+    users = next(iter(reference.values())).users()
     tested: dict[str, dict[str, tuple[float, float]]] = {metric: {} for metric in grid.metrics}
     for name, runs in finished.items():
         seeds = [seed for seed in runs if seed in reference]
@@ -189,23 +245,17 @@ def _compare(
             )
 
 
-def _query_gains(runs: Sequence[Measured], metrics: Sequence[str]) -> dict[str, np.ndarray]:
-    """Of each metric what every query adds to it, averaged over the runs: [queries]."""
+def _query_gains(runs: Sequence[FinishedRun], metrics: Sequence[str]) -> dict[str, np.ndarray]:
+    """Each query's contribution to each metric, averaged over the runs: [queries]."""
     totals: dict[str, Any] = dict.fromkeys(metrics, 0.0)
     for run in runs:
-        ranks = read_ranks(run.evaluation.artifact("evaluation"), "rank")["rank"].to_numpy()
+        ranks = run.ranks()
         for metric in metrics:
             totals[metric] = totals[metric] + gains(ranks, metric)
     return {metric: total / len(runs) for metric, total in totals.items()}
 
 
-def _users(run: Measured) -> np.ndarray:
-    """The number of each query's user, from 0 on: int64 [queries]."""
-    names = read_ranks(run.evaluation.artifact("evaluation"), "user_id")["user_id"]
-    return pc.dictionary_encode(names).combine_chunks().indices.to_numpy()
-
-
-def _validation(runs: Sequence[Measured]) -> float:
+def _validation(runs: Sequence[FinishedRun]) -> float:
     """The best value of the monitored metric, mean over the runs of a method."""
     trainings = [run.trainings for run in runs]
     if not all(len(parts) == 1 for parts in trainings) or not trainings:
@@ -213,7 +263,7 @@ def _validation(runs: Sequence[Measured]) -> float:
     return float(np.mean([part.artifact("model").require().details["best"]["value"] for (part,) in trainings]))
 
 
-def _effort(runs: Sequence[Measured]) -> tuple[float, float]:
+def _effort(runs: Sequence[FinishedRun]) -> tuple[float, float]:
     """Epochs and seconds of training (without validation), summed over the parts, means over the runs."""
     histories = [
         [epoch for training in run.trainings for epoch in training.artifact("model").require().details["history"]]
@@ -225,32 +275,13 @@ def _effort(runs: Sequence[Measured]) -> tuple[float, float]:
     return float(np.mean([len(history) for history in histories])), float(np.mean(seconds))
 
 
-def _protocol(configs: Mapping[str, Config], finished: Mapping[str, Mapping[int, Measured]]) -> dict[str, str]:
-    """What was asked of all rows; where they rank by different similarities, which."""
-    results = {name: _metrics(next(iter(seeds.values()))) for name, seeds in finished.items()}
-    result, split = next(iter(results.values())), next(iter(configs.values())).data.split
-    users = _users(next(iter(next(iter(finished.values())).values())))
-    shares = f" {':'.join(f'{share:g}' for share in split.ratios)}" if split.kind in ("users", "temporal") else ""
-    similarities: dict[str, list[str]] = {}
-    for name, measured in results.items():
-        similarities.setdefault(measured["similarity"], []).append(name)
-    ranked_by = [
-        similarity if len(similarities) == 1 else f"{similarity} ({', '.join(names)})"
-        for similarity, names in similarities.items()
-    ]
-    protocol = {
-        "split": f"{split.kind}{shares}" + (f", seed {split.seed}" if split.kind == "users" else ""),
-        "queries": f"{result['queries']:,} {result['split']} targets of {users.max() + 1:,} users",
-        "ranking": f"all {result['num_items']:,} items, "
-        + ("without" if result["exclude_seen"] else "with") + " those that the user has seen before",
-        "similarity": "; ".join(ranked_by),
-    }  # fmt: skip
-    if split.cold_items:
-        share = f"{split.cold_items:.0%} of the items"
-        protocol["cold items"] = f"{share} are held out of training, drawn with seed {split.seed}"
-    return protocol
-
-
-def _metrics(run: Measured) -> dict[str, Any]:
-    """The content of `metrics.json`."""
-    return json.loads(run.evaluation.artifact("evaluation").read_file("metrics.json"))
+def _protocol(split: SplitConfig, finished: Mapping[str, Mapping[int, FinishedRun]]) -> Protocol:
+    firsts = {name: next(iter(seeds.values())) for name, seeds in finished.items()}
+    results = {name: run.metrics() for name, run in firsts.items()}
+    rows_by_similarity: dict[str, list[str]] = {}
+    for name, result in results.items():
+        rows_by_similarity.setdefault(result["similarity"], []).append(name)
+    result, users = next(iter(results.values())), next(iter(firsts.values())).users()
+    return Protocol(
+        split, result["split"], result["queries"], int(users.max()) + 1, result["num_items"], rows_by_similarity
+    )

@@ -1,4 +1,4 @@
-"""Small parts that the pages are put together from. Texts are children of components, which React escapes."""
+"""Small components that the pages share. Texts are children of components, which React escapes."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from urllib.parse import quote
 import plotly.graph_objects as go
 from dash import dcc, html
 
-from monitoring.dashboard.charts import CONFIG, sparkline
+from monitoring.dashboard.plotly_figures import CONFIG, sparkline
 from monitoring.presentation.formats import duration, number, rough
 from monitoring.run_log.reader import Run
 from monitoring.run_log.run_state import StageState
 
 Part = Any
-"""A component of Dash, a text, or a list of them."""
+"""A component of Dash, a text, None, or a list of these."""
 
 TONES = {"running": "good", "finished": "calm", "failed": "bad", "lost": "bad", "quiet": "warm", "stopped": "warm"}
 WORDS = {"empty": "not started"}
-RUN_PATH, COMPARE_PATH = "/run/", "/compare"
+RUN_PATH, COMPARE_PATH, REPORT_PATH = "/run/", "/compare", "/report"
 
 
 def aria(**names: str) -> dict[str, Any]:
-    """Attributes for those who do not see the page: `label`, `labelledby`, `hidden`."""
+    """ARIA attributes for screen readers: `label`, `labelledby`, `hidden`."""
     return {f"aria-{name}": value for name, value in names.items()}
 
 
 def badge(status: str) -> Part:
-    """A run's state: a word, and a dot of its colour."""
+    """The state of a run: a word and a coloured dot."""
     return html.Span(
         [html.Span(className="dot"), WORDS.get(status, status)], className=f"badge {TONES.get(status, 'calm')}"
     )
@@ -41,7 +41,7 @@ def link_to(run: Run) -> Part:
 
 
 def bar(share: float | None, label: str) -> Part:
-    """How far something is; without a share, that it goes on."""
+    """A progress bar; without a share it shows only that work goes on."""
     if share is None:
         return html.Progress(**aria(label=label))
     return html.Progress(value=f"{share:.4f}", max="1", **aria(label=label))
@@ -57,7 +57,7 @@ def clock(moment: float) -> str:
 
 
 def progress_text(stage: StageState) -> str:
-    """How far a stage is and how long still, such as "1,240 / 4,400 steps · 12.3/s · about 4 min left"."""
+    """Progress and time left of a stage, such as "1,240 / 4,400 steps · 12.3/s · about 4 min left"."""
     texts = []
     if stage.done is not None:
         total = f" / {number(int(stage.total))}" if stage.total is not None else ""
@@ -73,8 +73,8 @@ def progress_text(stage: StageState) -> str:
 
 
 def figure(name: str, title: str, drawing: go.Figure | None = None, said: str = "") -> Part:
-    """A card with a figure and what it shows in words. Callbacks find the graph by `name`, and `name-said`,
-    `name-card`."""
+    """A card with a figure and its content in words. Its elements have the ids `name` (the graph), `name-said` (the
+    words) and `name-card`."""
     graph = dcc.Graph(id=name, figure=drawing or go.Figure(), config=CONFIG, responsive="auto", className="graph")
     caption = [html.B(title), html.Span(said, id=f"{name}-said", className="soft")]
     return html.Figure(
@@ -100,7 +100,7 @@ def table(
     marked: Sequence[int] = (),
     texts: Sequence[int] = (),
 ) -> Part:
-    """A table that scrolls; the arguments are those of `table_parts`."""
+    """A table that scrolls where it is wider than the page; takes the arguments of `table_parts`."""
     return scroll(html.Table(table_parts(head, rows, caption, marked, texts)), caption)
 
 
@@ -111,11 +111,11 @@ def table_parts(
     marked: Sequence[int] = (),
     texts: Sequence[int] = (),
 ) -> list[Part]:
-    """What a table holds. The first cell of a row names it.
+    """The content of a table. The first cell of a row names the row.
 
     Args:
         marked: numbers of the rows that need attention.
-        texts: numbers of the columns that hold words, no numbers.
+        texts: numbers of the columns that hold words instead of numbers.
     """
     kind = ["text" if column in texts else "" for column in range(max(map(len, [head, *rows])))]
     body = [
@@ -136,7 +136,7 @@ def table_parts(
 
 
 def scroll(table: Part, label: str) -> Part:
-    """Around what may be wider than the page. What scrolls must be reached by the keyboard."""
+    """Lets a table that is wider than the page scroll; the keyboard can reach it."""
     return html.Div(table, className="scroll", tabIndex="0", role="group", **aria(label=label))
 
 

@@ -16,8 +16,8 @@ from support.tiny_workspace import tiny_config
 
 from alphafuse.events import Event
 from alphafuse.storage.workspace import Workspace
-from monitoring.dashboard import watcher
-from monitoring.dashboard.watcher import Watcher
+from monitoring.dashboard import run_poller
+from monitoring.dashboard.run_poller import RunPoller
 from monitoring.run_log.event_log import EventLog
 from monitoring.run_log.finding import find_workspaces
 from monitoring.run_log.reader import RunReader
@@ -31,10 +31,10 @@ def _wait_for(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def _watching(*places: str) -> Iterator[Watcher]:
-    watching = Watcher(places, seconds=0.02)
-    yield watching
-    watching.close()
+def _polling(*places: str) -> Iterator[RunPoller]:
+    poller = RunPoller(places, seconds=0.02)
+    yield poller
+    poller.close()
 
 
 def test_workspaces_are_found_in_folders_and_in_comparisons(tmp_path: Path) -> None:
@@ -83,9 +83,6 @@ def test_news_are_read_and_only_then_the_version_grows(tmp_path: Path, scheme: s
     workspace.folder.write_bytes("config.yaml", yaml.safe_dump(settings).encode())
     third = reader.read()
     assert (third.version, third.settings) == (3, settings)
-    assert (first.results, second.results) == (0, 0)
-    log(Event("train", "finished", {}, 120.0))
-    assert reader.read().results == 1
 
 
 def test_a_damaged_log_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
@@ -98,45 +95,27 @@ def test_a_damaged_log_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     assert reader.read().problem == ""
 
 
-def test_remote_and_local_runs_have_their_names_and_results(tmp_path: Path) -> None:
+def test_remote_and_local_runs_have_their_names(tmp_path: Path) -> None:
     made_runs.finished_run(tmp_path / "here" / "good")
     EventLog(Workspace(f"memory://{tmp_path}/there/far"))(Event("prepare", "started", {}, time.time()))
-    with _watching(str(tmp_path / "here"), f"memory://{tmp_path}/there") as watching:
-        _wait_for(lambda: len(watching.runs()) == 2)
-        assert [run.key for run in watching.runs()] == ["here/good", "there/far"]
-        run = watching.run("here/good")
-        assert run is not None
-        _wait_for(lambda: watching.results(run).content is not None)
-        content = watching.results(run).content
-        assert content is not None
-        assert content.examples[0]["user_id"] == made_runs.EVIL
-        assert content.spectrum is not None
-        assert content.spectrum.tolist() == list(range(12, 0, -1))
+    with _polling(str(tmp_path / "here"), f"memory://{tmp_path}/there") as poller:
+        _wait_for(lambda: len(poller.runs()) == 2)
+        assert [run.key for run in poller.runs()] == ["here/good", "there/far"]
 
 
 def test_places_that_are_called_the_same_keep_their_runs_apart(tmp_path: Path) -> None:
     for name in ("home", "copy"):
         (tmp_path / name / "runs" / "mine" / "events").mkdir(parents=True)
     places = [f"{tmp_path}/{name}" for name in ("home/runs", "copy/runs", "home/runs/", "home")]
-    with _watching(*places) as watching:
-        assert list(watching.places) == [places[0], places[1], places[3]]
-        _wait_for(lambda: len(watching.runs()) == 3)
-        keys = [run.key for run in watching.runs()]
+    with _polling(*places) as poller:
+        assert list(poller.places) == [places[0], places[1], places[3]]
+        _wait_for(lambda: len(poller.runs()) == 3)
+        keys = [run.key for run in poller.runs()]
         assert keys == [f"{tmp_path}/home/runs/mine", f"{tmp_path}/copy/runs/mine", "home/runs/mine"]
         for key, owner in zip(keys, ("home", "copy", "home"), strict=True):
-            run = watching.run(key)
+            run = poller.run(key)
             assert run is not None
             assert run.uri == f"{tmp_path}/{owner}/runs/mine"
-
-
-def test_artefacts_that_cannot_be_read_are_a_problem_of_their_run(tmp_path: Path) -> None:
-    made_runs.finished_run(tmp_path / "run")
-    (tmp_path / "run" / "nullspace" / "nullspace.safetensors").write_bytes(b"cut off")
-    with _watching(str(tmp_path)) as watching:
-        _wait_for(lambda: bool(watching.runs()))
-        (run,) = watching.runs()
-        _wait_for(lambda: bool(watching.results(run).problem))
-        assert "nullspace" in watching.results(run).problem
 
 
 def test_a_storage_that_hangs_or_fails_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,12 +129,12 @@ def test_a_storage_that_hangs_or_fails_holds_up_no_other(tmp_path: Path, monkeyp
             raise OSError("no credentials")
         return find_workspaces(place) if "://" not in place else []
 
-    monkeypatch.setattr(watcher, "find_workspaces", find)
-    with _watching("s3://hangs/runs", "s3://fails/runs", str(tmp_path)) as watching:
-        _wait_for(lambda: bool(watching.runs()) and bool(watching.places["s3://fails/runs"].problem))
-        assert watching.places["s3://hangs/runs"].read is None
-        assert watching.places["s3://fails/runs"].problem == "OSError: no credentials"
+    monkeypatch.setattr(run_poller, "find_workspaces", find)
+    with _polling("s3://hangs/runs", "s3://fails/runs", str(tmp_path)) as poller:
+        _wait_for(lambda: bool(poller.runs()) and bool(poller.places["s3://fails/runs"].problem))
+        assert poller.places["s3://hangs/runs"].read is None
+        assert poller.places["s3://fails/runs"].problem == "OSError: no credentials"
         fails.clear()
-        _wait_for(lambda: watching.places["s3://fails/runs"].problem == "")
+        _wait_for(lambda: poller.places["s3://fails/runs"].problem == "")
         over.set()
-        _wait_for(lambda: watching.places["s3://hangs/runs"].read is not None)
+        _wait_for(lambda: poller.places["s3://hangs/runs"].read is not None)

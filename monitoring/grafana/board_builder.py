@@ -1,4 +1,4 @@
-"""What our dashboards are made of, and how it becomes what Grafana reads."""
+"""The parts of a dashboard (board, row, panel, query) and their translation into Grafana's JSON."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Query:
     """An expression of Prometheus, and the name of each series that it gives.
 
     Attributes:
-        only: where alone there is data: on a GPU, after a fault, with the engine vLLM.
+        only: the only case in which the query has data: on a GPU, after a fault, with the engine vLLM; empty: always.
     """
 
     expression: str
@@ -47,7 +47,7 @@ class Panel:
     """A graph or a set of numbers.
 
     Attributes:
-        unit: of Grafana: short, s, bytes, percentunit (0 to 1), percent (0 to 100), …
+        unit: one of Grafana's units: short, s, bytes, percentunit (0 to 1), percent (0 to 100), …
         help: how to read it.
     """
 
@@ -87,7 +87,7 @@ class Board:
     """A dashboard.
 
     Attributes:
-        name: of its file, and in its address.
+        name: stem of the JSON file, and part of the dashboard's address.
     """
 
     name: str
@@ -101,7 +101,7 @@ class Board:
                     yield panel, query
 
     def to_json(self) -> str:
-        """What Grafana reads."""
+        """The dashboard in Grafana's JSON."""
         builder = (
             dashboard.Dashboard(self.title)
             .uid(f"alphafuse-{self.name}")

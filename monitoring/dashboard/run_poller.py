@@ -1,33 +1,29 @@
-"""Keeps what the pages show: threads read the workspaces, pages take the latest state and never wait for storage."""
+"""Reads workspaces again and again in threads, so that pages take the latest state and never wait for storage."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from alphafuse.errors import AlphafuseError
 from alphafuse.storage.folder import resolve
-from alphafuse.storage.workspace import Workspace
-from monitoring.report.run_facts import Content, gather
 from monitoring.run_log.finding import find_workspaces
 from monitoring.run_log.reader import Run, RunReader
 
 LOCAL_SECONDS, REMOTE_SECONDS = 2.0, 10.0
-"""Between two reads of a place."""
+"""Seconds between two reads of a place."""
 DISCOVER_READS = 5
-"""New workspaces are looked for at every so many reads."""
+"""New workspaces are looked for at every fifth read."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A folder or URI that holds workspaces, and how it went to read it.
+    """A folder or URI that holds workspaces, and the outcome of reading it.
 
     Attributes:
-        read: when all of it was read last, None before the first time.
-        problem: why it, or something in it, cannot be read; empty where it can.
+        read: time of the last complete read, seconds since the epoch; None before the first one.
+        problem: why the place, or a workspace in it, cannot be read; empty where all can.
     """
 
     name: str
@@ -35,21 +31,12 @@ class Place:
     problem: str = ""
 
 
-@dataclass(frozen=True)
-class Results:
-    """What the artefacts of a run hold; None while they are read for the first time."""
-
-    content: Content | None = None
-    problem: str = ""
-    of: tuple[int, int] = (-1, -1)
-
-
-class Watcher:
-    """Reads all places until it is closed, each in a thread of its own: one that hangs holds up no other.
+class RunPoller:
+    """Reads every place in a thread of its own until it is closed: a place that hangs delays no other.
 
     Args:
         places: folders or URIs, as the user named them.
-        seconds: between two reads; None: `LOCAL_SECONDS` or `REMOTE_SECONDS`.
+        seconds: time between two reads; None: `LOCAL_SECONDS` or `REMOTE_SECONDS`.
     """
 
     def __init__(self, places: Sequence[str], seconds: float | None = None) -> None:
@@ -59,36 +46,21 @@ class Watcher:
         self.places = {place: Place(place) for place in distinct.values()}
         self._seconds = seconds
         self._runs: dict[str, dict[str, Run]] = {place: {} for place in self.places}
-        self._results: dict[str, Results] = {}
-        self._gathering: dict[str, Future[Results]] = {}
-        self._gatherers = ThreadPoolExecutor(2, "results")
         self._over = threading.Event()
         for place in self.places:
-            threading.Thread(target=self._watch, args=(place,), daemon=True).start()
+            threading.Thread(target=self._poll, args=(place,), daemon=True).start()
 
     def close(self) -> None:
         self._over.set()
-        self._gatherers.shutdown(wait=False, cancel_futures=True)
 
     def runs(self) -> list[Run]:
-        """All runs as read last, in the order of their names."""
+        """All runs in their latest known state, in the order of their names."""
         return [run for place in self.places for _, run in sorted(self._runs[place].items())]
 
     def run(self, key: str) -> Run | None:
         return next((run for run in self.runs() if run.key == key), None)
 
-    def results(self, run: Run) -> Results:
-        """What is known of a run's artefacts; reads them anew, in the background, when a stage has ended since."""
-        known, wanted = self._results.get(run.key, Results()), (run.results, bool(run.settings))
-        gathering = self._gathering.get(run.key)
-        if gathering is not None and gathering.done():
-            del self._gathering[run.key]
-            known = self._results[run.key] = gathering.result()
-        elif gathering is None and known.of != wanted and run.settings:
-            self._gathering[run.key] = self._gatherers.submit(_gather, run, wanted)
-        return known
-
-    def _watch(self, place: str) -> None:
+    def _poll(self, place: str) -> None:
         readers: dict[str, RunReader] = {}
         seconds = self._seconds or (REMOTE_SECONDS if "://" in place else LOCAL_SECONDS)
         reads = 0
@@ -99,13 +71,13 @@ class Watcher:
                     readers = {uri: readers.get(uri) or RunReader(self._key(place, uri), uri) for uri in found}
                 problems = self._read(place, readers)
                 self.places[place] = Place(place, time.time(), "; ".join(problems))
-            except Exception as error:  # whatever a storage raises is told on the page, and it is tried again
+            except Exception as error:  # whatever a storage raises is shown on the page, and the read is tried again
                 self.places[place] = Place(place, self.places[place].read, f"{type(error).__name__}: {error}")
             reads += 1
             self._over.wait(seconds)
 
     def _read(self, place: str, readers: dict[str, RunReader]) -> list[str]:
-        """Read every run of a place; returns what went wrong. A run that fails stops no other."""
+        """Read every run of a place; returns the problems. A run that cannot be read stops no other."""
         problems = []
         runs = {uri: run for uri, run in self._runs[place].items() if uri in readers}
         for uri, reader in readers.items():
@@ -119,8 +91,8 @@ class Watcher:
         return problems
 
     def _key(self, place: str, uri: str) -> str:
-        """A run's name: its path in the place, and which place where there are several: the whole of it where others
-        are called the same."""
+        """The name of a run: its path within the place. Where there are several places, the place's name stands before
+        it, or the place's whole path where two places have the same name."""
         root = _root(place)
         name = _name(root)
         inside = uri.removeprefix(root).strip("/")
@@ -136,10 +108,3 @@ def _root(place: str) -> str:
 
 def _name(root: str) -> str:
     return root.rsplit("/", 1)[-1]
-
-
-def _gather(run: Run, wanted: tuple[int, int]) -> Results:
-    try:
-        return Results(gather(run.settings, Workspace(run.uri)), of=wanted)
-    except (AlphafuseError, OSError, ValueError, KeyError, TypeError) as error:
-        return Results(problem=f"{type(error).__name__}: {error}", of=wanted)

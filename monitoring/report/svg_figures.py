@@ -1,4 +1,4 @@
-"""Figures of the report as inline SVG. They take the page's text colour, so that they fit light and dark pages."""
+"""Figures of the report as inline SVG. Their text has the colour of the page's text, light or dark."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from monitoring.presentation.palette import BLUE, GRAY, ORANGE
 
-# Stands for the page's text colour until the SVG is written; matplotlib knows no currentColor.
+# Placeholder for currentColor, the colour of the page's text, which matplotlib does not know.
 _TEXT = "#010203"
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -35,7 +35,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], monitor: str, best_epo
     """Training loss and the monitored validation metric over the epochs, the best one marked.
 
     Args:
-        history: of the `model` artefact: `epoch`, `loss` and `validation` (metrics, or None) per epoch.
+        history: `epoch`, `loss` and `validation` (metrics, or None) per epoch, from the `model` artefact.
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(9, 2.9), layout="constrained")
@@ -59,7 +59,11 @@ def training_curves(history: Sequence[Mapping[str, Any]], monitor: str, best_epo
 
 
 def singular_spectrum(eigenvalues: np.ndarray, row_dim: int, hidden_dim: int) -> str:
-    """Eigenvalues of the covariance, descending, with the row space, the null space and what is left out."""
+    """Eigenvalues of the covariance, descending, by region: row space, null space, and the directions left out.
+
+    Args:
+        eigenvalues: [embedding_dim].
+    """
     order = np.arange(1, len(eigenvalues) + 1)
     regions = (
         (0, row_dim, BLUE, "row space, frozen"),

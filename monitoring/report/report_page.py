@@ -1,18 +1,25 @@
-"""Renders the report: one HTML file that needs nothing else."""
+"""Renders the report: one HTML page that loads nothing else."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from monitoring.presentation.formats import duration
-from monitoring.report.plots import singular_spectrum, training_curves
 from monitoring.report.run_facts import Content
+from monitoring.report.svg_figures import singular_spectrum, training_curves
 
 
-def render(content: Content, environment: dict[str, str]) -> str:
-    """The page. All text from the data is escaped; the figures are our own SVG."""
+def render(content: Content, environment: Mapping[str, str]) -> str:
+    """The page as HTML. All text from the data is escaped; the figures are our own SVG.
+
+    Not for several threads at once: matplotlib's settings belong to the process.
+
+    Args:
+        environment: machine and software that made the run, by name; the section is left out where there are none.
+    """
     templates = Environment(
         loader=PackageLoader("monitoring.report", "templates"),
         autoescape=True,
@@ -23,7 +30,7 @@ def render(content: Content, environment: dict[str, str]) -> str:
     templates.filters["metric"] = lambda value: "–" if value is None else f"{value:.4f}"
     templates.filters["duration"] = lambda seconds: "not run" if seconds is None else duration(seconds)
     slowest = max((timing.seconds or 0.0 for timing in content.timings), default=0.0)
-    return templates.get_template("page.html").render(
+    return templates.get_template("report.html").render(
         page=content,
         environment=environment,
         slowest=slowest,
@@ -33,7 +40,7 @@ def render(content: Content, environment: dict[str, str]) -> str:
 
 
 def style() -> str:
-    """The style sheet of this page, and of others that shall look like it."""
+    """The style sheet that the report shares with the dashboard."""
     return (resources.files("monitoring.report") / "templates" / "style.css").read_text()
 
 

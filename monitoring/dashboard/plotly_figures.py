@@ -1,4 +1,4 @@
-"""Interactive figures of a run. Text, grid and background take the page's colours (assets/dashboard.css)."""
+"""Interactive figures of a run. Text, grid and background take the colours of the page (assets/dashboard.css)."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ CONFIG: Any = {
     "modeBarButtons": [["zoom2d", "pan2d", "resetScale2d"]],
     "responsive": True,
 }
-"""Of every graph: what its few buttons are."""
+"""Settings of every graph: three buttons, and a width that follows the card."""
 HEIGHT = 240
-"""Of a figure, in pixels; its width is that of its card."""
+"""Height of a figure in pixels."""
 
 
 def line(curves: Mapping[str, Curve], x: str, y: str, best: tuple[float, float] | None = None) -> go.Figure:
     """Curves by name over steps or epochs.
 
     Args:
-        best: a point of the only curve that is marked.
+        best: x and y of a point to be marked, where there is one curve.
     """
     figure = _figure(x, y, legend=len(curves) > 1)
     for number, (name, curve) in enumerate(curves.items()):
@@ -53,11 +53,11 @@ def line(curves: Mapping[str, Curve], x: str, y: str, best: tuple[float, float] 
 
 
 def step_split(parts: Mapping[str, Curve]) -> go.Figure:
-    """Milliseconds of a step by what they go to, stacked."""
+    """Milliseconds of a step by phase, stacked."""
     figure = _figure("step", "ms a step", legend=True)
     for number, name in enumerate([*PHASES, "rest"]):
         if name in parts and np.nansum(parts[name].y) > 0:
-            # All parts are told at the same steps: thinned alike, they stay stackable.
+            # All phases are reported at the same steps: thinned alike, they can be stacked.
             curve = parts[name]
             kept = np.linspace(0, len(curve.x) - 1, min(len(curve.x), 300)).astype(int)
             color = GRAY if name == "rest" else SERIES[number]
@@ -74,37 +74,8 @@ def step_split(parts: Mapping[str, Curve]) -> go.Figure:
     return figure
 
 
-def spectrum(eigenvalues: np.ndarray, row_dim: int, hidden_dim: int) -> go.Figure:
-    """Eigenvalues of the embeddings' covariance, descending, with the cut between row space and null space."""
-    figure = _figure("direction", "eigenvalue", legend=True)
-    shown = np.maximum(eigenvalues, eigenvalues[0] * 1e-5)
-    regions = (
-        (0, row_dim, BLUE, "row space, frozen"),
-        (row_dim, hidden_dim, ORANGE, "null space, IDs learn here"),
-        (hidden_dim, len(shown), GRAY, "left out"),
-    )
-    for start, stop, color, name in regions:
-        if start < stop:
-            end = min(stop + 1, len(shown))  # up to the next region
-            figure.add_scatter(
-                x=list(range(start + 1, end + 1)),
-                y=shown[start:end].tolist(),
-                name=f"{name} ({stop - start})",
-                mode="lines",
-                line={"color": color, "width": 2},
-                fill="tozeroy",
-                fillcolor=f"rgba({','.join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5))},0.25)",
-                hovertemplate="%{y:.4~g}<extra></extra>",
-            )
-    if 0 < row_dim < len(shown):
-        figure.add_vline(x=row_dim + 1, line={"color": GRAY, "dash": "dot", "width": 1.5})
-    low = float(np.log10(shown.min()))
-    figure.update_yaxes(type="log", range=[low - 0.1, float(np.log10(shown[0])) + 0.2], exponentformat="power")
-    return figure
-
-
 def sparkline(values: Sequence[float], width: int = 110, height: int = 28) -> str:
-    """A tiny line as an SVG document, for a row of a list."""
+    """A tiny line as an SVG document, for a row in the list of runs."""
     curve = Curve(np.arange(len(values), dtype=float), np.asarray(values, dtype=float)).thinned(100)
     low, high = float(np.nanmin(curve.y)), float(np.nanmax(curve.y))
     x = 2 + (width - 4) * curve.x / max(1.0, curve.x[-1])
@@ -131,11 +102,11 @@ def _figure(x: str, y: str, legend: bool) -> go.Figure:
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "rgba(0,0,0,0)"},
         "xaxis": {**axis, "title": {"text": x, "standoff": 6}, "showgrid": False},
         "yaxis": {**axis, "title": {"text": _plain(y), "standoff": 6}, "showgrid": True, "nticks": 6},
-        "uirevision": "kept",  # a zoom outlives new points
+        "uirevision": "kept",  # keeps the reader's zoom when new points come
     }
     return go.Figure(layout=layout)
 
 
 def _plain(text: str) -> str:
-    """Text that plotly shows as it is: in its texts some tags of HTML have a meaning."""
+    """Escapes a text for plotly, which reads some HTML tags in its texts."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,5 +1,5 @@
-"""Serves the lists of processes of a machine's runs over HTTP (Prometheus: `http_sd_configs`), for a Prometheus that
-does not see the folder: on another machine, in another container.
+"""Serves the list of a machine's run processes over HTTP (Prometheus: `http_sd_configs`), for a Prometheus that cannot
+read the folder of lists because it runs on another machine or in another container.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ PATH = "/targets"
 
 
 def make_server(folder: Path, host: str, port: int) -> ThreadingHTTPServer:
-    """A server, not yet serving, that answers `GET /targets` with what all living runs list.
+    """A server, not yet serving, that answers `GET /targets` with the processes of all living runs.
 
     Args:
         port: 0 takes a free one.
 
     Raises:
-        ResourceError: the address or the port cannot be had.
+        ResourceError: the address does not exist, or the port is taken.
     """
     try:
         return ThreadingHTTPServer((host, port), partial(_Handler, folder))
@@ -47,4 +47,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Requests are not worth a line each."""
+        """Logs nothing."""

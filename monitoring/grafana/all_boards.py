@@ -1,6 +1,4 @@
-"""All dashboards, and where their files are."""
-
-from pathlib import Path
+"""All dashboards of a run."""
 
 from monitoring.grafana.cluster_board import CLUSTER
 from monitoring.grafana.decomposition_board import DECOMPOSITION
@@ -9,4 +7,3 @@ from monitoring.grafana.overview_board import OVERVIEW
 from monitoring.grafana.training_board import TRAINING
 
 BOARDS = (OVERVIEW, EMBEDDING, DECOMPOSITION, TRAINING, CLUSTER)
-FOLDER = Path(__file__).parent / "dashboards"
