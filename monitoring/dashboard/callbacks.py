@@ -1,4 +1,4 @@
-"""Dash's callbacks: which page is shown, and what is drawn anew when a run has news."""
+"""Dash's callbacks: they choose the page, and redraw the parts of it that have changed."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def _on_overview(app: Dash, poller: RunPoller) -> None:
     )
     def update(_: int, before: dict[str, str] | None, ids: list[dict[str, str]]) -> dict[str, Any]:
         shown = overview.overview(poller.runs(), poller.places, time.time())
-        told = {f"news of {key}": part for key, part in shown.news.items()}
+        news_by_id = {f"news of {key}": part for key, part in shown.news.items()}
         listing = shown.order or shown.parts["listing"]
-        changed, digests = _changed({**shown.parts, "listing": listing, **told}, before)
+        changed, digests = _changed({**shown.parts, "listing": listing, **news_by_id}, before)
         parts = {name: changed[name] for name in overview.PARTS}
         news = [changed[f"news of {each['news']}"] for each in ids if each["news"] in shown.news]
         if parts["listing"] is not no_update:

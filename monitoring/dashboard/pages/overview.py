@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from dash import dcc, html
 
-from alphafuse.events import Event
 from alphafuse.stages import STAGE_NAMES
 from monitoring.dashboard.components import TONES, WORDS, Part, ago, badge, bar, link_to, progress_text, soft, spark
 from monitoring.dashboard.run_poller import Place
+from monitoring.dashboard.test_result import test_result
 from monitoring.run_log.reader import Run
 from monitoring.run_log.run_state import RunState, RunStatus
 
@@ -65,29 +64,6 @@ def overview(runs: Sequence[Run], places: Mapping[str, Place], now: float) -> Ov
     return Overview(parts, [(run.key, state.status) for run, state in states], news)
 
 
-class Tested(NamedTuple):
-    """A result on the test split.
-
-    Attributes:
-        metric, value: the monitored metric.
-        seen: whether items that a user has seen before were "left out" of the ranking or "left in".
-    """
-
-    metric: str
-    value: float
-    seen: str
-
-
-def tested(run: Run) -> Tested | None:
-    """The result on the test split, once it is evaluated."""
-    stream: Sequence[Event] = run.events.get("evaluate", ())
-    for event in reversed(stream):
-        value = event.values.get(run.monitor)
-        if event.kind == "finished" and isinstance(value, (int, float)):
-            return Tested(run.monitor, float(value), str(event.values.get("seen_items", "not told")))
-    return None
-
-
 def _is_aside(run: Run, state: RunState) -> bool:
     """True for a workspace of stages that the runs of a comparison share, unless it needs attention."""
     return "shared" in run.key.split("/")[:-1] and state.status in ("finished", "empty")
@@ -111,8 +87,8 @@ def _rank(state: RunState) -> tuple[int, float]:
 
 def _summary(states: Sequence[RunState]) -> Part:
     counts = Counter(state.status for state in states)
-    told = [f"{count} {WORDS.get(status, status)}" for status in ORDER if (count := counts[status])]
-    return soft(", ".join(told)) if told else None
+    counted = [f"{count} {WORDS.get(status, status)}" for status in ORDER if (count := counts[status])]
+    return soft(", ".join(counted)) if counted else None
 
 
 def _row(run: Run, state: RunState, news: Part) -> Part:
@@ -127,7 +103,7 @@ def _row(run: Run, state: RunState, news: Part) -> Part:
 
 def _news(run: Run, state: RunState, now: float) -> Part:
     """The cells of a run's row that change: current work, results, and the trend of the validation metric."""
-    best, test, metric = run.training.best(run.monitor), tested(run), run.monitor.upper()
+    best, test, metric = run.training.best(run.monitor), test_result(run), run.monitor.upper()
     numbers = []
     if best is not None:
         numbers.append(_number(best[1], f"validation {metric}"))
@@ -160,8 +136,8 @@ def _doing(run: Run, state: RunState, now: float) -> Part:
     if state.status == "failed":
         return [html.Div([html.B(stage.name), f" failed {when}"]), html.P(stage.message, className="message")]
     if state.status in ("lost", "stopped"):
-        word = "was interrupted" if state.status == "stopped" else "stopped without a word"
-        return html.Div([html.B(stage.name), f" {word}, last news {when}"])
+        word = "was interrupted" if state.status == "stopped" else "stopped without notice"
+        return html.Div([html.B(stage.name), f" {word}, last report {when}"])
     return soft(html.B(stage.name), " finished" if stage.ended is None else f" finished {ago(stage.ended, now)}")
 
 
@@ -180,9 +156,9 @@ def _nothing(places: Mapping[str, Place]) -> Part:
 
 
 def _reading(places: Mapping[str, Place], now: float) -> Part:
-    told = []
+    lines = []
     for place in places.values():
         late = place.read is not None and now - place.read > LATE_SECONDS
-        told.append(f"{place.name}{', reading …' if place.read is None else ''}"
+        lines.append(f"{place.name}{', reading …' if place.read is None else ''}"
                     f"{f', read {ago(place.read, now)}' if late and place.read else ''}")  # fmt: skip
-    return html.Footer(soft("From ", "; ".join(told)))
+    return html.Footer(soft("From ", "; ".join(lines)))

@@ -1,11 +1,10 @@
-"""The page of one run: five answers at a glance, its stages, messages, training and workers, a link to its report."""
+"""The page of one run: five answers at a glance, stages, messages, training, workers, and a link to the report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from urllib.parse import quote
 
-import numpy as np
 import plotly.graph_objects as go
 from dash import dcc, html
 
@@ -13,11 +12,9 @@ from monitoring.dashboard import plotly_figures
 from monitoring.dashboard.components import (
     COMPARE_PATH,
     REPORT_PATH,
-    TONES,
     Part,
     ago,
     aria,
-    badge,
     bar,
     clock,
     figure,
@@ -28,8 +25,8 @@ from monitoring.dashboard.components import (
     table,
     table_parts,
 )
-from monitoring.dashboard.pages.overview import tested
-from monitoring.presentation.formats import duration, number, rough, size
+from monitoring.dashboard.pages.five_answers import five_answers
+from monitoring.presentation.formats import duration, number, size
 from monitoring.run_log.reader import Run
 from monitoring.run_log.run_state import RunState, StageState
 from monitoring.run_log.training_curves import Curve, Worker
@@ -79,96 +76,6 @@ def skeleton(key: str) -> Part:
     ]
 
 
-def glance(run: Run, state: RunState, now: float) -> Part:
-    """Is it alive, how far is it, is it learning, what is slow, is a worker sick?"""
-    answers = [
-        ("Alive?", *_alive(run, state, now)),
-        ("How far?", *_how_far(state)),
-        ("Learning?", *_learning(run)),
-        ("What is slow?", *_slow(run, state)),
-        ("Workers well?", *_workers_well(run, state)),
-    ]
-    cards = [
-        html.Div(
-            [html.H2(question), html.B(answer), html.P(more)], className=f"card answer {tone}", id=f"answer-{place}"
-        )
-        for place, (question, answer, more, tone) in enumerate(answers)
-    ]
-    return html.Section(cards, className="glance", **aria(label="At a glance"))
-
-
-def _alive(run: Run, state: RunState, now: float) -> tuple[Part, Part, str]:
-    tone = TONES.get(state.status, "calm")
-    news = "nothing told yet" if state.latest is None else f"last news {ago(state.latest, now)}"
-    more = {
-        "quiet": f"it lives, but has told nothing for {rough(now - (state.latest or now))}",
-        "lost": f"no sign of life{'' if run.beat is None else f' for {rough(now - run.beat.time)}'}: the process died, "
-        "or cannot write its workspace; the same command continues it",
-        "stopped": f"interrupted; the same command continues it; {news}",
-        "failed": f"{state.stage.name if state.stage else 'it'} failed {ago(state.latest or now, now)}",
-    }
-    return badge(state.status), more.get(state.status, news), tone
-
-
-def _how_far(state: RunState) -> tuple[Part, Part, str]:
-    stage = state.stage
-    done = sum(each.status in ("finished", "left out") for each in state.stages)
-    if stage is None or stage.status != "running":
-        return f"{done} of {len(state.stages)} stages", "", ""
-    share = "" if stage.share is None else f" {stage.share:.0%}"
-    left = (
-        []
-        if stage.remaining is None
-        else [f"{'at most' if stage.name == 'train' else 'about'} {rough(stage.remaining)} left in this stage"]
-    )
-    return f"{stage.name}{share}", [bar(stage.share, f"progress of {stage.name}"), html.Span(left)], ""
-
-
-def _learning(run: Run) -> tuple[Part, Part, str]:
-    curve, best = run.training.by_epoch.get(run.monitor), run.training.best(run.monitor)
-    if curve is None or best is None:
-        loss = run.training.by_step.get("loss")
-        if loss is None or not len(loss.y):
-            return "–", "no training yet", ""
-        return f"loss {loss.y[-1]:.3f}", f"from {loss.y[0]:.3f}; no validation yet", ""
-    epoch, value = best
-    stale, patience = int(np.sum(curve.x > epoch)), run.settings.get("train", {}).get("patience")
-    more = f"best of {len(curve.x)} validations: epoch {epoch}"
-    if stale:
-        more += f"; {stale} since without improvement" + (f", {patience} end it" if patience else "")
-    else:
-        more += ", the latest"
-    test = tested(run)
-    if test is not None:
-        more += f"; test {test.value:.4f}, seen items {test.seen}"
-    return [html.Small(f"{run.monitor.upper()} "), f"{value:.4f}"], more, ""
-
-
-def _slow(run: Run, state: RunState) -> tuple[Part, Part, str]:
-    slowest, rate = run.training.slowest_part(), run.training.by_step.get("samples_per_second")
-    if slowest is not None and state.stage is not None and state.stage.name == "train":
-        speed = "" if rate is None or not len(rate.y) else f"; {number(round(float(rate.y[-1])))} samples/s"
-        return slowest[0], f"{slowest[1]:.0%} of a step{speed}", ""
-    timed = [stage for stage in state.stages if stage.seconds is not None]
-    if not timed:
-        return "–", "nothing measured yet", ""
-    longest = max(timed, key=lambda stage: stage.seconds or 0.0)
-    total = sum(stage.seconds or 0.0 for stage in timed)
-    return longest.name, f"{duration(longest.seconds or 0.0)} of {duration(total)} in all stages", ""
-
-
-def _workers_well(run: Run, state: RunState) -> tuple[Part, Part, str]:
-    workers, restarts = run.training.workers, run.training.restarts
-    sick = [worker for worker in workers if worker.complaint]
-    again = "" if not restarts else f"started again {restarts} time{'s' if restarts > 1 else ''}"
-    if sick and (state.stage is None or state.stage.name == "train"):
-        said = "; ".join(f"rank {worker.rank} {worker.complaint}" for worker in sick[:3])
-        return f"{len(sick)} of {len(workers)} sick", "; ".join(filter(None, [said, again])), "warm"
-    if not workers:
-        return "–", again or "no worker has reported", "warm" if again else ""
-    return f"{len(workers)} of {len(workers)}", again or "none slow, none silent", "warm" if again else ""
-
-
 def stages(run: Run, state: RunState, now: float) -> Part:
     rows = [
         html.Li(_stage(stage, state.is_alive), className=f"stage {stage.status.replace(' ', '-')}")
@@ -196,7 +103,7 @@ def _stage(stage: StageState, is_alive: bool) -> Part:
 
 def messages(run: Run, state: RunState, now: float) -> Part:
     """Failures, restarts and warnings, the latest first; None where there are none."""
-    told = list(reversed(run.told("failed", "restart", "warning")))
+    events = list(reversed(run.told("failed", "restart", "warning")))
     words = {"failed": " failed", "restart": " started again", "warning": ""}
     notes = [
         html.Li(
@@ -207,13 +114,13 @@ def messages(run: Run, state: RunState, now: float) -> Part:
             ],
             className=f"note {'bad' if event.kind == 'failed' else 'warm'}",
         )
-        for event in told[:MESSAGES]
+        for event in events[:MESSAGES]
     ]
     if run.problem:
         notes.insert(0, html.Li(html.P(run.problem, className="message"), className="note bad"))
     if not notes:
         return None
-    left = soft(f"and {len(told) - MESSAGES} earlier ones") if len(told) > MESSAGES else None
+    left = soft(f"and {len(events) - MESSAGES} earlier ones") if len(events) > MESSAGES else None
     return section("Messages", "messages", html.Ul(notes, className="notes"), left)
 
 
@@ -238,7 +145,7 @@ def drawn(run: Run) -> dict[str, tuple[go.Figure, str]]:
         made["throughput"] = plotly_figures.line({"samples/s": rate}, "step", "samples/s"), _said(rate, "steps")
     if training.parts:
         part, share = training.slowest_part() or ("–", 0.0)
-        made["split"] = plotly_figures.step_split(training.parts), f"Lately {share:.0%} of it is {part}"
+        made["split"] = plotly_figures.step_split(training.parts), f"Recently, {share:.0%} of a step is {part}"
     return made
 
 
@@ -262,8 +169,8 @@ def epochs(run: Run) -> Part:
 
 def workers(run: Run, state: RunState, now: float) -> Part:
     """The content of the table of workers; None where no worker has reported."""
-    told: Sequence[Worker] = run.training.workers
-    if not told:
+    workers: Sequence[Worker] = run.training.workers
+    if not workers:
         return None
     rows = [
         [
@@ -279,12 +186,24 @@ def workers(run: Run, state: RunState, now: float) -> Part:
             size(float(worker.values.get("memory_bytes") or 0)),
             ago(worker.time, now),
         ]
-        for worker in told
+        for worker in workers
     ]
-    head = ["", "health", "machine", "step", "a step", "own work", "samples/s", "rows served", "sent", "memory", "told"]
-    marked = [place for place, worker in enumerate(told) if worker.complaint]
+    head = [
+        "",
+        "health",
+        "machine",
+        "step",
+        "a step",
+        "own work",
+        "samples/s",
+        "rows served",
+        "sent",
+        "memory",
+        "reported",
+    ]
+    marked = [place for place, worker in enumerate(workers) if worker.complaint]
     return table_parts(head, rows, "Workers", marked, texts=(1, 2))
 
 
-LIVE = {"glance": glance, "stages": stages, "messages": messages, "workers": workers}
+LIVE = {"glance": five_answers, "stages": stages, "messages": messages, "workers": workers}
 """Functions that make the parts that change while the page is open, by the name of the part."""

@@ -90,7 +90,7 @@ def test_the_list_names_every_state(shown: Shown, open_page: Open) -> None:
     assert re.search(r"train 30 / 400 steps · .* left", said["live"].replace("\n", " "))
     assert "failed" in said["grid/failed"]
     assert f"no model {made_runs.EVIL} is here" in said["grid/failed"]
-    assert "stopped without a word" in said["lost"]
+    assert "stopped without notice" in said["lost"]
     assert "0.1250" in said["finished"]
     assert "test NDCG@20\nseen items left out" in said["finished"]
     assert "prepare" in said["half"]
