@@ -1,6 +1,6 @@
-"""What runs on the cluster: `python -m cluster.remote.job`, in a folder with the configuration and what is asked for.
+"""The program of a job on the cluster: `python -m cluster.remote.job`, in a folder with configuration and request.
 
-Prints what `alphafuse run` prints; this is the log of the job.
+It prints what `alphafuse run` prints; this output is the log of the job.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ ENTRYPOINT = "python -m cluster.remote.job"
 def main() -> None:
     """Run the stages that the request names."""
     end_like_ctrl_c()
-    # Before Ray has started its threads: loaded later, torch has been seen to die in the drivers of jobs ("oneMKL FATAL
+    # Imported before Ray starts its threads: imported later, torch sometimes dies in the drivers of jobs ("oneMKL FATAL
     # ERROR: Cannot load libtorch_cpu.so").
     import torch  # noqa: F401
 
     request = json.loads(Path(REQUEST_FILE).read_text(encoding="utf-8"))
     with settings(Path(CONFIG_FILE), None) as (config, workspace):
-        from cluster.cli.running import print_results, run_and_tell
+        from cluster.cli.running import print_results, run_with_progress
 
         print(f"workspace {workspace.folder.uri}", flush=True)
-        run_and_tell(config, workspace, request["stages"], request["again"])
+        run_with_progress(config, workspace, request["stages"], request["again"])
         print_results(workspace)
 
 
 if __name__ == "__main__":
     try:
         main()
-    except typer.Exit as end:  # there is no command line around it that would
+    except typer.Exit as end:  # there is no typer application around `main` that would exit
         sys.exit(end.exit_code)
