@@ -65,9 +65,8 @@ class Samples:
     def arrays(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Histories and targets, both int64 [samples, length] padded with −1, of the chosen samples."""
         users, stop = self.users[chosen, None], self.stop[chosen, None]
-        position = np.maximum(stop - self.length, 1) + np.arange(
-            self.length
-        )  # of the item that follows each item of the history
+        # Position of the item that follows each item of the history.
+        position = np.maximum(stop - self.length, 1) + np.arange(self.length)
         inside = position < stop
         index = np.where(inside, self.sequences.starts[users] + position, 1)
         histories = np.where(inside, self.sequences.items[index - 1], PADDING)

@@ -72,9 +72,7 @@ class SampleStream:
 
     def _read(self, blocks: list[int]) -> Samples:
         if self._held is None or self._held[0] != blocks:
-            self._held = (
-                None  # freed before reading, so that only two windows are in memory: the new one, and the one in use
-            )
+            self._held = None  # freed first: only the window in use and the new one are in memory
             self._held = blocks, training_samples(self._store.read(blocks).trained(), self._windowing)
         return self._held[1]
 
