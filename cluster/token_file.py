@@ -1,7 +1,7 @@
-"""The token of a Ray cluster: found where Ray itself looks for it, made where there is none.
+"""Finds the token of a Ray cluster where Ray itself looks for it, or makes one.
 
-Whoever has the token runs any code on the cluster. It travels in files, environment variables and HTTP headers; never
-on a command line, which other users of a machine see, and never into a log.
+The token allows to run any code on the cluster. It is passed in files, environment variables and HTTP headers; never on
+a command line, which other users of a machine can see, and never in a log.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ PATH_VARIABLE = "RAY_AUTH_TOKEN_PATH"
 
 
 def token_file() -> Path:
-    """The file that holds the token, whether it exists or not: `RAY_AUTH_TOKEN_PATH`, or Ray's default."""
+    """Path of the token file, which need not exist: `RAY_AUTH_TOKEN_PATH`, or Ray's default."""
     return Path(os.environ.get(PATH_VARIABLE) or Path.home() / ".ray" / "auth_token")
 
 
 def find_token() -> str | None:
-    """The token of `RAY_AUTH_TOKEN` or of the token file; None where there is neither.
+    """Read the token from `RAY_AUTH_TOKEN` or from the token file; None if there is neither.
 
     Raises:
         ClusterError: the file cannot be read, or is empty.
@@ -45,7 +45,7 @@ def find_token() -> str | None:
 
 
 def require_token() -> str | None:
-    """The token to show to a cluster; None where `RAY_AUTH_MODE=disabled` says that it wants none.
+    """Read the token for a cluster; None if `RAY_AUTH_MODE=disabled` says that the cluster takes none.
 
     Raises:
         ClusterError: there is no token.
@@ -63,7 +63,7 @@ def require_token() -> str | None:
 
 
 def ensure_token() -> str:
-    """The token for a cluster that is started here; made, readable by its owner alone, where there is none yet."""
+    """Read the token for a cluster on this machine; if there is none, make one that its owner alone can read."""
     token = None if PATH_VARIABLE in os.environ and not token_file().exists() else find_token()
     if token is None:
         token, file = secrets.token_hex(32), token_file()
@@ -74,8 +74,8 @@ def ensure_token() -> str:
 
 
 def show_token_to_clusters() -> None:
-    """Have Ray show the token, where there is one, to the clusters that this process connects to; before Ray is
-    imported, which reads the mode then."""
+    """Make Ray send the token, if there is one, to the clusters that this process connects to. Must be called before
+    Ray is imported, which reads the mode then."""
     if MODE_VARIABLE not in os.environ and (TOKEN_VARIABLE in os.environ or token_file().exists()):
         os.environ[MODE_VARIABLE] = "token"
 

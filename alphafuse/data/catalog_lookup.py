@@ -1,6 +1,6 @@
-"""From item indices to ids and titles, and from what people write to item indices.
+"""Looks items up in the catalog: ids and titles by item index, and item indices by id or title.
 
-Reads the catalog's shards as a stream or by row groups; the names of the whole catalog are never in memory.
+Reads the catalog's shards as a stream or by row groups; the names of all items are never in memory at once.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ def find_ids(catalog: Artifact, item_ids: pa.Array) -> dict[str, int]:
 def find_items(catalog: Artifact, pieces: Sequence[str]) -> list[int]:
     """Item indices of a hand-written list of titles or ids that was cut at its commas.
 
-    Titles may hold commas themselves ("Usual Suspects, The"): the longest run of pieces that is a title counts.
+    Titles may hold commas themselves ("Usual Suspects, The"): the longest run of pieces that forms a title is taken.
     Case does not matter; of several items with one title, the lowest index is taken.
 
     Raises:
-        DataError: a piece is neither title nor id; names those that look like it.
+        DataError: a piece is neither title nor id; the message suggests similar titles.
     """
     pieces = [piece.strip() for piece in pieces if piece.strip()]
     runs = {_key(",".join(pieces[i:j])) for i in range(len(pieces)) for j in range(i + 1, len(pieces) + 1)}
@@ -81,7 +81,7 @@ def _names(catalog: Artifact) -> Iterable[tuple[np.ndarray, list[str], list[str]
 
 
 def _by_name(catalog: Artifact, wanted: set[str]) -> dict[str, int]:
-    """Item index of each title or id whose key is wanted; titles go before ids."""
+    """Item index of each title or id whose key is wanted; a title wins over an equal id."""
     titles: dict[str, int] = {}
     ids: dict[str, int] = {}
     for indices, item_ids, names in _names(catalog):
@@ -93,12 +93,12 @@ def _by_name(catalog: Artifact, wanted: set[str]) -> dict[str, int]:
 
 
 def _key(name: str) -> str:
-    """What names are compared by: case and blanks at commas do not matter."""
+    """Normalised form of a name, for comparisons: case and blanks around commas do not matter."""
     return re.sub(r"\s*,\s*", ",", name.strip().lower())
 
 
 def _similar(catalog: Artifact, piece: str) -> list[str]:
-    """A few titles like the piece: those that hold it, else those closest to it."""
+    """A few titles similar to the piece: those that contain it, or else those with the closest spelling."""
     holding: list[str] = []
     close: list[str] = []
     for _, _, titles in _names(catalog):

@@ -1,6 +1,6 @@
 """Hashes that order ids and put them into buckets, and hashes of texts.
 
-Both are fixed for all time: item indices and embeddings that are kept between runs depend on them.
+Both must never change: item indices and embeddings that are kept between runs depend on them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def hash_ids(ids: pa.Array) -> np.ndarray:
 
 
 def hash_with_seed(ids: pa.Array, seed: int) -> np.ndarray:
-    """Hashes that shuffle ids differently for each seed, uint64 [ids]: the ids after the seed's decimal digits."""
+    """Hashes that order ids differently for each seed, uint64 [ids]: the hash is taken of "SEED:ID"."""
     return _hash(pa.array([f"{seed}:{value}" for value in ids.to_pylist()], pa.string()))
 
 
@@ -37,7 +37,7 @@ def hash_texts(texts: pa.Array) -> pa.Array:
 
 
 def bucket_of(hashes: np.ndarray, num_buckets: int) -> np.ndarray:
-    """Bucket of each hash, int64: the range of all hashes cut into `num_buckets` (< 2^32) equal, ascending parts."""
+    """Bucket of each hash, int64: all hashes are divided into `num_buckets` (< 2^32) equal, ascending ranges."""
     return (((hashes >> np.uint64(32)) * np.uint64(num_buckets)) >> np.uint64(32)).astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""The items' training interactions, as `prepare` counted them, and which items it kept out of training."""
+"""Reads what `prepare` counted: training interactions of each item, and the items held out of training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from alphafuse.storage.workspace import Workspace
 
 FILE = "popularity.parquet"
 HELD_OUT = "held_out"
-"""Column that is there where items are kept out of training."""
+"""Name of a column that exists only if items are held out of training."""
 
 
 def load_popularity(workspace: Workspace) -> np.ndarray:
@@ -24,7 +24,7 @@ def load_popularity(workspace: Workspace) -> np.ndarray:
 
 
 def load_held_out(workspace: Workspace) -> np.ndarray:
-    """Which items `data.split.cold_items` keeps out of training, by item index: bool [items].
+    """Mask of the items that `data.split.cold_items` holds out of training, by item index: bool [items].
 
     Raises:
         WorkspaceError: `prepare` has not finished, or the file is damaged.
@@ -41,7 +41,7 @@ def load_held_out(workspace: Workspace) -> np.ndarray:
 
 
 def load_trained_items(workspace: Workspace) -> np.ndarray | None:
-    """The items that training may know of, int64, ascending; None: all.
+    """Indices of the items that may be trained on, int64, ascending; None: all items.
 
     Raises:
         WorkspaceError: `prepare` has not finished, or the file is damaged.

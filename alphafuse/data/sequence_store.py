@@ -1,6 +1,6 @@
-"""The users' sequences on storage, read in blocks: a log may be larger than memory.
+"""Reads the users' sequences from storage in blocks, so that a log may be larger than memory.
 
-A block is a row group of the artefact `sequences` (docs/workspace.md). Knows nothing of samples or of their order.
+A block is a row group of the artefact `sequences` (docs/workspace.md). Knows nothing of samples or their order.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from alphafuse.storage.workspace import Workspace
 
 COLUMNS = ["user_id", "items", "train_end", "validation_end"]
 HELD_OUT = "held_out"
-"""Column that is there where items are held out of training."""
+"""Name of a column that exists only if items are held out of training."""
 GROUP_USERS = 65_536
-"""Users of the groups in which all are read one after the other."""
+"""Number of users that `groups` reads at a time."""
 
 
 class SequenceStore:
-    """All users of a workspace, in the order of the shards.
+    """The sequences of all users of a workspace, in the order of the shards.
 
     Attributes:
-        users: int64 [blocks], users of each block.
+        users: int64 [blocks], number of users in each block.
 
     Raises:
         WorkspaceError: `prepare` has not finished, or a shard is damaged.
@@ -72,13 +72,13 @@ class SequenceStore:
         return self.read(range(len(self)))
 
     def groups(self) -> Iterator[Sequences]:
-        """All users in their order, as many blocks at a time as hold about `GROUP_USERS`."""
+        """Yields all users in order, in groups of blocks with about `GROUP_USERS` users each."""
         number = (np.cumsum(self.users) - self.users) // GROUP_USERS
         for _, blocks in groupby(range(len(self)), lambda block: number[block]):
             yield self.read(list(blocks))
 
     def trained_lengths(self) -> Iterator[np.ndarray]:
-        """How many items of each user train: int64 [users of the block], block after block."""
+        """Yields for each block the number of training items of its users: int64 [users of the block]."""
         for blocks, table in self._shards(["train_end", *self._held_out]):
             lengths = table["train_end"].to_numpy().astype(np.int64)
             for column in self._held_out:
@@ -86,7 +86,7 @@ class SequenceStore:
             yield from np.split(lengths, np.cumsum(self.users[blocks])[:-1])
 
     def num_validation_targets(self) -> int:
-        """Of all users."""
+        """Number of validation targets of all users together."""
         total = 0
         for _, table in self._shards(["train_end", "validation_end"]):
             train_end, validation_end = (column.to_numpy().astype(np.int64) for column in table.columns)
@@ -94,7 +94,7 @@ class SequenceStore:
         return total
 
     def _shards(self, columns: Sequence[str]) -> Iterator[tuple[list[int], pa.Table]]:
-        """The blocks of each shard, and some columns of their users."""
+        """Yields for each shard its blocks and some columns of their users."""
         for _, group in groupby(range(len(self)), lambda block: self._places[block][0]):
             blocks = list(group)
             yield blocks, self._table(blocks, columns)
@@ -108,7 +108,7 @@ class SequenceStore:
 
 
 def _describe(parquet: pq.ParquetFile) -> tuple[list[str], list[int]]:
-    """Names of the columns, and rows of each row group."""
+    """Names of the columns, and the number of rows in each row group."""
     rows = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
     return parquet.schema_arrow.names, rows
 

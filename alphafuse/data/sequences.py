@@ -1,4 +1,5 @@
-"""Item sequences of users in memory: flat arrays, and which positions train, validate and test (docs/workspace.md).
+"""Item sequences of users in memory: flat arrays, with the positions that train, validate and test
+(docs/workspace.md).
 
 Knows nothing of storage, batches or models.
 """
@@ -16,14 +17,15 @@ Split = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Sequences:
-    """Some users.
+    """The sequences of some users.
 
     Attributes:
         items: [interactions], item indices, user after user, in time order.
         starts: [users + 1], where each user's items begin in `items`.
-        train_end, validation_end: [users], see docs/workspace.md.
-        user_ids: [users], as given by the log.
-        held_out: [interactions] of bool, which of them must not train, or None: all before `train_end` do.
+        train_end, validation_end: [users], where the training and the validation targets of a user end
+            (docs/workspace.md).
+        user_ids: [users], as they stand in the log.
+        held_out: [interactions] of bool, True for those that must not train; None: all before `train_end` train.
     """
 
     items: np.ndarray
@@ -38,11 +40,11 @@ class Sequences:
         return len(self.starts) - 1
 
     def of(self, user: int) -> np.ndarray:
-        """The items of one user, in time order."""
+        """Items of one user, in time order."""
         return self.items[self.starts[user] : self.starts[user + 1]]
 
     def trained(self) -> Sequences:
-        """The same users with nothing but what trains: the items before `train_end` that are not held out."""
+        """The same users with their training items alone: those before `train_end` that are not held out."""
         lengths = np.diff(self.starts)
         users = np.repeat(np.arange(self.num_users), lengths)
         trains = np.arange(len(self.items)) - self.starts[users] < self.train_end[users]
@@ -52,7 +54,7 @@ class Sequences:
         return Sequences(self.items[trains], np.concatenate([[0], np.cumsum(counts)]), counts, counts, self.user_ids)
 
     def targets(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        """Users and positions of all targets of a split, user after user: position t has the history items[:t]."""
+        """Users and positions of all targets of a split, user after user; the history of position t is items[:t]."""
         lengths = np.diff(self.starts)
         first, last = {
             "train": (np.ones_like(lengths), self.train_end),

@@ -1,8 +1,8 @@
-"""A made-up catalog and log of any size: what scaling is measured on. Block by block, at constant memory.
+"""Generates a catalog and a log of any size, for measurements of scaling; block by block, in constant memory.
 
-Items belong to topics. An item's text and language embedding tell its topic; users stay with a topic for a while,
-prefer popular items, and often go on to the next item of the topic, which no text tells. So there is something to
-learn from the texts and something from behaviour alone. A block depends on the settings and its number, nothing else.
+Each item belongs to a topic, which its text and its language embedding reveal. Users stay with a topic for a while,
+prefer popular items, and often go on to the next item of the topic, which no text reveals. So a model can learn
+something from the texts, and something from behaviour alone. A block depends on the settings and its number alone.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ import pyarrow as pa
 from alphafuse.storage.matrices import to_lists
 
 BLOCK = 8192
-"""Items, or users, of a block."""
+"""Number of items, or users, in a block."""
 FOLLOW, STAY = 0.35, 0.5
-"""Chance that the next item of the topic comes next, and that any item of the topic does; else a topic is drawn."""
+"""Probabilities that a user goes on to the next item of the topic (FOLLOW), or to a random item of the topic (STAY);
+otherwise a topic is drawn."""
 TOPIC_EXPONENT, ITEM_EXPONENT = 0.8, 1.0
-"""Of Zipf's law for the popularity of topics, and of the items inside of a topic."""
+"""Exponents of Zipf's law, for the popularity of the topics and of the items within a topic."""
 SPECTRUM_EXPONENT = 1.0
-"""The variance of the embeddings along their j-th direction is proportional to j to the power of minus this."""
+"""Decay of the spectrum: the variance along direction j is proportional to j^−SPECTRUM_EXPONENT."""
 TOPIC_SHARE = 0.7
-"""Share of that variance which the topics explain."""
+"""Share of the embeddings' variance that the topics explain."""
 SHORTEST = 5
-"""Interactions of a user at least."""
+"""Fewest interactions of a user."""
 
 _ITEMS, _TOPICS, _SPACE, _USERS = range(4)  # streams of random numbers
 _REFLECTIONS = 3
@@ -39,11 +40,13 @@ _FIRST_SECOND, _YEAR, _DAY = 1_600_000_000, 31_536_000, 86_400
 
 @dataclass(frozen=True)
 class SyntheticData:
-    """What is generated.
+    """A generated catalog and log.
 
     Attributes:
-        num_items, num_users: at least 2, at least 1.
-        dim: of the language embeddings.
+        num_items: number of items, at least 2.
+        num_users: number of users, at least 1.
+        dim: dimension of the language embeddings.
+        seed: random seed.
         interactions: mean length of a user's sequence, at least `SHORTEST`.
     """
 
@@ -55,7 +58,7 @@ class SyntheticData:
 
     @property
     def num_topics(self) -> int:
-        """About as many topics as items in each."""
+        """Number of topics, about as many as there are items in each topic."""
         return max(1, round(math.sqrt(self.num_items)))
 
     def items(self, block: int) -> pa.Table:
@@ -116,7 +119,7 @@ class SyntheticData:
     def _next(
         self, generator: np.random.Generator, topics: np.ndarray, positions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Where users go from (topic, position in the topic)."""
+        """The next topics of users and positions in them, given the present ones: both [users]."""
         chance = generator.random(len(topics))
         next_topics = np.where(chance < FOLLOW + STAY, topics, self._draw_topics(generator, len(topics)))
         following = (positions + 1) % self._sizes(topics)
@@ -132,7 +135,7 @@ class SyntheticData:
         return np.searchsorted(cumulated, generator.random(len(topics)) * cumulated[sizes - 1])
 
     def _first_of(self, topics: np.ndarray) -> np.ndarray:
-        """First item of each topic: topics are contiguous and of equal size, one more or less."""
+        """First item of each topic; a topic is a range of items, and sizes of topics differ by one at most."""
         return -(-topics * self.num_items // self.num_topics)
 
     def _sizes(self, topics: np.ndarray) -> np.ndarray:
@@ -142,7 +145,7 @@ class SyntheticData:
         return items * self.num_topics // self.num_items
 
     def _words(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """Words of the items of a block: some of those of their topic, and any."""
+        """Words of the items of a block: some from the words of the topic, and some from the whole vocabulary."""
         items = _members(self.num_items, block)
         generator = self._generator(_ITEMS, block, 1)
         chosen = generator.integers(0, _TOPIC_WORDS, (len(items), _TOPIC_WORDS_PER_ITEM))
@@ -153,7 +156,7 @@ class SyntheticData:
 
     @functools.cached_property
     def _reflections(self) -> np.ndarray:
-        """Unit vectors whose Householder reflections turn the axes into the basis: float32 [reflections, dim]."""
+        """Unit vectors whose Householder reflections rotate the coordinate axes: float32 [reflections, dim]."""
         directions = self._normal(_SPACE, 0, _REFLECTIONS)
         return directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
@@ -165,7 +168,7 @@ class SyntheticData:
 
 
 def num_blocks(count: int) -> int:
-    """Blocks that hold `count` items or users."""
+    """Number of blocks that `count` items or users fill."""
     return -(-count // BLOCK)
 
 
@@ -185,7 +188,7 @@ def _vocabulary() -> np.ndarray:
 
 
 def _spell(number: int, length: int = 1) -> str:
-    """A number in syllables, different for different numbers."""
+    """Writes a number in syllables; different numbers give different words."""
     digits: list[str] = []
     while number or len(digits) < length:
         number, digit = divmod(number, len(_SYLLABLES))

@@ -1,6 +1,6 @@
-"""Whom to recommend to: histories of the log's users, or histories given in a file.
+"""Finds the users to recommend to: those of the log, or those of a file, with their histories.
 
-All come as a stream, so that neither the log nor the file has to fit into memory. Knows nothing of models.
+Users come as a stream, so that neither the log nor the file has to fit into memory. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from alphafuse.storage.workspace import Workspace
 
 @dataclass(frozen=True)
 class Histories:
-    """Some users with their histories.
+    """A group of users with their histories.
 
     Attributes:
-        sequences: holds the histories; its split does not matter.
-        users: [queries], position of each in `sequences`; the history is all its items.
+        sequences: the sequences that hold the histories; the split is not used.
+        users: [queries], positions of the users in `sequences`; a history is all items of the user.
     """
 
     sequences: Sequences
@@ -36,17 +36,17 @@ class Histories:
 
     @property
     def positions(self) -> np.ndarray:
-        """[queries], lengths of the histories."""
+        """Lengths of the histories, [queries]."""
         return np.diff(self.sequences.starts)[self.users]
 
     def split(self, most: int) -> Iterator[Histories]:
-        """The same users, at most so many at a time."""
+        """Yields the same users in groups of at most `most`."""
         for start in range(0, len(self.users), most):
             yield Histories(self.sequences, self.users[start : start + most])
 
 
 def test_users(workspace: Workspace) -> Iterator[Histories]:
-    """Every user with a test target, with all their interactions; all users where the split tests none."""
+    """Yields all users with a test target, with all their interactions; all users if the split has no test targets."""
     tests = workspace.artifact("sequences").require().details["targets"]["test"] > 0
     for sequences in SequenceStore(workspace).groups():
         chosen = np.unique(sequences.targets("test")[0]) if tests else np.arange(sequences.num_users)
@@ -54,14 +54,14 @@ def test_users(workspace: Workspace) -> Iterator[Histories]:
 
 
 def users_of(workspace: Workspace, sources: Sequence[Source], counts: Counter[str]) -> Iterator[Histories]:
-    """The users that a file lists: `user_id`, known from the log (and in its order), or `user_id` and `history`, a list
-    of item ids (in the order of the file).
+    """Yields the users that a file lists. A file with the column `user_id` names users of the log, which come in the
+    order of the log; a file with `user_id` and `history` gives lists of item ids, which come in the order of the file.
 
-    Left out: rows without an id, users that the log does not know or that were named before, items that the catalog
-    does not know, and histories of which nothing remains.
+    Left out are rows without an id, users that are not in the log or were named before, items that are not in the
+    catalog, and histories without any remaining item.
 
     Args:
-        counts: of what was left out, by reason; complete at the end of the stream.
+        counts: receives the number of rows left out, by reason; complete at the end of the stream.
 
     Raises:
         DataError: the file lacks a column, has one of another type, or nothing remains of it.
@@ -76,7 +76,7 @@ def users_of(workspace: Workspace, sources: Sequence[Source], counts: Counter[st
 
 
 def single_history(items: Sequence[int]) -> Histories:
-    """One history, given as item indices."""
+    """A single history, from item indices."""
     return Histories(_sequences(["history"], [np.array(items, np.int64)]), np.zeros(1, np.int64))
 
 
@@ -122,7 +122,7 @@ def _given_histories(workspace: Workspace, sources: Sequence[Source], counts: Co
 
 
 def _read(sources: Sequence[Source], columns: Sequence[str], counts: Counter[str]) -> Iterator[pa.Table]:
-    """The rows of all sources that have a user id, ids as strings."""
+    """Yields the rows that have a user id, of all sources; ids are strings."""
     for source in sources:
         for table in source.read(columns):
             ids = as_ids(table["user_id"], source.uri, "user_id")

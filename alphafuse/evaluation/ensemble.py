@@ -1,4 +1,4 @@
-"""Several trained models as one: the score of an item is the sum of their scores."""
+"""Combines several trained models into one: the score of an item is the sum of their scores."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from alphafuse.evaluation.scorer import Scorer
 
 
 class Ensemble:
-    """A `Scorer` to be ranked by the similarity `dot`.
+    """A `Scorer` that sums the scores of its members; to be ranked by the similarity `dot`.
 
-    Vectors and states of the members lie side by side, so that the dot product of the whole is the sum of the members'
-    dot products; those of a member that scores by the cosine are scaled to unit length first. Cosines share a scale.
-    Dot products do not: of two such members the one with the larger spread of scores decides most of the ranking, as
-    it does of the ranking by any plain sum of scores.
+    It concatenates the vectors and states of the members, so that its dot product is the sum of the members' dot
+    products. Vectors and states of a member that scores by the cosine are scaled to unit length first. All cosines have
+    the same scale; dot products have not, so that the member with the larger spread of dot products decides most of the
+    ranking, as with any plain sum of scores.
 
     Args:
-        members: over the same catalog, on the same ranks.
-        similarities: of each member, "cosine" or "dot".
+        members: models of the same catalog, on the same ranks.
+        similarities: "cosine" or "dot", for each member.
 
     Raises:
         AlphafuseError: the members have catalogs of different size.
@@ -38,11 +38,12 @@ class Ensemble:
         self._similarities = similarities
 
     def item_vectors(self) -> torch.Tensor:
-        """[rows of this rank, sum of the members' dims]."""
+        """Concatenated vectors of this rank's items: [rows of this rank, sum of the members' dims]."""
         return self._joined([member.item_vectors() for member in self._members])
 
     def hidden_states(self, histories: torch.Tensor) -> torch.Tensor:
-        """[queries, sum of the members' dims]; each member sees as much of a history as it takes. A collective."""
+        """Concatenated states: [queries, sum of the members' dims]. Each member gets as many items of a history as it
+        takes. A collective."""
         return self._joined(
             [member.hidden_states(latest_items(histories, member.history_length)) for member in self._members]
         )
@@ -56,7 +57,7 @@ class Ensemble:
 
 
 def latest_items(histories: torch.Tensor, length: int) -> torch.Tensor:
-    """The last items of histories [queries, any length] padded with −1 at the end: [queries, ≤ length], as padded."""
+    """Last items of histories [queries, any length]: [queries, ≤ length]. Both are padded with −1 at the end."""
     kept = (histories >= 0).sum(dim=1, keepdim=True)  # [queries, 1]
     offsets = torch.arange(min(length, histories.shape[1]), device=histories.device)
     index = (kept - length).clamp(min=0) + offsets

@@ -1,7 +1,7 @@
 """Evaluates a model on the targets of a split: ranks over the full catalog, metrics, slices.
 
-Users are read group by group, their queries go through in batches; every rank computes the hidden states of its part
-of a batch and gets those of the others, so all ranks end with the same ranks and the same metrics.
+Users are read group by group, and their queries are ranked in batches. Every rank computes the hidden states of its
+part of a batch and gathers those of the others, so that ranks of targets and metrics are the same on all of them.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def validation_metrics(
     chosen: np.ndarray | None = None,
     progress: Progress | None = None,
 ) -> dict[str, float]:
-    """HR, NDCG and MRR at all cutoffs over the targets of a split. A collective.
+    """Compute HR, NDCG and MRR at all cutoffs over the targets of a split. A collective.
 
     Args:
-        chosen: int64 [targets], ascending: which of the targets count, by their place among all; None: all.
+        chosen: int64 [targets], ascending: positions, among all targets of the split, of those to evaluate; None: all.
         progress: called with (users done, users in all) after each batch.
 
     Raises:
@@ -64,11 +64,11 @@ def evaluate(
     progress: Progress,
     record: Callable[[RankedTargets], None],
 ) -> dict[str, Any]:
-    """Everything that `evaluation/metrics.json` says about the test targets. A collective.
+    """Evaluate the test targets: the contents of `evaluation/metrics.json`. A collective.
 
     Args:
-        popularity: [items], training interactions.
-        held_out: [items] of bool, items that were kept out of training on purpose.
+        popularity: [items], number of training interactions.
+        held_out: [items] of bool, True for items held out of training on purpose.
         progress: called with (users done, users in all) after each batch.
         record: called with the answers of each batch, equal on every rank.
 
@@ -88,7 +88,7 @@ def evaluate(
     for answer in _rank_targets(model, sequences, "test", config, communicator, similarity, top_k, progress):
         use.add(answer.items)
         record(answer.ranked)
-        # Names and top lists would fill the memory.
+        # Only these are kept: user ids and top lists would fill the memory.
         kept.append((answer.ranked.ranks, answer.ranked.targets, answer.ranked.positions, answer.lengths))
     ranks, targets, positions, lengths = (np.concatenate(parts) for parts in zip(*kept, strict=True))
     slices = {
@@ -122,11 +122,12 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Answer:
-    """A batch of queries with their answers.
+    """Answers to a batch of queries.
 
     Attributes:
+        ranked: targets and their ranks.
         items: [queries, top_k], the best items.
-        lengths: [queries], all interactions of the query's user.
+        lengths: [queries], number of all interactions of the query's user.
     """
 
     ranked: RankedTargets
@@ -145,8 +146,8 @@ def _rank_targets(
     progress: Progress | None,
     chosen: np.ndarray | None = None,
 ) -> Iterator[_Answer]:
-    """Batch after batch of a split's targets, in the order of the users; `progress` is called when the caller is done
-    with one."""
+    """Yield answers to the targets of a split, batch by batch, in the order of the users. `progress` is called after
+    the caller has handled a batch."""
     ranking, total_users = catalog_ranking(model, config, communicator, similarity), int(store.users.sum())
     first_user, first_target, answered = 0, 0, False
     for sequences in read_ahead(store.groups()):
@@ -177,16 +178,16 @@ def _rank_targets(
 def catalog_ranking(
     model: Scorer, config: EvaluateConfig, communicator: Communicator, similarity: Similarity
 ) -> CatalogRanking:
-    """The ranking over all items of a model."""
+    """Make the ranking of all items by a model."""
     return CatalogRanking(model.item_vectors(), model.first_row, similarity, communicator)
 
 
 def gather_hidden_states(
     model: Scorer, sequences: Sequences, users: np.ndarray, positions: np.ndarray, communicator: Communicator
 ) -> torch.Tensor:
-    """States behind the histories `items[:position]` of users: [queries, hidden_dim], equal on every rank.
+    """Hidden states of the histories `items[:position]` of users: [queries, hidden_dim], equal on every rank.
 
-    Each rank computes those of its share of the queries. A collective.
+    Each rank computes the states of its share of the queries. A collective.
     """
     start, stop = RowPartition(len(users), communicator.world_size).range(communicator.rank)
     histories = sequences.histories(users[start:stop], positions[start:stop], model.history_length)
@@ -194,12 +195,12 @@ def gather_hidden_states(
 
 
 def seen_items(sequences: Sequences, users: np.ndarray, positions: np.ndarray) -> torch.Tensor:
-    """All items before each position, as `Queries.excluded`: int64 [2, sum of positions]."""
+    """All items before each position, in the form of `Queries.excluded`: int64 [2, sum of positions]."""
     query = np.repeat(np.arange(len(users)), positions)
     within = np.arange(len(query)) - np.repeat(np.cumsum(positions) - positions, positions)
     return torch.from_numpy(np.stack([query, sequences.items[sequences.starts[users][query] + within]]))
 
 
 def _or_null(metrics: dict[str, float]) -> dict[str, float | None]:
-    """JSON knows no NaN: metrics of an empty slice are null."""
+    """Replace NaN, the metrics of an empty slice, by None: JSON has no NaN."""
     return {name: None if np.isnan(value) else value for name, value in metrics.items()}

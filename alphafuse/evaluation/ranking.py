@@ -1,11 +1,11 @@
-"""Exact ranking of the whole catalog, whose item vectors are sharded over the ranks.
+"""Ranks the whole catalog exactly; its item vectors are sharded over the ranks.
 
-Every rank scores all queries against the items it owns; ranks of targets are all-reduced counts, top lists are
-merged from local ones. Scores exist for a tile of queries and items at a time, which stays in the processor's cache,
-so the ranking costs little more than the matrix product.
+Every rank scores all queries against the items it owns. Ranks of targets are all-reduced counts, and top lists are
+merged from local ones. Scores exist for one tile of queries and items at a time, which stays in the processor's cache,
+so that the ranking costs little more than the matrix product.
 
-Ties: of two items with equal scores, the one with the lower item index (the order of a hash of the id, so
-independent of popularity and of the order of the input) comes first.
+Ties: of two items with equal scores, the one with the lower item index comes first. Item indices follow a hash of the
+id, so that ties depend neither on popularity nor on the order of the input.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from alphafuse.errors import AlphafuseError
 from alphafuse.evaluation.top_lists import NO_ITEM, TopLists
 
 CPU_TILE = (512, 1024)
-"""Queries and items of a tile of scores: 2 MiB, the second-level cache of a core."""
+"""Number of queries and items in a tile of scores: 2 MiB, the second-level cache of a core."""
 GPU_TILE = (512, 65_536)
 WIDTH_UNIT = 64
-"""The width of a tile is a multiple of it, so that the matrix product sums up every column of it in the same way."""
+"""The width of a tile is a multiple of this, so that the matrix product sums every column in the same way."""
 
 
 @dataclass(frozen=True)
 class Queries:
-    """What is ranked, equal on every rank.
+    """Queries to rank, equal on every rank.
 
     Attributes:
-        hidden: [queries, hidden_dim].
-        targets: int64 [queries], the item whose rank is asked for; None where only top lists are wanted.
+        hidden: [queries, hidden_dim], hidden states.
+        targets: int64 [queries], the item whose rank is wanted; None if only top lists are wanted.
         excluded: int64 [2, exclusions]; item excluded[1, j] is left out of the ranking of query excluded[0, j],
             in ascending order of the query. A query's own target stays in. None: nothing is left out.
     """
@@ -48,9 +48,9 @@ class Ranked:
     """Answers, equal on every rank.
 
     Attributes:
-        ranks: int64 [queries], of the targets, best is 1; empty where there were none.
+        ranks: int64 [queries], ranks of the targets, best is 1; empty without targets.
         items: int64 [queries, top_k], best first; `NO_ITEM` where fewer items are left.
-        scores: as `items`.
+        scores: [queries, top_k], scores of `items`.
     """
 
     ranks: torch.Tensor
@@ -64,11 +64,11 @@ class CatalogRanking:
     Args:
         item_vectors: float32 [rows of this rank, hidden_dim]; for the cosine they are normalised in place.
         first_row: item index of the first of them; the ranges of the ranks ascend with the rank.
-        similarity: what the score is.
-        tile: queries and items that are scored at a time; by default as fits the device.
+        similarity: the score, cosine or dot product.
+        tile: number of queries and items that are scored at a time; by default as fits the device.
 
     Raises:
-        AlphafuseError: vectors that are not finite, which cannot be ranked.
+        AlphafuseError: vectors are not finite, so that they cannot be ranked.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class CatalogRanking:
         self._buffer = item_vectors.new_empty(self._tile_queries * self._tile_items)
 
     def rank(self, queries: Queries, top_k: int = 0) -> Ranked:
-        """Ranks of the targets and the `top_k` best items of each query. A collective."""
+        """Find the ranks of the targets and the `top_k` best items of each query. A collective."""
         hidden = queries.hidden.float()
         if self._similarity == "cosine":
             hidden = functional.normalize(hidden, dim=1)
@@ -118,13 +118,13 @@ class CatalogRanking:
         return Ranked(ranks, *self._merge(top.items, top.scores, top_k))
 
     def _score(self, hidden: torch.Tensor, first: int) -> torch.Tensor:
-        """Scores of this rank's items from row `first` on: [queries, items of the tile], in the one buffer."""
+        """Scores of this rank's items from row `first` on: [queries, items of the tile], a view of the buffer."""
         tile = self._vectors[first : first + self._tile_items]
         return self._product(hidden, tile if len(tile) == self._tile_items else self._last_tile)[:, : len(tile)]
 
     def _product(self, hidden: torch.Tensor, tile: torch.Tensor) -> torch.Tensor:
-        """Every score comes from a product of this one width: products of other shapes may be rounded in other ways,
-        and equal vectors would have scores that are not equal."""
+        """Product of hidden states with a tile, always of the same width: products of other shapes may be rounded
+        differently, so that equal vectors would have different scores."""
         out = self._buffer[: len(hidden) * self._tile_items].view(len(hidden), self._tile_items)
         return torch.mm(hidden, tile.T, out=out)
 
@@ -148,7 +148,7 @@ class CatalogRanking:
         return scores
 
     def _own_exclusions(self, queries: Queries, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """Query (within `part`) and row of what this rank leaves out, ascending by row; never a query's own target."""
+        """Excluded pairs of query (within `part`) and row of this rank, ascending by row; targets are left out."""
         if queries.excluded is None:
             none = torch.zeros(0, dtype=torch.int64, device=queries.hidden.device)
             return none, none
@@ -164,7 +164,7 @@ class CatalogRanking:
     def _count_better(
         self, scores: torch.Tensor, first: int, targets: torch.Tensor, target_scores: torch.Tensor
     ) -> torch.Tensor:
-        """How many items of the tile come before the target: int64 [queries]. Overwrites the scores."""
+        """Number of items of the tile that come before the target: int64 [queries]. Overwrites the scores."""
         column = targets - self._first_row - first
         width = scores.shape[1]
         inside = ((column >= 0) & (column < width)).nonzero()[:, 0]
@@ -172,13 +172,13 @@ class CatalogRanking:
         tied = own == target_scores[inside, None]
         in_front = (tied & (torch.arange(width, device=scores.device) < at[:, None])).sum(dim=1)
         scores[inside, at] = -torch.inf  # the target itself
-        # Before the target's own tile an equal score counts as better, behind it it does not.
+        # In tiles before that of the target, an equal score counts as better; in tiles after it, it does not.
         below = target_scores.nextafter(target_scores.new_tensor(-torch.inf))
         scores.gt_(torch.where(column >= width, below, target_scores)[:, None])
         return scores.sum(dim=1).long().index_add_(0, inside, in_front)
 
     def _merge(self, items: torch.Tensor, scores: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The best of all ranks' local lists. Ascending ranks hold ascending items, so a stable sort keeps ties."""
+        """Merge the lists of all ranks. Ascending ranks hold ascending items, so a stable sort keeps ties in order."""
         items = self._communicator.all_gather_rows(items.T.contiguous())[0].T  # [queries, items of all ranks]
         scores = self._communicator.all_gather_rows(scores.T.contiguous())[0].T
         scores, order = scores.sort(dim=1, descending=True, stable=True)
@@ -187,7 +187,7 @@ class CatalogRanking:
         return torch.where(scores == -torch.inf, NO_ITEM, items), scores
 
     def _refuse_non_finite(self, vectors: torch.Tensor, name: str) -> None:
-        """Comparisons with NaN are false, so that a broken model would rank every target first."""
+        """Raise if vectors are not finite: comparisons with NaN are false, so every target would be first."""
         broken = self._communicator.all_reduce((~torch.isfinite(vectors).all(dim=1)).sum())
         if broken:
             raise AlphafuseError(

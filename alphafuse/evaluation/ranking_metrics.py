@@ -1,4 +1,4 @@
-"""Ranking metrics from the ranks of the targets, and what the top lists say about the catalog. Plain numpy."""
+"""Computes ranking metrics from ranks of targets, and coverage and popularity from top lists, in plain numpy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _GAINS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def ranking_metrics(ranks: np.ndarray, cutoffs: Sequence[int]) -> dict[str, float]:
-    """HR@K, NDCG@K and MRR@K, means over the queries, each with one relevant item.
+    """Compute HR@K, NDCG@K and MRR@K, as means over queries with one relevant item each.
 
     Args:
         ranks: [queries], rank of the target, best is 1.
@@ -28,7 +28,7 @@ def ranking_metrics(ranks: np.ndarray, cutoffs: Sequence[int]) -> dict[str, floa
 
 
 def gains(ranks: np.ndarray, metric: str) -> np.ndarray:
-    """What each query adds to the mean that is the metric: float64 [queries].
+    """Contribution of each query to a metric, which is the mean of these: float64 [queries].
 
     Args:
         ranks: [queries], rank of the target, best is 1.
@@ -44,7 +44,7 @@ def measured_cutoffs(metrics: Mapping[str, float]) -> tuple[int, ...]:
 
 
 def tail_items(popularity: np.ndarray, tail_share: float) -> np.ndarray:
-    """Which items are the tail: the `tail_share` of all items with the fewest interactions (ties: higher index).
+    """Mask of the tail: the `tail_share` of all items with the fewest interactions; of ties those with higher index.
 
     Args:
         popularity: [items], training interactions.
@@ -59,7 +59,7 @@ def tail_items(popularity: np.ndarray, tail_share: float) -> np.ndarray:
 
 
 class CatalogUse:
-    """Coverage and popularity bias of top lists, gathered batch by batch.
+    """Measures coverage and popularity bias of top lists, batch by batch.
 
     Args:
         popularity: [items], training interactions.
@@ -87,9 +87,9 @@ class CatalogUse:
                     self._tail_sum[cutoff] += int(self._tail[listed].sum())
 
     def result(self) -> dict[str, float]:
-        """For each cutoff K: `coverage@K`, the share of the catalog that some top-K list holds;
-        `average_popularity@K`, mean training interactions of the listed items; `tail_share@K`, the share of the
-        listed items that are tail items."""
+        """The results for each cutoff K: `coverage@K`, the share of the catalog that is in any top-K list;
+        `average_popularity@K`, the mean training interactions of listed items; `tail_share@K`, the share of listed
+        items that are tail items."""
         result = {}
         for cutoff in self._cutoffs:
             result[f"coverage@{cutoff}"] = float(np.mean(self._first_place < cutoff))

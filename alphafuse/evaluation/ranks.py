@@ -1,4 +1,4 @@
-"""The rank of every test target as a file: written while the queries go by, read to compare models query by query.
+"""Writes the rank of every test target to a file, and reads it to compare models query by query.
 
 Knows nothing of metrics.
 """
@@ -19,16 +19,16 @@ SCHEMA = pa.schema(
     {"user_id": pa.string(), "position": pa.int32(), "item_index": pa.int64(), "rank": pa.int64()},
 )
 GROUP_ROWS = 65_536
-"""Queries of a row group: as many are held in memory while the file is written."""
+"""Number of queries in a row group, which are held in memory while the file is written."""
 
 
 @dataclass(frozen=True)
 class RankedTargets:
-    """Some queries with their answers.
+    """Targets of some queries with their ranks.
 
     Attributes:
         user_ids: [queries].
-        positions: [queries], of the target in the user's sequence, which is the length of the whole history.
+        positions: [queries], positions of the targets in the users' sequences, and so lengths of the whole histories.
         targets: [queries], item indices.
         ranks: [queries], best is 1.
     """
@@ -39,13 +39,13 @@ class RankedTargets:
     ranks: np.ndarray
 
     def table(self) -> pa.Table:
-        """As rows of the file."""
+        """The queries as rows of the file."""
         return pa.table([self.user_ids, self.positions.astype(np.int32), self.targets, self.ranks], SCHEMA)
 
 
 @contextmanager
 def writing_ranks(artifact: Artifact, wanted: str) -> Iterator[Callable[[RankedTargets], None]]:
-    """Write the file of an artefact: gives a function that appends answers."""
+    """Write the file of an artefact; yields a function that appends ranked targets."""
     waiting: list[pa.Table] = []
     with artifact.writing_table(FILE, SCHEMA, wanted) as append:
 
@@ -61,7 +61,7 @@ def writing_ranks(artifact: Artifact, wanted: str) -> Iterator[Callable[[RankedT
 
 
 def read_ranks(artifact: Artifact, *columns: str) -> pa.Table:
-    """Columns of all queries, in the order of the users.
+    """Read columns of all queries, in the order of the users.
 
     Raises:
         WorkspaceError: there is no finished evaluation, or the file is missing or damaged.

@@ -1,6 +1,6 @@
-"""Top items for many users: ranked in batches, named from the catalog, put into a table.
+"""Recommends top items to many users: ranks in batches, looks up names in the catalog, and makes a table.
 
-Knows nothing of files that name users or of where the table goes.
+Knows nothing of files that name users, or of where the table is written.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from alphafuse.evaluation.top_lists import NO_ITEM
 from alphafuse.storage.artifact import Artifact
 
 EXAMPLE_HISTORY = 6
-"""Latest items of a history that an example shows."""
+"""Number of the latest items of a history that an example shows."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Recommended:
 
 
 class Recommendations:
-    """The best items of users, with what the catalog calls them.
+    """The best items of users, with their ids and titles.
 
     Args:
         items: int64 [users, top_k], best first, `NO_ITEM` where fewer are left.
@@ -66,8 +66,8 @@ class Recommendations:
         return [Recommended(*item) for item in zip(lists["item_ids"], lists["titles"], lists["scores"], strict=True)]
 
     def examples(self, count: int) -> list[dict[str, Any]]:
-        """The first users as plain values: user_id, titles of the latest `history`, and `recommended` items with
-        item_id, title, score and the text that the language model was given."""
+        """The first users as plain values: `user_id`; `history`, titles of the latest items; and `recommended`, items
+        with item_id, title, score and the text that the language model read."""
         sequences, users = self._histories.sequences, self._histories.users[:count]
         histories = [sequences.of(user)[-EXAMPLE_HISTORY:] for user in users]
         titles = _column(self._catalog, "title", histories)
@@ -94,7 +94,7 @@ def rank_users(
     query_batch: int,
     communicator: Communicator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Best items and their scores, [users, top_k] each, equal on every rank. A collective."""
+    """Find the best items and their scores, [users, top_k] each, equal on every rank. A collective."""
     items, scores = [], []
     sequences = histories.sequences
     for start in range(0, len(histories.users), query_batch):

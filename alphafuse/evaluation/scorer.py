@@ -1,4 +1,4 @@
-"""What evaluation and recommendation need of a model: vectors of items, and states of histories to compare with."""
+"""Protocol of the models that can be evaluated and recommend: item vectors, and hidden states of histories."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Scorer(Protocol):
     """A model whose score of an item is the similarity of a hidden state and the item's vector.
 
     Attributes:
-        num_items: of the catalog.
+        num_items: number of items in the catalog.
         first_row: item index of the first of this rank's item vectors.
         history_length: longest history that the model takes.
     """
@@ -24,7 +24,7 @@ class Scorer(Protocol):
         """Vectors of this rank's items: [rows of this rank, dim]."""
 
     def hidden_states(self, histories: torch.Tensor) -> torch.Tensor:
-        """States behind the histories, int64 [queries, length] padded with −1 at the end: [queries, dim].
+        """Hidden states [queries, dim] of histories, int64 [queries, length] padded with −1 at the end.
 
-        A collective: every rank must call it equally often, if need be with no queries.
+        A collective: every rank must call it equally often, possibly without queries.
         """

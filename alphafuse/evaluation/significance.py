@@ -1,4 +1,4 @@
-"""Whether two models differ, judged by the queries that both have answered."""
+"""Tests if two models differ significantly, by the queries that both have answered."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from scipy import stats
 
 
 def paired_p_value(differences: np.ndarray, users: np.ndarray) -> float:
-    """Two-sided p-value of the paired t-test whose samples are users: of a mean difference that is zero.
+    """Two-sided p-value of the paired t-test for a mean difference of zero, with users as samples.
 
-    The queries of one user are not independent of each other: the variance of the mean is that of clusters of queries
-    (Liang & Zeger 1986, with the factor U / (U − 1)). With one query for each user this is the usual paired t-test.
+    The queries of one user are not independent of each other, so that the variance of the mean is that of clusters of
+    queries (Liang & Zeger 1986, with the factor U / (U − 1)). With one query per user this is the usual paired t-test.
 
     Args:
-        differences: [queries], of the metric between two models.
-        users: int64 [queries], number of the user of each query, from 0 on without gaps.
+        differences: [queries], differences of the metric between two models.
+        users: int64 [queries], numbers of the users, from 0 on without gaps.
 
     Returns:
         1 where all differences are equal to zero; NaN for fewer than two users.
@@ -33,7 +33,7 @@ def paired_p_value(differences: np.ndarray, users: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for being several: the chance of any false finding is bounded (Holm 1979)."""
+    """Correct p-values for multiple tests by Holm's method (1979), which bounds the chance of any false positive."""
     order = np.argsort(p_values)
     factors = len(p_values) - np.arange(len(p_values))
     corrected = np.empty(len(p_values))

@@ -1,4 +1,4 @@
-"""The best items of each query, kept while the catalog's scores pass by in tiles."""
+"""Keeps the best items of each query while the catalog is scored in tiles."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ NO_ITEM = -1
 
 
 class TopLists:
-    """Of equal scores the item that came first stays in front; tiles come in ascending order of their items.
+    """The best items of each query so far. Tiles must come in ascending order of their items; of equal scores, the item
+    that came first is in front.
 
     Attributes:
         items: int64 [queries, top_k], best first; `NO_ITEM` where there is none.
@@ -20,8 +21,8 @@ class TopLists:
         self.scores = torch.full((num_queries, top_k), -torch.inf, device=device)
 
     def add(self, scores: torch.Tensor, first_item: int) -> None:
-        """Consider the scores [queries, items of the tile], whose items count up from `first_item`."""
-        # Few queries find anything better in a late tile, and then few items: a row's maximum is cheap, topk is not.
+        """Add the scores [queries, items of the tile] of the items from `first_item` on."""
+        # In a late tile, few queries find better items, and few of them. The maximum of a row is cheap, topk is not.
         queries = (scores.amax(dim=1) > self.scores[:, -1]).nonzero()[:, 0]
         if not len(queries):
             return
@@ -38,7 +39,7 @@ class TopLists:
 
 
 def _best_of_tile(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The `count` best scores and their columns, [queries, count] each; of equal ones the lower column first."""
+    """The `count` best scores and their columns, [queries, count] each; of equal scores, lower columns come first."""
     best, columns = scores.topk(count, dim=1)
     # Of columns that tie for the last place, topk takes any: those queries are sorted in full.
     tied = (scores >= best[:, -1:]).sum(dim=1) > count

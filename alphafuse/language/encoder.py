@@ -1,7 +1,7 @@
-"""What a text encoder is, and how a batch of texts becomes vectors that may be stored.
+"""Defines the protocol of text encoders, and turns a batch of texts into vectors that may be stored.
 
-Owns the protocol of the engines and the rules on single texts: which are empty, which an engine refuses, which
-vectors are usable. Knows nothing of shards, jobs or where engines run.
+Owns the rules for single texts: which texts are empty, which ones an engine refuses, and which vectors are usable.
+Knows nothing of shards, jobs or where engines run.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ EMPTY = "empty text"
 
 @dataclass(frozen=True)
 class Encoded:
-    """Vectors of a batch, and why some texts have none.
+    """Vectors of a batch, and the reasons why some texts have none.
 
     Attributes:
         vectors: [texts, dim]; zeros for the texts in `failures`.
         failures: position of a text → reason, "category: details" (`EMPTY` for texts without content).
-        tokens: that the engine read.
-        retries: how often it was asked again, since it had refused a larger batch.
+        tokens: number of tokens that the engine read.
+        retries: number of times that the engine was called again because it had refused a larger batch.
     """
 
     vectors: np.ndarray
@@ -33,11 +33,11 @@ class Encoded:
 
 
 class TextEncoder(Protocol):
-    """A language model that embeds texts. Cheap to make and picklable until it is started where it shall run."""
+    """A language model that embeds texts. Until it is started, it is cheap to make and picklable."""
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides on the vectors, as plain JSON values: model and checksums of its files, engine and
-        version, dtype, pooling, truncation, max_length. Needs no started engine.
+        """Everything that the vectors depend on, as plain JSON values: model and checksums of its files, engine and
+        version, dtype, pooling, truncation, max_length. Works before `start`.
 
         Raises:
             ConfigError: there is no such model.
@@ -54,7 +54,7 @@ class TextEncoder(Protocol):
 
     @property
     def dim(self) -> int:
-        """Width of the vectors, once started."""
+        """Width of the vectors; known after `start`."""
         ...
 
     def encode(self, texts: Sequence[str]) -> Encoded:
@@ -67,12 +67,12 @@ class TextEncoder(Protocol):
 
 
 def encode_texts(encoder: TextEncoder, texts: Sequence[str | None], normalize: bool, dtype: str) -> Encoded:
-    """Embed any texts: one bad text costs a reason in `failures`, never its batch.
+    """Embed any texts. A bad text gets a reason in `failures`; it never fails the whole batch.
 
     Args:
         texts: may be empty strings or None.
         normalize: scale each vector to unit length, in float32.
-        dtype: what the vectors are stored in, "float16" or "float32".
+        dtype: dtype of the stored vectors, "float16" or "float32".
     """
     content = [position for position, text in enumerate(texts) if text is not None and text.strip()]
     encoded = _encode_halving(encoder, [str(texts[position]) for position in content])
@@ -87,7 +87,7 @@ def encode_texts(encoder: TextEncoder, texts: Sequence[str | None], normalize: b
 
 
 def usable_vectors(vectors: np.ndarray, normalize: bool, dtype: str) -> Encoded:
-    """Vectors in the form in which they are stored; those that are not finite there are failures.
+    """Convert vectors to the form in which they are stored; vectors that are then not finite are failures.
 
     Args:
         vectors: [rows, dim], any float dtype.
@@ -109,7 +109,7 @@ def usable_vectors(vectors: np.ndarray, normalize: bool, dtype: str) -> Encoded:
 
 
 def failures_by_category(failures: Mapping[int, str]) -> dict[str, int]:
-    """How many texts failed for which category of reasons; empty texts are no failure."""
+    """Number of failed texts by category of the reason; an empty text is no failure."""
     counts: dict[str, int] = {}
     for reason in failures.values():
         if reason != EMPTY:
@@ -119,7 +119,7 @@ def failures_by_category(failures: Mapping[int, str]) -> dict[str, int]:
 
 
 def _encode_halving(encoder: TextEncoder, texts: Sequence[str]) -> Encoded:
-    """Encode a batch; one that the engine refuses is halved until the bad texts stand alone."""
+    """Encode a batch; a batch that the engine refuses is halved, until each bad text is alone."""
     if not texts:
         return Encoded(np.zeros((0, encoder.dim), np.float32))
     try:

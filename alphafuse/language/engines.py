@@ -12,7 +12,7 @@ from alphafuse.language.vllm import VllmEncoder
 
 
 def make_encoder(config: EmbedConfig) -> TextEncoder:
-    """The encoder, not yet started, of `engine: vllm`, `sentence_transformers` or `auto` (vLLM where installed)."""
+    """Make the encoder of `engine: vllm`, `sentence_transformers` or `auto` (vLLM if installed); it is not started."""
     model = LanguageModel(config.model, config.revision, config.dtype, config.max_length, config.truncate)
     engine = config.engine
     if engine == "auto":

@@ -1,4 +1,4 @@
-"""A language model on disk: where its files are, what identifies them, how its tokenizer cuts texts.
+"""A language model on disk: finds its files, identifies them by checksums, and tokenizes texts.
 
 Shared by the engines; knows nothing of how they compute.
 """
@@ -15,21 +15,21 @@ from typing import Any, Literal
 from alphafuse.errors import ConfigError, DataError
 from alphafuse.storage.folder import resolve
 
-# What decides on the vectors: weights, configuration and tokenizer.
+# The files that vectors depend on: weights, configuration and tokenizer.
 _FILE_TYPES = (".safetensors", ".bin", ".json", ".txt", ".model")
 _NOT_NEEDED = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot"]
 
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """Which model embeds, in what precision, and how much of a text it reads.
+    """The model that embeds, its precision, and the number of tokens it reads.
 
     Attributes:
         name: folder, `package://NAME/FOLDER`, or name on the Hugging Face hub.
-        revision: of a model on the hub.
-        dtype: what the model computes in.
+        revision: revision of a model on the hub.
+        dtype: dtype in which the model computes.
         max_length: longest text in tokens, special tokens included.
-        truncate: cut longer texts; otherwise they fail.
+        truncate: cut longer texts; if False, longer texts fail.
     """
 
     name: str
@@ -40,11 +40,11 @@ class LanguageModel:
 
     @property
     def is_local(self) -> bool:
-        """Whether the name is a path rather than a name on the hub."""
+        """True if the name is a path rather than a name on the hub."""
         return self.name.startswith(("package://", "/", ".", "~")) or os.path.isdir(self.name)
 
     def folder(self) -> str:
-        """The folder of the model on this machine; a model of the hub is downloaded once.
+        """Folder of the model on this machine; a model on the hub is downloaded once.
 
         Raises:
             ConfigError: there is no such model.
@@ -72,7 +72,7 @@ class LanguageModel:
             ) from error
 
     def identity(self) -> dict[str, Any]:
-        """Checksums of the files and the settings that decide on the vectors.
+        """Checksums of the files, and the settings that the vectors depend on.
 
         Raises:
             ConfigError: there is no such model, or it cannot read `max_length` tokens.
@@ -92,10 +92,10 @@ class LanguageModel:
         }
 
     def tokenize(self, tokenizer: Any, texts: Sequence[str]) -> tuple[list[list[int]], dict[int, str]]:
-        """Token ids of every text, and the texts that are too long where they must not be cut.
+        """Token ids of every text; and failures of texts that are too long, if texts must not be cut.
 
         Args:
-            tokenizer: of the model, as transformers gives it.
+            tokenizer: tokenizer of the model, from the package transformers.
         """
         options = {"truncation": True, "max_length": self.max_length} if self.truncate else {"verbose": False}
         token_ids = tokenizer(list(texts), **options)["input_ids"]
@@ -108,7 +108,7 @@ class LanguageModel:
 
 
 def file_checksums(folder: str) -> dict[str, str]:
-    """SHA-256 by relative path of a model folder's weights, configuration and tokenizer."""
+    """SHA-256 of the weights, configuration and tokenizer in a model folder, by relative path."""
     checksums = {}
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -129,7 +129,7 @@ def sha256(path: str) -> str:
 
 
 def _pooling(folder: str) -> str:
-    """How token vectors become one, as the sentence-transformers files of the model say."""
+    """The pooling of token vectors that the model's files for sentence-transformers describe."""
     settings = _json(folder, os.path.join("1_Pooling", "config.json"))
     if isinstance(settings.get("pooling_mode"), str):
         return settings["pooling_mode"]

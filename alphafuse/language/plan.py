@@ -1,6 +1,6 @@
-"""Which texts of a catalog have to be embedded, and in which file each item then finds its vector.
+"""Plans the embedding of a catalog: which texts to embed, and in which file the vector of each item will be.
 
-Works on content hashes alone: 16 bytes per item, and 8 for where its vector is. Knows nothing of texts or engines.
+Works on content hashes alone, with 16 bytes per item, and 8 for the place of its vector. Knows nothing of engines.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class Batch:
     """Texts that are embedded together and written to one file.
 
     Attributes:
-        file: name made from the hashes of the texts: the same batch always gives the same file.
-        shard: position, among the shards of the plan, of the one that holds the texts.
-        rows: [texts], their rows inside of that shard, ascending.
+        file: name of the file, made from the hashes of the texts, so that the same batch always gives the same file.
+        shard: number of the shard that holds the texts.
+        rows: [texts], rows of the texts in that shard, ascending.
     """
 
     file: str
@@ -30,13 +30,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to embed, and where the vector of every item is once that is done.
+    """The texts to embed, and the place of the vector of every item after that.
 
     Attributes:
         files: names of the files with vectors: those known before, then one for each batch.
         file: [items] int32, the item's position in `files`.
         row: [items] int32, the item's row in that file.
-        batches: what has to be embedded.
+        batches: the texts that have to be embedded.
         distinct: number of different texts in the catalog.
     """
 
@@ -53,7 +53,7 @@ class Plan:
 
 
 def make_plan(known: Sequence[tuple[str, np.ndarray]], shards: Sequence[np.ndarray], batch_size: int) -> Plan:
-    """Give every different text one place: a file that holds it, or the batch of its first occurrence.
+    """Give every distinct text one place: a file that already holds its vector, or the batch of its first occurrence.
 
     Args:
         known: name of each file with vectors, and the hashes of its rows, [rows, 2] uint64.
@@ -66,7 +66,7 @@ def make_plan(known: Sequence[tuple[str, np.ndarray]], shards: Sequence[np.ndarr
     first = _first_occurrence(hashes)[num_known:]  # [items]
     files = [name for name, _ in known]
 
-    # The place of every row that is some text's first occurrence: known rows, then rows of the catalog.
+    # Place of every row that is the first occurrence of a text: known rows first, then rows of the catalog.
     file = np.empty(len(hashes), np.int32)
     row = np.empty(len(hashes), np.int32)
     file[:num_known] = np.repeat(np.arange(len(known)), known_rows)
@@ -99,7 +99,7 @@ def hash_array(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _first_occurrence(hashes: np.ndarray) -> np.ndarray:
-    """For each row of [rows, 2], the first row with the same content: [rows] int64."""
+    """Index of the first row with the same content, for each row of [rows, 2]: [rows] int64."""
     if not len(hashes):
         return np.zeros(0, np.int64)
     order = np.lexsort((hashes[:, 1], hashes[:, 0]))  # stable: equal rows stay in their order

@@ -1,7 +1,7 @@
-"""Embeddings that were made elsewhere: Parquet files with ids and vectors, or a .npy matrix with a file of ids.
+"""Reads embeddings that were made elsewhere: Parquet files with ids and vectors, or a .npy matrix with a file of ids.
 
-Owns reading, checking, and matching to items by id. Vectors are put into buckets by the hash of their id, the order of
-the catalog, so that a shard of items needs a few buckets and no process ever holds more than one of them.
+Checks the vectors and matches them to items by id. Vectors are put into buckets by the hash of their id. The catalog
+has the same order, so that a shard of items needs few buckets, and a process holds one bucket at a time.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class PrecomputedFiles:
 
     Attributes:
         vectors: Parquet files, or one .npy matrix.
-        ids: of the .npy matrix.
-        id_column, vector_column: of the Parquet files.
+        ids: file with the ids of the .npy matrix; None for Parquet files.
+        id_column, vector_column: names of the columns of the Parquet files.
     """
 
     vectors: list[Source]
@@ -44,7 +44,7 @@ class PrecomputedFiles:
     vector_column: str
 
     def identity(self) -> dict[str, Any]:
-        """What the vectors are, for the manifest."""
+        """Everything that the vectors depend on, for the manifest."""
         return {
             "engine": "precomputed",
             "vectors": [source.identity for source in self.vectors],
@@ -54,11 +54,11 @@ class PrecomputedFiles:
         }
 
     def read(self, source: Source) -> Iterator[tuple[pa.Array, np.ndarray]]:
-        """Ids (strings) and vectors [rows, dim] of one of the files, a block at a time; rows without vector are left
+        """Yield ids (strings) and vectors [rows, dim] of one file, a block at a time; rows without a vector are left
         out.
 
         Raises:
-            DataError: the file is damaged or not what it should be, or an id is missing.
+            DataError: the file is damaged or has another form, or an id is missing.
         """
         return self._read_parquet(source) if self.ids is None else _read_npy(source.uri, self.ids.uri)
 
@@ -77,7 +77,7 @@ def find_precomputed(config: EmbedConfig, folder: str) -> PrecomputedFiles:
     """Find the files of `embed.precomputed`.
 
     Args:
-        folder: what relative paths start from.
+        folder: folder or URI that relative paths start from.
 
     Raises:
         ConfigError: .npy without `precomputed_ids`, or the other way round.
@@ -92,7 +92,7 @@ def find_precomputed(config: EmbedConfig, folder: str) -> PrecomputedFiles:
     ids = None
     if config.precomputed_ids is not None:
         ids = find_sources("embed.precomputed_ids", config.precomputed_ids, folder, "csv")[0]
-    # A matrix is read here and not by the source: which format that has does not matter.
+    # "parquet" stands for any format: a .npy matrix is read by this module, and not by the source.
     vectors = find_sources("embed.precomputed", config.precomputed, folder, "parquet" if is_matrix else "auto")
     files = PrecomputedFiles(vectors, ids, config.precomputed_id_column, config.precomputed_vector_column)
     if vectors[0].format != "parquet":
@@ -119,10 +119,10 @@ def partition_vectors(
 
 
 def common_dim(files: PrecomputedFiles, partitions: Sequence[Mapping[str, Any]]) -> int:
-    """How many numbers all vectors have.
+    """The width of the vectors, which must be the same in all files.
 
     Args:
-        partitions: what `partition_vectors` returned for each file.
+        partitions: results of `partition_vectors` for each file.
 
     Raises:
         DataError: there are no vectors, or files differ.
@@ -139,10 +139,10 @@ def common_dim(files: PrecomputedFiles, partitions: Sequence[Mapping[str, Any]])
 def match_vectors(
     item_ids: pa.Array, scratch: Folder, runs: Sequence[str], num_buckets: int, dim: int, config: EmbedConfig
 ) -> Encoded:
-    """The vectors of items, in the form in which they are stored; items without one are failures.
+    """Find the vectors of items, in the form in which they are stored; items without a vector are failures.
 
     Args:
-        item_ids: strings. Neighbours in the order of their hashes, as the items of a shard are, need few buckets.
+        item_ids: strings. Items whose hashes are close to each other, such as those of a shard, need few buckets.
 
     Raises:
         DataError: an id occurs twice among the vectors.
@@ -186,7 +186,7 @@ def _read_npy(uri: str, ids_uri: str) -> Iterator[tuple[pa.Array, np.ndarray]]:
 
 
 def _npy_header(stream: pa.NativeFile, uri: str) -> tuple[tuple[int, int], np.dtype, int]:
-    """Shape, dtype and where the numbers begin."""
+    """Shape and dtype of the matrix, and the offset of its first number in the file."""
     try:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -219,7 +219,7 @@ def _require_ids(ids: pa.Array, uri: str) -> pa.Array:
 
 
 def _as_matrix(column: pa.Array, ids: pa.Array, dim: int | None, uri: str) -> np.ndarray:
-    """[rows, dim] of a column of lists that must all have the width of the rows before."""
+    """Matrix [rows, dim] of a column of lists, all of which must have the width of the rows before."""
     kind = column.type
     is_fixed = pa.types.is_fixed_size_list(kind)
     is_list = is_fixed or pa.types.is_list(kind) or pa.types.is_large_list(kind)

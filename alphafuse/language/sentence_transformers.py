@@ -1,4 +1,4 @@
-"""Embeds texts with sentence-transformers: the engine that runs wherever torch does."""
+"""Embeds texts with sentence-transformers, which runs wherever torch runs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class SentenceTransformersEncoder:
     """A `TextEncoder` over `sentence_transformers.SentenceTransformer`.
 
     Args:
-        model: what to load.
-        gpus: 0 computes on the CPU, anything else on the GPU that the process sees.
-        threads: CPU threads of an engine without GPU.
+        model: the model to load.
+        gpus: 0 computes on the CPU, any other number on the GPU that the process sees.
+        threads: number of CPU threads of an engine without GPU.
     """
 
     def __init__(self, model: LanguageModel, gpus: float, threads: int) -> None:
@@ -58,7 +58,7 @@ class SentenceTransformersEncoder:
             ) from error
         if not self.gpus:
             torch.set_num_threads(self.threads)
-        # Whether vectors are normalised is not the model's choice but `embed.normalize`'s.
+        # `embed.normalize` decides whether vectors are normalised, and not the model.
         for name, module in list(engine.named_children()):
             if isinstance(module, Normalize):
                 delattr(engine, name)
@@ -90,5 +90,5 @@ class SentenceTransformersEncoder:
         return Encoded(vectors, failures, self._tokens - before)
 
     def _count_tokens(self, _: Any, arguments: tuple[Any, ...]) -> None:
-        """Before each forward pass: the tokens in it, without padding."""
+        """Hook before each forward pass: counts its tokens, without padding."""
         self._tokens += int(arguments[0]["attention_mask"].sum())

@@ -1,8 +1,8 @@
-"""The embeddings artefact on storage: its shards, and the text vectors they are assembled from.
+"""Stores the artefact `embeddings`: its shards, and the vectors of texts that the shards are assembled from.
 
-While a job works, `embeddings/vectors/` holds vectors by content hash of their text. What lies there depends on the
-encoder alone: it outlives a killed job and a changed catalog, and goes when the shards are committed.
-Knows nothing of engines or of who calls it; everything here may run in any process of a cluster.
+During a job, `embeddings/vectors/` holds vectors by the content hash of their text. These depend on the encoder alone:
+they remain after a killed job or a change of the catalog, and are deleted when the shards are committed.
+Knows nothing of engines; everything here may run in any process of a cluster.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from alphafuse.storage.artifact import MANIFEST, RECORD_SUFFIX, Artifact, FileRe
 from alphafuse.storage.matrices import from_column, to_column
 
 ITEM_COLUMNS = ["item_index", "item_id", "text_hash"]
-"""What a shard needs to know of its items."""
+"""Columns of the catalog that a shard of embeddings needs."""
 
 
 class EmbeddingStore:
@@ -30,7 +30,7 @@ class EmbeddingStore:
 
     Args:
         artifact: the artefact `embeddings`.
-        inputs: what it is made from: `encoder`, its identity, and everything else.
+        inputs: everything the artefact is made from; `encoder` is the identity of the encoder.
     """
 
     def __init__(self, artifact: Artifact, inputs: Mapping[str, Any]) -> None:
@@ -42,7 +42,7 @@ class EmbeddingStore:
     def adopt_stale_shards(self) -> None:
         """Turn shards that the same encoder made from another catalog into vectors of texts.
 
-        Each step can be repeated: a job that is killed in here is continued by the next one.
+        Each step can be repeated, so that a later job continues after one that was killed here.
         """
         stale = [
             record
@@ -64,12 +64,12 @@ class EmbeddingStore:
                     filesystem.move(f"{path}/{record.name}", f"{target}/{adopted.name}")
                 content = json.dumps(dataclasses.asdict(adopted)).encode()
                 self.vectors.folder.write_bytes(adopted.name + RECORD_SUFFIX, content)
-            elif left:  # a quarantine: its rows are among the shard's
+            elif left:  # a quarantine, whose rows are part of the shard
                 filesystem.delete_file(f"{path}/{record.name}")
             filesystem.delete_file(f"{path}/{record.name}{RECORD_SUFFIX}")
 
     def finished_shards(self) -> set[str]:
-        """Names of the shards that are there, each with its quarantine.
+        """Names of the shards that are complete, each with its quarantine.
 
         Raises:
             WorkspaceError: shards made from other inputs are there.
@@ -79,7 +79,7 @@ class EmbeddingStore:
         return {s.name for s in shards if not s.details["quarantined"] or _quarantine_of(s.name) in files}
 
     def known_vectors(self) -> dict[str, FileRecord]:
-        """The files with vectors of texts.
+        """Records of the files with vectors of texts, by name.
 
         Raises:
             WorkspaceError: an unfinished run with another encoder left them.
@@ -99,10 +99,10 @@ class EmbeddingStore:
         return self.vectors.write_table(name, table, self.encoder, details={"dim": encoded.vectors.shape[1]})
 
     def gather(self, files: Sequence[str], file: np.ndarray, row: np.ndarray, dim: int, dtype: str) -> Encoded:
-        """Vectors from their places: of item i, row `row[i]` of `files[file[i]]`. Reads only the row groups needed.
+        """Collect the vectors of items from their places; reads only the row groups needed.
 
         Args:
-            file, row: [items].
+            file, row: [items]; the vector of item i is row `row[i]` of `files[file[i]]`.
         """
         vectors = np.zeros((len(file), dim), dtype)
         failures: dict[int, str] = {}
@@ -116,11 +116,11 @@ class EmbeddingStore:
         return Encoded(vectors, failures)
 
     def write_shard(self, name: str, items: pa.Table, first_row: int, encoded: Encoded) -> FileRecord:
-        """Write a shard and, if any, its quarantine.
+        """Write a shard and, if items were refused, its quarantine.
 
         Args:
-            name: of the catalog's shard, which this one is aligned with.
-            items: item_index, item_id, text_hash.
+            name: name of the catalog's shard with the same items.
+            items: table with the columns `ITEM_COLUMNS`.
         """
         quarantined = sorted(position for position, reason in encoded.failures.items() if reason != EMPTY)
         details = {"encoder": self.encoder, "dim": encoded.vectors.shape[1]}
@@ -129,7 +129,7 @@ class EmbeddingStore:
             table = items.select(["item_index", "item_id"]).take(quarantined).append_column("reason", reasons)
             sink = pa.BufferOutputStream()
             pq.write_table(table, sink)
-            # No rows of the artefact: they are rows of the shard already.
+            # Recorded without rows: these are rows of the shard already.
             self.artifact.write_file(_quarantine_of(name), sink.getvalue(), self.wanted, details=details)
         details |= {
             "empty": len(encoded.failures) - len(quarantined),
@@ -146,12 +146,12 @@ class EmbeddingStore:
 
 
 def _quarantine_of(shard: str) -> str:
-    """Name of the file with the items of a shard that were refused."""
+    """Name of the file with the refused items of a shard."""
     return shard.replace("part", "quarantine")
 
 
 def _columns(encoded: Encoded) -> dict[str, pa.Array]:
-    """The columns that shards and files of vectors share."""
+    """Columns that shards and files of vectors have in common."""
     missing = np.zeros(len(encoded.vectors), bool)
     missing[list(encoded.failures)] = True
     reasons = [encoded.failures.get(position) for position in range(len(missing))] if encoded.failures else None

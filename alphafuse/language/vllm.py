@@ -1,6 +1,6 @@
 """Embeds texts with vLLM's offline engine, on a GPU or, with its CPU build, without one.
 
-Owns how the engine is set up inside of the worker's process; pooling is what the model's files say.
+Owns the set-up of the engine inside of the worker's process; the pooling follows from the model's files.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class VllmEncoder:
     """A `TextEncoder` over `vllm.LLM`, inside of the calling process.
 
     Args:
-        model: what to load.
-        gpus: GPUs of this engine (a fraction shares one GPU's memory); 0 computes on the CPU.
-        threads: CPU threads of an engine without GPU.
+        model: the model to load.
+        gpus: number of GPUs of this engine (a fraction shares the memory of one); 0 computes on the CPU.
+        threads: number of CPU threads of an engine without GPU.
     """
 
     def __init__(self, model: LanguageModel, gpus: float, threads: int) -> None:
@@ -36,14 +36,14 @@ class VllmEncoder:
         return {"engine": "vllm", "engine_version": _version(), **self.model.identity()}
 
     def start(self) -> None:
-        # All of these are read when vllm is imported. One process per engine: if the worker dies, so does the engine.
+        # vllm reads these variables when it is imported. Without multiprocessing, the engine ends with the worker.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         if self.model.is_local:
             os.environ["HF_HUB_OFFLINE"] = "1"
         if not self.gpus:
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; pooling models keep no cache
-            # vLLM's own binding would put every engine of a machine on the same cores.
+            # By default, vLLM would bind every engine of a machine to the same cores.
             os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
             os.environ["OMP_NUM_THREADS"] = str(self.threads)
         folder = self.model.folder()
@@ -56,7 +56,7 @@ class VllmEncoder:
                 dtype=self.model.dtype,
                 max_model_len=self.model.max_length,
                 enforce_eager=not self.gpus,
-                disable_log_stats=False,  # they come out as metrics of this process
+                disable_log_stats=False,  # the statistics are read as metrics of this process
                 tensor_parallel_size=max(1, int(self.gpus)),
                 gpu_memory_utilization=0.9 * min(self.gpus or 1, 1),
             )
@@ -92,7 +92,7 @@ class VllmEncoder:
 
 
 def _version() -> str:
-    """Version of the installed vLLM, whose CPU build is a distribution of another name."""
+    """Version of the installed vLLM; its CPU build is a distribution with another name."""
     names = {distribution.metadata["Name"] for distribution in importlib.metadata.distributions()}
     for name in ("vllm", "vllm-cpu"):
         if name in names:

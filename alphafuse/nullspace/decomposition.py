@@ -1,7 +1,7 @@
-"""The null space artefact: which directions of the embedding space are kept, and how embeddings map onto them.
+"""The artefact `nullspace`: the kept directions of the embedding space, and the projection of embeddings onto them.
 
-Turns eigenpairs into the artefact, makes the cut between row space and null space, projects, saves and loads.
-Knows nothing of how the eigenpairs were found or of who reads the features.
+Makes the artefact from eigenpairs, cuts row space from null space, projects, saves and loads. Knows nothing of how the
+eigenpairs are found or of who reads the features.
 """
 
 from __future__ import annotations
@@ -21,26 +21,25 @@ from alphafuse.storage.workspace import Workspace
 
 FILE = "nullspace.safetensors"
 RELATIVE_FLOOR = 1e-7
-"""Whitening divides by the root of no eigenvalue below this share of the largest. Variances that small are the
-rounding of the stored embeddings (float16: about 1e-8 of their mean square) rather than of their content."""
+"""Smallest eigenvalue that whitening divides by (its root), as a share of the largest. Variances below it come from the
+rounding of the stored embeddings (float16: about 1e-8 of their mean square), and not from their content."""
 
 
 @dataclass(frozen=True)
 class NullSpace:
     """Row space and null space of the *scaled* embeddings s·e (AlphaFuse §3.1).
 
-    Everything here is of the scaled embeddings: `mean` is s times the embeddings' mean, eigenvalues and variance are
-    s² times those of the embeddings' covariance.
+    `mean` is s times the mean of the embeddings; eigenvalues and variance are s² times those of the embeddings.
 
     Attributes:
         mean: [dim], μ.
         basis: [dim, hidden_dim], orthonormal directions, leading first; the largest component of each is positive.
         eigenvalues: [hidden_dim], λ, descending, not negative.
-        spectrum: eigenvalues known at all: [dim] (gram) or [hidden_dim + oversampling] at most (randomized).
+        spectrum: all known eigenvalues: [dim] (gram), or at most [hidden_dim + oversampling] (randomized).
         total_variance: the sum of all dim eigenvalues.
         scale: s.
-        null_dim: the last directions of `basis` that span the null space.
-        standardize: whether `project` whitens.
+        null_dim: number of the last directions of `basis`, which span the null space.
+        standardize: if True, `project` whitens.
         method: "gram" or "randomized".
     """
 
@@ -69,16 +68,16 @@ class NullSpace:
 
     @property
     def eigenvalue_floor(self) -> float:
-        """Whitening divides by √max(λ, floor): directions below it come out with a variance of λ/floor, below 1."""
+        """Floor of whitening, which divides by √max(λ, floor); directions below it get the variance λ/floor."""
         return RELATIVE_FLOOR * float(self.eigenvalues[0])
 
     @property
     def clamped(self) -> int:
-        """Directions whose eigenvalue lies below the floor; 0 where nothing is whitened."""
+        """Number of directions with an eigenvalue below the floor; 0 without whitening."""
         return int((self.eigenvalues < self.eigenvalue_floor).sum()) if self.standardize else 0
 
     def project(self, block: np.ndarray) -> np.ndarray:
-        """Features of embeddings: (s·e − μ) U, each direction divided by √max(λ, floor) where `standardize`.
+        """Features of embeddings: (s·e − μ) U; with `standardize` each direction is divided by √max(λ, floor).
 
         Args:
             block: [rows, dim], embeddings as stored (not scaled), any float type.
@@ -123,19 +122,19 @@ def build_nullspace(
     """Keep `hidden_dim` directions and cut them into row space and null space.
 
     Args:
-        mean: [dim], of the embeddings as stored (not scaled), as all arguments.
+        mean: [dim], mean of the embeddings as stored; no argument is scaled.
         values: [known], eigenvalues of the covariance, descending; at least `hidden_dim`.
         vectors: [dim, known], eigenvectors.
         total_variance: trace of the covariance.
         hidden_dim: k.
         config: scale, cut and whitening.
-        method: how the eigenpairs were found.
+        method: method that found the eigenpairs.
 
     Raises:
         DataError: all embeddings are the same.
         ConfigError: the row space or the null space would be empty.
     """
-    # Below this, the variance is the rounding of equal rows around their mean.
+    # A smaller variance comes from rounding when all rows are equal.
     if total_variance <= 1e-14 * float(mean @ mean) or total_variance == 0:
         raise DataError(
             "all embeddings are the same, so there are no directions to decompose. "
@@ -159,11 +158,11 @@ def build_nullspace(
 
 
 def choose_null_dim(eigenvalues: np.ndarray, config: DecomposeConfig) -> int:
-    """How many of the kept directions belong to the null space, by the rule that `config` sets.
+    """Number of kept directions that belong to the null space, by the rule that `config` sets.
 
     * `null_dim`: that many;
     * `null_threshold` τ: those with λ ≤ τ;
-    * `row_energy` r: all behind the smallest row space with Σ λ ≥ r · (Σ λ of the kept directions).
+    * `row_energy` r: all after the smallest row space with Σ λ ≥ r · (Σ λ of the kept directions).
 
     Args:
         eigenvalues: [hidden_dim], of the scaled embeddings, descending.
@@ -192,10 +191,10 @@ def choose_null_dim(eigenvalues: np.ndarray, config: DecomposeConfig) -> int:
 
 
 def require_feasible(num_items: int, embedding_dim: int, hidden_dim: int) -> None:
-    """Check that `hidden_dim` directions can be found at all.
+    """Check that `hidden_dim` directions can be found.
 
     Args:
-        num_items: rows that count in the covariance.
+        num_items: number of rows that the covariance is computed from.
 
     Raises:
         ConfigError: the embeddings have fewer dimensions.

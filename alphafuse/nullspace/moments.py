@@ -1,7 +1,6 @@
 """Mean and covariance of embedding rows that arrive in blocks, in any partition.
 
-Owns the accumulation and the merging of partial results; knows nothing of files, workers or of what the
-covariance is used for.
+Accumulates rows and merges partial results. Knows nothing of files, of workers or of the use of the covariance.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from alphafuse.errors import DataError
 
 @dataclass(frozen=True)
 class Moments:
-    """What a set of rows says about mean and covariance; sets merge exactly (up to float64 rounding).
+    """Moments of a set of rows, which give its mean and covariance; sets merge exactly (up to float64 rounding).
 
     With rows e_i, weights w_i (1 where none are given), W = Σ w_i, the mean is μ = Σ w_i e_i / W and the scatter
     S = Σ w_i (e_i − μ)(e_i − μ)ᵀ. The covariance is
@@ -24,18 +23,18 @@ class Moments:
     * weighted: C = S / W = Σ p_i (e_i − μ)(e_i − μ)ᵀ with the popularities p_i = w_i / W, so that equal
       popularities give the uniform covariance up to the factor (n − 1) / n, whatever n is.
 
-    The scatter may be kept as its product S Ω with a narrow matrix Ω (the `probe`), which is all that a randomized
-    decomposition needs. The blockwise update is the one of Chan, Golub & LeVeque (1983), eq. 2.1, in float64:
+    The scatter may be kept as its product S Ω with a narrow matrix Ω (the `probe`); a randomized decomposition needs
+    no more. The blockwise update is that of Chan, Golub & LeVeque (1983), eq. 2.1, in float64:
     for two sets with δ = μ_b − μ_a it adds the outer product δ (Ωᵀδ)ᵀ · W_a W_b / W to the sum of the scatters.
 
     Attributes:
-        count: rows that are there and have a positive weight.
+        count: number of rows that are present and have a positive weight.
         weight: W.
         mean: [dim], μ.
         probed_mean: [columns], Ωᵀμ (μ itself without a probe).
         scatter: [dim, columns], S Ω (S itself without a probe).
         squares: trace of S.
-        weighted: which of the two covariances is meant.
+        weighted: True for the weighted covariance, False for the uniform one.
     """
 
     count: int
@@ -48,7 +47,7 @@ class Moments:
 
     @classmethod
     def empty(cls, dim: int, *, weighted: bool = False, probe: np.ndarray | None = None) -> Moments:
-        """Of no rows: the neutral element of `merge`."""
+        """Moments of no rows, the neutral element of `merge`."""
         columns = dim if probe is None else probe.shape[1]
         return cls(0, 0.0, np.zeros(dim), np.zeros(columns), np.zeros((dim, columns)), 0.0, weighted)
 
@@ -66,13 +65,13 @@ class Moments:
 
         Args:
             block: [rows, dim], any float type.
-            present: [rows] of bool; rows that are not there do not count.
+            present: [rows] of bool; absent rows do not count.
             weights: [rows], not negative; rows of weight 0 do not count.
             probe: [dim, columns], Ω.
             first_row: item index of the first row, for messages.
 
         Raises:
-            DataError: a row that is there holds NaN or infinity.
+            DataError: a present row holds NaN or infinity.
         """
         present = np.ones(len(block), bool) if present is None else present
         _require_finite(block, present, first_row)
@@ -120,7 +119,7 @@ class Moments:
         )
 
     def covariance(self) -> np.ndarray:
-        """[dim, columns]: C Ω, or C itself without a probe.
+        """The product C Ω with the probe, or C itself without one: [dim, columns].
 
         Raises:
             DataError: fewer than two rows.

@@ -1,7 +1,7 @@
-"""Leading eigenvectors of a covariance that is only ever multiplied with a few vectors at a time.
+"""Finds the leading eigenvectors of a covariance by products with a few vectors alone.
 
-Owns the range finder; knows nothing of where the covariance comes from: each application of the operator may be a
-pass over data on many machines.
+Owns the range finder. Knows nothing of where the covariance comes from: each application of the operator may be a pass
+over data on many machines.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 Operator = Callable[[np.ndarray], np.ndarray]
-"""Maps [dim, columns] to the symmetric, positive semi-definite C times it, [dim, columns]."""
+"""Function from a matrix X [dim, columns] to C X [dim, columns], with a symmetric, positive semi-definite C."""
 
 
 GRAM_WIDTH = 4.0
@@ -20,7 +20,7 @@ GRAM_WIDTH = 4.0
 
 There the operations are equal: n·d² of the Gram pass against 4·n·d·columns in each pass of the range finder. Measured
 (docs/performance.md; 128 directions, 16 oversampled, 4 passes: 2,304): `gram` takes 0.43 of the time of `randomized` at
-d = 1,024 and 1.24 times it at d = 3,072, on a straight line of logarithms as much at d = 2,500.
+d = 1,024, and 1.24 times as long at d = 3,072. Interpolated in logarithms, both are equally fast at d = 2,500.
 """
 
 
@@ -33,7 +33,7 @@ def faster_method(
 
 
 def num_passes(power_passes: int) -> int:
-    """Most applications of the operator in `randomized_eigen`: the range, the powers, and the projection of C."""
+    """Most applications of the operator in `randomized_eigen`: for the range, the powers, and the projection of C."""
     return power_passes + 2
 
 
@@ -42,21 +42,20 @@ def randomized_eigen(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Leading eigenpairs by a randomized range finder and Rayleigh–Ritz.
 
-    The range is sought as in Halko, Martinsson & Tropp (2011), alg. 4.4, with orthonormalisation between the passes.
+    The range finder is that of Halko, Martinsson & Tropp (2011), alg. 4.4, with orthonormalisation between the passes.
     Rayleigh–Ritz then runs on the span of *all* iterates Ω, CΩ, …, C^{q+1}Ω rather than of the last alone, as in
-    Halko, Martinsson, Shkolnisky & Tygert (2011): it costs no further pass, contains the span of the last, and keeps
-    its accuracy on slowly decaying spectra (Musco & Musco 2015). Whoever applies the operator sees
-    [dim, num_directions + oversampling] at most; [dim, (power_passes + 2) · (num_directions + oversampling)] is
-    held here alone.
+    Halko, Martinsson, Shkolnisky & Tygert (2011). This costs no further pass, and keeps its accuracy on slowly decaying
+    spectra (Musco & Musco 2015). The operator gets [dim, num_directions + oversampling] at most; this function holds
+    [dim, (power_passes + 2) · (num_directions + oversampling)].
 
     Args:
-        operator: the covariance; applied `num_passes(power_passes)` times, fewer where the iterates span an
+        operator: the covariance. It is applied `num_passes(power_passes)` times, or fewer if the iterates span an
             invariant space before that (the result is then exact).
-        dim: of the space.
-        num_directions: how many eigenpairs are wanted, at most `dim`.
-        oversampling: further random directions.
+        dim: dimension of the space.
+        num_directions: number of wanted eigenpairs, at most `dim`.
+        oversampling: number of additional random directions.
         power_passes: q.
-        seed: of the random start.
+        seed: seed of the random start.
 
     Returns:
         eigenvalues λ, descending, [min(num_directions + oversampling, dim)]; eigenvectors u [dim, the same]; and their
@@ -87,6 +86,6 @@ def _complement(product: np.ndarray, basis: np.ndarray, noise: float) -> np.ndar
     residual = product - basis @ (basis.T @ product)
     vectors, lengths, _ = np.linalg.svd(residual, full_matrices=False)
     kept = vectors[:, lengths > noise][:, : len(basis) - basis.shape[1]]
-    # Where the residual is short against the product, rounding leaves a part inside of the basis: once more.
+    # Repeated, since rounding leaves a part inside of the basis if the residual is much shorter than the product.
     kept = kept - basis @ (basis.T @ kept)
     return np.linalg.qr(kept)[0]

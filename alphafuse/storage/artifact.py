@@ -1,9 +1,10 @@
-"""An artefact: a folder of files that one stage makes, and the manifest that commits them.
+"""An artefact is a folder of files that one stage makes, with the manifest that commits them.
 
-A stage writes files one by one, each atomically and with a small record beside it, and at the end a manifest
-that names them all. The fingerprint in records and manifest says from which inputs (configuration and upstream
-artefacts) they were made: equal fingerprint, nothing to do; files without a manifest, continue; another
-fingerprint, refuse. This module knows nothing of what a stage computes.
+A stage writes its files one by one, each atomically and with a small record beside it, and at the end a manifest that
+names all of them. Records and manifest hold the fingerprint of the inputs (configuration and upstream artefacts) that
+they were made from. If a stage finds a manifest with its own fingerprint, there is nothing to do; if it finds files
+without a manifest, it continues; if it finds another fingerprint, it refuses. This module knows nothing of what a stage
+computes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from alphafuse.storage.folder import TEMPORARY_SUFFIX, Folder
 from alphafuse.storage.parquet import NOT_READABLE, iterate_parquet, read_parquet, take_rows
 
 FORMAT_VERSION = 1
-"""Of what lies in a workspace; rises when an older program could not read it."""
+"""Version of the files in a workspace; it rises when an older program could not read them."""
 MANIFEST = "manifest.json"
 RECORD_SUFFIX = ".record.json"
 
@@ -34,13 +35,13 @@ T = TypeVar("T")
 
 
 def fingerprint(inputs: Mapping[str, Any]) -> str:
-    """SHA-256 over the canonical JSON of what an artefact is made from."""
+    """SHA-256 over the canonical JSON of the inputs that an artefact is made from."""
     return hashlib.sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """One committed file: its name, its rows [first_row, first_row + rows), its size and checksum."""
+    """Record of one written file: its name, its rows [first_row, first_row + rows), its size and checksum."""
 
     name: str
     rows: int
@@ -53,7 +54,7 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What was committed, from which inputs, and what the stage has to say about it (`details`)."""
+    """Record of a committed artefact: its files, its inputs, and what the stage reports about it (`details`)."""
 
     artifact: str
     fingerprint: str
@@ -77,7 +78,7 @@ class Artifact:
         self.stage = stage
 
     def manifest(self) -> Manifest | None:
-        """The manifest, or None where the artefact is not committed.
+        """The manifest; None if the artefact is not committed.
 
         Raises:
             WorkspaceError: a newer program wrote it, or it is damaged.
@@ -111,10 +112,10 @@ class Artifact:
         return manifest
 
     def is_committed(self, inputs: Mapping[str, Any]) -> bool:
-        """Whether the artefact is complete and made from exactly these inputs.
+        """True if the artefact is complete and made from exactly these inputs.
 
         Raises:
-            StaleError: it, or files of an unfinished run, were made from other inputs.
+            StaleError: the artefact, or files of an unfinished run, were made from other inputs.
         """
         wanted = fingerprint(inputs)
         manifest = self.manifest()
@@ -126,7 +127,7 @@ class Artifact:
     def committed_files(self, wanted: str) -> dict[str, FileRecord]:
         """Records by file name of the files already written for fingerprint `wanted`.
 
-        A record whose file is gone (an interrupted deletion) or of another size does not count.
+        A record is ignored if its file is gone (by an interrupted deletion) or has another size.
 
         Raises:
             StaleError: files of another fingerprint lie in the folder.
@@ -138,7 +139,7 @@ class Artifact:
         return {name: record for name, record in records.items() if sizes.get(name) == record.bytes}
 
     def records(self) -> dict[str, FileRecord]:
-        """Records by file name of all files written, whatever they were made from."""
+        """Records by file name of all files written, from any inputs."""
         names = [name for name in self.folder.names() if name.endswith(RECORD_SUFFIX)]
         records = [FileRecord(**json.loads(self.folder.read_bytes(name))) for name in names]
         return {record.name: record for record in records}
@@ -155,7 +156,7 @@ class Artifact:
     ) -> FileRecord:
         """Write `table` as the Parquet file `name`, atomically, with its record (see `write_file`)."""
         sink = pa.BufferOutputStream()
-        # Vectors hardly compress, and take longer to decompress than to read.
+        # Vectors hardly get smaller, and decompressing them takes longer than reading them.
         vectors = any(isinstance(kind, pa.ExtensionType) for kind in table.schema.types)
         compression = "none" if vectors else "zstd"
         pq.write_table(
@@ -178,16 +179,16 @@ class Artifact:
         first_row: int = 0,
         details: Mapping[str, Any] | None = None,
     ) -> FileRecord:
-        """Write a file atomically, then its record: a file without a record does not count as written."""
+        """Write a file atomically, then its record; a file without a record does not count as written."""
         checksum = self.folder.write_bytes(name, content)
         record = FileRecord(name, rows, first_row, len(content), checksum, wanted, dict(details or {}))
         return self._write_record(record)
 
     @contextmanager
     def writing_table(self, name: str, schema: pa.Schema, wanted: str) -> Iterator[Callable[[pa.Table], None]]:
-        """Write the Parquet file `name` part by part: gives a function that appends a table as a row group.
+        """Write the Parquet file `name` part by part; yields a function that appends a table as a row group.
 
-        File and record are there once the block has ended without an error.
+        File and record exist after the `with` block has ended without an error.
         """
         rows = 0
         options: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
@@ -206,7 +207,7 @@ class Artifact:
         return record
 
     def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """One Parquet file of this artefact.
+        """Read one Parquet file of this artefact.
 
         Raises:
             WorkspaceError: the file is missing or damaged.
@@ -214,7 +215,7 @@ class Artifact:
         return self.read_parquet(name, lambda parquet: parquet.read(columns=columns))
 
     def take_rows(self, name: str, rows: np.ndarray, columns: Sequence[str]) -> pa.Table:
-        """Some rows of a Parquet file, in the order asked for; reads only the row groups that hold them.
+        """Read some rows of a Parquet file, in the given order; reads only the row groups that hold them.
 
         Raises:
             WorkspaceError: the file is missing or damaged.
@@ -222,7 +223,7 @@ class Artifact:
         return self.read_parquet(name, lambda parquet: take_rows(parquet, rows, columns))
 
     def read_parquet(self, name: str, read: Callable[[pq.ParquetFile], T]) -> T:
-        """What `read` makes of a Parquet file of this artefact; it may be called several times.
+        """Apply `read` to a Parquet file of this artefact and return its result; `read` may be called several times.
 
         Raises:
             WorkspaceError: the file is missing or damaged, or lacks a column that is read.
@@ -233,7 +234,7 @@ class Artifact:
     def iterate_parquet(
         self, name: str, column: str, groups: Sequence[int], block_rows: int
     ) -> Iterator[pa.RecordBatch]:
-        """A column of some row groups of a Parquet file, in blocks of at most `block_rows` rows.
+        """Yield a column of some row groups of a Parquet file, in blocks of at most `block_rows` rows.
 
         Raises:
             WorkspaceError: the file is missing or damaged, or lacks the column.
@@ -251,7 +252,7 @@ class Artifact:
             raise self.damaged(name, error) from error
 
     def read_file(self, name: str) -> bytes:
-        """A committed file whole.
+        """Read a committed file as a whole.
 
         Raises:
             WorkspaceError: the file is missing, or differs from what was committed.
@@ -262,7 +263,7 @@ class Artifact:
         return self.read_committed(file)
 
     def read_committed(self, file: FileRecord) -> bytes:
-        """As `read_file`, for a file of the manifest."""
+        """Read a file of the manifest as a whole (see `read_file`)."""
         with self._readable(file.name):
             content = self.folder.read_bytes(file.name)
         if hashlib.sha256(content).hexdigest() != file.sha256:
@@ -279,8 +280,8 @@ class Artifact:
             self.read_committed(file)
 
     def repair(self) -> list[str]:
-        """Delete the committed files that are missing or differ from what was committed, and with them the manifest:
-        the stage then makes them, and no others, again.
+        """Delete damaged files with their records, records of missing files, and the manifest. The stage then makes
+        these files again, and no others.
 
         Returns:
             Names of the files.
@@ -291,7 +292,7 @@ class Artifact:
         return damaged
 
     def is_whole(self, file: FileRecord) -> bool:
-        """Whether a file of the manifest is there, and as it was committed."""
+        """True if a file of the manifest exists and is as it was committed."""
         try:
             self.read_committed(file)
         except WorkspaceError:
@@ -301,10 +302,10 @@ class Artifact:
     def commit(
         self, inputs: Mapping[str, Any], details: Mapping[str, Any] | None = None, rows: int | None = None
     ) -> Manifest:
-        """Write the manifest over all files recorded for these inputs; from here on the artefact exists.
+        """Write the manifest over all files recorded for these inputs; from then on the artefact is committed.
 
         Args:
-            rows: how many rows the files must have, each of them once; None: whatever they have.
+            rows: number of rows; the files must hold each row once. None: not checked.
 
         Raises:
             WorkspaceError: rows are missing, or in two files.
@@ -315,7 +316,7 @@ class Artifact:
             self._require_rows([file for file in files if file.rows], rows)
         names = self.folder.names()
         killed = [name for name in names if name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)]
-        self.folder.delete_files(killed)  # what writers left that were killed
+        self.folder.delete_files(killed)  # temporary files of writers that were killed
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         manifest = Manifest(self.name, wanted, dict(inputs), files, dict(details or {}), created)
         content = json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False)
@@ -323,7 +324,7 @@ class Artifact:
         return manifest
 
     def _require_rows(self, files: Sequence[FileRecord], rows: int) -> None:
-        """Check that files, in the order of their rows, hold each of [0, rows) once."""
+        """Check that files, sorted by their rows, hold each row of [0, rows) once."""
         end = 0
         for first, stop in [(file.first_row, file.first_row + file.rows) for file in files] + [(rows, rows)]:
             if first != end:
@@ -335,7 +336,7 @@ class Artifact:
             end = stop
 
     def clear(self) -> None:
-        """Delete the artefact, its manifest first: an interrupted deletion leaves nothing that looks whole."""
+        """Delete the artefact, its manifest first, so that after an interruption it does not look complete."""
         self.folder.delete_files([MANIFEST])
         self.folder.delete()
 

@@ -1,6 +1,6 @@
-"""Opens any storage that pyarrow or fsspec knows, and writes files so that a reader never sees half of one.
+"""Opens any storage that pyarrow or fsspec knows, and writes files such that a reader never sees half of one.
 
-Owns paths and atomic replacement; knows nothing of what the files mean.
+Owns paths and atomic replacement; knows nothing of the contents of the files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 def retried(function: Callable[P, R]) -> Callable[P, R]:
-    """Call a function that may be repeated again when storage fails for a moment (`alphafuse.retries`)."""
+    """Decorator that calls a repeatable function again if storage fails for a moment (see `storage/retries.py`)."""
 
     @functools.wraps(function)
     def call(*arguments: P.args, **named: P.kwargs) -> R:
@@ -53,7 +53,7 @@ def resolve(path: str, folder: str = ".") -> str:
     if path.startswith("package://"):
         package, _, inner = path.removeprefix("package://").partition("/")
         try:
-            # Located without importing: a package may be installed for its data alone, without its dependencies.
+            # Found without an import, since a package may be installed for its data alone, without its dependencies.
             spec = importlib.util.find_spec(package)
         except ModuleNotFoundError:
             spec = None
@@ -81,7 +81,7 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder on some file system; picklable, so that workers on other machines open it themselves."""
+    """A folder on some file system. Picklable: workers on other machines open it themselves."""
 
     uri: str
 
@@ -98,12 +98,12 @@ class Folder:
         return filesystem.get_file_info(_join(path, name)).type != pafs.FileType.NotFound
 
     def names(self) -> list[str]:
-        """Names of the files and folders directly inside, sorted; empty where the folder does not exist."""
+        """Names of the files and folders directly inside, sorted; empty if the folder does not exist."""
         return sorted(self.sizes())
 
     @retried
     def sizes(self) -> dict[str, int | None]:
-        """Bytes of each file directly inside, by name; None for folders. Empty where the folder does not exist."""
+        """Bytes of each file directly inside, by name; None for folders. Empty if the folder does not exist."""
         filesystem, path = self.open()
         selector = pafs.FileSelector(path, allow_not_found=True)
         return {info.base_name: info.size for info in filesystem.get_file_info(selector)}
@@ -126,10 +126,10 @@ class Folder:
         return stream.sha256.hexdigest()
 
     def writing(self, name: str) -> AbstractContextManager[HashedStream]:
-        """A stream to a file, which is there once the block has ended without an error.
+        """Open a stream to a file, which exists after the `with` block has ended without an error.
 
-        The content goes to a temporary name beside the target and is renamed when complete. Object stores
-        show an object only once it is complete, so there the rename costs a copy and loses nothing.
+        The content goes to a temporary file beside the target, which is renamed when complete. On object stores, where
+        an incomplete object is never visible anyway, the rename costs a copy.
 
         Raises:
             ResourceError: the storage is full.
@@ -138,7 +138,7 @@ class Folder:
 
     @contextmanager
     def _writing(self, name: str, perform: Callable[..., Any]) -> Iterator[HashedStream]:
-        """`writing`, where `perform` calls a function with arguments, if need be again."""
+        """Implementation of `writing`; `perform` calls a function with arguments, and may repeat the call."""
         filesystem, path = self.open()
         temporary = _join(path, f".{name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
         try:
@@ -146,7 +146,7 @@ class Folder:
             with perform(filesystem.open_output_stream, temporary) as stream:
                 yield HashedStream(stream)
             if isinstance(filesystem, pafs.LocalFileSystem):
-                _reach_the_disk(temporary)
+                _sync_to_disk(temporary)
             perform(filesystem.move, temporary, _join(path, name))
         except BaseException as error:
             if filesystem.get_file_info(temporary).type != pafs.FileType.NotFound:
@@ -160,7 +160,7 @@ class Folder:
 
     @retried
     def delete_files(self, names: Sequence[str]) -> None:
-        """Remove files directly inside; those that are not there are no error."""
+        """Delete files directly inside; missing ones are no error."""
         filesystem, path = self.open()
         for name in names:
             if filesystem.get_file_info(_join(path, name)).type != pafs.FileType.NotFound:
@@ -168,18 +168,19 @@ class Folder:
 
     @retried
     def delete(self) -> None:
-        """Remove the folder and all that is in it; nothing happens where it does not exist."""
+        """Delete the folder and everything in it; does nothing if it does not exist."""
         filesystem, path = self.open()
         if self.exists():
             filesystem.delete_dir(path)
 
 
 class HashedStream:
-    """Passes on what is written, and knows its length and SHA-256. As much of a file as pyarrow's writers ask for.
+    """A file-like object that passes on what is written, and counts and hashes it. It has the methods that pyarrow's
+    writers call.
 
     Attributes:
-        sha256: of everything so far.
-        bytes: so far.
+        sha256: hash of everything written so far.
+        bytes: number of bytes written so far.
     """
 
     closed = False
@@ -199,11 +200,11 @@ class HashedStream:
         self._stream.flush()
 
     def close(self) -> None:
-        """Whoever has opened the stream behind closes it."""
+        """Does nothing: the caller that opened the wrapped stream closes it."""
 
 
-def _reach_the_disk(path: str) -> None:
-    """Wait until a local file would outlive a machine that loses its power: a renamed file may be empty after it."""
+def _sync_to_disk(path: str) -> None:
+    """Wait until a local file is on the disk. Without this, a renamed file may be empty after a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

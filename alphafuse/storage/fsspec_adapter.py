@@ -1,7 +1,7 @@
-"""File systems of fsspec as pyarrow's, with failures told as what they are.
+"""Adapts file systems of fsspec to pyarrow, such that failures of the storage raise errors.
 
-pyarrow's own adapter asks fsspec whether something exists, is a file or a folder, and lists with `find`: all of these
-take any failure for "no", so that a folder seems empty, or a file gone, while the storage does not answer.
+pyarrow's own adapter calls `exists`, `isfile`, `isdir` and `find` of fsspec. These take any failure for "no", so that
+a folder seems empty, or a file missing, while the storage does not answer.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import pyarrow.fs as pafs
 
 
 class FsspecAdapter(pafs.FSSpecHandler):
-    """Looks before it acts with `info` and `ls`, which raise."""
+    """Uses `info` and `ls`, which raise on failures, before it acts."""
 
     def get_file_info_selector(self, selector: pafs.FileSelector) -> list[pafs.FileInfo]:
         if selector.recursive:
             return super().get_file_info_selector(selector)
-        self.fs.invalidate_cache(selector.base_dir)  # other processes write, too
+        self.fs.invalidate_cache(selector.base_dir)  # other processes write as well
         try:
             entries = self.fs.ls(selector.base_dir, detail=True)
         except FileNotFoundError:

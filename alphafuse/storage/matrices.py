@@ -1,7 +1,7 @@
-"""Matrices in artefacts: one row per item, stored as a column of vectors in Parquet shards.
+"""Stores matrices in artefacts: one row per item, as a column of vectors in Parquet shards.
 
-Owns the conversion between numpy and Arrow and the reading of row ranges in blocks, so that no process ever
-holds more rows than it asked for.
+Converts between numpy and Arrow, and reads ranges of rows in blocks, so that no process holds more rows than it asked
+for.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from alphafuse.storage.artifact import Artifact, FileRecord
 class VectorType(pa.ExtensionType):
     """Vectors of `dim` numbers of one dtype, stored as their bytes.
 
-    Parquet encodes lists number by number; bytes are read ten times as fast (docs/performance.md). Without this class a
-    reader sees binary values of fixed size, and `numpy.frombuffer(value, dtype)` gives the vector.
+    Parquet encodes lists number by number; bytes are read ten times as fast (docs/performance.md). A program without
+    this class reads binary values of fixed size, and gets the vector by `numpy.frombuffer(value, dtype)`.
     """
 
     def __init__(self, dtype: np.dtype, dim: int) -> None:
@@ -41,11 +41,11 @@ pa.register_extension_type(VectorType(np.dtype(np.float32), 1))
 
 
 def to_column(matrix: np.ndarray, missing: np.ndarray | None = None) -> pa.ExtensionArray:
-    """Arrow column of a matrix.
+    """Convert a matrix to an Arrow column.
 
     Args:
         matrix: [rows, dim], float16 or float32.
-        missing: [rows] of bool, rows to store as null; None where every row is there.
+        missing: [rows] of bool, rows to store as null; None: no row is missing.
     """
     kind = VectorType(matrix.dtype, matrix.shape[1])
     values = pa.py_buffer(np.ascontiguousarray(matrix, kind.dtype))
@@ -55,12 +55,12 @@ def to_column(matrix: np.ndarray, missing: np.ndarray | None = None) -> pa.Exten
 
 
 def to_lists(matrix: np.ndarray) -> pa.FixedSizeListArray:
-    """A matrix [rows, dim] as a column of lists, which any program reads: for files that leave the workspace."""
+    """Convert a matrix [rows, dim] to a column of lists, which any program can read, for exported files."""
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix).reshape(-1)), matrix.shape[1])
 
 
 def from_column(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Matrix [rows, dim] of an Arrow column and which of its rows are there ([rows] of bool); null rows are zeros.
+    """Matrix [rows, dim] of an Arrow column, and the mask of its present rows ([rows] of bool); null rows are zeros.
 
     The matrix may be a view of the column's memory.
     """
@@ -92,7 +92,7 @@ def iterate_rows(
 
 
 def read_rows(artifact: Artifact, column: str, start: int, stop: int) -> np.ndarray:
-    """The rows [start, stop) as float32 [stop − start, dim]; rows without a value are zeros."""
+    """Read the rows [start, stop) as float32 [stop − start, dim]; rows without a value are zeros."""
     result: np.ndarray | None = None
     for first, block, _ in iterate_rows(artifact, column, start, stop):
         if result is None:
@@ -123,7 +123,7 @@ def _iterate_file(
 
 
 def _group_sizes(artifact: Artifact, file: FileRecord, column: str, parquet: pq.ParquetFile) -> list[int]:
-    """Rows of each row group of a file whose `column` holds vectors."""
+    """Number of rows of each row group of a file; checks that `column` holds vectors."""
     if not isinstance(parquet.schema_arrow.field(column).type, VectorType):
         raise artifact.damaged(file.name, f"column {column!r} does not hold vectors")
     return [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]

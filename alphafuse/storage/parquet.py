@@ -1,5 +1,5 @@
-"""Reads Parquet files of a folder, wholly or in blocks: pages are compared with their checksums, and what fails for a
-moment is read again.
+"""Reads Parquet files of a folder, as a whole or in blocks. Pages are compared with their checksums, and reading is
+repeated if storage fails for a moment.
 
 All functions raise what pyarrow raises for files that are missing, damaged or without a column (`NOT_READABLE`).
 """
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @retried
 def read_parquet(folder: Folder, name: str, read: Callable[[pq.ParquetFile], T]) -> T:
-    """What `read` makes of a file; it may be called several times."""
+    """Apply `read` to a file and return its result; `read` may be called several times."""
     with _opened(folder, name) as parquet:
         return read(parquet)
 
@@ -33,11 +33,11 @@ def read_parquet(folder: Folder, name: str, read: Callable[[pq.ParquetFile], T])
 def iterate_parquet(
     folder: Folder, name: str, column: str, groups: Sequence[int], block_rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """A column of some row groups of a file, in blocks of at most `block_rows` rows.
+    """Yield a column of some row groups of a file, in blocks of at most `block_rows` rows.
 
-    Where storage fails for a moment, reading goes on at the block that failed.
+    If storage fails for a moment, reading continues at the block that failed.
     """
-    read = 0  # blocks
+    read = 0  # number of blocks
     for attempt in attempts():
         with attempt, _opened(folder, name) as parquet:
             blocks = parquet.iter_batches(block_rows, row_groups=list(groups), columns=[column])
@@ -47,13 +47,13 @@ def iterate_parquet(
 
 
 def take_rows(parquet: pq.ParquetFile, rows: np.ndarray, columns: Sequence[str]) -> pa.Table:
-    """Some rows of a file, in the order asked for; reads only the row groups that hold them."""
+    """Read some rows of a file, in the given order; reads only the row groups that hold them."""
     sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
     starts = np.cumsum([0, *sizes])
     groups = np.searchsorted(starts, rows, side="right") - 1
     needed, index = np.unique(groups, return_inverse=True)
     table = parquet.read_row_groups(needed.tolist(), columns=list(columns))
-    before = np.cumsum([0, *np.diff(starts)[needed]])[index]  # rows read before those of the row's group
+    before = np.cumsum([0, *np.diff(starts)[needed]])[index]  # number of rows read before the row's group
     return table.take(pa.array(before + rows - starts[groups]))
 
 

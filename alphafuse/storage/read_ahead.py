@@ -1,4 +1,4 @@
-"""Reading overlaps computing: the next item is made while the present one is in use."""
+"""Overlaps reading with computing: the next item is made while the present one is in use."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ Item = TypeVar("Item")
 
 
 def read_ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """Yield the items in their order; one that is made by reading or by numpy, which let other threads run, costs the
-    consumer no time. Holds two items at a time. What the items raise is raised here."""
+    """Yield the items in order, and make the next one in a thread meanwhile. This saves time where items are made by
+    reading or by numpy, which let other threads run. Holds two items at a time. Errors of the items are raised here."""
     iterator, end = iter(items), object()
     with ThreadPoolExecutor(1, "read-ahead") as reader:
         coming = reader.submit(next, iterator, end)

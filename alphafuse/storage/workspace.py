@@ -1,4 +1,4 @@
-"""The run directory: which artefacts it holds, which stage makes each of them, and which it borrows from others."""
+"""The workspace, the folder of a run: its artefacts, the stage of each, and those borrowed from other workspaces."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ class Workspace:
     """The folder of one run, on any storage. Picklable.
 
     Layout: one folder per artefact (see `alphafuse.stages`), `checkpoints/` (unfinished training),
-    `events/` (one JSON-lines file per stage), `logs/` and `config.yaml`. Artefacts that `borrowed.json` names lie in
+    `events/` (one JSON-lines file per stage), `logs/` and `config.yaml`. Artefacts that `borrowed.json` names are in
     other workspaces, which several runs share.
     """
 
     def __init__(self, uri: str) -> None:
-        self.folder = Folder(resolve(uri))  # absolute: workers have another current folder
+        self.folder = Folder(resolve(uri))  # absolute, since workers have another current folder
         self._borrowed: dict[str, str] = {}
         if self.folder.exists(BORROWED):
             self._borrowed = json.loads(self.folder.read_bytes(BORROWED))
 
     @property
     def name(self) -> str:
-        """Of the folder, which a run is called by."""
+        """Name of the folder, which serves as the name of the run."""
         return self.folder.uri.rstrip("/").rsplit("/", 1)[-1]
 
     def artifact(self, name: str) -> Artifact:
@@ -37,14 +37,14 @@ class Workspace:
         return Artifact(owner / name, name, ARTIFACTS[name].name)
 
     def borrows(self, name: str) -> bool:
-        """Whether an artefact was made by another workspace."""
+        """True if an artefact belongs to another workspace."""
         return name in self._borrowed
 
     def repair(self, name: str) -> list[str]:
         """Delete the damaged files of an artefact (see `Artifact.repair`); returns their names.
 
         Raises:
-            WorkspaceError: files of a borrowed artefact are damaged: the workspace that owns it repairs it.
+            WorkspaceError: files of a borrowed artefact are damaged; only the workspace that owns it can repair it.
         """
         artifact = self.artifact(name)
         if name not in self._borrowed:
@@ -53,10 +53,10 @@ class Workspace:
         return []
 
     def borrow(self, owners: Mapping[str, str]) -> None:
-        """Read artefacts from other workspaces from here on, and whenever this one is opened.
+        """Read artefacts from other workspaces, from now on and whenever this workspace is opened.
 
         Args:
-            owners: artefact → workspace, relative to the folder of this one, so that all can be moved together.
+            owners: artefact → workspace, relative to the folder of this one, so that all of them can move together.
         """
         if dict(owners) != self._borrowed:
             self.folder.write_bytes(BORROWED, json.dumps(owners, indent=1).encode())
@@ -66,7 +66,7 @@ class Workspace:
         """Check that artefacts may be deleted.
 
         Raises:
-            WorkspaceError: one is borrowed: other runs need it.
+            WorkspaceError: an artefact is borrowed, so that other runs may need it.
         """
         for name in names:
             if name in self._borrowed:

@@ -1,4 +1,4 @@
-"""What the commands of the command line share: their arguments, and how errors end them."""
+"""Shared parts of the commands: arguments, reading a configuration, and the translation of errors to exit codes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Overrides = Annotated[
 
 @contextmanager
 def settings(path: Path, overrides: Sequence[str] | None) -> Iterator[tuple[Config, Workspace]]:
-    """Configuration and workspace."""
+    """Context with the configuration and the workspace of a command; reports errors (see `reported`)."""
     from alphafuse.storage.workspace import Workspace
 
     with reported():
@@ -32,10 +32,10 @@ def settings(path: Path, overrides: Sequence[str] | None) -> Iterator[tuple[Conf
 
 
 def read_config(path: Path, overrides: Sequence[str] | None) -> Config:
-    """The configuration, which is kept and shown, and so must hold no credentials.
+    """Read the configuration. It is stored and shown, so that it must hold no credentials.
 
     Raises:
-        ConfigError: it cannot be read, is wrong, or holds credentials.
+        ConfigError: the configuration cannot be read, is wrong, or holds credentials.
     """
     from alphafuse.config import load_config
     from cluster.remote.credential_check import require_no_credentials
@@ -46,7 +46,7 @@ def read_config(path: Path, overrides: Sequence[str] | None) -> Config:
 
 
 def end_like_ctrl_c() -> None:
-    """From now on SIGTERM, by which schedulers, containers and Ray stop a program, ends it as Ctrl-C does."""
+    """Make SIGTERM end this program as Ctrl-C does; schedulers, containers and Ray stop programs with it."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -56,7 +56,7 @@ def end_like_ctrl_c() -> None:
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Errors that a user can cure end the command with their message alone."""
+    """Context in which an error that a user can cure ends the command with its message, without a traceback."""
     from alphafuse.errors import AlphafuseError
 
     try:
@@ -65,7 +65,7 @@ def reported() -> Iterator[None]:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from None
     except BrokenPipeError:
-        raise  # whoever read the output wants no more of it
+        raise  # the reader of the output, such as `head`, has closed it
     except OSError as error:
         typer.secho(f"error: a file, the storage or the network failed: {error}", fg="red", err=True)
         raise typer.Exit(1) from None

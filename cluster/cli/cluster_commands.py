@@ -10,17 +10,17 @@ import typer
 from alphafuse.stages import REPORT, find_stage, needed_stages
 from cluster.cli.arguments import ConfigFile, Overrides, read_config, reported
 
-local_app = typer.Typer(no_args_is_help=True, help="A Ray cluster on this machine, to try out what a real one does.")
+local_app = typer.Typer(no_args_is_help=True, help="A Ray cluster on this machine, for trying things out.")
 
 Address = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
         envvar="RAY_API_SERVER_ADDRESS",
-        help="Of the cluster's dashboard: http://127.0.0.1:8265. Default: the cluster of `alphafuse local up`.",
+        help="URL of the cluster's dashboard: http://127.0.0.1:8265. Default: the cluster of `alphafuse local up`.",
     ),
 ]
-Job = Annotated[str, typer.Argument(metavar="JOB", help="As `submit` and `jobs` name it.")]
+Job = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job, as `submit` and `jobs` print it.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -34,10 +34,10 @@ def register(app: typer.Typer) -> None:
 def up(
     workers: Annotated[int, typer.Option(min=1, help="Nodes besides the head.")] = 2,
     cpus_per_node: Annotated[
-        int, typer.Option(min=1, help="Logical CPUs of each worker: how much runs at a time, not what there is.")
+        int, typer.Option(min=1, help="Logical CPUs of each worker, which may exceed those of the machine.")
     ] = 1,
 ) -> None:
-    """Start a head and some workers, each a node of its own, on this machine."""
+    """Start a head and some workers on this machine, each as a node of its own."""
     with reported():
         from cluster.launch import local_cluster as local
 
@@ -48,7 +48,7 @@ def up(
 
 @local_app.command()
 def down() -> None:
-    """Stop the cluster that `up` has started, and everything that runs on it."""
+    """Stop the cluster that `up` started, and everything that runs on it."""
     with reported():
         from cluster.launch import local_cluster as local
 
@@ -63,28 +63,28 @@ def submit(
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
     redo: Annotated[str | None, typer.Option(metavar="STAGE", help="Make this stage and all later ones again.")] = None,
     with_code: Annotated[
-        bool, typer.Option("--with-code", help="Run the code of this installation, not the cluster's own.")
+        bool, typer.Option("--with-code", help="Run the code of this installation instead of that of the cluster.")
     ] = False,
     grows: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="What the cluster was launched from: what it may grow to is read from it."),
+        typer.Option(metavar="FILE", help="Launch file of the cluster, from which its largest size is read."),
     ] = None,
     runtime_env: Annotated[
         Path | None, typer.Option(metavar="FILE", help="YAML with more of Ray's runtime environment: env_vars, pip.")
     ] = None,
     driver_memory: Annotated[
         float | None,
-        typer.Option(metavar="GIB", min=0.1, help="Memory set aside for the process that starts stages."),
+        typer.Option(metavar="GIB", min=0.1, help="Memory reserved for the process that starts the stages."),
     ] = None,
     driver_resource: Annotated[
         list[str] | None, typer.Option(metavar="NAME=AMOUNT", help="Custom resource of that process's machine.")
     ] = None,
     metadata: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Kept with the job, and shown by Ray.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Label that is stored with the job and shown by Ray.")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show what the job prints until it ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show the output of the job until it ends.")] = False,
 ) -> None:
-    """Run the stages as a job on a cluster; what is done already is skipped."""
+    """Run the stages as a job on a cluster; finished stages are skipped."""
     with reported():
         from alphafuse.config.loading import read_tree
         from cluster.remote.jobs_api import connect
@@ -92,7 +92,7 @@ def submit(
         from cluster.remote.submission import submit as submit_run
         from jobs.pipeline import require_among
 
-        # The workspace is not opened here: only the cluster needs to reach it.
+        # The workspace is not opened here, since only the cluster needs access to it.
         configuration = read_config(config, overrides)
         if grows is not None:
             from cluster.remote.node_groups import read_node_groups
@@ -109,7 +109,7 @@ def submit(
             with_code=with_code,
         )
         connection = connect(address)
-        if connection.is_readable_on_the_way():
+        if connection.sends_token_unencrypted():
             message = f"! the token goes to {connection.url} unencrypted: use an SSH tunnel, or https"
             typer.secho(message, fg="yellow", err=True)
         labels = dict(_pairs("--metadata", metadata))
@@ -125,10 +125,10 @@ def jobs(address: Address = None) -> None:
     """List the jobs of a cluster."""
     with reported():
         from cluster.cli.job_tables import print_jobs
-        from cluster.remote.jobs_api import connect, told
+        from cluster.remote.jobs_api import connect, translate_errors
 
         connection = connect(address)
-        with told(connection.url):
+        with translate_errors(connection.url):
             found = connection.client.list_jobs()
         print_jobs(found)
 
@@ -136,23 +136,23 @@ def jobs(address: Address = None) -> None:
 def logs(
     job: Job,
     address: Address = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the job ends.")] = False,
 ) -> None:
-    """Show what a job has printed."""
+    """Show the output of a job."""
     with reported():
-        from cluster.remote.jobs_api import connect, told
+        from cluster.remote.jobs_api import connect, translate_errors
 
         connection = connect(address)
         if follow:
             _follow(connection, job)
             return
-        with told(connection.url):
+        with translate_errors(connection.url):
             text = connection.client.get_job_logs(job)
         typer.echo(text, nl=False)
 
 
 def stop(job: Job, address: Address = None) -> None:
-    """Stop a job. What its stages have finished is kept: submitted again, it goes on from there."""
+    """Stop a job. Finished work is kept: submitted again, the run continues from there."""
     with reported():
         from cluster.remote.following import stop_job
         from cluster.remote.jobs_api import connect
@@ -166,7 +166,7 @@ def status(
     overrides: Overrides = None,
     address: Address = None,
 ) -> None:
-    """Show how far a run has come, stage by stage, and how long it will take."""
+    """Show the progress of a run, stage by stage, and the time it will take."""
     with reported():
         from cluster.cli.job_tables import print_run
         from cluster.remote.following import read_run
@@ -185,7 +185,7 @@ def status(
 
 
 def _follow(connection: Any, job: str) -> None:
-    """Show a job's log to its end; a job that fails ends the command as failed."""
+    """Show the log of a job until the job ends; if the job failed, the command exits with 1."""
     from cluster.remote.following import follow as follow_job
 
     status = follow_job(connection, job, typer.get_text_stream("stdout"))

@@ -28,7 +28,7 @@ MARKS: dict[StageStatus, str] = {
 
 
 def print_jobs(jobs: Sequence[JobDetails]) -> None:
-    """One line per job of this project, newest first."""
+    """Prints one line per job of this project, newest first."""
     ours = [job for job in jobs if WORKSPACE_KEY in (job.metadata or {})]
     console = _console()
     if not ours:
@@ -51,7 +51,7 @@ def print_jobs(jobs: Sequence[JobDetails]) -> None:
 
 
 def print_job(job: JobDetails) -> None:
-    """What a job is doing; of one that failed, Ray's word on why."""
+    """Prints the state of a job, with Ray's message if it failed or waits."""
     console = _console()
     console.print(f"job {job.submission_id}  {_state(job)}  started {_clock(job.start_time)}, {_took(job)}")
     if JobStatus(job.status) in (JobStatus.FAILED, JobStatus.PENDING) and job.message:
@@ -59,7 +59,7 @@ def print_job(job: JobDetails) -> None:
 
 
 def print_run(run: Run) -> None:
-    """One line per stage, then what they warned of and why they failed."""
+    """Prints one line per stage of a run, then the warnings and the errors."""
     state, console = run.state(time.time()), _console()
     heard = "" if state.latest is None else f", heard from {_duration(max(0.0, time.time() - state.latest))} ago"
     console.print(f"workspace {escape(run.uri)}  {state.status}{heard}", soft_wrap=True)
@@ -93,7 +93,7 @@ def _count(stage: StageState) -> str:
 
 
 def _results(run: Run, stage: str) -> str:
-    """The first numbers of the latest report of what a stage has measured."""
+    """The first numbers of the latest metrics of a stage."""
     told = [event.values for event in run.told("metrics") if event.stage == stage]
     numbers = [(name, value) for name, value in (told[-1] if told else {}).items() if isinstance(value, (int, float))]
     return "  ".join(f"{name} {value:,.4g}" for name, value in numbers[:SHOWN_METRICS])
@@ -116,7 +116,7 @@ def _took(job: JobDetails) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """`0:00:07`; days are counted in hours."""
+    """A duration, such as `0:00:07`."""
     return str(timedelta(seconds=round(seconds)))
 
 

@@ -1,6 +1,6 @@
-"""The command `alphafuse`: parses and calls, nothing more.
+"""The command `alphafuse`: parses its arguments and calls the packages, nothing more.
 
-What is heavy to import is imported inside of the commands, so that `--help` answers at once.
+Heavy modules are imported inside of the commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ config_app = typer.Typer(no_args_is_help=True, help="Look at a configuration wit
 app.add_typer(config_app, name="config")
 cluster_cli.register(app)
 
-RedoFlag = Annotated[bool, typer.Option("--redo", help="Delete what this stage and later ones have made first.")]
+RedoFlag = Annotated[bool, typer.Option("--redo", help="First delete the results of this stage and of all later ones.")]
 
 
 def main() -> None:
@@ -42,15 +42,15 @@ def main() -> None:
 def run(
     config: ConfigFile,
     overrides: Overrides = None,
-    redo: Annotated[str | None, typer.Option(metavar="STAGE", help="Make this stage and all later ones again.")] = None,
+    redo: Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage and all later ones again.")] = None,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
 ) -> None:
-    """Run all stages; what is done already is skipped."""
+    """Run all stages; finished ones are skipped."""
     with settings(config, overrides) as (configuration, workspace):
-        from cluster.cli.running import print_next, print_results, run_and_tell
+        from cluster.cli.running import print_next, print_results, run_with_progress
 
         last, again = find_stage(until or REPORT.name), find_stage(redo) if redo else None
-        run_and_tell(configuration, workspace, needed_stages(configuration, last), again)
+        run_with_progress(configuration, workspace, needed_stages(configuration, last), again)
         if print_results(workspace):
             print_next(" ".join([str(config), *(f"--set {shlex.quote(o)}" for o in overrides or ())]), workspace)
 
@@ -58,9 +58,9 @@ def run(
 def _stage_command(stage: Stage) -> Callable[..., None]:
     def command(config: ConfigFile, overrides: Overrides = None, redo: RedoFlag = False) -> None:
         with settings(config, overrides) as (configuration, workspace):
-            from cluster.cli.running import run_and_tell
+            from cluster.cli.running import run_with_progress
 
-            run_and_tell(configuration, workspace, [stage], stage if redo else None)
+            run_with_progress(configuration, workspace, [stage], stage if redo else None)
 
     return command
 
@@ -77,23 +77,23 @@ def recommend(
     history: Annotated[
         str | None, typer.Option(metavar="TITLES", help='Titles or ids, oldest first: "Toy Story,Heat".')
     ] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="How many; default: recommend.top_k.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Number of items; default: recommend.top_k.")] = None,
     redo: RedoFlag = False,
 ) -> None:
     with settings(config, overrides) as (configuration, workspace):
         if history is None:
             if top_k is not None:
                 raise typer.BadParameter("goes with --history; for all users, --set recommend.top_k=N")
-            from cluster.cli.running import run_and_tell
+            from cluster.cli.running import run_with_progress
 
-            run_and_tell(configuration, workspace, [RECOMMEND], RECOMMEND if redo else None)
+            run_with_progress(configuration, workspace, [RECOMMEND], RECOMMEND if redo else None)
             return
         from rich.console import Console
         from rich.table import Table
 
-        from cluster.cli.running import quiet
+        from cluster.cli.running import redirect_output
 
-        with quiet(workspace.folder) as output:
+        with redirect_output(workspace.folder) as output:
             from jobs.stages.recommend import recommend_for_history
 
             items = recommend_for_history(configuration, workspace, history.split(","), top_k)
@@ -107,9 +107,9 @@ def recommend(
 def compare(
     grid: Annotated[Path, typer.Argument(metavar="GRID", help="YAML file.")],
     overrides: Overrides = None,
-    redo: Annotated[list[str] | None, typer.Option(metavar="ROW", help="Make this row again.")] = None,
+    redo: Annotated[list[str] | None, typer.Option(metavar="ROW", help="Run this row of the table again.")] = None,
 ) -> None:
-    """Train methods with several seeds and write one table; what is done already is skipped."""
+    """Train methods with several seeds and write one table; finished runs are skipped."""
     from alphafuse.config import load_grid
     from alphafuse.storage.folder import Folder, resolve
     from cluster.remote.credential_check import require_no_credentials
@@ -119,9 +119,9 @@ def compare(
         for config in configs.values():
             require_no_credentials(config.model_dump(mode="json"))
         folder = Folder(resolve(settings.workspace))
-        from cluster.cli.running import quiet
+        from cluster.cli.running import redirect_output
 
-        with quiet(folder) as output:
+        with redirect_output(folder) as output:
             from jobs.comparison import compare
             from monitoring.comparison.comparison_table import to_markdown
             from monitoring.terminal.run_console import RunConsole
@@ -141,7 +141,7 @@ def dashboard(
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8050,
 ) -> None:
-    """Show runs on a local web page, while they go on and afterwards; changes nothing in them."""
+    """Show running and finished runs on a local web page; changes nothing in them."""
     with reported():
         from monitoring.dashboard.server import serve
 
@@ -153,12 +153,12 @@ def synth(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder or URI to write to.")],
     items: Annotated[int, typer.Option(min=2)] = 1_000_000,
     users: Annotated[int, typer.Option(min=1)] = 200_000,
-    dim: Annotated[int, typer.Option(min=2, help="Of the language embeddings.")] = 1024,
-    interactions: Annotated[float, typer.Option(min=5, help="Of a user, on average.")] = 12.0,
+    dim: Annotated[int, typer.Option(min=2, help="Dimension of the language embeddings.")] = 1024,
+    interactions: Annotated[float, typer.Option(min=5, help="Interactions per user, on average.")] = 12.0,
     seed: Annotated[int, typer.Option(min=0)] = 22,
-    ray_address: Annotated[str | None, typer.Option(help="As ray.address.")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="Address of the Ray cluster, as for ray.address.")] = None,
 ) -> None:
-    """Write a made-up catalog, its language embeddings and a log of any size, and a configuration that reads them."""
+    """Generate a catalog, its language embeddings and a log of any size, and a configuration that reads them."""
     from alphafuse.data.synthetic import SyntheticData
     from alphafuse.storage.folder import Folder, resolve
 
@@ -166,12 +166,12 @@ def synth(
     data = SyntheticData(items, users, dim, seed, interactions)
     with reported():
         from alphafuse.config import RayConfig
-        from cluster.cli.running import quiet
+        from cluster.cli.running import redirect_output
         from cluster.remote.credential_check import require_no_credentials
         from monitoring.terminal.run_console import RunConsole
 
         require_no_credentials({"FOLDER": folder})
-        with quiet(target) as output, RunConsole(output) as console:
+        with redirect_output(target) as output, RunConsole(output) as console:
             from jobs import synth
 
             synth.run(data, target, RayConfig(address=ray_address), console)
@@ -180,7 +180,7 @@ def synth(
 
 @app.command()
 def targets(
-    folder: Annotated[Path | None, typer.Argument(metavar="FOLDER", help="As monitoring.targets.")] = None,
+    folder: Annotated[Path | None, typer.Argument(metavar="FOLDER", help="As for monitoring.targets.")] = None,
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 9480,
 ) -> None:
@@ -199,9 +199,9 @@ def targets(
 def verify(
     config: ConfigFile,
     overrides: Overrides = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Delete what is damaged: `run` makes it again.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Delete damaged files: `run` makes them again.")] = False,
 ) -> None:
-    """Compare every committed file of the workspace with its checksum, for instance after a copy."""
+    """Compare every committed file of the workspace with its checksum, for example after a copy."""
     with settings(config, overrides) as (_, workspace):
         from alphafuse.errors import WorkspaceError
 

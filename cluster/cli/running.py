@@ -1,4 +1,4 @@
-"""Runs stages for a person: words of ours on standard output, results at the end, what dependencies print in a file."""
+"""Runs stages on the command line: shows progress and results, and writes the output of dependencies to a log file."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from monitoring.terminal.output_redirect import chatter_to_file
 from monitoring.terminal.run_console import RunConsole
 
 LOG = "logs/run.log"
-"""What dependencies printed, and tracebacks."""
+"""Log file in the workspace, for the output of dependencies and for tracebacks."""
 
 
 @contextmanager
-def quiet(folder: Folder) -> Iterator[TextIO]:
-    """Standard output for our own words, while what dependencies print goes to `logs/run.log` of a folder."""
+def redirect_output(folder: Folder) -> Iterator[TextIO]:
+    """Yields standard output; until the end of the block, output of dependencies goes to `logs/run.log` of a folder."""
     with _log_of(folder) as log, chatter_to_file(log) as (output, errors):
         try:
             yield output
         except (AlphafuseError, KeyboardInterrupt):
             raise
-        except OSError:  # of the machine or the storage, and told as such; where it came up stands in the log
+        except OSError:  # of the machine or the storage: the command shows the message, the log has the traceback
             traceback.print_exc()
             raise
         except Exception:
@@ -51,7 +51,7 @@ def quiet(folder: Folder) -> Iterator[TextIO]:
 
 @contextmanager
 def _log_of(folder: Folder) -> Iterator[Path]:
-    """The file `logs/run.log` of a folder; where that is no local one, a temporary file, added to it at the end."""
+    """Path of `logs/run.log` in a local folder; for a remote folder, a temporary file, appended to it at the end."""
     if "://" not in folder.uri:
         log = Path(folder.uri) / LOG
         try:
@@ -70,13 +70,15 @@ def _log_of(folder: Folder) -> Iterator[Path]:
                 earlier = logs.read_bytes(log.name) if logs.exists(log.name) else b""
                 logs.write_bytes(log.name, earlier + content)
             shutil.rmtree(log.parent)
-        except (OSError, AlphafuseError) as error:  # no error of the command: whatever that ended with stays its end
+        except (OSError, AlphafuseError) as error:  # never hides the result of the command itself
             print(f"! {folder.uri}/{LOG} cannot be written ({error}): it stays in {log}", file=sys.stderr)
 
 
-def run_and_tell(settings: Config, workspace: Workspace, stages: Sequence[Stage], again: Stage | None = None) -> None:
+def run_with_progress(
+    settings: Config, workspace: Workspace, stages: Sequence[Stage], again: Stage | None = None
+) -> None:
     """Run stages as `jobs.pipeline.run_stages` does, with progress on standard output and in the event log."""
-    with quiet(workspace.folder) as output, RunConsole(output, settings.train.monitor) as console:
+    with redirect_output(workspace.folder) as output, RunConsole(output, settings.train.monitor) as console:
         from jobs.pipeline import run_stages
 
         log = EventLog(workspace)
@@ -90,7 +92,7 @@ def run_and_tell(settings: Config, workspace: Workspace, stages: Sequence[Stage]
 
 
 def print_results(workspace: Workspace) -> bool:
-    """The metrics table, and where the report is; False where nothing has been measured."""
+    """Print the metrics and the path of the report; returns False if there is no evaluation."""
     console = Console(file=sys.stdout, highlight=False)
     evaluation = workspace.artifact("evaluation")
     if evaluation.manifest() is None:
@@ -115,8 +117,8 @@ def print_results(workspace: Workspace) -> bool:
 
 
 def print_next(arguments: str, workspace: Workspace) -> None:
-    """What to try after a run, with the same arguments."""
-    # As it was called: outside of an active environment the path is needed.
+    """Print commands to try after a run, with the same arguments."""
+    # The path by which this program was called, which is needed outside of an active environment.
     program = min(sys.argv[0], os.path.relpath(sys.argv[0]), key=len)
     console = Console(file=sys.stdout, highlight=False)
     console.print(
@@ -126,7 +128,7 @@ def print_next(arguments: str, workspace: Workspace) -> None:
 
 
 def _example(workspace: Workspace) -> str:
-    """Titles of a real history, to try by hand."""
+    """Titles of a real history, as an example."""
     manifest = workspace.artifact("recommendations").manifest()
     examples = manifest.details["examples"] if manifest is not None else []
     return ",".join(examples[0]["history"][-2:]) if examples else "TITLE,TITLE"

@@ -1,6 +1,6 @@
 """Runs a submitted run on the cluster: `python -m cluster.cli.submitted_job`, in the job's working folder.
 
-Prints what `alphafuse run` prints; this is the log of the job.
+It prints what `alphafuse run` prints; this output is the log of the job.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from cluster.remote.submission import CONFIG_FILE, REQUEST_FILE
 def main() -> None:
     """Run the stages that the request names."""
     end_like_ctrl_c()
-    # Before Ray has started its threads: loaded later, torch has been seen to die in the drivers of jobs ("oneMKL FATAL
+    # Imported before Ray starts its threads: imported later, torch sometimes dies in the drivers of jobs ("oneMKL FATAL
     # ERROR: Cannot load libtorch_cpu.so").
     import torch  # noqa: F401
 
     request = json.loads(Path(REQUEST_FILE).read_text(encoding="utf-8"))
     with settings(Path(CONFIG_FILE), None) as (config, workspace):
-        from cluster.cli.running import print_results, run_and_tell
+        from cluster.cli.running import print_results, run_with_progress
 
         print(f"workspace {workspace.folder.uri}", flush=True)
         again = request["again"]
         stages = [find_stage(name) for name in request["stages"]]
-        run_and_tell(config, workspace, stages, find_stage(again) if again else None)
+        run_with_progress(config, workspace, stages, find_stage(again) if again else None)
         print_results(workspace)
 
 
 if __name__ == "__main__":
     try:
         main()
-    except typer.Exit as end:  # there is no command line around it that would
+    except typer.Exit as end:  # there is no typer application around `main` that would exit
         sys.exit(end.exit_code)

@@ -21,7 +21,7 @@ def main() -> None:
 
 
 def _count(address: str) -> int:
-    """Nodes that are alive; 0 while nothing answers."""
+    """Number of nodes that are alive; 0 if the cluster does not answer."""
     try:
         if not ray.is_initialized():
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)

@@ -1,7 +1,7 @@
-"""A Ray cluster on this machine, of a head without CPUs and some workers, to try out what a real one does.
+"""Starts and stops a Ray cluster on this machine: a head without CPUs, and some workers.
 
-Every node is a `ray start --block` of its own, in its own session: it outlives the command that started it, ends with
-all that it has started, and can be killed alone. Which they are is kept in a file of the user's.
+Every node is a process `ray start --block` in a session of its own. So it outlives the command that started it, ends
+with all processes that it started, and can be killed alone. A file in the user's state folder lists the nodes.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from cluster.token_file import MODE_VARIABLE, ensure_token, headers
 
 DASHBOARD_PORT = 8265
 START_SECONDS = 300.0
-"""How long a node may take until it is there: a busy machine takes minutes."""
+"""Longest time that a node may take to start; a busy machine takes minutes."""
 START_ATTEMPTS = 4
 STOP_SECONDS = 60.0
-"""After SIGTERM; Ray itself gives running work 30 seconds."""
+"""Time between SIGTERM and SIGKILL; Ray itself gives running work 30 seconds."""
 OBJECT_STORE_SHARE = 0.3
 MIN_OBJECT_STORE = 100 << 20
 
 
 @dataclass(frozen=True)
 class Node:
-    """A process `ray start --block`, told from later ones of the same id by when it was started."""
+    """A process `ray start --block`. Its start time distinguishes it from later processes with the same id."""
 
     name: str
     pid: int
     created: float
 
     def process(self) -> psutil.Process | None:
-        """The process, if it still runs."""
+        """The process; None if it has ended."""
         try:
             process = psutil.Process(self.pid)
             alive = process.create_time() == self.created and process.status() != psutil.STATUS_ZOMBIE
@@ -58,19 +58,19 @@ class Node:
 
 @dataclass(frozen=True)
 class LocalCluster:
-    """A cluster that `up` has started."""
+    """A cluster that `up` started."""
 
     dashboard: str
     """URL of the Jobs API and the dashboard."""
     address: str
-    """For `ray.address`."""
+    """Address for `ray.address`."""
     temp_folder: str
-    """Where Ray keeps sessions, logs and sockets."""
+    """Folder of Ray's sessions, logs and sockets."""
     nodes: tuple[Node, ...]
 
 
 def up(workers: int, cpus_per_node: int) -> LocalCluster:
-    """Start a head and `workers` nodes of `cpus_per_node` logical CPUs each, and wait until all are there.
+    """Start a head and `workers` nodes of `cpus_per_node` logical CPUs each, and wait until all of them are ready.
 
     Raises:
         ClusterError: a cluster runs already, or a node does not start.
@@ -78,13 +78,13 @@ def up(workers: int, cpus_per_node: int) -> LocalCluster:
     existing = running()
     if existing is not None:
         raise ClusterError(f"a local cluster runs already, {existing.dashboard}; stop it with `alphafuse local down`")
-    down()  # what is left of one whose head was lost
+    down()  # remains of a cluster whose head was lost
     _state_folder().mkdir(parents=True, exist_ok=True)
-    temp_folder = tempfile.mkdtemp(prefix="alphafuse-", dir="/tmp")  # paths of sockets must be short
+    temp_folder = tempfile.mkdtemp(prefix="alphafuse-", dir="/tmp")  # a short path, since paths of sockets are limited
     token = ensure_token()
     port, client_port = _free_port(), _free_port()
     dashboard_port = DASHBOARD_PORT if _is_free(DASHBOARD_PORT) else _free_port()
-    # Ray takes no loopback address: it puts this one in its place, and listens on it alone.
+    # Ray replaces a loopback address by this one, and listens on it alone.
     address = f"{ray.util.get_node_ip_address()}:{port}"
     cluster = LocalCluster(f"http://127.0.0.1:{dashboard_port}", address, temp_folder, ())
     head = ["--head", f"--port={port}", f"--dashboard-port={dashboard_port}", "--dashboard-host=127.0.0.1"]
@@ -103,13 +103,13 @@ def up(workers: int, cpus_per_node: int) -> LocalCluster:
 
 
 def running() -> LocalCluster | None:
-    """The cluster that `up` has started, if its head still runs."""
+    """The cluster that `up` started; None if there is none, or its head has ended."""
     cluster = _started()
     return None if cluster is None or cluster.nodes[0].process() is None else cluster
 
 
 def down() -> LocalCluster | None:
-    """Stop the cluster, and everything that runs on it; returns what was stopped, None where there was none."""
+    """Stop the cluster and everything that runs on it; returns the cluster, or None if there was none."""
     cluster = _started()
     if cluster is not None:
         _stop(cluster)
@@ -117,7 +117,7 @@ def down() -> LocalCluster | None:
 
 
 def _started() -> LocalCluster | None:
-    """The cluster that was started and not stopped since, whatever has become of it."""
+    """The cluster that was started and not stopped since, even if its processes have ended."""
     try:
         state = json.loads(_state_file().read_text())
     except FileNotFoundError:
@@ -128,11 +128,11 @@ def _started() -> LocalCluster | None:
 def _with_node(
     cluster: LocalCluster, name: str, arguments: Sequence[str], object_store: int, ready: Callable[[], bool]
 ) -> LocalCluster:
-    """Start one more node and wait until it is ready. Ray gives a node half a minute, which a busy machine may miss:
-    one that ends while it starts is started again.
+    """Start one more node and wait until it is ready. A node that ends while it starts is started again: Ray gives a
+    node half a minute, which is not enough on a busy machine.
 
     Raises:
-        ClusterError: it ended again and again, or time is up.
+        ClusterError: the node ended `START_ATTEMPTS` times, or took longer than `START_SECONDS`.
     """
     for _ in range(START_ATTEMPTS):
         with_node = _start(cluster, name, [*arguments, "--num-gpus=0", f"--object-store-memory={object_store}"])
@@ -144,8 +144,8 @@ def _with_node(
 
 
 def _start(cluster: LocalCluster, name: str, arguments: Sequence[str]) -> LocalCluster:
-    """Start a node and write down that it runs, so that `down` finds it whatever happens to this process."""
-    # Port 0 is a free one: by default all nodes of a machine would want the same.
+    """Start a node and record it in the state file, so that `down` finds it even if this process dies."""
+    # 0 takes a free port; by default all nodes of a machine would use the same one.
     ports = ["--dashboard-agent-listen-port=0", "--disable-usage-stats"]
     with open(_state_folder() / f"{name}.log", "wb") as log:
         process = subprocess.Popen(
@@ -163,10 +163,10 @@ def _start(cluster: LocalCluster, name: str, arguments: Sequence[str]) -> LocalC
 
 
 def _wait(cluster: LocalCluster, ready: Callable[[], bool]) -> bool:
-    """Until the latest node is ready; False if it has ended instead.
+    """Wait until the latest node is ready; returns False if it ended instead.
 
     Raises:
-        ClusterError: time is up.
+        ClusterError: the node takes longer than `START_SECONDS`.
     """
     node = cluster.nodes[-1]
     deadline = time.monotonic() + START_SECONDS
@@ -180,7 +180,8 @@ def _wait(cluster: LocalCluster, ready: Callable[[], bool]) -> bool:
 
 
 def _environment() -> dict[str, str]:
-    """Of a node: without the address of another cluster; `python` is this one, also for jobs."""
+    """Environment variables of a node: without the address of another cluster, and with this Python first in the path,
+    so that jobs use it."""
     kept = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")}
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
     return {**kept, "PATH": path, MODE_VARIABLE: "token"}
@@ -197,12 +198,12 @@ def _are_alive(url: str, token: str, wanted: int) -> bool:
     try:
         answer = requests.get(f"{url}/nodes?view=summary", headers=headers(token), timeout=10).json()
         return sum(node["raylet"].get("state") == "ALIVE" for node in answer["data"]["summary"]) >= wanted
-    except (requests.RequestException, KeyError):  # not all of the answer is there from the beginning
+    except (requests.RequestException, KeyError):  # KeyError: a starting cluster sends incomplete answers
         return False
 
 
 def _stop(cluster: LocalCluster) -> None:
-    """End all processes of all nodes, workers first; those that do not end in time are killed."""
+    """End all processes of all nodes, workers first; processes that do not end in time are killed."""
     nodes = [process for node in reversed(cluster.nodes) if (process := node.process()) is not None]
     processes = [*nodes, *(child for process in nodes for child in _children(process))]
     for process in nodes:

@@ -1,8 +1,8 @@
 #!/bin/bash
-# A run on nodes that Slurm gives: sbatch cluster/launch/slurm.sh CONFIG [--set KEY=VALUE …]
+# A run on the nodes of a Slurm job: sbatch cluster/launch/slurm.sh CONFIG [--set KEY=VALUE …]
 # Every node needs the same installation (activate it before sbatch) and the folders that CONFIG names; give the
 # workspace as file:///…, a folder that all nodes share. After a preemption Slurm starts the script again, and the run
-# goes on from what the workspace holds.
+# continues from what the workspace holds.
 #SBATCH --job-name=alphafuse
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -19,7 +19,7 @@ if [[ $# -lt 1 ]]; then
     exit 2
 fi
 
-# The token: in a file that this user alone can read, on the home that the nodes share. Only its path is passed on.
+# The token is in a file that this user alone can read, in the home folder that the nodes share; only its path is passed.
 folder=$(mktemp -d "${HOME}/.alphafuse-slurm-${SLURM_JOB_ID}-XXXXXX")
 export RAY_AUTH_MODE=token
 export RAY_AUTH_TOKEN_PATH="${folder}/token"
@@ -40,7 +40,7 @@ finish() {
 trap finish EXIT
 trap 'exit 143' TERM
 
-# Since Slurm 22.05 srun takes this from no other place.
+# Since Slurm 22.05, srun reads the number of CPUs from this variable, and not from that of sbatch.
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK}"
 
 mapfile -t nodes < <(scontrol show hostnames "${SLURM_JOB_NODELIST}")
@@ -48,7 +48,7 @@ head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" hostname --ip-addre
 port=$((20000 + SLURM_JOB_ID % 20000))
 gpus=${SLURM_GPUS_ON_NODE:-0}
 
-# The head's node works, too: one whose CPUs were not used would be lost to the job. Dashboard: loopback alone.
+# The node of the head runs tasks, too; its CPUs would be idle otherwise. The dashboard listens on loopback alone.
 srun --nodes=1 --ntasks=1 --overlap --nodelist="${nodes[0]}" \
     ray start --block --head --node-ip-address="${head_ip}" --port="${port}" --dashboard-host=127.0.0.1 \
     --num-cpus="${SLURM_CPUS_PER_TASK}" --num-gpus="${gpus}" --disable-usage-stats &
@@ -61,7 +61,7 @@ for node in "${nodes[@]:1}"; do
     steps+=("$!")
 done
 
-# Until every node is there. A node that ends instead ends the job.
+# Waits until every node has joined. If one does not join within ten minutes, the job ends.
 python -m cluster.launch.await_nodes "${head_ip}:${port}" "${#nodes[@]}"
 
 alphafuse run "$@" --set "ray.address=${head_ip}:${port}" &

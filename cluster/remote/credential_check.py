@@ -1,4 +1,4 @@
-"""What a run is given stands in its workspace, in Ray's logs and on dashboards: no place for credentials."""
+"""Checks that settings hold no credentials: they are shown in the workspace, in Ray's logs and on dashboards."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from alphafuse.errors import ConfigError
 
-_PASSWORD_IN_URI = re.compile(r"://[^/@:\s]*:(?!\d+/)[^@\s]*@")  # a port is none
+_PASSWORD_IN_URI = re.compile(r"://[^/@:\s]*:(?!\d+/)[^@\s]*@")  # digits up to a slash are a port, and no password
 _SECRET_NAME = re.compile(
     r"passw(or)?d|(^|[_.-])(secret|token|(api|access|private|account|storage)[_-]?key)([_.-]|$)", re.IGNORECASE
 )
@@ -17,10 +17,10 @@ _NAME_OF_FILE = re.compile(r"_(file|path|dir)$", re.IGNORECASE)
 
 
 def require_no_credentials(tree: Mapping[str, Any]) -> None:
-    """Check that no text in a tree of plain values is a secret by its name, or a URI with a password.
+    """Check that no text in a tree of plain values has the name of a secret, or is a URI with a password.
 
     Raises:
-        ConfigError: one is; the message names its key and does not repeat it.
+        ConfigError: a text is; the message gives its key and not its value.
     """
     for key, name, value in _texts("", "", tree):
         if _PASSWORD_IN_URI.search(value) or any(map(_SECRET_NAME.search, _PARAMETER_OF_URI.findall(value))):
@@ -37,7 +37,7 @@ def require_no_credentials(tree: Mapping[str, Any]) -> None:
 
 
 def _texts(key: str, name: str, node: object) -> Iterator[tuple[str, str, str]]:
-    """Dotted key, last name in it, and value of all texts in a tree."""
+    """Yields the dotted key, the last name in the key, and the value of every text in a tree."""
     if isinstance(node, str):
         yield key, name, node
     elif isinstance(node, Mapping):

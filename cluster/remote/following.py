@@ -1,4 +1,4 @@
-"""Watches a job of a cluster from here: its log as it comes, its end, and where it writes."""
+"""Follows a job of a cluster: copies its log, waits for its end or stops it, and reads its workspace."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TextIO
 from ray.job_submission import JobDetails, JobStatus
 
 from alphafuse.errors import ClusterError, WorkspaceError
-from cluster.remote.jobs_api import Connection, told
+from cluster.remote.jobs_api import Connection, translate_errors
 from cluster.remote.submission import WORKSPACE_KEY
 from monitoring.run_log.reader import Run, RunReader
 
@@ -18,10 +18,10 @@ POLL_SECONDS = 0.5
 
 
 def follow(connection: Connection, job: str, output: TextIO) -> JobStatus:
-    """Write the log of a job to a stream until the job has ended; returns how.
+    """Write the log of a job to a stream until the job ends; returns its last state.
 
     Raises:
-        ClusterError: there is no such job, or the cluster does not answer any more.
+        ClusterError: there is no such job, or the cluster stops answering.
     """
 
     async def copy() -> None:
@@ -29,30 +29,30 @@ def follow(connection: Connection, job: str, output: TextIO) -> JobStatus:
             output.write(text)
             output.flush()
 
-    with told(connection.url):
+    with translate_errors(connection.url):
         connection.client.get_job_status(job)
         asyncio.run(copy())
     return _end(connection, job)
 
 
 def stop_job(connection: Connection, job: str) -> JobStatus:
-    """Stop a job and wait until it has ended; returns how.
+    """Stop a job and wait until it has ended; returns its last state.
 
     Raises:
         ClusterError: there is no such job, or it does not end.
     """
-    with told(connection.url):
+    with translate_errors(connection.url):
         connection.client.stop_job(job)
     return _end(connection, job)
 
 
 def workspace_of(connection: Connection, job: str) -> tuple[JobDetails, str]:
-    """A job, and the workspace that it writes into.
+    """Details of a job, and the workspace that it writes to.
 
     Raises:
-        ClusterError: there is no such job, or it is not one of this project.
+        ClusterError: there is no such job, or it is not a job of this project.
     """
-    with told(connection.url):
+    with translate_errors(connection.url):
         details = connection.client.get_job_info(job)
     workspace = (details.metadata or {}).get(WORKSPACE_KEY)
     if workspace is None:
@@ -61,10 +61,10 @@ def workspace_of(connection: Connection, job: str) -> tuple[JobDetails, str]:
 
 
 def read_run(workspace: str) -> Run:
-    """What a workspace tells of its run.
+    """Read the run of a workspace.
 
     Raises:
-        WorkspaceError: it cannot be read from here.
+        WorkspaceError: the workspace cannot be read from this machine.
     """
     try:
         return RunReader(workspace, workspace).read()
@@ -73,9 +73,9 @@ def read_run(workspace: str) -> Run:
 
 
 def _end(connection: Connection, job: str) -> JobStatus:
-    """The state in which a job has ended; its log ends a moment before it does."""
+    """Wait for the last state of a job, which ends a moment after its log."""
     deadline = time.monotonic() + STOP_SECONDS
-    with told(connection.url):
+    with translate_errors(connection.url):
         while not (status := JobStatus(connection.client.get_job_status(job))).is_terminal():
             if time.monotonic() > deadline:
                 raise ClusterError(f"the job {job} is still {status.value.lower()} after {STOP_SECONDS:.0f} s")

@@ -1,4 +1,4 @@
-"""A connection to the Jobs API of a cluster: where it is, with which token, and what its answers mean to a user."""
+"""Connects to the Jobs API of a cluster: finds its address and token, and translates its errors for the user."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Connection:
     """A cluster that answers.
 
     Attributes:
-        url: of its dashboard and Jobs API.
-        client: of the Jobs API.
-        token: that it takes, if it takes any.
+        url: address of the dashboard and the Jobs API.
+        client: client of the Jobs API.
+        token: token of the cluster; None if the cluster takes none.
     """
 
     url: str
@@ -36,18 +36,18 @@ class Connection:
     token: str | None
 
     def is_this_machine(self) -> bool:
-        """Whether every node of the cluster runs on this machine.
+        """True if every node of the cluster runs on this machine.
 
-        A loopback address does not tell: it may be a tunnel.
+        This asks the cluster, since a loopback address may be a tunnel to another machine.
         """
-        with told(self.url):
+        with translate_errors(self.url):
             answer = requests.get(f"{self.url}/nodes?view=summary", headers=headers(self.token), timeout=_TIMEOUT)
             answer.raise_for_status()
             nodes = answer.json()["data"]["summary"]
         return bool(nodes) and all(node.get("hostname") == socket.gethostname() for node in nodes)
 
-    def is_readable_on_the_way(self) -> bool:
-        """Whether the token leaves this machine unencrypted."""
+    def sends_token_unencrypted(self) -> bool:
+        """True if the token leaves this machine unencrypted."""
         parts = urlsplit(self.url)
         return self.token is not None and parts.scheme == "http" and parts.hostname not in _LOOPBACK
 
@@ -59,24 +59,24 @@ def connect(address: str | None) -> Connection:
     """Connect to the cluster at a URL, or to the running local one.
 
     Raises:
-        ClusterError: there is no token, the address is none, nothing answers there, or the token is refused.
+        ClusterError: there is no token, the address is malformed, nothing answers there, or the token is refused.
     """
     url = _local_url() if address is None else _checked(address)
     token = require_token()
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
-        os.environ.pop(name, None)  # Ray would prefer them to the address that was asked for
+        os.environ.pop(name, None)  # Ray would use these instead of the given address
     for handler in logging.getLogger("ray").handlers:
         handler.setLevel(logging.WARNING)
-    with told(url):
+    with translate_errors(url):
         return Connection(url, JobSubmissionClient(url, headers=headers(token)), token)
 
 
 @contextmanager
-def told(url: str) -> Iterator[None]:
-    """Turn the errors of the Jobs API into ones that say what to do.
+def translate_errors(url: str) -> Iterator[None]:
+    """Context that translates errors of the Jobs API into errors with a remedy.
 
     Raises:
-        ClusterError: the cluster does not answer, refuses the token, or the request.
+        ClusterError: the cluster does not answer, or refuses the token or the request.
     """
     try:
         yield

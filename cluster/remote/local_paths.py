@@ -1,4 +1,4 @@
-"""What a configuration names on this machine, which a cluster of other machines does not see."""
+"""Finds the paths in a configuration that exist on this machine alone, and not on a cluster of other machines."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from alphafuse.storage.folder import resolve
 
 
 def absolute(config: Config) -> Config:
-    """The same configuration with this machine's relative paths made absolute: a job runs in another folder.
+    """The same configuration with relative paths made absolute, since a job runs in another folder.
 
-    `package://…` stays as it is: the file is that of the package on the cluster.
+    `package://…` stays as it is, and means the package on the cluster.
     """
     model = os.path.abspath(config.embed.model) if os.path.isdir(config.embed.model) else config.embed.model
     users, monitoring = config.recommend.users, config.monitoring
@@ -32,10 +32,11 @@ def absolute(config: Config) -> Config:
 
 
 def local_paths(config: Config) -> dict[str, str]:
-    """Key → path of everything that a run reads or writes on this machine's own disks.
+    """Key → path of everything that a run reads or writes on the disks of this machine. `monitoring.targets` is not
+    included, since it belongs to the machine that runs the stages.
 
     Args:
-        config: as of `absolute`. `monitoring.targets` is not among them: it lies on the machine that runs the stages.
+        config: result of `absolute`.
     """
     data, embed, tensorboard = config.data, config.embed, config.monitoring.tensorboard
     in_data_folder = {
@@ -57,14 +58,14 @@ def local_paths(config: Config) -> dict[str, str]:
     return {key: path for key, path in paths.items() if path is not None and "://" not in path}
 
 
-def require_reach(config: Config) -> None:
-    """Check that machines other than this one can read and write what the configuration names.
+def require_no_local_paths(config: Config) -> None:
+    """Check that other machines can read and write all paths of the configuration.
 
     Args:
-        config: as of `absolute`.
+        config: result of `absolute`.
 
     Raises:
-        ClusterError: something lies on this machine.
+        ClusterError: some paths are on the disks of this machine.
     """
     paths = local_paths(config)
     if paths:

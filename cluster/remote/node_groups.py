@@ -1,5 +1,5 @@
-"""What a cluster may grow to, read from the file that it was launched from: a configuration of Ray's cluster launcher,
-or a KubeRay manifest with a RayCluster or RayJob.
+"""Reads from a launch file how many machines a cluster may have: from a configuration of Ray's cluster launcher, or a
+KubeRay manifest with a RayCluster or RayJob.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from alphafuse.errors import ConfigError
 
 
 def read_node_groups(path: Path) -> dict[str, NodeGroupConfig]:
-    """The node types (launcher) or worker groups (KubeRay) of a file, without the head, by name.
+    """Read the node types (launcher) or worker groups (KubeRay) of a file, without the head, by name.
 
     Raises:
-        ConfigError: the file cannot be read, or launches no cluster that grows.
+        ConfigError: the file cannot be read, or has no machines that a cluster may add.
     """
     try:
         documents = [each for each in yaml.safe_load_all(path.read_text(encoding="utf-8")) if isinstance(each, dict)]
@@ -56,7 +56,7 @@ def _worker_group(worker: dict[str, Any]) -> NodeGroupConfig:
     cpus = str(limits["cpu"])
     return NodeGroupConfig(
         max_nodes=worker["maxReplicas"],
-        # In thousandths where it ends in m; a part of a CPU is not counted.
+        # A value ending in m is in thousandths; fractions of a CPU are dropped.
         cpus=int(cpus.removesuffix("m")) // 1000 if cpus.endswith("m") else int(float(cpus)),
         gpus=int(limits.get("nvidia.com/gpu", 0)),
     )

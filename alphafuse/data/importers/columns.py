@@ -1,7 +1,7 @@
-"""What columns of any source must look like, and how they become ids, times and texts.
+"""Converts columns of any source to ids, times and texts.
 
-Each conversion states what it takes and refuses the rest with the file, the column and what to do; nothing here
-knows how files are read.
+Each conversion states what it accepts, and refuses the rest with an error that names the file, the column and the
+remedy. Nothing here knows how files are read.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ TimeKind = Literal["numbers", "dates"]
 
 
 def require_columns(where: str, available: Sequence[str], wanted: Iterable[str]) -> None:
-    """Check that a source has the columns that are asked for.
+    """Check that a source has the wanted columns.
 
     Raises:
-        DataError: naming the first that is missing, the nearest there is, and all there are.
+        DataError: a column is missing; the message names it, the most similar column, and all columns.
     """
     for column in wanted:
         if column not in available:
@@ -33,10 +33,10 @@ def require_columns(where: str, available: Sequence[str], wanted: Iterable[str])
 
 
 def as_ids(column: pa.ChunkedArray, where: str, name: str) -> pa.Array:
-    """Ids as strings, null where there is none (null, NaN or an empty string).
+    """Ids as strings; a missing id (null, NaN or an empty string) is null.
 
-    Strings stay as they are, integers and whole floats (which is what integers become beside missing values) are
-    written as decimal integers.
+    Strings stay as they are. Integers are written in decimals, and so are whole floats: readers turn a column of
+    integers with missing values into floats.
 
     Raises:
         DataError: the column holds something else.
@@ -56,9 +56,9 @@ def as_ids(column: pa.ChunkedArray, where: str, name: str) -> pa.Array:
 
 
 def as_times(column: pa.ChunkedArray, where: str, name: str) -> tuple[np.ndarray, TimeKind | None]:
-    """Times as float64 [rows], NaN where there is none, and whether they are numbers or dates (None: all missing).
+    """Times as float64 [rows], NaN where missing; and their kind, numbers or dates (None: all are missing).
 
-    Numbers stay as they are, dates become microseconds since 1970. Strings hold either numbers or ISO 8601 dates.
+    Numbers stay as they are. Dates become microseconds since 1970. Strings hold either numbers or ISO 8601 dates.
 
     Raises:
         DataError: the column holds something else.
@@ -80,7 +80,7 @@ def as_times(column: pa.ChunkedArray, where: str, name: str) -> tuple[np.ndarray
 
 
 def as_text(column: pa.ChunkedArray, where: str, name: str) -> pa.Array:
-    """Values as text, empty where there is none; the values of a list are joined by commas.
+    """Values as text, empty where missing; the values of a list are joined by commas.
 
     Raises:
         DataError: the column holds nested records or bytes.
@@ -98,7 +98,7 @@ def as_text(column: pa.ChunkedArray, where: str, name: str) -> pa.Array:
 
 
 def _plain(column: pa.ChunkedArray) -> pa.Array:
-    """One array, dictionaries (categories) decoded."""
+    """The column as one array, with dictionaries (categories) decoded."""
     values = column.combine_chunks()
     if isinstance(values, pa.ChunkedArray):  # a column without any chunk
         values = pa.array([], column.type)

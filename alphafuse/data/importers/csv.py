@@ -1,6 +1,6 @@
 """Reads CSV and TSV files with a header line, a block at a time.
 
-Every value arrives as the string that is written there: an id like 007 keeps its zeros. An empty field is missing.
+Every value is read as a string, so that an id such as 007 keeps its zeros. An empty field is a missing value.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def read(uri: str, columns: Sequence[str], split: str | None) -> Iterator[pa.Tab
 
 
 def as_strings(columns: Sequence[str]) -> pacsv.ConvertOptions:
-    """Options that keep the chosen columns as they are written."""
+    """Options that read the chosen columns as strings, unchanged."""
     return pacsv.ConvertOptions(
         include_columns=list(columns),
         column_types={column: pa.string() for column in columns},

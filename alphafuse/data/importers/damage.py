@@ -1,4 +1,4 @@
-"""Turns the errors of readers into one that names the file and says what to do."""
+"""Translates the errors of readers into one that names the file and the remedy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alphafuse.errors import DataError
 
 @contextmanager
 def readable(uri: str, kind: str) -> Iterator[None]:
-    """A block that reads `uri` as a file of a kind.
+    """Context for code that reads `uri` as a file of some `kind`: errors become a `DataError`.
 
     Raises:
         DataError: the file cannot be read, or is not of that kind.

@@ -19,13 +19,13 @@ _MARKERS = ("state.json", "dataset_dict.json")
 
 
 def is_saved(uri: str) -> bool:
-    """Whether a folder was written by `save_to_disk`."""
+    """True if a folder was written by `save_to_disk`."""
     filesystem, path = open_filesystem(uri)
     return any(info.is_file for info in filesystem.get_file_info([f"{path}/{name}" for name in _MARKERS]))
 
 
 def data_files(uri: str, split: str | None) -> list[str]:
-    """The local Arrow files that hold the data set (downloaded first where they are not there)."""
+    """Paths of the local Arrow files of the data set, which is downloaded first if necessary."""
     return [file["filename"] for file in _load(uri, split).cache_files]
 
 

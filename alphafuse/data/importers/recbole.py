@@ -1,6 +1,6 @@
 """Reads RecBole atomic files: tab separated, the header names each column with its type, as in `movie_title:token_seq`.
 
-Columns are addressed by their name alone, `movie_title`. Sequences (token_seq) stay as they are written, with spaces.
+A column goes by its name without the type, `movie_title`. Sequences (token_seq) stay as they are, with spaces.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Finds the files that a path of the configuration means, and reads them whatever their format.
+"""Finds the files of a configured path, and reads them in whatever format they have.
 
-A path is a file, a folder, a glob or a data set; what comes out is a list of sources in a fixed order, each read as
-a stream of tables. Knows nothing of what the columns mean.
+A path is a file, a folder, a glob or a data set. It gives a list of sources in a fixed order, each of which is read as
+a stream of tables. This module knows nothing of what the columns mean.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ _SUFFIXES = {
 _COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4")
 
 HASHED_BYTES = 256 * 2**20
-"""Files of one path up to this size together are identified by their content, more by size and time of modification."""
+"""Files of a path are identified by their content if all of them together have at most this size; larger ones by size
+and time of modification."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,12 @@ class Source:
     """One file or data set.
 
     Attributes:
-        uri: what to open.
-        format: how to read it.
-        split: of a Hugging Face data set with several.
-        identity: what tells its content apart: name, format, size, and SHA-256 (up to `HASHED_BYTES`; so the same
-            data on another machine is the same) or time of modification.
-        bytes: its size.
+        uri: address of the file or data set.
+        format: one of the formats that can be read.
+        split: name of the split, for a Hugging Face data set with several.
+        identity: values that change with the content: name, format, size, and either SHA-256 (up to `HASHED_BYTES`,
+            so that copies on other machines are equal) or time of modification.
+        bytes: size of the file or data set.
     """
 
     uri: str
@@ -58,7 +59,7 @@ class Source:
     bytes: int
 
     def read(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Yield the rows in order, with these columns.
+        """Yield tables of these columns, all rows in order.
 
         Raises:
             DataError: a column is missing, or the content is damaged.
@@ -76,15 +77,15 @@ class Source:
 
 
 def find_sources(key: str, path: str, folder: str, format: Format = "auto", split: str | None = None) -> list[Source]:
-    """The sources of a configured path, in the order of their names.
+    """Find the sources of a configured path, in the order of their names.
 
     Args:
-        key: where the path stands in the configuration, for messages ("data.catalog.path").
+        key: key of the path in the configuration, for messages ("data.catalog.path").
         path: file, folder, glob, `package://…` or `hf://…`.
-        folder: what relative paths start from.
+        folder: folder or URI that relative paths start from.
 
     Raises:
-        DataError: nothing is there, or its format cannot be told.
+        DataError: there is no such file, or its format is unknown.
     """
     if format == "huggingface" or path.startswith(huggingface.PREFIX):
         uri = path if path.startswith(huggingface.PREFIX) else resolve(path, folder)
@@ -105,7 +106,7 @@ def find_sources(key: str, path: str, folder: str, format: Format = "auto", spli
 
 
 def _inside(key: str, base: str, pattern: str, format: Format) -> list[Source]:
-    """Files in the folder `base` whose path relative to it matches a glob; hidden ones are left out."""
+    """Files in the folder `base` whose relative path matches a glob; hidden files are left out."""
     filesystem, root = open_filesystem(base)
     matches = re.compile(glob_translate(pattern)).match
     found: dict[str, pafs.FileInfo] = {}
@@ -148,7 +149,7 @@ def _is_hashed(infos: Iterable[pafs.FileInfo]) -> bool:
 def _content(filesystem: pafs.FileSystem, info: pafs.FileInfo, hashed: bool) -> dict[str, Any]:
     if not hashed:
         return {"bytes": info.size, "modified": info.mtime.isoformat() if info.mtime else None}
-    # Without `compression`, the stream would be unpacked by its suffix.
+    # compression=None: by default pyarrow unpacks a stream whose name has the suffix of a compression.
     with filesystem.open_input_stream(info.path, compression=None) as stream:
         return {"bytes": info.size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
@@ -170,7 +171,7 @@ def _suffix_format(name: str) -> str | None:
 
 
 def _cut_glob(uri: str) -> tuple[str, bool, str]:
-    """The folder before the first part with a wildcard, whether there is one, and the pattern below that folder."""
+    """Split a URI at its first part with a wildcard: folder, True if there is a wildcard, and pattern."""
     parts = uri.split("/")
     first = next((number for number, part in enumerate(parts) if re.search(r"[*?\[]", part)), len(parts))
     return "/".join(parts[:first]), first < len(parts), "/".join(parts[first:])

@@ -1,7 +1,7 @@
-"""The catalog: item ids and texts from any source, each item once, in the order of a hash of its id.
+"""Prepares the catalog: item ids and texts from any source, each item once, in the order of a hash of its id.
 
-Three steps, each bounded in memory: the sources are put into buckets by hash, each bucket is sorted and freed of
-duplicates, and shards of equal size are cut from the buckets. Knows nothing of jobs.
+There are three steps, each bounded in memory. The rows of the sources are put into buckets by hash; each bucket is
+sorted, and duplicates are removed; the buckets are cut into shards of equal size. Knows nothing of jobs.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.folder import Folder
 
 TITLE_LENGTH = 80
-"""Characters of the text that serve as title where there is none."""
+"""Length of the beginning of the text that replaces a missing title, in characters."""
 
 
 def catalog_columns(config: CatalogConfig) -> list[str]:
-    """The columns that are read."""
+    """Names of the columns that are read from the catalog."""
     title = [] if config.title is None else [config.title]
     return [config.item_id, *TextTemplate(config.text).columns, *title]
 
@@ -66,7 +66,7 @@ def partition_catalog(
 
 
 def sort_catalog_bucket(scratch: Folder, runs: Sequence[str], bucket: int, name: str) -> dict[str, Any]:
-    """Sort the items of a bucket by hash and write each once: of several with one id, the first is kept.
+    """Sort the items of a bucket by hash and write each once; of several rows with the same id, the first is kept.
 
     Returns:
         `rows`, and `counts`: duplicate_ids_dropped, duplicates_with_other_text (of those), empty_texts.
@@ -81,7 +81,7 @@ def sort_catalog_bucket(scratch: Folder, runs: Sequence[str], bucket: int, name:
     hashes = table["hash"].to_numpy()
     repeated = np.zeros(len(hashes), bool)
     repeated[1:] = hashes[1:] == hashes[:-1]
-    first = np.maximum.accumulate(np.where(repeated, 0, np.arange(len(hashes))))  # [rows], where its id begins
+    first = np.maximum.accumulate(np.where(repeated, 0, np.arange(len(hashes))))  # [rows], first row with the same id
     firsts = table.take(pa.array(first))
     different = pc.not_equal(table["item_id"], firsts["item_id"]).to_numpy()
     if different.any():

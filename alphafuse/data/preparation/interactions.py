@@ -1,7 +1,8 @@
-"""The interaction log: from rows of any source to one sequence of item indices per user, in time order.
+"""Prepares the interaction log: rows of any source become one sequence of item indices per user, in time order.
 
-Two steps, each bounded in memory: the sources are put into buckets by a hash of the user id, and the users of each
-bucket are grouped and ordered. What is left out is counted by rule. Knows nothing of splits or jobs.
+There are two steps, each bounded in memory. The rows of the sources are put into buckets by a hash of the user id; the
+rows of each bucket are grouped by user and sorted. Each rule counts the rows it leaves out. Knows nothing of splits or
+jobs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ NUM_EXAMPLES = 5
 
 
 def interaction_columns(config: InteractionsConfig) -> list[str]:
-    """The columns that are read."""
+    """Names of the columns that are read from the log."""
     return [config.user_id, config.item_id, *([] if config.timestamp is None else [config.timestamp])]
 
 
@@ -39,7 +40,7 @@ def partition_interactions(
     Rows without user or item id, and rows whose item is not in the catalog, are left out and counted.
 
     Args:
-        item_hashes: uint64 [items], ascending: an item's position is its index.
+        item_hashes: uint64 [items], ascending; the position of a hash is the item's index.
 
     Returns:
         `runs`, the names of the runs; `counts`: rows_read, null_user_ids_dropped, null_item_ids_dropped,
@@ -87,16 +88,17 @@ def group_users(
     min_interactions: int,
     belongs: Callable[[pa.Array], np.ndarray] | None = None,
 ) -> dict[str, Any]:
-    """Group the interactions of a bucket by user and order them by time; write columns user_id, items, times.
+    """Group the interactions of a bucket by user and sort them by time; write columns user_id, items, times.
 
-    Users are in the order of the hash of their id. The rules, each counted:
-    equal rows (user, item, time; both times known) count once; a row without time gets the time of the row before it
-    in the user's log, or, where there is none, of the first row after it that has one; rows that are not in time
-    order are sorted, those of equal time stay in the order of the log; users with fewer than `min_interactions`
-    interactions are left out, and then those that do not belong.
+    Users are in the order of the hash of their id. The rules, in this order, each with its counts:
+
+    * of rows with the same user, item and (known) time, the first is kept;
+    * users with fewer than `min_interactions` interactions are left out, and then those that do not belong;
+    * a row without time gets that of the row before it in the user's log, or else that of the first later row with one;
+    * rows are sorted by time; rows of equal time stay in the order of the log.
 
     Args:
-        belongs: tells for user ids [users] which of them stay, bool [users]; None: all.
+        belongs: maps user ids [users] to bool [users], True for users that stay; None: all stay.
 
     Returns:
         `rows`, the number of users, and `counts`: duplicates_dropped, users_with_few_interactions and

@@ -1,4 +1,4 @@
-"""The rules by which rows are left out or put in order, in words: nothing is lost without a message.
+"""Messages about rows that were left out or sorted, so that nothing is lost silently.
 
 Works on the counts that `catalog` and `interactions` return.
 """
@@ -11,7 +11,7 @@ from typing import Any
 from alphafuse.config import DataConfig
 from alphafuse.data.preparation.splits import NAMES
 
-# What a rule did with the rows it met, as count → message.
+# Name of a count → message on what its rule did.
 _CATALOG = {
     "null_ids_dropped": "catalog rows have no item id and are left out",
     "duplicate_ids_dropped": "catalog rows repeat an item id and are left out: the first row of an id counts",
@@ -33,12 +33,12 @@ _INTERACTIONS = {
 
 
 def catalog_warnings(counts: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each rule that met rows of the catalog."""
+    """A sentence for each rule that applied to rows of the catalog."""
     yield from (f"{counts[name]:,} {message}" for name, message in _CATALOG.items() if counts[name])
 
 
 def interaction_warnings(counts: Mapping[str, Any], split: str) -> Iterator[str]:
-    """A sentence for each rule that met rows of the log, and for each split that has nothing to measure.
+    """A sentence for each rule that applied to rows of the log, and for each split without targets.
 
     Args:
         split: name of the protocol.
@@ -55,7 +55,7 @@ def interaction_warnings(counts: Mapping[str, Any], split: str) -> Iterator[str]
 
 
 def nothing_left(counts: Mapping[str, Any], data: DataConfig) -> str:
-    """The message of a log of which no interactions are left: which rule removed how many."""
+    """Error message for a log without remaining interactions: the number that each rule removed."""
     steps = {
         "null_user_ids_dropped": "without user id",
         "null_item_ids_dropped": "without item id",

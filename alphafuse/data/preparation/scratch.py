@@ -1,7 +1,7 @@
-"""External bucket sort: rows that do not fit into memory are put in buckets by a hash, on any storage.
+"""External bucket sort: puts rows that do not fit into memory into buckets by a hash, on any storage.
 
 A writer collects rows up to a budget and writes them as one run: an Arrow file with one record batch per bucket. A
-bucket is then read from all runs, and keeps the order in which its rows were written. Knows nothing of the columns.
+bucket is read from all runs; its rows are in the order in which they were written. Knows nothing of the columns.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class RunWriter:
     """Writes the runs of one source.
 
     Args:
-        folder: where the runs go.
-        prefix: beginning of their names.
-        num_buckets: into how many buckets the hashes are divided.
+        folder: folder of the runs.
+        prefix: beginning of the names of the runs.
+        num_buckets: number of buckets.
         run_bytes: bytes of rows that are held in memory before they are written.
     """
 
@@ -43,7 +43,7 @@ class RunWriter:
         self._bytes = 0
 
     def add(self, table: pa.Table, hashes: np.ndarray) -> None:
-        """Append rows; each goes into the bucket of its hash."""
+        """Append rows; each is put into the bucket of its hash."""
         self._tables.append(table)
         self._hashes.append(hashes)
         self._bytes += table.nbytes
@@ -51,7 +51,7 @@ class RunWriter:
             self._flush()
 
     def close(self) -> list[str]:
-        """Write what is left and return the names of all runs, in the order of their rows."""
+        """Write the remaining rows and return the names of all runs, in the order of their rows."""
         if self._tables:
             self._flush()
         return self.names
@@ -70,7 +70,7 @@ class RunWriter:
 
 @retried
 def read_bucket(folder: Folder, runs: Sequence[str], bucket: int) -> pa.Table | None:
-    """The rows of a bucket in the order of the runs and, inside of each, as they were added; None without runs."""
+    """Rows of a bucket, in the order in which they were added to the runs; None if there are no runs."""
     batches = []
     for run in runs:
         with _opened(folder, run) as reader:
@@ -86,7 +86,7 @@ def write_rows(folder: Folder, name: str, table: pa.Table) -> None:
 
 @retried
 def read_rows(folder: Folder, files: Sequence[tuple[str, int]], start: int, stop: int) -> pa.Table:
-    """Rows [start, stop), at least one, of several files (name, number of rows) that follow each other."""
+    """Rows [start, stop), at least one, of the concatenation of several files, given as (name, number of rows)."""
     batches = []
     first = 0
     for name, rows in files:
@@ -105,7 +105,7 @@ def read_rows(folder: Folder, files: Sequence[tuple[str, int]], start: int, stop
 
 @retried
 def read_columns(folder: Folder, name: str, columns: Sequence[str]) -> pa.Table:
-    """Some columns of a whole file."""
+    """All rows of a file, with some of its columns."""
     filesystem, path = folder.open()
     with filesystem.open_input_file(f"{path}/{name}") as stream:
         schema = pa.ipc.open_file(stream).schema
@@ -115,7 +115,7 @@ def read_columns(folder: Folder, name: str, columns: Sequence[str]) -> pa.Table:
 
 
 def once(folder: Folder, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The result of `make`, kept as the JSON file `name`: work that was finished once is not done again."""
+    """Return the result of `make`, kept as the JSON file `name`; where the file exists, `make` is not called."""
     if folder.exists(name):
         return json.loads(folder.read_bytes(name))
     result = make()
@@ -124,7 +124,7 @@ def once(folder: Folder, name: str, make: Callable[[], dict[str, Any]]) -> dict[
 
 
 def _as_batch(table: pa.Table) -> pa.RecordBatch:
-    """The rows as one record batch, also where there are none."""
+    """The table as one record batch, even if it has no rows."""
     columns = [column.combine_chunks() for column in table.columns]
     return pa.RecordBatch.from_arrays(columns, schema=table.schema)
 

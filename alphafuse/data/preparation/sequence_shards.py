@@ -33,11 +33,12 @@ from alphafuse.storage.workspace import Workspace
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """A bucket of grouped users and the shard that it becomes.
+    """The shard that a bucket of grouped users becomes.
 
     Attributes:
-        file: name of the grouped users, in the scratch folder.
-        name, first_row: of the shard.
+        file: name of the file of grouped users, in the scratch folder.
+        name: name of the shard.
+        first_row: number of the first user of the shard.
     """
 
     file: str
@@ -46,12 +47,12 @@ class ShardPlan:
 
 
 def find_cuts(scratch: Folder, files: Sequence[str], split: SplitConfig, seed: int) -> Cuts:
-    """Where the protocol divides all users, or all interactions, into parts.
+    """Find the cuts at which the protocol divides all users, or all interactions, into train, validation and test.
 
-    Holds 8 bytes per user (`users`) or per interaction (`temporal`) in memory.
+    Needs 8 bytes of memory per user (`users`) or per interaction (`temporal`).
 
     Args:
-        files: names of the grouped users of all buckets.
+        files: names of the files of grouped users, for all buckets.
     """
     if split.kind == "users":
         keys = [hash_with_seed(_users(scratch, file), seed) for file in files]
@@ -64,7 +65,7 @@ def find_cuts(scratch: Folder, files: Sequence[str], split: SplitConfig, seed: i
 
 
 def find_cold_items(catalog: Artifact, split: SplitConfig, seed: int) -> np.ndarray | None:
-    """Which items are held out of training, by item index: bool [items]; None: `split` holds none out."""
+    """Mask of the items that are held out of training, by item index: bool [items]; None: `split` holds none out."""
     if not split.cold_items:
         return None
     ids = [catalog.read_table(shard.name, ["item_id"])["item_id"] for shard in catalog.require().files]
@@ -82,13 +83,15 @@ def write_sequences_shard(
     parts: UserParts | None,
     cold: np.ndarray | None,
 ) -> None:
-    """Write the grouped users of a bucket as a shard (docs/workspace.md). Its record has as details the number of
-    targets of each split, and as `held_out` the interactions before `train_end` that do not train.
+    """Write the grouped users of a bucket as a shard (docs/workspace.md).
+
+    The details of its record are the number of targets of each split and, as `held_out`, the number of interactions
+    before `train_end` that do not train.
 
     Args:
-        cuts: from `find_cuts`.
-        parts: what the file of the split says, for `kind: file`.
-        cold: [items] of bool, which items are held out of training; None: none are.
+        cuts: result of `find_cuts`.
+        parts: contents of the file of the split, for `kind: file`.
+        cold: [items] of bool, True for items held out of training; None: none are.
     """
     table = read_columns(scratch, plan.file, ["user_id", "items", "times"])
     lengths = np.asarray(table["items"].combine_chunks().value_lengths(), np.int64)
@@ -111,13 +114,13 @@ def write_sequences_shard(
 
 
 def write_popularity(workspace: Workspace, wanted: str, num_items: int, cold: np.ndarray | None) -> dict[str, int]:
-    """Count each item's interactions that train, some blocks of users at a time, and write them.
+    """Count the training interactions of each item, some blocks of users at a time, and write the counts.
 
     Args:
-        cold: as in `write_sequences_shard`.
+        cold: [items] of bool, True for items held out of training; None: none are.
 
     Returns:
-        `held_out_items`, where items are held out.
+        `held_out_items`, the number of items held out; empty if none are.
     """
     counts = np.zeros(num_items, np.int64)
     for sequences in SequenceStore(workspace).groups():

@@ -1,7 +1,7 @@
-"""Which interactions train, validate and test: one function per protocol.
+"""Splits interactions into train, validation and test: one function per protocol.
 
-Each gives `train_end` and `validation_end` per user (docs/workspace.md), from the user's own data and cuts that hold
-for all users. Knows nothing of files or jobs.
+Each returns `train_end` and `validation_end` of each user (docs/workspace.md), from the user's own data and from cuts
+that are the same for all users. Knows nothing of jobs.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Cuts = tuple[float | None, float | None]
 
 
 def cuts_by_ratios(values: np.ndarray, ratios: tuple[float, float, float]) -> Cuts:
-    """The values at which the second and the third part begin; None: that part is empty.
+    """Values at which the second and the third part begin; None: that part is empty.
 
-    The first round(n · share) of the n sorted values come before the first cut, and so on. Equal values are never
-    divided: they all come after the cut.
+    Of the n sorted values, the first round(n · share) are the first part, and so on. Equal values are never separated:
+    all of them belong to the later part.
     """
     shares = np.cumsum(ratios)[:2] / sum(ratios)
     first, second = (int(np.floor(len(values) * share + 0.5)) for share in shares)
@@ -40,30 +40,30 @@ def cuts_by_ratios(values: np.ndarray, ratios: tuple[float, float, float]) -> Cu
 
 
 def split_users(keys: np.ndarray, lengths: np.ndarray, cuts: Cuts) -> Ends:
-    """Whole users (the cold-start protocol): the part is that of the user's key, a hash of seed and user id.
+    """Split whole users at random (the cold-start protocol): a user's part follows from a hash of seed and user id.
 
     Args:
-        keys: uint64 [users].
-        lengths: [users], interactions of each.
-        cuts: of the keys of all users.
+        keys: uint64 [users], the hashes.
+        lengths: [users], number of interactions of each user.
+        cuts: cuts of the keys of all users.
     """
     train, not_test = _before(keys, cuts[0]), _before(keys, cuts[1])
     return np.where(train, lengths, 0), np.where(not_test, lengths, 0)
 
 
 def split_leave_one_out(lengths: np.ndarray) -> Ends:
-    """The last item tests, the one before validates; users with fewer than 3 interactions train only."""
+    """Test on the last item of a user, validate on the one before; users with fewer than 3 interactions only train."""
     long_enough = lengths >= 3
     return np.where(long_enough, lengths - 2, lengths), np.where(long_enough, lengths - 1, lengths)
 
 
 def split_temporal(times: np.ndarray, lengths: np.ndarray, cuts: Cuts) -> Ends:
-    """Global time cuts: what happened before the first trains, before the second validates, later tests.
+    """Split at two points in time: interactions before the first train, up to the second validate, later test.
 
     Args:
-        times: [interactions], user after user, ascending for each; NaN for users without timestamps, who train.
-        lengths: [users].
-        cuts: of the times of all interactions.
+        times: [interactions], user after user, ascending for each user; NaN for users without timestamps, who train.
+        lengths: [users], number of interactions of each user.
+        cuts: cuts of the times of all interactions.
     """
     users = np.repeat(np.arange(len(lengths)), lengths)
     train_end, validation_end = (
@@ -73,7 +73,7 @@ def split_temporal(times: np.ndarray, lengths: np.ndarray, cuts: Cuts) -> Ends:
 
 
 def split_by_file(parts: np.ndarray, lengths: np.ndarray) -> Ends:
-    """Whole users as a file says.
+    """Split whole users by the parts that a file assigns.
 
     Args:
         parts: [users], 0: train, 1: validation, 2: test.
@@ -82,7 +82,7 @@ def split_by_file(parts: np.ndarray, lengths: np.ndarray) -> Ends:
 
 
 def cold_items(keys: np.ndarray, share: float) -> np.ndarray:
-    """Which items no model may learn from, bool [items]: the round(items · share) with the smallest keys.
+    """Choose the items that no model may learn from, bool [items]: the round(items · share) with the smallest keys.
 
     Args:
         keys: uint64 [items], hashes of seed and item id.
@@ -94,7 +94,7 @@ def cold_items(keys: np.ndarray, share: float) -> np.ndarray:
 def held_out_positions(
     items: np.ndarray, lengths: np.ndarray, train_end: np.ndarray, cold: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which positions before `train_end` do not train, since their item is cold.
+    """Find the positions before `train_end` that do not train because their item is cold.
 
     Args:
         items: [interactions], user after user.
@@ -102,7 +102,7 @@ def held_out_positions(
         cold: [items] of bool.
 
     Returns:
-        The positions within each user's sequence, user after user, and how many of them each user has, [users].
+        The positions within each user's sequence, user after user; and the number of them for each user, [users].
     """
     users = np.repeat(np.arange(len(lengths)), lengths)
     positions = np.arange(len(items)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
@@ -112,12 +112,12 @@ def held_out_positions(
 
 @dataclass(frozen=True)
 class UserParts:
-    """What a file says of each user: 9 bytes per user.
+    """The part that a file assigns to each user; needs 9 bytes per user.
 
     Attributes:
-        hashes: uint64 [users], of the user ids, ascending.
+        hashes: uint64 [users], hashes of the user ids, ascending.
         parts: int8 [users], 0: train, 1: validation, 2: test.
-        null_ids: rows without a user id, which were left out.
+        null_ids: number of rows without a user id, which were left out.
     """
 
     hashes: np.ndarray
@@ -125,11 +125,11 @@ class UserParts:
     null_ids: int
 
     def contain(self, user_ids: pa.Array) -> np.ndarray:
-        """Which users the file names: bool [users]."""
+        """Mask of the users that the file names: bool [users]."""
         return self.lookup(user_ids) >= 0
 
     def lookup(self, user_ids: pa.Array) -> np.ndarray:
-        """The part of each user, −1 for users the file does not name: int8 [users]."""
+        """Part of each user, −1 for users that the file does not name: int8 [users]."""
         hashes = hash_ids(user_ids)
         position = np.searchsorted(self.hashes, hashes)
         position[position == len(self.hashes)] = 0
@@ -172,10 +172,10 @@ def read_user_parts(sources: Iterable[Source]) -> UserParts:
 def num_targets(
     lengths: np.ndarray, train_end: np.ndarray, validation_end: np.ndarray, num_held_out: np.ndarray | int = 0
 ) -> dict[str, np.ndarray]:
-    """Targets of each user in each split, [users] each: positions from 1 on, see docs/workspace.md.
+    """Number of targets of each user in each split, [users] each; the first item of a user is never a target.
 
     Args:
-        num_held_out: [users], positions before `train_end` that do not train.
+        num_held_out: [users], number of positions before `train_end` that do not train.
     """
     bounds = [np.ones_like(lengths), train_end, validation_end, lengths]
     starts = [np.maximum(bound, 1) for bound in bounds]

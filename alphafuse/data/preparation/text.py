@@ -1,4 +1,4 @@
-"""The text of an item, from a template over the columns of the catalog."""
+"""Makes the text of an item from a template over the columns of the catalog."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class TextTemplate:
             raise ConfigError(f"data.catalog.text: {template!r} names no column; write one in braces: {{title}}")
 
     def render(self, table: pa.Table, where: str) -> pa.Array:
-        """Texts of the rows, string [rows]: runs of white space become one space; missing values are empty.
+        """Texts of the rows, string [rows]; runs of white space become one space, and missing values are empty.
 
-        The text of an item is empty where all of its columns are.
+        The text of an item is empty if all columns of the template are empty.
 
         Raises:
             DataError: a column cannot be used as text.
@@ -53,5 +53,5 @@ class TextTemplate:
 
 
 def tidy(texts: pa.Array) -> pa.Array:
-    """The texts without white space around, and with one space where there was more or another kind inside."""
+    """Texts without leading and trailing white space; each run of white space inside becomes one space."""
     return pc.utf8_trim_whitespace(pc.replace_substring_regex(texts, r"\s+", " "))

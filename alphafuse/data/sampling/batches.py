@@ -1,4 +1,4 @@
-"""The training batches: the same global batches for any number of ranks. Knows nothing of models."""
+"""Makes the training batches; the global batches are the same for any number of ranks. Knows nothing of models."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ class Batch:
 
     Attributes:
         histories: int64 [samples, length], padded with −1 at the end.
-        targets: int64 [samples, length], the next item where it is to be predicted, else −1.
-        first_sample: position of the first sample in the optimizer step's global batch.
-        targets_per_part: targets of the whole optimizer step divided by its parts (ranks × micro-batches): a rank
-            that divides its sum of losses by this, and averages over parts, has the mean over all targets.
+        targets: int64 [samples, length], the item to predict at each position; −1 where there is none.
+        first_sample: position of the first sample in the global batch of the optimizer step.
+        targets_per_part: number of targets of the whole optimizer step, divided by the number of its parts (ranks ×
+            micro-batches). Dividing each part's sum of losses by it, and averaging over the parts, gives the mean
+            over all targets.
     """
 
     histories: np.ndarray
@@ -30,15 +31,15 @@ class Batch:
 
 
 Pieces = list[tuple[Samples, np.ndarray]]
-"""Chosen samples, int64 [chosen] each, of one window after the other."""
+"""Samples of consecutive windows, with the chosen ones of each: int64 [chosen]."""
 
 
 class BatchOrder:
-    """Cuts the samples of each epoch into steps, steps into parts.
+    """Divides the samples of each epoch into steps, and each step into parts.
 
-    A step takes the next `batch_size` samples; its parts, one for each micro-batch of each rank, are contiguous and
-    differ by one sample at most. The last step of an epoch may be smaller, so every sample occurs once an epoch, and
-    every rank takes the same number of steps.
+    A step takes the next `batch_size` samples. Its parts, one for each micro-batch of each rank, are contiguous, and
+    their sizes differ by one sample at most. The last step of an epoch may be smaller. So every sample occurs once an
+    epoch, and every rank takes the same number of steps.
     """
 
     def __init__(self, samples: SampleStream, batch_size: int, accumulation: int) -> None:
@@ -48,7 +49,7 @@ class BatchOrder:
         self._samples = samples
 
     def epoch(self, epoch: int, first_step: int, rank: int, world_size: int) -> Iterator[list[Batch]]:
-        """The micro-batches of each step of an epoch from `first_step` on, for one rank."""
+        """Yield the micro-batches of one rank for each step of an epoch, from `first_step` on."""
         parts = world_size * self.accumulation
         for pieces in self._steps(epoch, first_step):
             size = sum(len(chosen) for _, chosen in pieces)
@@ -61,7 +62,7 @@ class BatchOrder:
             yield batches
 
     def _steps(self, epoch: int, first_step: int) -> Iterator[Pieces]:
-        """The samples of each step; a step may reach from one window into the next."""
+        """Yield the samples of each step; a step may extend over several windows."""
         pieces: Pieces = []
         missing = self.batch_size
         for samples, order in self._samples.windows(epoch, first_step * self.batch_size):
@@ -77,7 +78,7 @@ class BatchOrder:
 
 
 def _arrays(pieces: Pieces, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    """Histories and targets of the samples [start, stop) of a step."""
+    """Histories and targets of the samples [start, stop) of a step, both int64 [samples, length]."""
     arrays, first = [], 0
     for samples, chosen in pieces:
         arrays.append(samples.arrays(chosen[max(start - first, 0) : max(stop - first, 0)]))

@@ -1,6 +1,6 @@
-"""Random words by their position in a stream: any rank can draw its part alone.
+"""Random words that are addressed by their position in a stream, so that any rank can draw its part alone.
 
-A counter-based generator (Philox; Salmon et al. 2011) jumps straight to a position.
+The generator is counter-based (Philox; Salmon et al. 2011): it jumps to a position without drawing what comes before.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ def random_words(seed: int, step: int, first: int, count: int) -> np.ndarray:
         first: a multiple of `WORDS_PER_COUNTER`.
     """
     generator = np.random.Philox(key=[seed, step])
-    generator.advance(int(first) // WORDS_PER_COUNTER)  # numpy integers overflow in there
+    generator.advance(int(first) // WORDS_PER_COUNTER)  # int: numpy integers overflow inside of `advance`
     return generator.random_raw(count)
 
 
 def whole_counters(words: int) -> int:
-    """The next multiple of `WORDS_PER_COUNTER`: what takes so many words begins where a rank can jump to."""
+    """Round a number of words up to a multiple of `WORDS_PER_COUNTER`, so that the next draw starts at a counter."""
     return -(-words // WORDS_PER_COUNTER) * WORDS_PER_COUNTER

@@ -1,6 +1,6 @@
-"""Negative items, drawn by position in the global batch: any rank can draw its part alone.
+"""Draws negative items by position in the global batch, so that any rank can draw its part alone.
 
-What is drawn for a target depends on seed, step and position, and not on how many ranks share the batch.
+The negatives of a target depend on seed, step and position, and not on the number of ranks.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from alphafuse.data.sampling.counter import random_words, whole_counters
 
 
 def shared_negatives(seed: int, step: int, count: int, num_items: int) -> np.ndarray:
-    """`count` items, uniform with replacement, for the whole batch of a step: int64 [count]."""
+    """Draw `count` items, uniform with replacement, for the whole batch of a step: int64 [count]."""
     return _draw(seed, step, 0, count, num_items)
 
 
 def uniform_negatives(
     seed: int, step: int, first_target: int, positives: np.ndarray, count: int, num_items: int
 ) -> np.ndarray:
-    """`count` items for each positive, uniform over all items but the positive.
+    """Draw `count` items for each positive, uniform over all items except the positive.
 
     Args:
         first_target: position of the first of these targets in the global batch.
-        positives: int64 [targets]; −1 where there is no target (what is drawn there is of no use).
+        positives: int64 [targets]; −1 where there is no target, whose negatives have no meaning.
         num_items: at least 2.
 
     Returns:
@@ -35,7 +35,7 @@ def uniform_negatives(
 
 
 def batch_negatives(seed: int, step: int, count: int, targets: np.ndarray) -> np.ndarray:
-    """`count` of a batch's targets [targets], each at most once, or all where there are fewer: int64 [≤ count]."""
+    """Draw `count` of the targets [targets] of a batch without replacement; all of them if there are fewer."""
     if len(targets) <= count:
         return targets
     generator = np.random.Generator(np.random.Philox(key=[seed, step]))
@@ -43,6 +43,6 @@ def batch_negatives(seed: int, step: int, count: int, targets: np.ndarray) -> np
 
 
 def _draw(seed: int, step: int, first: int, count: int, bound: int) -> np.ndarray:
-    """`count` numbers in [0, bound) from position `first` of the stream of (seed, step)."""
+    """Draw `count` numbers in [0, bound) from position `first` of the stream of (seed, step)."""
     # The bias of the remainder is below bound / 2^64.
     return (random_words(seed, step, first, count) % np.uint64(bound)).astype(np.int64)

@@ -1,6 +1,6 @@
-"""What diffusion draws for each target, by position in the global batch: any rank can draw its part alone.
+"""Draws the random numbers of diffusion by position in the global batch, so that any rank can draw its part alone.
 
-It depends on seed, step and position, and not on how many ranks share the batch.
+The numbers of a target depend on seed, step and position, and not on the number of ranks.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from alphafuse.data.sampling.counter import random_words, whole_counters
 
 @dataclass(frozen=True)
 class TargetNoise:
-    """What was drawn for some targets.
+    """Random numbers of some targets.
 
     Attributes:
         timesteps: int64 [targets], uniform over [0, T).
-        dropped: bool [targets], whether the condition is left out.
+        dropped: bool [targets], True where the condition is left out.
         noise: float32 [targets, dim], standard normal.
     """
 
@@ -30,11 +30,11 @@ class TargetNoise:
 def target_noise(
     seed: int, step: int, first_slot: int, chosen: np.ndarray, dim: int, timesteps: int, drop_rate: float
 ) -> TargetNoise:
-    """Draws for the chosen ones of consecutive slots, each of which has the same number of random words.
+    """Draw for the chosen ones of consecutive slots; each slot takes the same number of random words.
 
     Args:
         first_slot: position of the first slot in the global batch.
-        chosen: bool [slots], which of them hold a target.
+        chosen: bool [slots], True for slots that hold a target.
     """
     width = whole_counters(2 + -(-dim // 2))
     words = random_words(seed, step, first_slot * width, len(chosen) * width).reshape(len(chosen), width)[chosen]
@@ -44,13 +44,13 @@ def target_noise(
 
 
 def _normal(words: np.ndarray) -> np.ndarray:
-    """Two standard normal numbers for each word (Box & Muller 1958): float32 [rows, 2 · words]."""
+    """Turn each word into two standard normal numbers (Box & Muller 1958): float32 [rows, 2 · words]."""
     high, low = ((half * np.float32(2**-32)) for half in _halves(words))
     radius, angle = np.sqrt(-2 * np.log(high)), np.float32(2 * np.pi) * low
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
 
 
 def _halves(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The upper half of each word plus one, which has a logarithm, and the lower half: float32, up to 2³²."""
+    """Upper half of each word plus one, so that it has a logarithm, and lower half: float32, up to 2³²."""
     high, low = words >> np.uint64(32), words & np.uint64(2**32 - 1)
     return high.astype(np.float32) + np.float32(1), low.astype(np.float32)

@@ -1,7 +1,7 @@
-"""Training samples: windows of users' training items. Knows nothing of the order they come in, or of models.
+"""Makes training samples: windows of the users' training items. Knows nothing of their order, or of models.
 
-A window is a history and, behind each of its last items, the next item as a target. Every training target is one in
-exactly one window; a window overlaps the one before it, so that its first target has a history too.
+A window is a history; the targets are the items that follow its last items. Every training target belongs to exactly
+one window. A window overlaps the one before it, so that its first target has a history too.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ PADDING = -1
 
 @dataclass(frozen=True)
 class Windowing:
-    """How the training targets of a user are cut into windows.
+    """The rule that cuts the training targets of a user into windows.
 
     Attributes:
         length: longest history.
         first_targets: most targets of a user's first window, which starts with the user's first item.
-        new_targets: targets of every further window: its last ones.
+        new_targets: number of targets of every further window; they are its last ones.
     """
 
     length: int
@@ -33,13 +33,13 @@ class Windowing:
 
     @classmethod
     def of(cls, config: TrainConfig, length: int) -> Self:
-        """The windows of `train.positions` and `train.overlap`."""
+        """The rule that `train.positions` and `train.overlap` describe."""
         if config.positions == "last":
             return cls(length, 1, 1)
         return cls(length, length, max(length - round(config.overlap * length), 1))
 
     def count(self, train_end: np.ndarray) -> np.ndarray:
-        """How many windows each user has: int64 [users]."""
+        """Number of windows of each user: int64 [users]."""
         targets = np.maximum(train_end - 1, 0)  # positions 1 … train_end − 1
         further = -(-np.maximum(targets - self.first_targets, 0) // self.new_targets)
         return np.where(targets > 0, 1 + further, 0)
@@ -47,7 +47,7 @@ class Windowing:
 
 @dataclass(frozen=True)
 class Samples:
-    """The windows of some users: [first_target, stop) are positions of their user's targets, int64 [samples]."""
+    """Windows of some users; the targets of a window are the positions [first_target, stop), int64 [samples] each."""
 
     sequences: Sequences
     users: np.ndarray
@@ -59,13 +59,14 @@ class Samples:
         return len(self.users)
 
     def num_targets(self, chosen: np.ndarray) -> int:
-        """Targets of the chosen samples together."""
+        """Number of targets of the chosen samples together."""
         return int((self.stop[chosen] - self.first_target[chosen]).sum())
 
     def arrays(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Histories and targets, both int64 [samples, length] padded with −1, of the chosen samples."""
         users, stop = self.users[chosen, None], self.stop[chosen, None]
-        position = np.maximum(stop - self.length, 1) + np.arange(self.length)  # of the item after each of the history
+        # Position of the item that follows each item of the history.
+        position = np.maximum(stop - self.length, 1) + np.arange(self.length)
         inside = position < stop
         index = np.where(inside, self.sequences.starts[users] + position, 1)
         histories = np.where(inside, self.sequences.items[index - 1], PADDING)
@@ -74,10 +75,10 @@ class Samples:
 
 
 def training_samples(sequences: Sequences, windowing: Windowing) -> Samples:
-    """The samples of the training targets (docs/workspace.md). A user's latest window ends with the latest target."""
+    """Make the samples of all training targets (docs/workspace.md). A user's last window ends with the last target."""
     windows = windowing.count(sequences.train_end)
     users = np.repeat(np.arange(sequences.num_users), windows)
-    from_end = np.repeat(np.cumsum(windows), windows) - 1 - np.arange(len(users))  # 0: the user's latest window
+    from_end = np.repeat(np.cumsum(windows), windows) - 1 - np.arange(len(users))  # 0: the user's last window
     stop = sequences.train_end[users] - from_end * windowing.new_targets
     is_first = from_end == windows[users] - 1
     return Samples(sequences, users, np.where(is_first, 1, stop - windowing.new_targets), stop, windowing.length)

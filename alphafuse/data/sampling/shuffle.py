@@ -1,8 +1,8 @@
-"""The order of the training samples in each epoch: a shuffle that streams over a log larger than memory.
+"""Shuffles the training samples of each epoch, as a stream over a log that may be larger than memory.
 
-An epoch takes the blocks of users in random order and as many of them at a time as fit a window; the samples of a
-window are shuffled as a whole. The order depends on (seed, epoch) alone, is the same for every rank, and can be entered
-at any sample: windows before it are never read.
+An epoch takes the blocks of users in random order, as many at a time as fit into a window of memory, and shuffles the
+samples of a window. The order depends on (seed, epoch) alone and is the same for every rank. It can start at any
+sample; windows before that sample are not read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BLOCKS, _SAMPLES = range(2)  # streams of random numbers
 
 
 class Window(NamedTuple):
-    """Samples in memory, and those of them that are still to come in the epoch, in their order: int64 [left]."""
+    """Samples in memory, and the order of those that are still to come in the epoch: int64 [left]."""
 
     samples: Samples
     order: np.ndarray
@@ -29,11 +29,11 @@ class Window(NamedTuple):
 class SampleStream:
     """All training samples of a workspace, epoch after epoch.
 
-    Opening reads one number per user, that of its training items.
+    The constructor reads one number per user, the number of training items.
 
     Args:
-        window_users: users in memory at a time, at least those of one block; while a window is used, the next one is
-            read. A log with fewer users is read once and shuffled as a whole.
+        window_users: number of users in memory at a time, at least those of one block; the next window is read while
+            one is in use. A log with fewer users is read once and shuffled as a whole.
     """
 
     def __init__(self, store: SequenceStore, windowing: Windowing, window_users: int, seed: int) -> None:
@@ -45,7 +45,7 @@ class SampleStream:
         return int(self._counts.sum())
 
     def windows(self, epoch: int, first_sample: int) -> Iterator[Window]:
-        """The windows of an epoch from a sample on. The next one is read in the background."""
+        """Yield the windows of an epoch from a sample on. The next window is read in the background."""
         return read_ahead(self._windows(epoch, first_sample))
 
     def _windows(self, epoch: int, first_sample: int) -> Iterator[Window]:
@@ -58,7 +58,7 @@ class SampleStream:
             start = stop
 
     def _blocks_of_windows(self, epoch: int) -> list[list[int]]:
-        """The blocks of each window of an epoch."""
+        """Blocks of users of each window of an epoch."""
         blocks = self._generator(epoch, _BLOCKS).permutation(len(self._store))
         windows: list[list[int]] = []
         users = 0
@@ -72,10 +72,10 @@ class SampleStream:
 
     def _read(self, blocks: list[int]) -> Samples:
         if self._held is None or self._held[0] != blocks:
-            self._held = None  # two windows are in memory: this one, and the one in use
+            self._held = None  # freed first: only the window in use and the new one are in memory
             self._held = blocks, training_samples(self._store.read(blocks).trained(), self._windowing)
         return self._held[1]
 
     def _generator(self, epoch: int, *place: int) -> np.random.Generator:
-        """A stream of its own for each place, to be had without drawing what lies before it."""
+        """A generator of its own for each place, so that nothing before that place has to be drawn."""
         return np.random.default_rng([self._seed, epoch, *place])

@@ -11,8 +11,8 @@ import pytest
 SCRIPT = """
 import sys
 from alphafuse.storage.folder import Folder
-from cluster.cli.running import quiet
-with quiet(Folder(sys.argv[1])) as output:
+from cluster.cli.running import redirect_output
+with redirect_output(Folder(sys.argv[1])) as output:
     print("chatter", sys.argv[2])
     output.write("ours\\n")
     assert sys.argv[2] != "fails", "a fault"

@@ -9,7 +9,7 @@ import pytest
 
 from alphafuse.config import Config, parse_config
 from alphafuse.errors import ClusterError
-from cluster.remote.local_paths import absolute, local_paths, require_reach
+from cluster.remote.local_paths import absolute, local_paths, require_no_local_paths
 
 
 def config(**sections: Any) -> Config:
@@ -27,8 +27,8 @@ def config(**sections: Any) -> Config:
 
 
 def test_what_lies_elsewhere_is_within_reach() -> None:
-    require_reach(absolute(config()))
-    require_reach(absolute(config(workspace="file:///srv/run", data={"folder": "file:///srv/data"})))
+    require_no_local_paths(absolute(config()))
+    require_no_local_paths(absolute(config(workspace="file:///srv/run", data={"folder": "file:///srv/data"})))
 
 
 def test_everything_on_this_machine_is_named_with_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_everything_on_this_machine_is_named_with_its_key(tmp_path: Path, monkey
     monkeypatch.chdir("/")
     assert local_paths(moved) == expected  # a job runs in another folder
     with pytest.raises(ClusterError, match="files of this machine") as error:
-        require_reach(moved)
+        require_no_local_paths(moved)
     for key, path in expected.items():
         assert f"  {key}: {path}\n" in str(error.value)
 
