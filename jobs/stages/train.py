@@ -8,7 +8,7 @@ import torch
 
 from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.events import Event, Listener
+from alphafuse.events import Listener, Summary
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.loop import Trainer
 from jobs.execution.worker_group import run_workers
@@ -43,16 +43,20 @@ def training_inputs(config: Config, workspace: Workspace) -> dict[str, Any]:
     return inputs
 
 
-def run(config: Config, workspace: Workspace, listen: Listener) -> None:
-    """Train, or continue training, and write the best weights as the artefact `model`."""
-    inputs = training_inputs(config, workspace)
+def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | None:
+    """Train, or continue training, and write the best weights as the artefact `model`.
+
+    Returns:
+        What a person is told of it; None where the model was there.
+    """
+    summary, inputs = None, training_inputs(config, workspace)
     if not workspace.artifact("model").is_committed(inputs):
         arguments = {"config": config, "workspace": workspace, "inputs": inputs}
         details = run_workers("train", train_on_worker, config.train, arguments, listen, serving(config), resumes=True)
-        best = details["best"]
-        summary = {"epochs": len(details["history"]), "steps": details["steps"], "stopped": details["stopped"]}
-        listen(Event("train", "finished", {**summary, f"best {config.train.monitor}": best["value"]}))
+        facts = {"epochs": len(details["history"]), "steps": details["steps"], "stopped": details["stopped"]}
+        summary = {**facts, f"best {config.train.monitor}": details["best"]["value"]}
     (workspace.folder / "checkpoints").delete()
+    return summary
 
 
 def train_on_worker(

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from alphafuse.events import SPANS
 from alphafuse.storage.workspace import ARTIFACT_STAGES
-from alphafuse.training.step_events import PHASES
 
 STAGES = tuple(dict.fromkeys(ARTIFACT_STAGES.values()))
 
@@ -21,7 +21,7 @@ LABELS = {
     "stage": ", ".join(STAGES),
     "artifact": ", ".join(ARTIFACT_STAGES),
     "unit": "what the present part of the stage counts: texts, rows, steps, users, …",
-    "phase": ", ".join(PHASES),
+    "phase": ", ".join(SPANS),
     "part": "dense (backbone and encoder), table (rows of items)",
     "split": "validation, test",
     "k": "the cutoffs of evaluate.cutoffs",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from dash import dcc, html
 
-from alphafuse.events import Event
+from alphafuse.events import StageFinished
 from monitoring.dashboard.parts import TONES, WORDS, Part, ago, badge, bar, link_to, progress_text, soft, spark
 from monitoring.dashboard.watcher import Place
 from monitoring.run_log.reader import Run
@@ -79,11 +79,10 @@ class Tested(NamedTuple):
 
 def tested(run: Run) -> Tested | None:
     """The result on the test split, once it is evaluated."""
-    stream: Sequence[Event] = run.events.get("evaluate", ())
-    for event in reversed(stream):
-        value = event.values.get(run.monitor)
-        if event.kind == "finished" and isinstance(value, (int, float)):
-            return Tested(run.monitor, float(value), str(event.values.get("seen_items", "not told")))
+    for event in reversed(run.events.get("evaluate", ())):
+        value = event.summary.get(run.monitor) if isinstance(event, StageFinished) else None
+        if isinstance(event, StageFinished) and isinstance(value, (int, float)):
+            return Tested(run.monitor, float(value), str(event.summary.get("seen_items", "not told")))
     return None
 
 
