@@ -10,9 +10,9 @@ import tempfile
 import time
 from collections import Counter
 from types import TracebackType
+from typing import Any
 
 import psutil
-from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
 REPLACEMENT_SECONDS = 5.0
@@ -40,7 +40,7 @@ class DisturbedCluster:
         self.kills: Counter[str] = Counter()
         self.environment = {"RAY_TMPDIR": tempfile.mkdtemp(prefix="ray")}  # short: sockets lie in it
         self._every, self._random = every, generator
-        self._lost: dict[Node, float] = {}
+        self._lost: dict[Any, float] = {}
         self._next = time.monotonic() + every
 
     def __enter__(self) -> DisturbedCluster:
@@ -100,7 +100,7 @@ class DisturbedCluster:
         return found
 
 
-def _raylet(node: Node) -> int:
+def _raylet(node: Any) -> int:
     return node.all_processes["raylet"][0].process.pid
 
 

@@ -15,6 +15,7 @@ from alphafuse.events import Event
 from alphafuse.stages import EVALUATE, needed_stages
 from alphafuse.storage.workspace import Workspace
 from jobs.pipeline import run_stages
+from monitoring.run_log.event_log import NAMES, to_record
 
 
 def main() -> None:
@@ -23,7 +24,8 @@ def main() -> None:
     with Path(log).open("a", buffering=1) as file:
 
         def listen(event: Event) -> None:
-            file.write(json.dumps({"stage": event.stage, "kind": event.kind, **event.values}) + "\n")
+            if type(event) in NAMES:
+                file.write(json.dumps(to_record(event)) + "\n")
 
         run_stages(config, Workspace(config.workspace), needed_stages(config, EVALUATE), listen)
 

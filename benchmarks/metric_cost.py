@@ -25,7 +25,7 @@ from torch import nn
 
 from alphafuse.data.sampling.batches import Batch
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.distributed.step_timer import Meter
+from alphafuse.distributed.step_timer import StepTimer
 from alphafuse.recommenders.sasrec import SASRec
 from alphafuse.training.reporter import StepReporter
 from benchmarks.processes import run_ranks
@@ -59,17 +59,17 @@ CASES = {
 }
 
 
-class _CountingMeter(Meter):
+class _CountingTimer(StepTimer):
     """Knows how often a step asks it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.phases, self.counts = 0, 0
+        self.spans, self.counts = 0, 0
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        self.phases += 1
-        with super().phase(name):
+    def span(self, name: str) -> Iterator[None]:
+        self.spans += 1
+        with super().span(name):
             yield
 
     def count(self, name: str, amount: float) -> None:
@@ -78,16 +78,16 @@ class _CountingMeter(Meter):
 
 
 class _Watched:
-    """A step with all that a worker does for its metrics; `step` reports to the meter of the communicator."""
+    """A step with all that a worker does for its metrics; `step` reports to the timer of the communicator."""
 
     def __init__(self, step: Callable[[StepItems, int], None], communicator: Communicator) -> None:
         self._step = step
-        self._meter = communicator.meter
+        self._timer = communicator.timer
         self._registry = CollectorRegistry()
         self._reporter = StepReporter(communicator, torch.device("cpu"), WorkerRecorder(self._registry, "train"))
 
     def __call__(self, items: StepItems, number: int) -> None:
-        self._step(next(self._meter.steps([items])), number)
+        self._step(next(self._timer.steps([items])), number)
         self._reporter.end_step(number, [Batch(items.histories, items.histories, 0, 1.0)])
         if number % REPORT_STEPS == 0:
             self._reporter.report(number)
@@ -96,7 +96,7 @@ class _Watched:
 
 def time_on_rank(name: str, num_items: int, steps: int) -> dict[str, list[float]]:
     """Milliseconds of each step, by case."""
-    communicator = Communicator().metered(Meter())
+    communicator = Communicator().timed(StepTimer())
     training = CASES[name]
     step = OurStep(training.loss, num_items, training.positions, communicator)
     cases: dict[str, Any] = {"not watched": step, "watched": _Watched(step, communicator)}
@@ -116,26 +116,26 @@ def time_on_rank(name: str, num_items: int, steps: int) -> dict[str, list[float]
 
 def _alone(name: str, num_items: int) -> dict[str, list[float]]:
     """Milliseconds that all the work for the metrics takes by itself in many steps, and in those that report."""
-    counting = _CountingMeter()
-    communicator = Communicator().metered(counting)
+    counting = _CountingTimer()
+    communicator = Communicator().timed(counting)
     training = CASES[name]
     (items,) = draw_items(num_items, 0, 1, training.rows)
     OurStep(training.loss, num_items, training.positions, communicator)(items, 0)
-    phases, counts, meter = counting.phases, counting.counts, Meter()
+    spans, counts, timer = counting.spans, counting.counts, StepTimer()
     inverse = torch.randint(num_items, (training.rows * 2 * HISTORY + training.negatives,))
     gradients = [torch.rand_like(parameter) for parameter in SASRec(HIDDEN_DIM, HISTORY, 1, 1, 0.1).parameters()]
 
     def hollow(_: StepItems, number: int) -> None:
-        for _phase in range(phases):
-            with meter.phase("forward"):
+        for _span in range(spans):
+            with timer.span("forward"):
                 pass
         for _count in range(counts):
-            meter.count("rows_served", 1.0)
+            timer.count("rows_served", 1.0)
         int((inverse < num_items // 2).sum())
         if number % REPORT_STEPS == 0:
             float(nn.utils.get_total_norm(gradients))
 
-    watched = _Watched(hollow, Communicator().metered(meter))
+    watched = _Watched(hollow, Communicator().timed(timer))
     times: dict[str, list[float]] = {"alone": [], "report alone": []}
     for number in range(1, ALONE_STEPS + 1):
         start = time.perf_counter()

@@ -21,7 +21,7 @@ from alphafuse.config import Config, load_config
 from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.evaluator import validation_metrics
-from alphafuse.events import Event
+from alphafuse.events import EpochMetrics, Event
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.loop import Trainer
 from alphafuse.training.model import load_trained
@@ -38,8 +38,8 @@ def train(config: Config, folder: str, reach: float | None) -> dict[str, Any]:
     idle, start = memory_mib(), time.process_time()
 
     def listen(event: Event) -> None:
-        if event.kind == "metrics":
-            curve.append((event.values[monitor], time.process_time() - start))
+        if isinstance(event, EpochMetrics):
+            curve.append((event.numbers[monitor], time.process_time() - start))
 
     trainer = Trainer(config, workspace, {"benchmark": "training"}, communicator, device, listen)
     details = trainer.run()

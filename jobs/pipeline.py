@@ -9,7 +9,17 @@ import yaml
 
 from alphafuse.config import Config
 from alphafuse.errors import ConfigError, StaleError
-from alphafuse.events import INTERRUPTED, Event, Listener
+from alphafuse.events import (
+    INTERRUPTED,
+    ArtifactCommitted,
+    Listener,
+    StageFailed,
+    StageFinished,
+    StageSkipped,
+    StageStarted,
+    StageWarning,
+    Summary,
+)
 from alphafuse.stages import (
     DECOMPOSE,
     EMBED,
@@ -23,16 +33,15 @@ from alphafuse.stages import (
     and_later,
 )
 from alphafuse.storage.workspace import Workspace
+from jobs.execution.driver_events import driver_listener
 from jobs.execution.placement import require_shared
 from jobs.execution.ray_connection import connected
-from jobs.execution.run_metrics import watched
 from jobs.preflight import require_room, waiting
 from jobs.stages import decompose, embed, evaluate, export, prepare, recommend, report, train
 from monitoring.run_log.heartbeat import Heartbeat
-from monitoring.tracking.tracker import tracked
 
 CONFIG = "config.yaml"
-WORK: dict[Stage, Callable[[Config, Workspace, Listener], None]] = {
+WORK: dict[Stage, Callable[[Config, Workspace, Listener], Summary | None]] = {
     PREPARE: prepare.run,
     EMBED: embed.run,
     DECOMPOSE: decompose.run,
@@ -65,35 +74,41 @@ def redo(workspace: Workspace, stage: Stage) -> None:
 
 
 def run_stages(
-    config: Config, workspace: Workspace, stages: Sequence[Stage], listen: Listener, again: Stage | None = None
-) -> None:
+    config: Config, workspace: Workspace, stages: Sequence[Stage], show: Listener, again: Stage | None = None
+) -> dict[Stage, Summary]:
     """Run the stages one after the other; what is committed already is skipped.
 
-    Emits "started" for each stage, an "artifact" for each that it has finished, "skipped" where there was nothing to
-    do, and "failed" where it ends with an error; the stages emit the rest.
+    Emits how each stage starts and ends, and the artefacts that it has made; the stages emit the rest.
 
     Args:
+        show: gets all events, beside those who always do (`driver_listener`).
         again: this stage and all later ones are redone. What they made goes when its turn comes: not before the
             stages in front of it have accepted the configuration.
+
+    Returns:
+        The summary of each stage that had something to do.
 
     Raises:
         ConfigError: `again` is none of the stages.
         ResourceError: the machines of the cluster cannot all reach the workspace, or cannot hold a stage.
     """
     require_among(stages, again)
+    summaries = {}
     with connected(config.ray):
         require_shared(workspace)
         require_room(config, workspace, stages, again)
         with (
             _configured(config, workspace),
             Heartbeat(workspace),
-            tracked(config, workspace, listen) as told,
-            watched(config, workspace, told) as hear,
+            driver_listener(config, workspace, show) as listen,
         ):
             for stage in stages:
                 if stage is again:
                     redo(workspace, stage)
-                _run_stage(stage, config, workspace, hear)
+                summary = _run_stage(stage, config, workspace, listen)
+                if summary is not None:
+                    summaries[stage] = summary
+    return summaries
 
 
 @contextmanager
@@ -112,33 +127,24 @@ def _configured(config: Config, workspace: Workspace) -> Iterator[None]:
         raise
 
 
-def _run_stage(stage: Stage, config: Config, workspace: Workspace, listen: Listener) -> None:
-    ended: Event | None = None
-
-    def hear(event: Event) -> None:
-        """The end of the stage is told last."""
-        nonlocal ended
-        if event.kind == "finished":
-            ended = event
-        else:
-            listen(event)
-
-    listen(Event(stage.name, "started", {}))
+def _run_stage(stage: Stage, config: Config, workspace: Workspace, listen: Listener) -> Summary | None:
+    """Run one stage, and tell its end last, after its artefacts; returns its summary, None where there was none."""
+    listen(StageStarted(stage.name))
     if message := waiting(config, workspace, stage):
-        listen(Event(stage.name, "warning", {"message": message}))
+        listen(StageWarning(stage.name, message))
     try:
-        WORK[stage](config, workspace, hear)
+        summary = WORK[stage](config, workspace, listen)
     except BaseException as error:
         message = INTERRUPTED if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
-        listen(Event(stage.name, "failed", {"message": message}))
+        listen(StageFailed(stage.name, message))
         raise
     for name in stage.artifacts:
         manifest = workspace.artifact(name).manifest()
         if manifest is not None:
             size = sum(file.bytes for file in manifest.files)
-            counted = {"rows": manifest.rows, "bytes": size, "files": len(manifest.files)}
-            listen(Event(stage.name, "artifact", {"artifact": name, **counted}))
-    listen(ended or Event(stage.name, "skipped", {}))
+            listen(ArtifactCommitted(stage.name, name, manifest.rows, size, len(manifest.files)))
+    listen(StageSkipped(stage.name) if summary is None else StageFinished(stage.name, summary))
+    return summary
 
 
 def require_among(stages: Sequence[Stage], again: Stage | None) -> None:

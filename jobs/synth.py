@@ -18,7 +18,7 @@ from alphafuse.config import ModelConfig, RayConfig
 from alphafuse.config.resources import Resources
 from alphafuse.data.synthetic import BLOCK, SyntheticData, num_blocks
 from alphafuse.errors import DataError
-from alphafuse.events import Event, Listener
+from alphafuse.events import Listener, Progress, StageFinished, StageStarted
 from alphafuse.storage.folder import Folder
 from jobs.execution.placement import task_slots
 from jobs.execution.ray_connection import connected
@@ -36,7 +36,7 @@ def run(data: SyntheticData, folder: Folder, cluster: RayConfig, listen: Listene
         DataError: the folder holds data of other settings.
         ResourceError: the cluster does not answer.
     """
-    listen(Event(STAGE, "started", {}))
+    listen(StageStarted(STAGE))
     settings = json.dumps(dataclasses.asdict(data), indent=1).encode()
     if not folder.exists(SETTINGS_FILE):
         folder.write_bytes(SETTINGS_FILE, settings)
@@ -55,9 +55,8 @@ def run(data: SyntheticData, folder: Folder, cluster: RayConfig, listen: Listene
         done = 0
         for rows in tasks:
             done += rows
-            total = data.num_items + data.num_users
-            listen(Event(STAGE, "progress", {"done": done, "total": total, "unit": "items and users"}))
-    listen(Event(STAGE, "finished", {"items": data.num_items, "users": data.num_users, "folder": folder.uri}))
+            listen(Progress(STAGE, done, data.num_items + data.num_users, "items and users"))
+    listen(StageFinished(STAGE, {"items": data.num_items, "users": data.num_users, "folder": folder.uri}))
 
 
 @ray.remote

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import torch
 import torch.distributed as dist
 
-from alphafuse.distributed.step_timer import Meter
+from alphafuse.distributed.step_timer import StepTimer
 
 T = TypeVar("T")
 
@@ -22,26 +22,26 @@ class Communicator:
     """All ranks of the default process group, or the one rank of a process without a group.
 
     Attributes:
-        meter: gets the time of collectives as the phase `exchange`, and as `bytes_sent` what this rank has for others.
+        timer: gets the time of collectives as the span `exchange`, and as `bytes_sent` what this rank has for others.
     """
 
     def __init__(self) -> None:
         grouped = dist.is_available() and dist.is_initialized()
         self.rank = dist.get_rank() if grouped else 0
         self.world_size = dist.get_world_size() if grouped else 1
-        self.meter = Meter()
+        self.timer = StepTimer()
 
-    def metered(self, meter: Meter) -> Communicator:
-        """The same ranks, measured by `meter`."""
+    def timed(self, timer: StepTimer) -> Communicator:
+        """The same ranks, measured by `timer`."""
         measured = copy.copy(self)
-        measured.meter = meter
+        measured.timer = timer
         return measured
 
     def all_reduce(self, tensor: torch.Tensor, op: Literal["sum", "max"] = "sum") -> torch.Tensor:
         """Reduce `tensor` (same shape on every rank) in place and return it."""
         if self.world_size > 1:
-            self.meter.count("bytes_sent", tensor.nbytes)
-            with self.meter.phase("exchange"):
+            self.timer.count("bytes_sent", tensor.nbytes)
+            with self.timer.span("exchange"):
                 dist.all_reduce(tensor, op=dist.ReduceOp.SUM if op == "sum" else dist.ReduceOp.MAX)
         return tensor
 
@@ -53,8 +53,8 @@ class Communicator:
         padded = tensor.new_zeros((max(counts), *tensor.shape[1:]))
         padded[: len(tensor)] = tensor
         gathered = [torch.empty_like(padded) for _ in counts]
-        self.meter.count("bytes_sent", padded.nbytes * (self.world_size - 1))
-        with self.meter.phase("exchange"):
+        self.timer.count("bytes_sent", padded.nbytes * (self.world_size - 1))
+        with self.timer.span("exchange"):
             dist.all_gather(gathered, padded)
         return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)]), counts
 
@@ -73,8 +73,8 @@ class Communicator:
         if self.world_size == 1:
             return rows
         received = rows.new_empty((sum(receive), *rows.shape[1:]))
-        self.meter.count("bytes_sent", (sum(send) - send[self.rank]) * rows[:1].nbytes)
-        with self.meter.phase("exchange"):
+        self.timer.count("bytes_sent", (sum(send) - send[self.rank]) * rows[:1].nbytes)
+        with self.timer.span("exchange"):
             dist.all_to_all_single(received, rows.contiguous(), list(receive), list(send))
         return received
 
@@ -96,6 +96,6 @@ class Communicator:
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
         mine = torch.tensor(counts, dtype=torch.int64, device=device)
         everyone = [torch.empty_like(mine) for _ in range(self.world_size)]
-        with self.meter.phase("exchange"):
+        with self.timer.span("exchange"):
             dist.all_gather(everyone, mine)
         return torch.stack(everyone).cpu()

@@ -1,6 +1,6 @@
 """Measures where the time of a repeated step goes, and counts what it moves.
 
-Knows nothing of what the phases mean. On a GPU, whose work only begins when Python has long gone on, times are taken on
+Knows nothing of what the spans mean. On a GPU, whose work only begins when Python has long gone on, times are taken on
 the device's own clock.
 """
 
@@ -48,10 +48,10 @@ class CudaClock:
         return start.elapsed_time(end) / 1e3
 
 
-class Meter:
-    """Seconds by phase and counts by name of one step; outside of a step it measures nothing.
+class StepTimer:
+    """Seconds by span and counts by name of one step; outside of a step it measures nothing.
 
-    Phases nest: the time of an inner one is not that of the outer.
+    Spans nest: the time of an inner one is not that of the outer.
 
     Args:
         device: whose time is measured.
@@ -59,17 +59,17 @@ class Meter:
 
     def __init__(self, device: torch.device | None = None) -> None:
         self._clock: Clock = CudaClock() if device is not None and device.type == "cuda" else HostClock()
-        self._phases: list[str | None] = [None]
+        self._spans: list[str | None] = [None]
         self._marks: list[tuple[Any, str | None]] = []
         self._counts: dict[str, float] = defaultdict(float)
 
     def steps(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items, one for each step, which begins with the phase `data`: fetching the item."""
+        """The items, one for each step, which begins with the span `data`: fetching the item."""
         iterator, none_left = iter(items), object()
         while True:
             self._counts.clear()
             self._marks = [(self._clock.mark(), None)]
-            with self.phase("data"):
+            with self.span("data"):
                 item: Any = next(iterator, none_left)
             if item is none_left:
                 self._marks = []
@@ -77,15 +77,15 @@ class Meter:
             yield item
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """A part of the step."""
+    def span(self, name: str) -> Iterator[None]:
+        """A stretch of the step's time."""
         self._lap()
-        self._phases.append(name)
+        self._spans.append(name)
         try:
             yield
         finally:
             self._lap()
-            self._phases.pop()
+            self._spans.pop()
 
     def count(self, name: str, amount: float) -> None:
         """Add to what is counted under `name`."""
@@ -93,21 +93,21 @@ class Meter:
             self._counts[name] += amount
 
     def end_step(self) -> dict[str, float]:
-        """What the step took: `seconds` in all, `PHASE_seconds`, and the counts. It is over then."""
+        """What the step took: `seconds` in all, `SPAN_seconds`, and the counts. It is over then."""
         self._lap()
         taken: dict[str, float] = defaultdict(float)
         start = self._marks[0][0]
-        for mark, phase in self._marks[1:]:
+        for mark, span in self._marks[1:]:
             seconds = self._clock.seconds(start, mark)
             taken["seconds"] += seconds
-            if phase is not None:
-                taken[f"{phase}_seconds"] += seconds
+            if span is not None:
+                taken[f"{span}_seconds"] += seconds
             start = mark
         taken.update(self._counts)
         self._marks = []
         return dict(taken)
 
     def _lap(self) -> None:
-        """What lies between the last mark and this one belongs to the present phase."""
+        """What lies between the last mark and this one belongs to the present span."""
         if self._marks:
-            self._marks.append((self._clock.mark(), self._phases[-1]))
+            self._marks.append((self._clock.mark(), self._spans[-1]))

@@ -22,10 +22,18 @@ from alphafuse.data.sampling.samples import Windowing
 from alphafuse.data.sampling.shuffle import SampleStream
 from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.distributed.step_timer import Meter
+from alphafuse.distributed.step_timer import StepTimer
 from alphafuse.errors import DataError
 from alphafuse.evaluation.evaluator import validation_metrics
-from alphafuse.events import Event, Listener
+from alphafuse.events import (
+    CheckpointWritten,
+    EpochMetrics,
+    Event,
+    Listener,
+    StageWarning,
+    TrainingProgress,
+    ValidationProgress,
+)
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoint import DENSE_FILE, Checkpoints, write_table_rows
@@ -62,7 +70,7 @@ class Trainer:
         self._workspace = workspace
         self._sequences = SequenceStore(workspace)
         self._inputs = inputs
-        communicator = communicator.metered(Meter(device))
+        communicator = communicator.timed(StepTimer(device))
         self._communicator = communicator
         self._device = device
         self._listen = listen
@@ -138,7 +146,7 @@ class Trainer:
         steps = self.order.epoch(
             progress.epoch, progress.step_in_epoch, self._communicator.rank, self._communicator.world_size
         )
-        for batches in self._communicator.meter.steps(steps):
+        for batches in self._communicator.timer.steps(steps):
             self._epoch_loss += self.training_step(batches)
             progress.step += 1
             progress.step_in_epoch += 1
@@ -172,8 +180,8 @@ class Trainer:
                 "validation": metrics,
             }
         )
-        told = {"split": "validation", "epoch": epoch, "loss": progress.history[-1]["loss"]}
-        self._emit("metrics", {**told, **(metrics or {})})
+        loss = progress.history[-1]["loss"]
+        self._emit(EpochMetrics("train", split="validation", epoch=epoch, loss=loss, numbers=metrics or {}))
         self._reported = (0.0, 0)
         progress.end_epoch()
         if metrics is not None:
@@ -208,7 +216,7 @@ class Trainer:
 
     def _tell_that_it_validates(self, users: int, total: int) -> None:
         if time.monotonic() - self._told > VALIDATION_REPORT_SECONDS:
-            self._emit("validating", {"done": users, "total": total, "unit": "users"})
+            self._emit(ValidationProgress("train", users, total, "users"))
 
     def _stopped(self) -> str | None:
         """Why training is over, or None."""
@@ -232,19 +240,20 @@ class Trainer:
         self._reported = (progress.loss_sum, progress.loss_steps)
         factor = self._phase.rate_factor(progress.step - 1, progress)
         most = progress.phase_step + train.max_epochs * self.order.steps_per_epoch
-        values = {
-            "done": progress.step,
-            "total": train.max_steps or most,
-            "unit": "steps",
-            "epoch": progress.epoch + 1,
-            "loss": (progress.loss_sum - loss_sum) / (progress.loss_steps - loss_steps),
-            "learning_rate": train.learning_rate * factor,
-            "table_learning_rate": train.table_learning_rate * factor,
-            "gradient_norm": self._phase.step.gradient_norm,
-            "table_gradient_norm": self._table_gradient_norm(),
-            "samples_per_second": self._reporter.report(progress.step),
-        }
-        self._emit("progress", values)
+        report = TrainingProgress(
+            "train",
+            done=progress.step,
+            total=train.max_steps or most,
+            unit="steps",
+            epoch=progress.epoch + 1,
+            loss=(progress.loss_sum - loss_sum) / (progress.loss_steps - loss_steps),
+            learning_rate=train.learning_rate * factor,
+            table_learning_rate=train.table_learning_rate * factor,
+            gradient_norm=self._phase.step.gradient_norm,
+            table_gradient_norm=self._table_gradient_norm(),
+            samples_per_second=self._reporter.report(progress.step),
+        )
+        self._emit(report)
 
     def _table_gradient_norm(self) -> float:
         """Of the last step, over all ranks. A collective."""
@@ -254,10 +263,10 @@ class Trainer:
         square = torch.tensor(norm**2, dtype=torch.float64, device=self._device)
         return math.sqrt(float(self._communicator.all_reduce(square)))
 
-    def _emit(self, kind: str, values: dict[str, Any]) -> None:
+    def _emit(self, event: Event) -> None:
         self._told = time.monotonic()
         if self._communicator.rank == 0:
-            self._listen(Event("train", kind, values))
+            self._listen(event)
 
     def _save(self) -> None:
         progress, started = self.progress, time.monotonic()
@@ -266,7 +275,7 @@ class Trainer:
         if self._communicator.rank == 0:
             size = sum(file.bytes for file in self._checkpoints.at(progress.step).require().files)
             seconds = time.monotonic() - started
-            self._emit("checkpoint", {"step": progress.step, "seconds": seconds, "bytes": size})
+            self._emit(CheckpointWritten("train", progress.step, seconds, size))
 
     def _resume(self) -> None:
         """Take up the newest checkpoint that is whole, with the best weights that it speaks of; without one, begin."""
@@ -274,7 +283,7 @@ class Trainer:
         if damaged:
             where = f"step {checkpoint.details['step']}" if checkpoint else "the beginning"
             message = f"checkpoints are damaged ({', '.join(damaged)}); training continues from {where}"
-            self._emit("warning", {"message": message})
+            self._emit(StageWarning("train", message))
         if checkpoint is not None:
             names = [entry.name for entry in dataclasses.fields(Progress)]
             self.progress = Progress(**{name: checkpoint.details[name] for name in names})

@@ -1,24 +1,22 @@
-"""What a rank tells of its steps: each one, and now and then what they took in the mean."""
+"""Reports the steps of a rank: each one, and now and then their means."""
 
 from __future__ import annotations
 
 import socket
-from collections import defaultdict
 
 import psutil
 import torch
 
 from alphafuse.data.sampling.batches import Batch
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.events import Event, Listener, Value
-from alphafuse.training.step_events import COUNTS, PHASES
+from alphafuse.events import MEASURED, Listener, StepMeans, StepTaken
 
 
 class StepReporter:
-    """Emits an event `step` after each step of this rank, and an event `worker` with their means when asked.
+    """Emits `StepTaken` after each step of this rank, and `StepMeans` when asked.
 
     Args:
-        communicator: its meter measures the steps.
+        communicator: its timer measures the steps.
         device: whose memory is reported.
     """
 
@@ -28,21 +26,19 @@ class StepReporter:
         self._listen = listen
         self._process = psutil.Process()
         self._host = socket.gethostname()
-        self._steps = 0
-        self._sums: dict[str, float] = defaultdict(float)
+        self._steps = self._samples = 0
+        self._sums = dict.fromkeys(MEASURED, 0.0)
 
     def end_step(self, number: int, batches: list[Batch]) -> None:
         """The step `number` is over; `batches` were this rank's part of it."""
-        taken = self._communicator.meter.end_step()
-        values = {"seconds": taken["seconds"], "samples": sum(len(batch.histories) for batch in batches)}
-        for phase in PHASES:
-            values[f"{phase}_seconds"] = taken.get(f"{phase}_seconds", 0.0)
-        for name in COUNTS:
-            values[name] = taken.get(name, 0.0)
+        taken = self._communicator.timer.end_step()
+        measured = {name: taken.get(name, 0.0) for name in MEASURED}
+        samples = sum(len(batch.histories) for batch in batches)
         self._steps += 1
-        for name, value in values.items():
+        self._samples += samples
+        for name, value in measured.items():
             self._sums[name] += value
-        self._listen(Event("train", "step", {"rank": self._communicator.rank, "step": number, **values}))
+        self._listen(StepTaken("train", rank=self._communicator.rank, step=number, samples=samples, **measured))
 
     def report(self, number: int) -> float:
         """Emit the means over the steps since the last report, the last of which was `number`.
@@ -50,22 +46,22 @@ class StepReporter:
         Returns:
             Samples per second of all ranks.
         """
-        means = {name: total / self._steps for name, total in self._sums.items()}
-        rate = means.pop("samples") / means["seconds"]
-        values: dict[str, Value] = {
-            "rank": self._communicator.rank,
-            "world_size": self._communicator.world_size,
-            "step": number,
-            "steps": self._steps,
-            **means,
-            "samples_per_second": rate,
-            "memory_bytes": self._process.memory_info().rss,
-            "device_memory_bytes": self._device_memory(),
-            "host": self._host,
-        }
-        self._listen(Event("train", "worker", values))
-        self._steps = 0
-        self._sums.clear()
+        rate = self._samples / self._sums["seconds"]
+        means = StepMeans(
+            "train",
+            rank=self._communicator.rank,
+            step=number,
+            world_size=self._communicator.world_size,
+            steps=self._steps,
+            samples_per_second=rate,
+            memory_bytes=self._process.memory_info().rss,
+            device_memory_bytes=self._device_memory(),
+            host=self._host,
+            **{name: total / self._steps for name, total in self._sums.items()},
+        )
+        self._listen(means)
+        self._steps = self._samples = 0
+        self._sums = dict.fromkeys(MEASURED, 0.0)
         return rate * self._communicator.world_size
 
     def _device_memory(self) -> int | None:

@@ -1,6 +1,6 @@
 """One optimizer step, top to bottom: draw negatives, look up, forward, backward, update.
 
-Knows nothing of epochs, validation or checkpoints. Tells the communicator's meter where its time goes.
+Knows nothing of epochs, validation or checkpoints. Tells the communicator's timer where its time goes.
 """
 
 from __future__ import annotations
@@ -69,42 +69,42 @@ class TrainingStep:
         Returns:
             This rank's share of the mean loss over all targets, a scalar: the shares of the ranks sum to it.
         """
-        config, table, meter = self._config, self._table, self._communicator.meter
+        config, table, timer = self._config, self._table, self._communicator.timer
         total = torch.zeros((), dtype=torch.float64, device=self._device)
         for micro, batch in enumerate(batches):
             self._seed_dropout(step, micro)
-            with meter.phase("data"):
+            with timer.span("data"):
                 negatives = self._sampler.draw(batch, step)
-            with meter.phase("lookup"):
+            with timer.span("lookup"):
                 catalog = self._catalog(batch, negatives)
                 given = self._step_input(batch, negatives, catalog, step)
                 rows = table.lookup(given.items())
-            with meter.phase("forward"):
+            with timer.span("forward"):
                 loss = self._engine.module(rows, given, catalog) / batch.targets_per_part
-            with meter.phase("backward"):
+            with timer.span("backward"):
                 self._engine.backward(loss)
-            with meter.phase("exchange"):
+            with timer.span("exchange"):
                 for gathered in (rows, *(catalog.blocks if catalog else ())):
                     table.collect_gradient(gathered)
-            with meter.phase("optimizer"):
+            with timer.span("optimizer"):
                 measured = micro == len(batches) - 1 and (step + 1) % config.log_steps == 0
                 norm = self._engine.step(config.learning_rate * rate_factor, measured)
                 if measured:
                     self.gradient_norm = norm
             self._count(rows)
             total += loss.detach()
-        with meter.phase("optimizer"):
+        with timer.span("optimizer"):
             update = table.update(config.table_learning_rate * rate_factor, config.max_grad_norm)
         self.table_gradient_norm = update.gradient_norm
-        meter.count("rows_touched", update.rows)
+        timer.count("rows_touched", update.rows)
         return total / (self._communicator.world_size * len(batches))
 
     def _count(self, rows: Rows) -> None:
         """What one lookup asked for and this rank answered."""
-        distinct, meter = len(rows.trainable), self._communicator.meter
-        meter.count("rows_requested", int((rows.inverse < distinct).sum()))
-        meter.count("rows_distinct", distinct)
-        meter.count("rows_served", len(rows.requested))
+        distinct, timer = len(rows.trainable), self._communicator.timer
+        timer.count("rows_requested", int((rows.inverse < distinct).sum()))
+        timer.count("rows_distinct", distinct)
+        timer.count("rows_served", len(rows.requested))
 
     def _step_input(self, batch: Batch, negatives: Negatives, catalog: Catalog | None, step: int) -> StepInput:
         looked_up = negatives.items if catalog is None or self._aligns else np.zeros(0, np.int64)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from alphafuse.events import EpochMetrics, Metrics, StageWarning, WorkersRestarted
 from cluster.remote.submission import WORKSPACE_KEY
 from monitoring.run_log.reader import Run
 from monitoring.run_log.run_state import StageState, StageStatus
@@ -67,8 +68,8 @@ def print_run(run: Run) -> None:
     for stage in state.stages:
         table.add_row(MARKS[stage.status], stage.name, _how_far(stage), _results(run, stage.name))
     console.print(table)
-    for event in run.told("warning", "restart"):
-        console.print(f"[yellow]! {event.stage:<10} {escape(str(event.values['message']))}[/]", soft_wrap=True)
+    for event in run.told(StageWarning, WorkersRestarted):
+        console.print(f"[yellow]! {event.stage:<10} {escape(event.message)}[/]", soft_wrap=True)
     for stage in state.stages:
         if stage.message:
             console.print(f"[red]✗ {stage.name:<10} {escape(stage.message)}[/]", soft_wrap=True)
@@ -94,9 +95,12 @@ def _count(stage: StageState) -> str:
 
 def _results(run: Run, stage: str) -> str:
     """The first numbers of the latest metrics of a stage."""
-    told = [event.values for event in run.told("metrics") if event.stage == stage]
-    numbers = [(name, value) for name, value in (told[-1] if told else {}).items() if isinstance(value, (int, float))]
-    return "  ".join(f"{name} {value:,.4g}" for name, value in numbers[:SHOWN_METRICS])
+    reports = [event for event in run.told(Metrics) if event.stage == stage]
+    numbers: dict[str, float] = {}
+    if reports and isinstance(reports[-1], EpochMetrics):
+        numbers = {"epoch": reports[-1].epoch, "loss": reports[-1].loss}
+    numbers |= reports[-1].numbers if reports else {}
+    return "  ".join(f"{name} {value:,.4g}" for name, value in list(numbers.items())[:SHOWN_METRICS])
 
 
 def _state(job: JobDetails) -> str:

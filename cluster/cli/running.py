@@ -20,11 +20,9 @@ from rich.table import Table
 from alphafuse.config import Config
 from alphafuse.errors import AlphafuseError, WorkspaceError
 from alphafuse.evaluation.ranking_metrics import measured_cutoffs
-from alphafuse.events import Event
 from alphafuse.stages import Stage
 from alphafuse.storage.folder import Folder
 from alphafuse.storage.workspace import Workspace
-from monitoring.run_log.event_log import EventLog
 from monitoring.terminal.output_redirect import chatter_to_file
 from monitoring.terminal.run_console import RunConsole
 
@@ -77,18 +75,12 @@ def _log_of(folder: Folder) -> Iterator[Path]:
 def run_with_progress(
     settings: Config, workspace: Workspace, stages: Sequence[Stage], again: Stage | None = None
 ) -> None:
-    """Run stages as `jobs.pipeline.run_stages` does, with progress on standard output and in the event log."""
-    with redirect_output(workspace.folder) as output, RunConsole(output, settings.train.monitor) as console:
+    """Run stages as `jobs.pipeline.run_stages` does, with progress on standard output."""
+    monitor = settings.train.monitor
+    with redirect_output(workspace.folder) as output, RunConsole(output, monitor, failures=False) as console:
         from jobs.pipeline import run_stages
 
-        log = EventLog(workspace)
-
-        def listen(event: Event) -> None:
-            log(event)
-            if event.kind != "failed":  # the command ends with its message
-                console(event)
-
-        run_stages(settings, workspace, stages, listen, again)
+        run_stages(settings, workspace, stages, console, again)
 
 
 def print_results(workspace: Workspace) -> bool:

@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from alphafuse.config import Config, GridConfig
 from alphafuse.errors import ConfigError, WorkspaceError
 from alphafuse.evaluation.method_comparison import Comparison, FinishedRun, compare_methods
-from alphafuse.events import Event, Listener
+from alphafuse.events import Listener, StageFailed, StageSkipped
 from alphafuse.stages import EVALUATE, TRAIN
 from alphafuse.storage.folder import Folder, resolve
 from alphafuse.storage.workspace import Workspace
@@ -74,8 +74,7 @@ def run(grid: GridConfig, configs: Mapping[str, Config], listen: Listener, again
         if done := [run.name for run in left([*methods, *ensembles]) if is_finished(run)]:
             unusable = publish(*done).failures
             for name in done:
-                failed = {"message": unusable[name]} if name in unusable else {}
-                listen(Event(name, "failed" if failed else "skipped", failed))
+                listen(StageFailed(name, unusable[name]) if name in unusable else StageSkipped(name))
         _carry_out(left(methods), grid.parallel, listen, failures, publish)
         for each in ensembles:
             if each.name not in finished and (missing := _failed(each, failures)):
@@ -128,7 +127,7 @@ def _carry_out(
         for run, outcome in outcomes:
             if isinstance(outcome, Exception):
                 failures[run.name] = reason(outcome)
-                relay.queue.put(Event(run.name, "failed", {"message": failures[run.name]}))
+                relay.queue.put(StageFailed(run.name, failures[run.name]))
             else:
                 finish(run.name)
 

@@ -10,7 +10,7 @@ import torch
 from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.ensemble import Ensemble
-from alphafuse.events import Listener
+from alphafuse.events import Listener, Summary
 from alphafuse.stages import EVALUATE
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.workspace import Workspace
@@ -38,7 +38,7 @@ def ensemble_inputs(members: Sequence[Config]) -> dict[str, Any]:
     }
 
 
-def run(members: Sequence[Config], workspace: Workspace, listen: Listener) -> None:
+def run(members: Sequence[Config], workspace: Workspace, listen: Listener) -> Summary | None:
     """Write the artefact `evaluation` of an ensemble; it is made again whenever one of its models was.
 
     The first member says on how many workers, and how it is measured.
@@ -46,16 +46,19 @@ def run(members: Sequence[Config], workspace: Workspace, listen: Listener) -> No
     Args:
         members: configurations of finished runs.
         workspace: borrows or holds `catalog`, `sequences` and `popularity`.
+
+    Returns:
+        What a person is told of it; None where it was there.
     """
     artifact, config, inputs = workspace.artifact("evaluation"), members[0], ensemble_inputs(members)
     made = artifact.manifest()
     if made is not None and made.fingerprint == fingerprint(inputs):
-        return
+        return None
     artifact.clear()
     arguments = {"members": members, "workspace": workspace, "wanted": fingerprint(inputs)}
     result = run_workers("evaluate", evaluate_on_worker, config.train.resources, arguments, listen, serving(config))
     result["similarity"] = " + ".join(inputs["similarities"])
-    finish(artifact, inputs, result, config.train.monitor, listen)
+    return finish(artifact, inputs, result, config.train.monitor, listen)
 
 
 def evaluate_on_worker(

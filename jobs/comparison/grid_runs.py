@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +11,12 @@ from ray.util.queue import Queue
 
 from alphafuse.config import Config, GridConfig
 from alphafuse.errors import StaleError, WorkspaceError
-from alphafuse.events import Event, Listener
+from alphafuse.events import FanOut, Listener, StageFinished, StageStarted, Summary
 from alphafuse.stages import EVALUATE, TRAIN
 from alphafuse.storage.folder import Folder, resolve
 from alphafuse.storage.workspace import Workspace
 from jobs.comparison import ensemble
+from jobs.comparison.shown_events import OfRun
 from jobs.pipeline import run_stages
 from monitoring.run_log.event_log import EventLog
 
@@ -85,36 +85,29 @@ def carry_out(run: Run, events: Queue) -> None:
     """Do what is left of a run.
 
     Args:
-        events: gets the progress, warnings and restarts, under the name of the run; its own log has all.
+        events: gets what the console shows (`OfRun`); the log of the run has all.
 
     Raises:
         StaleError: it holds results of other settings than the grid gives.
     """
-    workspace, result = run.workspace, {}
-    log = EventLog(workspace)
-
-    def hear(event: Event) -> None:
-        log(event)
-        if event.kind == "finished":
-            result.update({name: value for name, value in event.values.items() if name != "queries"})
-        elif event.kind in ("progress", "warning", "restart"):
-            events.put(dataclasses.replace(event, stage=run.name))
-
-    events.put(Event(run.name, "started", {}))
+    events.put(StageStarted(run.name))
     try:
-        _make(run, workspace, hear)
+        summary = _make(run, OfRun(run.name, events.put))
     except StaleError as error:
         remedy = "Give the grid another `workspace`, or make the row again: `alphafuse compare GRID --redo"
         raise StaleError(error.fault, f"{remedy} {run.row}`") from error
-    events.put(Event(run.name, "finished", result))
+    events.put(StageFinished(run.name, {name: value for name, value in summary.items() if name != "queries"}))
 
 
-def _make(run: Run, workspace: Workspace, listen: Listener) -> None:
+def _make(run: Run, show: Listener) -> Summary:
+    """Carry a run out; returns what is told of all of its stages."""
+    workspace = run.workspace
     if run.parts:
-        ensemble.run([part.config for part in run.parts], workspace, listen)
-    else:
-        run_stages(run.config, workspace, [TRAIN, EVALUATE], listen)
-        workspace.artifact("evaluation").require()  # a split without test targets leaves none
+        members = [part.config for part in run.parts]
+        return ensemble.run(members, workspace, FanOut(EventLog(workspace), show)) or {}
+    summaries = run_stages(run.config, workspace, [TRAIN, EVALUATE], show)
+    workspace.artifact("evaluation").require()  # a split without test targets leaves none
+    return {name: value for summary in summaries.values() for name, value in summary.items()}
 
 
 def _evaluation_inputs(run: Run) -> dict[str, Any]:

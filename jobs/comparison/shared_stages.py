@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 from alphafuse.config import Config
 from alphafuse.errors import StaleError
-from alphafuse.events import Event, Listener
+from alphafuse.events import Listener, StageFailed
 from alphafuse.stages import Stage, needed_stages
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.folder import Folder
 from alphafuse.storage.workspace import Workspace
+from jobs.comparison.shown_events import OfSharedStage
 from jobs.execution.tasks import reason
 from jobs.pipeline import run_stages
-from monitoring.run_log.event_log import EventLog
 
 FOLDER = "shared"
 
@@ -82,19 +82,12 @@ def make_shared(configs: Iterable[Config], folder: Folder, listen: Listener) -> 
             except Exception as error:
                 message = reason(error)
                 failed[shared.folder] = f"{shared.stage.name}: {message}"
-                listen(Event(shared.stage.name, "failed", {"message": message}))
+                listen(StageFailed(shared.stage.name, message))
     return failed
 
 
 def _make(config: Config, workspace: Workspace, stage: Stage, listen: Listener) -> None:
-    log = EventLog(workspace)
-
-    def hear(event: Event) -> None:
-        log(event)
-        if event.kind != "failed":  # told by whoever catches the error, which may be older than the stage
-            listen(event)
-
     try:
-        run_stages(config, workspace, [stage], hear)
+        run_stages(config, workspace, [stage], OfSharedStage(listen))
     except StaleError as error:  # with equal settings: the files that it reads are others
         raise StaleError(error.fault, "Give the grid another `workspace`") from error

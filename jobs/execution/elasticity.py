@@ -14,14 +14,14 @@ from contextlib import contextmanager
 
 import ray
 from ray import PlacementGroupID
-from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
 from ray.train import ScalingConfig
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from alphafuse.config.resources import RankResources, Resources
-from alphafuse.events import Event, Listener
+from alphafuse.events import Listener, StageWarning
 from jobs.execution.placement import on_pool, require_places, room
+from jobs.execution.ray_internals import is_in_task
 
 RESIZE_SECONDS = 60.0
 """How often a group with fewer ranks than asked for looks for room: growing costs what it did since its checkpoint."""
@@ -63,7 +63,7 @@ def await_places(stage: str, key: str, resources: Resources, workers: int, liste
     places = room(resources, grown=True)
     if places < workers:
         message = f"the machines that are left have room for {places} of at least {workers} workers; waiting for others"
-        listen(Event(stage, "warning", {"message": message}))
+        listen(StageWarning(stage, message))
     while places < workers and time.monotonic() < deadline:
         time.sleep(1)
         places = room(resources, grown=True)
@@ -75,12 +75,6 @@ def alive_machines() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
-def tell_ray_train_of_machines() -> None:
-    """Have Ray Train's view of the cluster taken anew, which is done every 20 seconds otherwise."""
-    coordinator = get_or_create_autoscaling_coordinator()
-    ray.get(coordinator.get_reserved_resources.remote("", recompute=True))
-
-
 @contextmanager
 def released_places() -> Iterator[None]:
     """Give back, when the block ends, the places that this job has taken in it: Ray Train keeps those of a group that
@@ -88,7 +82,7 @@ def released_places() -> Iterator[None]:
 
     Not in a task of a job: there others train beside it (`alphafuse compare`), and their places look the same.
     """
-    if ray.get_runtime_context().worker.mode == ray.WORKER_MODE:
+    if is_in_task():
         yield
         return
     before = _places_of_this_job()

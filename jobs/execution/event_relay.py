@@ -9,7 +9,18 @@ import ray
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from alphafuse.events import Listener
+from alphafuse.events import BatchEmbedded, Event, Listener, StepTaken
+
+
+class ToDriver:
+    """A listener in a worker that sends events to the driver, but for those that come too often to travel."""
+
+    def __init__(self, send: Listener) -> None:
+        self._send = send
+
+    def __call__(self, event: Event) -> None:
+        if not isinstance(event, StepTaken | BatchEmbedded):
+            self._send(event)
 
 
 class EventRelay:

@@ -13,7 +13,7 @@ from pathlib import Path
 import ray
 
 from alphafuse.config import Config
-from alphafuse.events import Event, Listener
+from alphafuse.events import Event, FanOut, Listener, StageWarning, WorkerServing, WorkersGone, ignore
 from alphafuse.storage.workspace import Workspace
 from jobs.execution.worker_metrics import serving
 from monitoring.metrics.run_recorder import RunRecorder
@@ -24,26 +24,23 @@ LISTING_SECONDS = 10.0
 
 
 @contextmanager
-def watched(config: Config, workspace: Workspace, listen: Listener) -> Iterator[Listener]:
-    """The listener that the stages of a run report to. To be used on a connection to Ray."""
+def run_metrics(config: Config, workspace: Workspace, warn: Listener) -> Iterator[Listener]:
+    """The listener that keeps the metrics of a run, which are served for the time of the block, and the list of its
+    processes. To be used on a connection to Ray.
+
+    Args:
+        warn: gets a warning if the list cannot be written.
+    """
     settings = serving(config)
     if settings is None:
-        yield listen
+        yield ignore
         return
     folder = Path(config.monitoring.targets) if config.monitoring.targets else default_folder()
     with settings.exporter() as exporter:
-        record = RunRecorder(exporter.registry, workspace.folder)
-        with _Processes(run_label(workspace), exporter.address, folder, listen) as processes:
-
-            def hear(event: Event) -> None:
-                if event.kind == "serving":
-                    processes.note(event)
-                else:
-                    record(event)
-                    listen(event)
-
+        recorder = RunRecorder(exporter.registry, workspace.folder)
+        with _Processes(run_label(workspace), exporter.address, folder, warn) as processes:
             try:
-                yield hear
+                yield FanOut(recorder, processes)
             finally:
                 error = sys.exception()
                 if error is None or isinstance(error, Exception):  # nobody who interrupts it wants to wait
@@ -51,15 +48,15 @@ def watched(config: Config, workspace: Workspace, listen: Listener) -> Iterator[
 
 
 class _Processes:
-    """The list of a run's processes, kept up to date in a file. A context.
+    """A listener and a context: the list of a run's processes, kept up to date in a file.
 
     A folder that cannot be written to is a warning: nobody may be watching.
     """
 
-    def __init__(self, run: str, address: str, folder: Path, listen: Listener) -> None:
+    def __init__(self, run: str, address: str, folder: Path, warn: Listener) -> None:
         self._run = run
         self._address = address
-        self._listen = listen
+        self._warn = warn
         self._workers: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -81,17 +78,23 @@ class _Processes:
         if self._file is not None:
             self._file.remove()
 
-    def note(self, event: Event) -> None:
-        """A worker serves its metrics, or none of the stage does any more."""
-        worker, address, workers = (event.values[name] for name in ("worker", "address", "workers"))
+    def __call__(self, event: Event) -> None:
+        match event:
+            case WorkerServing():
+                if event.workers is not None:
+                    self._forget(event.stage, event.workers)
+                with self._lock:
+                    self._workers[event.stage, event.worker] = event.address
+                self._write()
+            case WorkersGone():
+                self._forget(event.stage)
+                self._write()
+
+    def _forget(self, stage: str, first: int = 0) -> None:
+        """Take the workers of a stage off the list, of those that are numbered from the `first` on."""
         with self._lock:
-            if workers is not None:
-                gone = [key for key in self._workers if key[0] == event.stage and int(key[1]) >= int(workers)]
-                for key in gone:
-                    del self._workers[key]
-            if worker is not None:
-                self._workers[event.stage, str(worker)] = str(address)
-        self._write()
+            kept = {key: address for key, address in self._workers.items() if key[0] != stage or int(key[1]) < first}
+            self._workers = kept
 
     def _repeat(self) -> None:
         while not self._ended.wait(LISTING_SECONDS):
@@ -126,4 +129,4 @@ class _Processes:
             f"the processes of the run cannot be listed for Prometheus in {error.filename}: {error.strerror}. Set "
             "monitoring.targets to a folder that can be written to"
         )
-        self._listen(Event("monitoring", "warning", {"message": message}))
+        self._warn(StageWarning("monitoring", message))

@@ -15,16 +15,16 @@ import ray
 import torch
 from ray.train import ControllerError, FailureConfig, RunConfig, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from alphafuse.config.resources import RankResources
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import AlphafuseError, ResourceError
-from alphafuse.events import Event, Listener
-from jobs.execution.elasticity import await_places, released_places, scaling, tell_ray_train_of_machines
+from alphafuse.events import Event, FanOut, Listener, Progress, WorkersGone, WorkersRestarted
+from jobs.execution.elasticity import await_places, released_places, scaling
 from jobs.execution.event_relay import EventRelay
 from jobs.execution.placement import require_places
-from jobs.execution.worker_metrics import Serving, no_more_workers, served
+from jobs.execution.ray_internals import is_startup_timeout, refresh_ray_trains_view
+from jobs.execution.worker_metrics import Serving, worker_listener
 
 WRAPPED_AS = ("cause", "health_check_failure", "__cause__")
 """Where Ray's exceptions keep the one that they are about."""
@@ -75,8 +75,8 @@ def run_workers(
         ResourceError: the cluster cannot hold the workers, or they died too often.
         AlphafuseError: as raised by the function.
     """
-    progress = _Progress(listen)
-    with EventRelay(progress) as relay:
+    progress = _Farthest()
+    with EventRelay(FanOut(progress, listen)) as relay:
         settings = {
             "stage": stage, "function": function, "arguments": arguments, "events": relay.queue, "serving": serving
         }  # fmt: skip
@@ -92,33 +92,31 @@ def run_workers(
                     cause = _reason_to_restart(stage, failure, deaths > resources.max_restarts)
                     again = f"starting all again, {deaths} of {resources.max_restarts} times"
                     message = f"a worker died ({cause}); {again}"
-                    listen(Event(stage, "restart", {"restarts": restarts, "message": message}))
+                    listen(WorkersRestarted(stage, message, restarts))
             finally:
                 if serving is not None:
-                    relay.queue.put(no_more_workers(stage))
+                    relay.queue.put(WorkersGone(stage))
             await_places(stage, RESOURCES, resources, resources.fewest_workers, listen)
 
 
 def _found_no_place(failure: Exception) -> bool:
     """Whether no worker was started, since others hold the machines, or they have yet to come or are just lost."""
-    return isinstance(_failures(failure)[0], WorkerGroupStartupTimeoutError)
+    return is_startup_timeout(_failures(failure)[0])
 
 
-class _Progress:
-    """A listener that passes everything on and knows how far the workers have got.
+class _Farthest:
+    """A listener that knows how far the workers have got.
 
     Attributes:
         done: the most that a progress event has told.
     """
 
-    def __init__(self, listen: Listener) -> None:
-        self.done = 0.0
-        self._listen = listen
+    def __init__(self) -> None:
+        self.done = 0
 
     def __call__(self, event: Event) -> None:
-        if event.kind == "progress":
-            self.done = max(self.done, float(event.values["done"] or 0))
-        self._listen(event)
+        if isinstance(event, Progress):
+            self.done = max(self.done, event.done)
 
 
 def _reason_to_restart(stage: str, failure: Exception, last: bool) -> str:
@@ -143,7 +141,7 @@ def _reason_to_restart(stage: str, failure: Exception, last: bool) -> str:
 
 def _fit(settings: dict[str, Any], resources: RankResources, resumes: bool) -> Any:
     """One attempt: start the workers, run the function, give back what rank 0 returned."""
-    tell_ray_train_of_machines()
+    refresh_ray_trains_view()
     with tempfile.TemporaryDirectory() as folder:
         # mypy sees the older of Ray Train's two interfaces, which ray.train exports only on request.
         trainer = TorchTrainer(
@@ -190,8 +188,8 @@ def _worker_main(settings: dict[str, Any]) -> Any:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     communicator = Communicator()
-    worker, tell = str(communicator.rank), settings["events"].put
-    with served(settings["stage"], worker, settings["serving"], tell, communicator.world_size) as listen:
+    worker, send = str(communicator.rank), settings["events"].put
+    with worker_listener(settings["stage"], worker, settings["serving"], send, communicator.world_size) as listen:
         return settings["function"](
             communicator=communicator, device=get_device(), listen=listen, **settings["arguments"]
         )

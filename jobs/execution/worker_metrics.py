@@ -1,6 +1,6 @@
-"""Connects what workers report to the metrics of their own process, and to the driver.
+"""Everything that listens to a worker: the metrics of its own process, and the driver.
 
-A worker serves its metrics itself; the driver only hears where (event `serving`).
+A worker serves its metrics itself; the driver is told where (`WorkerServing`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from dataclasses import dataclass
 import ray
 
 from alphafuse.config import Config
-from alphafuse.events import Event, Listener
+from alphafuse.events import FanOut, Listener, WorkerServing
+from jobs.execution.event_relay import ToDriver
 from monitoring.metrics.exporter import Exporter
 from monitoring.metrics.worker_recorder import WorkerRecorder
 
 LOOPBACK = "127.0.0.1"
-LOCAL_KINDS = ("step", "batch")
-"""Events that come too often to travel: they end in the worker's metrics."""
 
 
 @dataclass(frozen=True)
@@ -46,36 +45,20 @@ def serving(config: Config) -> Serving | None:
     return Serving(monitoring.host or (LOOPBACK if config.ray.address is None else None), monitoring.first_port)
 
 
-def no_more_workers(stage: str) -> Event:
-    """The event that says that no worker of a stage serves its metrics any more."""
-    return Event(stage, "serving", {"worker": None, "address": None, "workers": 0})
-
-
 @contextmanager
-def served(
-    stage: str, worker: str, settings: Serving | None, tell: Listener, workers: int | None = None
+def worker_listener(
+    stage: str, worker: str, settings: Serving | None, send: Listener, workers: int | None = None
 ) -> Iterator[Listener]:
-    """A listener for what a worker reports, and the serving of its metrics for the time of the block.
+    """What a worker reports to; its metrics are served for the time of the block.
 
     Args:
-        worker: names this one among the workers of the stage; a process that takes its place has the same name.
-        tell: carries events to the driver.
-        workers: how many there are, where they are named by their ranks: those of higher ranks are gone.
+        worker, workers: as of `WorkerServing`.
+        send: carries events to the driver.
     """
-
-    def pass_on(event: Event) -> None:
-        if event.kind not in LOCAL_KINDS:
-            tell(event)
-
+    driver = ToDriver(send)
     if settings is None:
-        yield pass_on
+        yield driver
         return
     with settings.exporter() as exporter:
-        record = WorkerRecorder(exporter.registry, stage)
-
-        def hear(event: Event) -> None:
-            record(event)
-            pass_on(event)
-
-        tell(Event(stage, "serving", {"worker": worker, "address": exporter.address, "workers": workers}))
-        yield hear
+        driver(WorkerServing(stage, worker, exporter.address, workers))
+        yield FanOut(WorkerRecorder(exporter.registry, stage), driver)

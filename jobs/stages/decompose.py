@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from alphafuse.config import Config
 from alphafuse.errors import DataError
-from alphafuse.events import Event, Listener
+from alphafuse.events import Listener, Metrics, Progress, StageWarning, Summary
 from alphafuse.items.encoders.build import require_width
 from alphafuse.nullspace.decomposition import (
     RELATIVE_FLOOR,
@@ -43,8 +43,11 @@ MAX_PARTIALS = 256
 """Most partial results of one pass: beyond as many shards, neighbouring shards share one."""
 
 
-def run(config: Config, workspace: Workspace, listen: Listener) -> None:
+def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | None:
     """Make the artefacts `nullspace` and `features`; what is committed already is kept.
+
+    Returns:
+        What a person is told of them; None where both were there.
 
     Raises:
         WorkspaceError: `embed` has not finished, a shard is damaged, or the artefacts are of another configuration.
@@ -65,7 +68,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     nullspace_done = nullspace_artifact.is_committed(inputs)
     feature_inputs = {"embeddings": embeddings.fingerprint, "nullspace": fingerprint(inputs)}
     if features_artifact.is_committed(feature_inputs) and nullspace_done:
-        return
+        return None
 
     require_places(DECOMPOSE.resources, config.decompose.resources)
     passes = 0 if nullspace_done else 1 if method == "gram" else num_passes(config.decompose.power_passes)
@@ -87,16 +90,16 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
         save_nullspace(nullspace, nullspace_artifact, inputs, details)
     nullspace = load_nullspace(workspace)
     facts = nullspace_artifact.require().details
-    listen(Event(STAGE, "metrics", {name: facts[name] for name in _METRICS}))
+    listen(Metrics(STAGE, numbers={name: facts[name] for name in _METRICS}))
     if nullspace.clamped:
         message = (
             f"{nullspace.clamped} of {nullspace.hidden_dim} directions have an eigenvalue below "
             f"{nullspace.eigenvalue_floor:.3g} ({RELATIVE_FLOOR:g} of the largest) and are whitened by that value "
             "instead of their own"
         )
-        listen(Event(STAGE, "warning", {"message": message}))
+        listen(StageWarning(STAGE, message))
     _write_features(config, workspace, shards, nullspace, feature_inputs, progress)
-    listen(Event(STAGE, "finished", {name: facts[name] for name in _SUMMARY}))
+    return {name: facts[name] for name in _SUMMARY}
 
 
 _METRICS = ("num_rows", "passes", "residual", "retained_energy", "row_dim", "null_dim", "clamped")
@@ -114,7 +117,7 @@ class _Progress:
 
     def reach(self, done: int) -> None:
         self.done = done
-        self.listen(Event(STAGE, "progress", {"done": self.done, "total": self.total, "unit": "rows"}))
+        self.listen(Progress(STAGE, self.done, self.total, "rows"))
 
 
 class _Covariance:

@@ -21,7 +21,7 @@ import ray
 from alphafuse.config import Config, EmbedConfig
 from alphafuse.config.resources import Resources
 from alphafuse.errors import DataError
-from alphafuse.events import Event, Listener
+from alphafuse.events import EmbeddingProgress, Listener, Progress, StageWarning, Summary
 from alphafuse.language.encoder import TextEncoder
 from alphafuse.language.engines import make_encoder
 from alphafuse.language.plan import Plan, hash_array, make_plan
@@ -38,8 +38,11 @@ from jobs.stages.embed_engines import BatchResult, embed_on_engines, num_engines
 from jobs.stages.embed_precomputed import bring_in_files, find_files
 
 
-def run(config: Config, workspace: Workspace, listen: Listener) -> None:
+def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | None:
     """Embed the catalog of a workspace with the engine of the configuration, or bring in its precomputed vectors.
+
+    Returns:
+        What a person is told of the embeddings; None where they were there. So do `embed` and `bring_in`.
 
     Raises:
         ConfigError: there is no such model.
@@ -50,10 +53,9 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     if config.embed.engine == "precomputed":
         # A worker may have another current folder.
         files = find_files(config.embed, resolve(config.data.folder))
-        bring_in(files, config.embed, workspace, listen)
-    else:
-        encoder, identity = _encoder_of_the_workers(config.embed)
-        embed(encoder, config.embed, workspace, listen, identity, serving(config))
+        return bring_in(files, config.embed, workspace, listen)
+    encoder, identity = _encoder_of_the_workers(config.embed)
+    return embed(encoder, config.embed, workspace, listen, identity, serving(config))
 
 
 def embed(
@@ -63,7 +65,7 @@ def embed(
     listen: Listener,
     identity: Mapping[str, Any] | None = None,
     serving: Serving | None = None,
-) -> None:
+) -> Summary | None:
     """Embed the catalog with `encoder`, a copy of which is started in each of `config.resources.workers` actors.
 
     Args:
@@ -71,12 +73,12 @@ def embed(
         serving: where the engines serve their metrics; None if they do not.
     """
     identity = encoder.identity() if identity is None else identity
-    _make(identity, config, workspace, listen, functools.partial(_embed_texts, encoder, serving))
+    return _make(identity, config, workspace, listen, functools.partial(_embed_texts, encoder, serving))
 
 
-def bring_in(files: PrecomputedFiles, config: EmbedConfig, workspace: Workspace, listen: Listener) -> None:
+def bring_in(files: PrecomputedFiles, config: EmbedConfig, workspace: Workspace, listen: Listener) -> Summary | None:
     """Match vectors made elsewhere to the items of the catalog by id."""
-    _make(files.identity(), config, workspace, listen, functools.partial(_bring_in_vectors, files))
+    return _make(files.identity(), config, workspace, listen, functools.partial(_bring_in_vectors, files))
 
 
 def _make(
@@ -85,7 +87,7 @@ def _make(
     workspace: Workspace,
     listen: Listener,
     write_shards: Callable[[EmbedConfig, Artifact, EmbeddingStore, Listener], dict[str, Any]],
-) -> None:
+) -> Summary | None:
     """The artefact `embeddings`; `write_shards` writes those that are missing and returns details for the manifest."""
     started = time.monotonic()
     catalog = workspace.artifact("catalog")
@@ -94,10 +96,10 @@ def _make(
     store.adopt_stale_shards()
     if store.artifact.is_committed(inputs):
         store.discard_vectors()
-        return
+        return None
     details = write_shards(config, catalog, store, listen)
     details["seconds"] = round(time.monotonic() - started, 3)
-    _finish(store, inputs, config, catalog.require().rows, details, listen)
+    return _finish(store, inputs, config, catalog.require().rows, details, listen)
 
 
 def _embed_texts(
@@ -166,13 +168,8 @@ def _watch_batches(
         tokens += batch.tokens
         failed.update(batch.failed)
         examples = [*examples, *batch.examples][:3]
-        told = {
-            "tokens": tokens,
-            "quarantined": failed.total(),
-            "batch_fill": batch.texts / config.batch_size,
-            "engines": engines,
-        }
-        listen(Event("embed", "progress", {"done": done, "total": plan.distinct, "unit": "texts", **told}))
+        fill = batch.texts / config.batch_size
+        listen(EmbeddingProgress("embed", done, plan.distinct, "texts", tokens, failed.total(), fill, engines))
         # Every text stands for at least one item: no need to embed the rest of a catalog that fails.
         _check_quarantined(failed, items, config, f"Such as {', '.join(examples)}")
     return round(plan.to_embed * engines / seconds, 1)
@@ -204,7 +201,7 @@ def _assemble(
     total = catalog.require().rows
     for end, _ in zip(ends, in_order(submit, range(len(shards)), slots), strict=True):
         done = total - int(ends[-1] - end)
-        listen(Event("embed", "progress", {"done": done, "total": total, "unit": "items"}))
+        listen(Progress("embed", done, total, "items"))
 
 
 @ray.remote
@@ -240,8 +237,8 @@ def _finish(
     items: int,
     details: Mapping[str, Any],
     listen: Listener,
-) -> None:
-    """Count what is in the shards, judge it, commit."""
+) -> Summary:
+    """Count what is in the shards, judge it, commit; returns the summary of the stage."""
     shards = [record for record in store.artifact.committed_files(store.wanted).values() if record.rows]
     empty = sum(shard.details["empty"] for shard in shards)
     reasons: Counter[str] = sum((Counter(shard.details["quarantined"]) for shard in shards), Counter())
@@ -254,9 +251,9 @@ def _finish(
         counts["unknown_ids"] = details["precomputed"] - (items - reasons[NO_VECTOR])
     if quarantined:
         message = f"{quarantined} items have no embedding: {', '.join(f'{k}: {v}' for k, v in sorted(reasons.items()))}"
-        listen(Event("embed", "warning", {"message": message}))
+        listen(StageWarning("embed", message))
     summary = {**counts, **details, "dim": shards[0].details["dim"]}
     identity = {"encoder": inputs["encoder"], "quarantined_by_reason": dict(reasons)}
     store.artifact.commit(inputs, {**summary, **identity}, rows=items)
     store.discard_vectors()
-    listen(Event("embed", "finished", summary))
+    return summary

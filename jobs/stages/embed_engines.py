@@ -25,7 +25,15 @@ from ray.util.queue import Queue
 
 from alphafuse.config import EmbedConfig
 from alphafuse.errors import AlphafuseError, ResourceError
-from alphafuse.events import Event, Listener, Value
+from alphafuse.events import (
+    BatchEmbedded,
+    Event,
+    Listener,
+    StageWarning,
+    WorkerServing,
+    WorkersGone,
+    WorkersRestarted,
+)
 from alphafuse.language.encoder import EMPTY, TextEncoder, encode_texts, failures_by_category
 from alphafuse.language.plan import Batch
 from alphafuse.language.store import EmbeddingStore
@@ -34,7 +42,7 @@ from alphafuse.storage.artifact import Artifact, FileRecord
 from jobs.execution.elasticity import alive_machines, await_places
 from jobs.execution.event_relay import EventRelay
 from jobs.execution.placement import require_places, task_options
-from jobs.execution.worker_metrics import Serving, no_more_workers, served
+from jobs.execution.worker_metrics import Serving, worker_listener
 
 STAGE = EMBED.name
 
@@ -111,10 +119,10 @@ def embed_on_engines(
                         "embed.max_length. What is embedded is kept. The engine's last messages are in the worker "
                         "logs of Ray"
                     ) from error
-                listen(Event(STAGE, "warning", {"message": "a machine with an embedding engine is lost; others go on"}))
+                listen(StageWarning(STAGE, "a machine with an embedding engine is lost; others go on"))
             finally:
                 if serving is not None:
-                    relay.queue.put(no_more_workers(STAGE))
+                    relay.queue.put(WorkersGone(STAGE))
 
 
 def _row(batch: Batch, shard: FileRecord) -> dict[str, Any]:
@@ -150,17 +158,20 @@ class _EngineEvents:
 
     def __init__(self, listen: Listener) -> None:
         self._listen = listen
-        self._numbers: dict[Value, str] = {}
+        self._numbers: dict[str | None, str] = {}
         self._restarts = 0
 
     def __call__(self, event: Event) -> None:
-        values, worker = dict(event.values), event.values["worker"]
-        if worker is not None:
-            values["worker"] = self._numbers.setdefault(worker, str(len(self._numbers)))
-        if event.kind == "restart":
-            self._restarts += 1
-            values["restarts"] = self._restarts
-        self._listen(dataclasses.replace(event, values=values))
+        match event:
+            case WorkerServing():
+                event = dataclasses.replace(event, worker=self._number(event.worker))
+            case WorkersRestarted():
+                self._restarts += event.restarts
+                event = dataclasses.replace(event, worker=self._number(event.worker), restarts=self._restarts)
+        self._listen(event)
+
+    def _number(self, worker: str | None) -> str:
+        return self._numbers.setdefault(worker, str(len(self._numbers)))
 
 
 def _read_texts(row: dict[str, Any], catalog: Artifact) -> dict[str, Any]:
@@ -192,10 +203,13 @@ class _Engine:
         encoded = encode_texts(self.encoder, list(row["texts"]), self.config.normalize, self.config.storage_dtype)
         self.store.write_vectors(row["file"], pa.array(list(row["hashes"]), pa.binary(16)), encoded)
         failed = failures_by_category(encoded.failures)
-        told = {"texts": len(row["texts"]), "tokens": encoded.tokens, "seconds": time.monotonic() - begin}
-        counted = {f"failed.{reason}": count for reason, count in failed.items()}
+        told: dict[str, Any] = {
+            "texts": len(row["texts"]),
+            "tokens": encoded.tokens,
+            "seconds": time.monotonic() - begin,
+        }
         fill = len(row["texts"]) / self.config.batch_size
-        report(Event(STAGE, "batch", {**told, "fill": fill, "retries": encoded.retries, **counted}))
+        report(BatchEmbedded(STAGE, **told, fill=fill, retries=encoded.retries, failed=failed))
         return {
             **told,
             "file": row["file"],
@@ -213,9 +227,9 @@ class _Engine:
         name = str(context.get_actor_id())
         if context.was_current_actor_reconstructed:
             message = "an embedding engine died and was started again; its batch is repeated"
-            self.events.put(Event(STAGE, "restart", {"worker": name, "message": message}))
+            self.events.put(WorkersRestarted(STAGE, message, restarts=1, worker=name))
         self.encoder.start()
-        return self.kept.enter_context(served(STAGE, name, self.serving, self.events.put))
+        return self.kept.enter_context(worker_listener(STAGE, name, self.serving, self.events.put))
 
 
 def _configure_ray_data() -> None:

@@ -12,7 +12,7 @@ import ray
 from alphafuse.config import EmbedConfig
 from alphafuse.config.resources import Resources
 from alphafuse.data.preparation.scratch import once
-from alphafuse.events import Event, Listener
+from alphafuse.events import Listener, Progress
 from alphafuse.language.precomputed import (
     PrecomputedFiles,
     common_dim,
@@ -54,8 +54,7 @@ def bring_in_files(
         lambda number: _partition.remote(reference, number, scratch, num_buckets), range(len(files.vectors)), limit
     ):
         partitions.append(partition)
-        done, total = len(partitions), len(files.vectors)
-        listen(Event("embed", "progress", {"done": done, "total": total, "unit": "vector files"}))
+        listen(Progress("embed", len(partitions), len(files.vectors), "vector files"))
     dim = common_dim(files, partitions)
     runs: ray.ObjectRef[Sequence[str]] = ray.put([name for part in partitions for name in part["runs"]])
 
@@ -67,7 +66,7 @@ def bring_in_files(
     )
     for shard, _ in zip(left, written, strict=True):
         done += shard.rows
-        listen(Event("embed", "progress", {"done": done, "total": manifest.rows, "unit": "items"}))
+        listen(Progress("embed", done, manifest.rows, "items"))
     return sum(partition["rows"] for partition in partitions)
 
 

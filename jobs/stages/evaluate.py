@@ -16,7 +16,7 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.evaluator import Similarity, evaluate
 from alphafuse.evaluation.ranks import writing_ranks
 from alphafuse.evaluation.scorer import Scorer
-from alphafuse.events import Event, Listener
+from alphafuse.events import Listener, Metrics, Progress, StageWarning, Summary
 from alphafuse.stages import EVALUATE
 from alphafuse.storage.artifact import Artifact, fingerprint
 from alphafuse.storage.workspace import Workspace
@@ -27,32 +27,31 @@ from jobs.execution.worker_metrics import serving
 METRICS_FILE = "metrics.json"
 
 
-def run(config: Config, workspace: Workspace, listen: Listener) -> None:
+def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | None:
     """Write the artefact `evaluation` with `metrics.json` (see `alphafuse.evaluation.evaluator.evaluate`) and
     `ranks.parquet`, unless the split tests nothing."""
     artifact, inputs = workspace.artifact("evaluation"), EVALUATE.inputs(config, workspace)
     if artifact.is_committed(inputs):
-        return
+        return None
     if workspace.artifact("sequences").require().details.get("targets", {}).get("test") == 0:
         message = "the split leaves no test targets: there is nothing to measure"
-        listen(Event("evaluate", "warning", {"message": message}))
-        return
+        listen(StageWarning("evaluate", message))
+        return None
     arguments = {"config": config, "workspace": workspace, "wanted": fingerprint(inputs)}
     result = run_workers("evaluate", _evaluate_on_worker, config.train.resources, arguments, listen, serving(config))
-    finish(artifact, inputs, result, config.train.monitor, listen)
+    return finish(artifact, inputs, result, config.train.monitor, listen)
 
 
 def finish(
     artifact: Artifact, inputs: Mapping[str, Any], result: Mapping[str, Any], monitor: str, listen: Listener
-) -> None:
+) -> Summary:
     """Complete an evaluation, whose ranks are written and metrics known."""
     content = json.dumps(result, indent=1).encode()
     artifact.write_file(METRICS_FILE, content, fingerprint(inputs))
     artifact.commit(inputs, {"queries": result["queries"], "overall": result["overall"]})
-    listen(Event("evaluate", "metrics", {"split": result["split"], **result["overall"]}))
+    listen(Metrics("evaluate", result["split"], result["overall"]))
     seen = "left out" if result["exclude_seen"] else "left in"
-    said = {"queries": result["queries"], "seen_items": seen, monitor: result["overall"][monitor]}
-    listen(Event("evaluate", "finished", said))
+    return {"queries": result["queries"], "seen_items": seen, monitor: result["overall"][monitor]}
 
 
 def measure(
@@ -72,7 +71,7 @@ def measure(
 
     def progress(done: int, total: int) -> None:
         if communicator.rank == 0:
-            listen(Event("evaluate", "progress", {"done": done, "total": total, "unit": "users"}))
+            listen(Progress("evaluate", done, total, "users"))
 
     artifact = workspace.artifact("evaluation")
     recording = writing_ranks(artifact, wanted) if communicator.rank == 0 else nullcontext(lambda answers: None)

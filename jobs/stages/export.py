@@ -12,7 +12,7 @@ import torch
 from alphafuse.config import Config
 from alphafuse.data.catalog_lookup import item_names
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.events import Event, Listener
+from alphafuse.events import Listener, Progress, Summary
 from alphafuse.stages import EXPORT
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.matrices import to_lists
@@ -27,8 +27,8 @@ WEIGHTS_FILE = "weights.safetensors"
 MODEL_FILE = "model.json"
 
 
-def run(config: Config, workspace: Workspace, listen: Listener) -> None:
-    """Write the artefact `export`.
+def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | None:
+    """Write the artefact `export`; returns what a person is told of it, None where it was there.
 
     `items-*.parquet`: item_index, item_id and vector (float32, as the backbone takes it; for similarity `cosine`
     an index must scale to unit length); `weights.safetensors`: dense weights; `model.json`: what they fit into.
@@ -36,11 +36,11 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     artifact = workspace.artifact("export")
     inputs = EXPORT.inputs(config, workspace)
     if artifact.is_committed(inputs):
-        return
+        return None
     arguments = {"config": config, "workspace": workspace, "wanted": fingerprint(inputs)}
     description = run_workers("export", _export_on_worker, config.train.resources, arguments, listen, serving(config))
     manifest = artifact.commit(inputs, description, rows=workspace.artifact("catalog").require().rows)
-    listen(Event("export", "finished", {"items": manifest.rows}))
+    return {"items": manifest.rows}
 
 
 def _export_on_worker(
@@ -72,7 +72,6 @@ def _export_on_worker(
         table = pa.table({"item_index": index, "item_id": item_ids[part], "vector": to_lists(vectors[part])})
         artifact.write_table(f"items-{first:012d}.parquet", table, wanted, first_row=first)
         if communicator.rank == 0:
-            done, unit = start + len(index), "items of the first worker"
-            listen(Event("export", "progress", {"done": done, "total": len(vectors), "unit": unit}))
+            listen(Progress("export", start + len(index), len(vectors), "items of the first worker"))
     communicator.barrier()
     return description

@@ -23,7 +23,7 @@ from alphafuse.data.preparation.rules import catalog_warnings, interaction_warni
 from alphafuse.data.preparation.sequence_shards import ShardPlan
 from alphafuse.data.preparation.splits import NAMES
 from alphafuse.errors import ConfigError, DataError
-from alphafuse.events import Event, Listener, Value
+from alphafuse.events import Listener, Progress, StageWarning, Summary, Value
 from alphafuse.stages import PREPARE
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.folder import Folder, resolve
@@ -37,8 +37,11 @@ BUCKET_BYTES = 32 * 2**20
 """Bytes of the sources for each bucket, the unit that a task sorts in memory."""
 
 
-def run(config: Config, workspace: Workspace, listen: Listener) -> None:
+def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | None:
     """Make the artefacts `catalog`, `sequences` and `popularity`; what is committed already is kept.
+
+    Returns:
+        What a person is told of them; None where all were there.
 
     Raises:
         ConfigError: the text template is malformed, or the temporal split has no timestamps to cut by.
@@ -56,8 +59,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     sequences = _make_sequences(stage, sources)
     _make_popularity(stage, catalog["items"])
     stage.scratch.delete()
-    if stage.worked:
-        listen(Event(PREPARE.name, "finished", {**_flat("catalog", catalog), **_flat("sequences", sequences)}))
+    return {**_flat("catalog", catalog), **_flat("sequences", sequences)} if stage.worked else None
 
 
 @dataclass
@@ -85,7 +87,7 @@ class _Stage:
         results = []
         for value in in_order(submit, arguments, limit):
             results.append(value)
-            self.listen(Event(PREPARE.name, "progress", {"done": len(results), "total": len(arguments), "unit": unit}))
+            self.listen(Progress(PREPARE.name, len(results), len(arguments), unit))
         return results
 
     @cached_property
@@ -95,7 +97,7 @@ class _Stage:
 
     def warn(self, messages: Iterable[str]) -> None:
         for message in messages:
-            self.listen(Event(PREPARE.name, "warning", {"message": message}))
+            self.listen(StageWarning(PREPARE.name, message))
 
 
 def _make_catalog(stage: _Stage, sources: list[Source]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from alphafuse.data.users import Histories, single_history, test_users, users_of
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.evaluator import catalog_ranking
 from alphafuse.evaluation.recommendations import Recommendations, Recommended, rank_users
-from alphafuse.events import Event, Listener, ignore
+from alphafuse.events import Listener, Progress, StageWarning, Summary, ignore
 from alphafuse.stages import RECOMMEND
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.folder import resolve
@@ -31,26 +31,30 @@ USERS_PER_SHARD = 10_000
 EXAMPLES = 6
 
 
-def run(config: Config, workspace: Workspace, listen: Listener) -> None:
-    """Write the artefact `recommendations`: user_id, item_ids, titles and scores (lists, best first)."""
+def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | None:
+    """Write the artefact `recommendations`: user_id, item_ids, titles and scores (lists, best first).
+
+    Returns:
+        What a person is told of it; None where it was there.
+    """
     artifact = workspace.artifact("recommendations")
     users = config.recommend.users
     sources = None if users is None else result(_find_users.remote(resolve(users)))
     listed = None if sources is None else [source.identity for source in sources]
     inputs = {**RECOMMEND.inputs(config, workspace), "users": listed}
     if artifact.is_committed(inputs):
-        return
+        return None
     arguments = {"config": config, "workspace": workspace, "sources": sources, "wanted": fingerprint(inputs)}
     counts = run_workers("recommend", _recommend_on_worker, config.train.resources, arguments, listen, serving(config))
     for reason, count in counts.items():
         if count:
-            listen(Event("recommend", "warning", {"message": f"{count} left out: {reason.replace('_', ' ')}"}))
+            listen(StageWarning("recommend", f"{count} left out: {reason.replace('_', ' ')}"))
     files = artifact.committed_files(fingerprint(inputs)).values()
     total = sum(file.rows for file in files)
     examples = next(file.details["examples"] for file in files if file.first_row == 0)
     details = {"users": total, "top_k": config.recommend.top_k, "left_out": counts, "examples": examples}
     artifact.commit(inputs, details, rows=total)
-    listen(Event("recommend", "finished", {"users": total}))
+    return {"users": total}
 
 
 def recommend_for_history(
@@ -117,8 +121,7 @@ def _recommend_on_worker(
                 artifact.write_table(name, best.table, wanted, first_row=done, details=details)
         done += len(chunk.users)
         if communicator.rank == 0:
-            so_far = done if total is None else read
-            listen(Event("recommend", "progress", {"done": so_far, "total": total, "unit": "users"}))
+            listen(Progress("recommend", done if total is None else read, total, "users"))
     communicator.barrier()
     return dict(counts)
 

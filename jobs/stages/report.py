@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alphafuse.config import Config
-from alphafuse.events import Event, Listener
+from alphafuse.events import Listener, Summary
 from alphafuse.stages import ARTIFACTS, REPORT
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.workspace import Workspace
@@ -14,8 +14,9 @@ from monitoring.report.run_facts import gather
 PAGE = "index.html"
 
 
-def run(config: Config, workspace: Workspace, listen: Listener) -> None:
-    """Write the artefact `report`; stages that have not run are named as such on the page."""
+def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | None:
+    """Write the artefact `report`; stages that have not run are named as such on the page. Returns where the page is,
+    None where it shows everything already."""
     earlier = [name for name, stage in ARTIFACTS.items() if stage is not REPORT]
     manifests = {name: workspace.artifact(name).manifest() for name in earlier}
     inputs = {
@@ -25,9 +26,9 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> None:
     artifact = workspace.artifact("report")
     made = artifact.manifest()
     if made is not None and made.fingerprint == fingerprint(inputs):
-        return
+        return None
     page = render(gather(config.model_dump(mode="json"), workspace), environment())
     artifact.clear()
     artifact.write_file(PAGE, page.encode(), fingerprint(inputs))
     artifact.commit(inputs)
-    listen(Event("report", "finished", {"page": f"{artifact.folder.uri}/{PAGE}"}))
+    return {"page": f"{artifact.folder.uri}/{PAGE}"}

@@ -8,25 +8,28 @@ import torch
 
 from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.events import Event, Listener
+from alphafuse.events import Listener, Summary
 from alphafuse.stages import TRAIN
 from alphafuse.storage.workspace import Workspace
 from jobs.execution.worker_group import run_workers
 from jobs.execution.worker_metrics import serving
 
 
-def run(config: Config, workspace: Workspace, listen: Listener) -> None:
-    """Train, or continue training, and write the best weights as the artefact `model`."""
-    inputs = TRAIN.inputs(config, workspace)
+def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | None:
+    """Train, or continue training, and write the best weights as the artefact `model`.
+
+    Returns:
+        What a person is told of it; None where the model was there.
+    """
+    summary, inputs = None, TRAIN.inputs(config, workspace)
     if not workspace.artifact("model").is_committed(inputs):
         arguments = {"config": config, "workspace": workspace, "inputs": inputs}
-        details = run_workers(
-            "train", train_on_worker, config.train.resources, arguments, listen, serving(config), resumes=True
-        )
-        best = details["best"]
-        summary = {"epochs": len(details["history"]), "steps": details["steps"], "stopped": details["stopped"]}
-        listen(Event("train", "finished", {**summary, f"best {config.train.monitor}": best["value"]}))
+        resources = config.train.resources
+        details = run_workers("train", train_on_worker, resources, arguments, listen, serving(config), resumes=True)
+        facts = {"epochs": len(details["history"]), "steps": details["steps"], "stopped": details["stopped"]}
+        summary = {**facts, f"best {config.train.monitor}": details["best"]["value"]}
     (workspace.folder / "checkpoints").delete()
+    return summary
 
 
 def train_on_worker(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from alphafuse.training.step_events import PHASES
+from alphafuse.events import SPANS
 from monitoring.presentation.palette import BLUE, GRAY, ORANGE, SERIES
 from monitoring.run_log.training_curves import Curve
 
@@ -55,7 +55,7 @@ def line(curves: Mapping[str, Curve], x: str, y: str, best: tuple[float, float] 
 def step_split(parts: Mapping[str, Curve]) -> go.Figure:
     """Milliseconds of a step by phase, stacked."""
     figure = _figure("step", "ms a step", legend=True)
-    for number, name in enumerate([*PHASES, "rest"]):
+    for number, name in enumerate([*SPANS, "rest"]):
         if name in parts and np.nansum(parts[name].y) > 0:
             # All phases are reported at the same steps: thinned alike, they can be stacked.
             curve = parts[name]

@@ -1,6 +1,6 @@
 """The stage train: is it learning, what is slow, is a worker sick?"""
 
-from alphafuse.training.step_events import OWN_PHASES
+from alphafuse.events import OWN_SPANS
 from monitoring.grafana.board_builder import Board, Panel, Query, Row
 
 RATE = "[$__rate_interval]"
@@ -25,7 +25,7 @@ def phases(by: str, which: str = ".*") -> str:
     return f"{total} / {count}"
 
 
-OWN = "|".join(OWN_PHASES)
+OWN = "|".join(OWN_SPANS)
 
 TRAINING = Board(
     "training",

@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from alphafuse.events import SPANS
 from alphafuse.stages import ARTIFACTS, STAGE_NAMES
-from alphafuse.training.step_events import PHASES
 
 LABELS = {
     "stage": ", ".join(STAGE_NAMES),
     "artifact": ", ".join(ARTIFACTS),
     "unit": "the unit that the current part of the stage counts: texts, rows, steps, users, …",
-    "phase": ", ".join(PHASES),
+    "phase": ", ".join(SPANS),
     "part": "dense (backbone and encoder), table (rows of items)",
     "split": "validation, test",
     "k": "the cutoffs of evaluate.cutoffs",

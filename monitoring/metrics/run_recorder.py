@@ -8,7 +8,25 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from alphafuse.events import INTERRUPTED, Event, Value
+from alphafuse.events import (
+    INTERRUPTED,
+    ArtifactCommitted,
+    CheckpointWritten,
+    EmbeddingProgress,
+    Event,
+    Metrics,
+    Progress,
+    StageFailed,
+    StageFinished,
+    StageSkipped,
+    StageStarted,
+    StageWarning,
+    TrainingProgress,
+    Value,
+    WorkerServing,
+    WorkersGone,
+    WorkersRestarted,
+)
 from alphafuse.storage.folder import Folder
 from monitoring.metrics import definitions as m
 
@@ -30,14 +48,14 @@ TRAINING: dict[str, tuple[m.Metric, tuple[str, ...]]] = {
     "gradient_norm": (m.TRAIN_NORM, ("dense",)),
     "table_gradient_norm": (m.TRAIN_NORM, ("table",)),
 }
-"""Metric and labels of each value."""
+"""Metric and labels of each field of `TrainingProgress`."""
 
 
 @dataclass
 class _Part:
     """What a stage counts at present: since when, and from where on."""
 
-    unit: Value
+    unit: str
     since: float
     begun_with: float
 
@@ -59,23 +77,29 @@ class RunRecorder:
             self._metrics.set_function(m.WORKSPACE_SIZE, lambda: shutil.disk_usage(folder.uri).total)
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, WorkerServing | WorkersGone):  # tells of processes, not of the work
+            return
         self._metrics.set(m.STAGE_EVENT, event.time, event.stage)
-        hear = {
-            "started": self._on_started,
-            "progress": self._on_progress,
-            "metrics": self._on_metrics,
-            "artifact": self._on_artifact,
-            "checkpoint": self._on_checkpoint,
-            "warning": lambda _: self._metrics.add(m.STAGE_WARNINGS, 1, event.stage),
-            "restart": lambda _: self._metrics.add(m.RESTARTS, 1, event.stage),
-            "finished": self._on_end,
-            "skipped": self._on_end,
-            "failed": self._on_end,
-        }
-        if event.kind in hear:
-            hear[event.kind](event)
+        match event:
+            case StageStarted():
+                self._on_started(event)
+            case Progress():
+                self._on_progress(event)
+            case Metrics():
+                self._on_metrics(event)
+            case ArtifactCommitted():
+                self._metrics.set(m.ARTIFACT_ROWS, _number(event.rows), event.artifact)
+                self._metrics.set(m.ARTIFACT_BYTES, event.bytes, event.artifact)
+            case CheckpointWritten():
+                self._on_checkpoint(event)
+            case StageWarning():
+                self._metrics.add(m.STAGE_WARNINGS, 1, event.stage)
+            case WorkersRestarted():
+                self._metrics.add(m.RESTARTS, 1, event.stage)
+            case StageFinished() | StageSkipped() | StageFailed():
+                self._on_end(event)
 
-    def _on_started(self, event: Event) -> None:
+    def _on_started(self, event: StageStarted) -> None:
         self._started[event.stage] = event.time
         self._metrics.set(m.STAGE_RUNNING, 1, event.stage)
         for counter in (m.RESTARTS, m.STAGE_WARNINGS, m.STAGE_FAILURES):
@@ -83,9 +107,8 @@ class RunRecorder:
         if event.stage == "train":
             self._metrics.set(m.CHECKPOINT_TIME, event.time)
 
-    def _on_progress(self, event: Event) -> None:
-        stage, values = event.stage, event.values
-        unit, done, total = values["unit"], _number(values["done"]), _number(values.get("total"))
+    def _on_progress(self, event: Progress) -> None:
+        stage, unit, done, total = event.stage, event.unit, event.done, _number(event.total)
         part = self._parts.get(stage)
         if part is None or part.unit != unit:
             part = self._parts[stage] = _Part(unit, event.time, done)
@@ -96,40 +119,36 @@ class RunRecorder:
             self._metrics.set(m.STAGE_EXPECTED, total, stage, unit)
         rate = (done - part.begun_with) / (event.time - part.since) if event.time > part.since else math.nan
         self._metrics.set(m.STAGE_REMAINING, (total - done) / rate if rate else math.nan, stage)
-        if "quarantined" in values:
-            self._metrics.set(m.QUARANTINED, _number(values["quarantined"]), stage)
-        if stage == "train":
-            for name, (metric, labels) in TRAINING.items():
-                self._metrics.set(metric, _number(values.get(name)), *labels)
+        match event:
+            case EmbeddingProgress():
+                self._metrics.set(m.QUARANTINED, event.quarantined, stage)
+            case TrainingProgress():
+                for name, (metric, labels) in TRAINING.items():
+                    self._metrics.set(metric, _number(getattr(event, name)), *labels)
 
-    def _on_metrics(self, event: Event) -> None:
-        for name, value in event.values.items():
+    def _on_metrics(self, event: Metrics) -> None:
+        for name, value in event.numbers.items():
             measure, at, cutoff = name.partition("@")
             if at and measure in QUALITY:
-                self._metrics.set(QUALITY[measure], _number(value), event.values["split"], cutoff)
+                self._metrics.set(QUALITY[measure], value, event.split, cutoff)
             elif event.stage == "decompose" and name in DECOMPOSITION:
-                self._metrics.set(DECOMPOSITION[name], _number(value))
+                self._metrics.set(DECOMPOSITION[name], value)
 
-    def _on_artifact(self, event: Event) -> None:
-        name = event.values["artifact"]
-        self._metrics.set(m.ARTIFACT_ROWS, _number(event.values["rows"]), name)
-        self._metrics.set(m.ARTIFACT_BYTES, _number(event.values["bytes"]), name)
-
-    def _on_checkpoint(self, event: Event) -> None:
+    def _on_checkpoint(self, event: CheckpointWritten) -> None:
         self._metrics.add(m.CHECKPOINTS, 1)
         self._metrics.set(m.CHECKPOINT_TIME, event.time)
-        self._metrics.set(m.CHECKPOINT_DURATION, _number(event.values["seconds"]))
-        self._metrics.set(m.CHECKPOINT_SIZE, _number(event.values["bytes"]))
+        self._metrics.set(m.CHECKPOINT_DURATION, event.seconds)
+        self._metrics.set(m.CHECKPOINT_SIZE, event.bytes)
 
-    def _on_end(self, event: Event) -> None:
+    def _on_end(self, event: StageFinished | StageSkipped | StageFailed) -> None:
         self._metrics.set(m.STAGE_RUNNING, 0, event.stage)
-        self._metrics.set(m.STAGE_REMAINING, 0 if event.kind != "failed" else math.nan, event.stage)
-        if event.kind != "skipped" and event.stage in self._started:
+        self._metrics.set(m.STAGE_REMAINING, math.nan if isinstance(event, StageFailed) else 0, event.stage)
+        if not isinstance(event, StageSkipped) and event.stage in self._started:
             self._metrics.set(m.STAGE_DURATION, event.time - self._started[event.stage], event.stage)
-        if event.kind == "failed" and event.values.get("message") != INTERRUPTED:
+        if isinstance(event, StageFailed) and event.message != INTERRUPTED:
             self._metrics.add(m.STAGE_FAILURES, 1, event.stage)
-        if "quarantined" in event.values:
-            self._metrics.set(m.QUARANTINED, _number(event.values["quarantined"]), event.stage)
+        if isinstance(event, StageFinished) and "quarantined" in event.summary:
+            self._metrics.set(m.QUARANTINED, _number(event.summary["quarantined"]), event.stage)
 
 
 def _number(value: Value) -> float:

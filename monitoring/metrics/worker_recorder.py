@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prometheus_client import CollectorRegistry
 
-from alphafuse.events import Event
-from alphafuse.training.step_events import PHASES
+from alphafuse.events import BatchEmbedded, Event, StepMeans, StepTaken
 from monitoring.metrics import definitions as m
 
 COUNTERS = {
@@ -18,8 +15,6 @@ COUNTERS = {
     "rows_touched": m.ROWS_TOUCHED,
     "bytes_sent": m.BYTES_SENT,
 }
-FAILED = "failed."
-"""What the values of an event `batch` begin with that tell how many texts failed for which reason."""
 
 
 class WorkerRecorder:
@@ -29,29 +24,29 @@ class WorkerRecorder:
         self._metrics = m.Instruments(registry, m.WORKER_METRICS.get(stage, ()))
 
     def __call__(self, event: Event) -> None:
-        if event.kind == "step":
-            self._on_step(event.values)
-        elif event.kind == "batch":
-            self._on_batch(event.values)
-        elif event.kind == "worker" and event.values["device_memory_bytes"] is not None:
-            self._metrics.set(m.DEVICE_MEMORY, event.values["device_memory_bytes"])  # type: ignore[arg-type]
+        match event:
+            case StepTaken():
+                self._on_step(event)
+            case BatchEmbedded():
+                self._on_batch(event)
+            case StepMeans() if event.device_memory_bytes is not None:
+                self._metrics.set(m.DEVICE_MEMORY, event.device_memory_bytes)
 
-    def _on_step(self, values: Any) -> None:
+    def _on_step(self, event: StepTaken) -> None:
         metrics = self._metrics
         metrics.add(m.STEPS, 1)
-        metrics.observe(m.STEP_SECONDS, values["seconds"])
-        for phase in PHASES:
-            metrics.observe(m.PHASE_SECONDS, values[f"{phase}_seconds"], phase)
+        metrics.observe(m.STEP_SECONDS, event.seconds)
+        for span, seconds in event.span_seconds().items():
+            metrics.observe(m.PHASE_SECONDS, seconds, span)
         for name, metric in COUNTERS.items():
-            metrics.add(metric, values[name])
+            metrics.add(metric, getattr(event, name))
 
-    def _on_batch(self, values: Any) -> None:
+    def _on_batch(self, event: BatchEmbedded) -> None:
         metrics = self._metrics
-        metrics.add(m.EMBED_TEXTS, values["texts"])
-        metrics.add(m.EMBED_TOKENS, values["tokens"])
-        metrics.add(m.EMBED_RETRIES, values["retries"])
-        metrics.observe(m.EMBED_SECONDS, values["seconds"])
-        metrics.set(m.EMBED_FILL, values["fill"])
-        for name, count in values.items():
-            if name.startswith(FAILED):
-                metrics.add(m.EMBED_FAILED, count, name.removeprefix(FAILED))
+        metrics.add(m.EMBED_TEXTS, event.texts)
+        metrics.add(m.EMBED_TOKENS, event.tokens)
+        metrics.add(m.EMBED_RETRIES, event.retries)
+        metrics.observe(m.EMBED_SECONDS, event.seconds)
+        metrics.set(m.EMBED_FILL, event.fill)
+        for reason, count in event.failed.items():
+            metrics.add(m.EMBED_FAILED, count, reason)

@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 
 from alphafuse.evaluation.ranking_metrics import measured_cutoffs
+from alphafuse.events import StageFinished, StageStarted
 from alphafuse.nullspace.decomposition import load_nullspace
 from alphafuse.stages import ARTIFACTS, REPORT, STAGES
 from alphafuse.storage.workspace import Workspace
@@ -140,9 +141,9 @@ def _seconds(workspace: Workspace, stage: str) -> float | None:
     count. None where the stage has never finished."""
     total, started = None, None
     for event in read_events(workspace, stage):
-        if event.kind == "started":
+        if isinstance(event, StageStarted):
             started = event.time
-        elif event.kind == "finished" and started is not None:
+        elif isinstance(event, StageFinished) and started is not None:
             total = (total or 0.0) + event.time - started
             started = None
     return total

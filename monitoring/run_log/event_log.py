@@ -1,46 +1,65 @@
-"""Keeps the events of every stage in the workspace, `events/STAGE.jsonl`, for reports and dashboards.
+"""Keeps the events of every stage in the workspace, `events/STAGE.jsonl`, for reports and dashboards: writes and reads.
 
 Object stores cannot append, so a stage's file is written anew: at once for what matters, now and then for progress.
-Single steps are left out; they are in the metrics of their worker.
+Events that are in no file, such as single steps, are in the metrics of a process.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from alphafuse.events import Event, Value
+from alphafuse import events as e
+from alphafuse.events import Event
 from alphafuse.storage.workspace import Workspace
 
 PROGRESS_SECONDS = 10.0
-LEFT_OUT = ("step", "batch")
+KINDS: dict[str, tuple[type[Event], ...]] = {
+    "started": (e.StageStarted,),
+    "progress": (e.TrainingProgress, e.EmbeddingProgress, e.Progress),
+    "validating": (e.ValidationProgress,),
+    "metrics": (e.EpochMetrics, e.Metrics),
+    "worker": (e.StepMeans,),
+    "warning": (e.StageWarning,),
+    "restart": (e.WorkersRestarted,),
+    "checkpoint": (e.CheckpointWritten,),
+    "artifact": (e.ArtifactCommitted,),
+    "finished": (e.StageFinished,),
+    "skipped": (e.StageSkipped,),
+    "failed": (e.StageFailed,),
+}
+"""The name of each class in a file. Where classes share one, the first is read whose fields are all there."""
+NAMES = {cls: kind for kind, classes in KINDS.items() for cls in classes}
 
 
 class EventLog:
-    """A listener. Of progress events only one in `PROGRESS_SECONDS` and the last of a stage are kept, of what a worker
-    tells about its steps as many; the latter come into the file with the next event that is kept."""
+    """A listener. Of progress events only one in `PROGRESS_SECONDS` and the last of a stage are kept, of the means of a
+    worker's steps as many; the latter come into the file with the next event that is kept."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._lines: dict[str, list[str]] = {}
-        self._kept: dict[tuple[str, Value], float] = {}
+        self._lines: dict[str, list[bytes]] = {}
+        self._kept: dict[tuple[str, int | None], float] = {}
 
     def __call__(self, event: Event) -> None:
-        if event.kind in LEFT_OUT or not self._is_due(event):
+        if type(event) not in NAMES or not self._is_due(event):
             return
         if event.stage not in self._lines:
-            self._lines[event.stage] = [_line(earlier) for earlier in read_events(self._workspace, event.stage)]
+            read_events(self._workspace, event.stage)  # nothing is added to a damaged file
+            self._lines[event.stage] = _lines(self._workspace, event.stage)
         lines = self._lines[event.stage]
-        lines.append(_line(event))
-        if event.kind != "worker":
-            (self._workspace.folder / "events").write_bytes(f"{event.stage}.jsonl", "\n".join([*lines, ""]).encode())
+        lines.append(json.dumps(to_record(event)).encode())
+        if not isinstance(event, e.StepMeans):
+            (self._workspace.folder / "events").write_bytes(f"{event.stage}.jsonl", b"\n".join([*lines, b""]))
 
     def _is_due(self, event: Event) -> bool:
         """Whether to keep an event, of those of one worker or those of progress."""
-        if event.kind not in ("progress", "worker"):
+        if not isinstance(event, e.Progress | e.StepMeans):
             return True
-        key = event.stage, event.values.get("rank")
-        finished = event.kind == "progress" and event.values["done"] == event.values.get("total")
+        key = event.stage, event.rank if isinstance(event, e.StepMeans) else None
+        finished = isinstance(event, e.Progress) and event.done == event.total
         if not finished and event.time - self._kept.get(key, 0) < PROGRESS_SECONDS:
             return False
         self._kept[key] = event.time
@@ -48,12 +67,71 @@ class EventLog:
 
 
 def read_events(workspace: Workspace, stage: str) -> list[Event]:
-    """The events of a stage over all its runs, oldest first; none where it has not run."""
+    """The events of a stage over all its runs, oldest first; none where it has not run.
+
+    Raises:
+        ValueError: a line is damaged.
+    """
+    return list(iterate_events(workspace, stage))
+
+
+def iterate_events(workspace: Workspace, stage: str) -> Iterator[Event]:
+    """As `read_events`, one by one: those before a damaged line are yielded. Events of a kind that this version does
+    not know are left out."""
+    for line in _lines(workspace, stage):
+        event = from_record(json.loads(line))
+        if event is not None:
+            yield event
+
+
+def _lines(workspace: Workspace, stage: str) -> list[bytes]:
     folder, name = workspace.folder / "events", f"{stage}.jsonl"
-    if not folder.exists(name):
-        return []
-    return [Event(**json.loads(line)) for line in folder.read_bytes(name).decode().splitlines()]
+    return folder.read_bytes(name).splitlines() if folder.exists(name) else []
 
 
-def _line(event: Event) -> str:
-    return json.dumps({**dataclasses.asdict(event), "values": dict(event.values)})
+def to_record(event: Event) -> dict[str, Any]:
+    """What stands in a file: `stage`, `kind`, `values` (flat, without what is optional and not known) and `time`."""
+    values: dict[str, Any] = {}
+    for entry in _own_fields(type(event)):
+        value = getattr(event, entry.name)
+        if not entry.metadata.get("open") and (value is not None or entry.default is not None):
+            values[entry.name] = value
+    for entry in _own_fields(type(event)):
+        if entry.metadata.get("open"):
+            values |= getattr(event, entry.name)
+    return {"stage": event.stage, "kind": NAMES[type(event)], "values": values, "time": event.time}
+
+
+def from_record(record: object) -> Event | None:
+    """The event that `to_record` made a record of; None for one of a kind that this version does not know.
+
+    Raises:
+        ValueError: it is no record of an event.
+    """
+    if not isinstance(record, dict) or not isinstance(values := record.get("values"), dict):
+        raise ValueError(f"not an event: {record!r}"[:200])
+    stage, kind, time = record.get("stage"), record.get("kind"), record.get("time")
+    if not isinstance(stage, str) or not isinstance(time, int | float):
+        raise ValueError(f"not an event: {record!r}"[:200])
+    if kind not in KINDS:
+        return None
+    for cls in KINDS[kind]:
+        if all(entry.name in values for entry in _own_fields(cls) if _is_required(entry)):
+            return cls(stage, **_arguments(cls, values), time=time)
+    raise ValueError(f"an event {kind!r} lacks values: {record!r}"[:200])
+
+
+def _own_fields(cls: type[Event]) -> list[dataclasses.Field[Any]]:
+    return [entry for entry in dataclasses.fields(cls) if entry.name not in ("stage", "time")]
+
+
+def _is_required(entry: dataclasses.Field[Any]) -> bool:
+    return entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+
+
+def _arguments(cls: type[Event], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values by field; those of no field are in the open one, or left out where the class has none."""
+    fields = _own_fields(cls)
+    named = {entry.name: values[entry.name] for entry in fields if entry.name in values}
+    others = {name: value for name, value in values.items() if name not in named}
+    return named | {entry.name: others for entry in fields if entry.metadata.get("open")}

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow.fs as pafs
 import yaml
 
 from alphafuse.events import Event
 from alphafuse.storage.workspace import Workspace
-from monitoring.run_log.event_log import read_events
+from monitoring.run_log.event_log import iterate_events
 from monitoring.run_log.finding import borrowed_stages, committed_stages
 from monitoring.run_log.heartbeat import FILE as HEARTBEAT
 from monitoring.run_log.heartbeat import Beat, read_heartbeat
@@ -21,6 +20,7 @@ from monitoring.run_log.run_state import RunState, judge, latest_real_run
 from monitoring.run_log.training_curves import Training, training_of
 
 SUFFIX, CONFIG = ".jsonl", "config.yaml"
+Reported = TypeVar("Reported", bound=Event)
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,10 @@ class Run:
         """The validation metric that chooses the best weights."""
         return str(self.settings.get("train", {}).get("monitor", "ndcg@20"))
 
-    def told(self, *kinds: str) -> list[Event]:
+    def told(self, *kinds: type[Reported]) -> list[Reported]:
         """Events of some kinds, of the latest run of each stage, oldest first."""
-        found = [event for stream in self.events.values() for event in latest_real_run(stream) if event.kind in kinds]
+        streams = [latest_real_run(stream) for stream in self.events.values()]
+        found = [event for stream in streams for event in stream if isinstance(event, kinds)]
         return sorted(found, key=lambda event: event.time)
 
 
@@ -79,11 +80,12 @@ class RunReader:
         events = {stage: told for stage, told in earlier.events.items() if f"{stage}{SUFFIX}" in files}
         for name in sorted(changed):
             stage = name.removesuffix(SUFFIX)
+            events[stage] = []
             try:
-                events[stage] = read_events(workspace, stage)
-            except (ValueError, TypeError) as error:
+                for event in iterate_events(workspace, stage):
+                    events[stage].append(event)
+            except ValueError as error:
                 problems.append(f"events/{name} cannot be read to its end: {error}")
-                events[stage] = _readable(workspace, name)
                 del files[name]  # so that it is tried again
         self._seen = files
         settings = _settings(workspace) if CONFIG in files else {}
@@ -111,17 +113,6 @@ class RunReader:
         infos = filesystem.get_file_info(pafs.FileSelector(f"{path}/events", allow_not_found=True))
         infos.append(filesystem.get_file_info(f"{path}/{CONFIG}"))
         return {info.base_name: (info.size, info.mtime_ns) for info in infos if info.type == pafs.FileType.File}
-
-
-def _readable(workspace: Workspace, name: str) -> list[Event]:
-    """The events before the first line that is none."""
-    events = []
-    for line in (workspace.folder / "events").read_bytes(name).decode(errors="replace").splitlines():
-        try:
-            events.append(Event(**json.loads(line)))
-        except (ValueError, TypeError):
-            break
-    return events
 
 
 def _settings(workspace: Workspace) -> Mapping[str, Any]:

@@ -8,12 +8,20 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from alphafuse.events import INTERRUPTED, Event
+from alphafuse.events import (
+    INTERRUPTED,
+    Event,
+    Metrics,
+    Progress,
+    StageFailed,
+    StageFinished,
+    StageSkipped,
+    StageStarted,
+)
 from alphafuse.stages import STAGE_NAMES
-from monitoring.run_log.event_values import as_number
 from monitoring.run_log.heartbeat import LOST_SECONDS, Beat
 
-ENDS = {"finished", "skipped", "failed"}
+ENDS = (StageFinished, StageSkipped, StageFailed)
 SILENT_SECONDS = 900.0
 """Without a heartbeat (a workspace of another version) a run that has told nothing for this long counts as lost."""
 QUIET_SECONDS, QUIET_FACTOR = 120.0, 10.0
@@ -141,17 +149,16 @@ def _is_quiet(stream: Sequence[Event], now: float) -> bool:
 def _stage(name: str, stream: Sequence[Event], may_run: bool, now: float) -> StageState:
     latest_run = _latest_run(stream)
     started, end = latest_run[0].time, _end(latest_run)
-    if end is not None and end.kind == "skipped":
+    if isinstance(end, StageSkipped):
         before = stream[: len(stream) - len(latest_run)]
-        if any(event.kind == "finished" for event in before):
+        if any(isinstance(event, StageFinished) for event in before):
             return _stage(name, before, False, now)
         return StageState(name, "finished")
-    if end is not None and end.kind == "finished":
+    if isinstance(end, StageFinished):
         return StageState(name, "finished", seconds=end.time - started, ended=end.time)
     done, total, unit, rate = _progress(latest_run)
-    if end is not None and end.values.get("message") != INTERRUPTED:
-        message = str(end.values.get("message", ""))
-        return StageState(name, "failed", done, total, unit, None, None, end.time - started, end.time, message)
+    if isinstance(end, StageFailed) and end.message != INTERRUPTED:
+        return StageState(name, "failed", done, total, unit, None, None, end.time - started, end.time, end.message)
     if not may_run:
         return StageState(name, "cut off", done, total, unit, seconds=latest_run[-1].time - started)
     remaining = (total - done) / rate if total is not None and done is not None and rate else None
@@ -161,34 +168,34 @@ def _stage(name: str, stream: Sequence[Event], may_run: bool, now: float) -> Sta
 def _made_since(stream: Sequence[Event]) -> float:
     """When the latest run of a stage began that has done something; 0 where none has."""
     latest_run = latest_real_run(stream)
-    return latest_run[0].time if any(event.kind in ("progress", "metrics", "finished") for event in latest_run) else 0.0
+    works = any(isinstance(event, Progress | Metrics | StageFinished) for event in latest_run)
+    return latest_run[0].time if works else 0.0
 
 
 def latest_real_run(stream: Sequence[Event]) -> Sequence[Event]:
     """The events of the latest run of a stage that was not skipped."""
     latest_run = _latest_run(stream)
-    skipped = any(event.kind == "skipped" for event in latest_run)
+    skipped = any(isinstance(event, StageSkipped) for event in latest_run)
     return latest_real_run(stream[: len(stream) - len(latest_run)]) if skipped else latest_run
 
 
 def _latest_run(stream: Sequence[Event]) -> Sequence[Event]:
     """From the last "started" on."""
-    first = max((number for number, event in enumerate(stream) if event.kind == "started"), default=0)
+    first = max((number for number, event in enumerate(stream) if isinstance(event, StageStarted)), default=0)
     return stream[first:]
 
 
 def _end(latest_run: Sequence[Event]) -> Event | None:
-    return next((event for event in reversed(latest_run) if event.kind in ENDS), None)
+    return next((event for event in reversed(latest_run) if isinstance(event, ENDS)), None)
 
 
 def _progress(stream: Sequence[Event]) -> tuple[float | None, float | None, str, float | None]:
     """Done, total, unit and rate of the part of the stage that runs; the rate is that of its latest ten events."""
-    told = [event for event in stream if event.kind == "progress"]
+    told = [event for event in stream if isinstance(event, Progress)]
     if not told:
         return None, None, "", None
-    last = told[-1].values
-    recent = [event for event in told[-10:] if event.values.get("unit") == last.get("unit")]
-    amount, seconds = as_number(last.get("done")) or 0.0, recent[-1].time - recent[0].time
-    advance = amount - (as_number(recent[0].values.get("done")) or 0.0)
+    last = told[-1]
+    recent = [event for event in told[-10:] if event.unit == last.unit]
+    advance, seconds = last.done - recent[0].done, last.time - recent[0].time
     rate = advance / seconds if seconds > 0 and advance > 0 else None
-    return as_number(last.get("done")), as_number(last.get("total")), str(last.get("unit", "")), rate
+    return last.done, last.total, last.unit, rate

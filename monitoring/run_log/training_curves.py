@@ -10,14 +10,24 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from alphafuse.events import Event
-from alphafuse.training.step_events import OWN_PHASES, PHASES
-from monitoring.run_log.event_values import numbers_in
+from alphafuse.events import (
+    OWN_SPANS,
+    EpochMetrics,
+    Event,
+    StageStarted,
+    StepMeans,
+    TrainingProgress,
+    WorkersRestarted,
+)
 
 POINTS = 600
 """More points than this are not drawn: there are fewer pixels."""
 SLOW_FACTOR = 1.5
 """A worker is slow when its own work takes this many times as long as that of the others."""
+CURVES = (
+    "loss", "learning_rate", "table_learning_rate", "gradient_norm", "table_gradient_norm", "samples_per_second",
+)  # fmt: skip
+"""The numbers of `TrainingProgress` that are drawn over steps."""
 SILENT_SECONDS, SILENT_FACTOR = 60.0, 3.0
 """A worker is silent when it has told nothing for both: seconds, and times the usual distance of two reports,
 while others have."""
@@ -49,18 +59,19 @@ class Worker:
     """What a rank has reported last.
 
     Attributes:
-        values: as of the event `worker`.
-        time: of the report, seconds since the epoch.
+        means: its latest report.
         busy: seconds of a step in which it waits for no other. `backward` is not among them: in it the dense gradients
             are averaged, and a fast rank waits for a slow one.
         complaint: what is wrong with it, compared with the others; empty where nothing is.
     """
 
-    rank: int
-    values: Mapping[str, float | str | None]
-    time: float
+    means: StepMeans
     busy: float
     complaint: str = ""
+
+    @property
+    def rank(self) -> int:
+        return self.means.rank
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,7 @@ class Training:
     """Everything that is drawn of a training.
 
     Attributes:
-        by_step: of what `progress` tells beside its counts: loss, samples_per_second, learning rates, norms.
+        by_step: loss, samples_per_second, learning rates, norms (`CURVES`).
         by_epoch: mean training loss (`loss`) and validation metrics.
         parts: seconds of a step by what they go to, means over the workers; `rest` is what no part names.
         workers: by rank.
@@ -105,22 +116,24 @@ def training_of(events: Iterable[Event]) -> Training:
     tells then replaces what was told before.
     """
     by_step, by_epoch, parts = _Points(), _Points(), _Points()
-    reports: dict[int, list[Event]] = defaultdict(list)
+    reports: dict[int, list[StepMeans]] = defaultdict(list)
     restarts = 0
     for event in events:
-        values = event.values
-        if event.kind == "started":
-            reports, restarts = defaultdict(list), 0
-        elif event.kind == "progress" and values.get("unit") == "steps":
-            by_step.add(values["done"], numbers_in(values, {"done", "total", "epoch"}))
-        elif event.kind == "metrics" and "epoch" in values:
-            by_epoch.add(values["epoch"], numbers_in(values, {"epoch"}))
-        elif event.kind == "restart":
-            reports, restarts = defaultdict(list), restarts + 1
-        elif event.kind == "worker":
-            rank = int(float(values["rank"] or 0))
-            reports[rank].append(event)
-            parts.add(values["step"], _parts(values), rank)
+        match event:
+            case StageStarted():
+                reports, restarts = defaultdict(list), 0
+            case TrainingProgress():
+                told = {name: getattr(event, name) for name in CURVES}
+                by_step.add(event.done, {name: value for name, value in told.items() if value is not None})
+            case EpochMetrics():
+                by_epoch.add(event.epoch, {"loss": event.loss, **event.numbers})
+            case WorkersRestarted():
+                reports, restarts = defaultdict(list), restarts + 1
+            case StepMeans():
+                reports[event.rank].append(event)
+                spans = event.span_seconds()
+                rest = max(0.0, event.seconds - sum(spans.values()))
+                parts.add(event.step, {**spans, "rest": rest}, event.rank)
     return Training(by_step.curves(), by_epoch.curves(), parts.curves(), _workers(reports), restarts)
 
 
@@ -131,11 +144,11 @@ class _Points:
     def __init__(self) -> None:
         self._sources: dict[int, list[tuple[float, dict[str, float]]]] = defaultdict(list)
 
-    def add(self, x: object, numbers: dict[str, float], source: int = 0) -> None:
-        at, points = float(x) if isinstance(x, (int, float)) else 0.0, self._sources[source]
-        while points and points[-1][0] >= at:
+    def add(self, x: float, numbers: dict[str, float], source: int = 0) -> None:
+        points = self._sources[source]
+        while points and points[-1][0] >= x:
             points.pop()
-        points.append((at, numbers))
+        points.append((x, numbers))
 
     def curves(self) -> dict[str, Curve]:
         names = dict.fromkeys(name for points in self._sources.values() for _, numbers in points for name in numbers)
@@ -160,16 +173,10 @@ def _mean(curves: Sequence[Curve]) -> Curve:
     return Curve(x, np.divide(total, counted.sum(axis=0), out=np.full(len(x), np.nan), where=counted.any(axis=0)))
 
 
-def _parts(values: Mapping[str, object]) -> dict[str, float]:
-    numbers = numbers_in(values)
-    parts = {part: numbers.get(f"{part}_seconds", 0.0) for part in PHASES}
-    return {**parts, "rest": max(0.0, numbers.get("seconds", 0.0) - sum(parts.values()))}
-
-
-def _workers(reports: Mapping[int, Sequence[Event]]) -> list[Worker]:
+def _workers(reports: Mapping[int, Sequence[StepMeans]]) -> list[Worker]:
     """The latest report of each rank, with what is wrong with it."""
     latest = {rank: told[-1] for rank, told in sorted(reports.items())}
-    busy = {rank: _busy(event.values) for rank, event in latest.items()}
+    busy = {rank: _busy(event) for rank, event in latest.items()}
     newest = max((event.time for event in latest.values()), default=0.0)
     workers = []
     for rank, event in latest.items():
@@ -179,13 +186,13 @@ def _workers(reports: Mapping[int, Sequence[Event]]) -> list[Worker]:
             complaint = "silent"
         elif others and busy[rank] > SLOW_FACTOR * (usual := statistics.median(others)) and usual > 0:
             complaint = f"slow: {busy[rank] / usual:.1f} × the others"
-        workers.append(Worker(rank, event.values, event.time, busy[rank], complaint))
+        workers.append(Worker(event, busy[rank], complaint))
     return workers
 
 
-def _busy(values: Mapping[str, object]) -> float:
-    numbers = numbers_in(values)
-    return sum(numbers.get(f"{phase}_seconds", 0.0) for phase in OWN_PHASES)
+def _busy(means: StepMeans) -> float:
+    spans = means.span_seconds()
+    return sum(spans[name] for name in OWN_SPANS)
 
 
 def _usual_gap(told: Sequence[Event]) -> float:

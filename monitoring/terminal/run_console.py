@@ -15,9 +15,18 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from alphafuse.events import Event, Listener, Value, ignore
+from alphafuse.events import (
+    EpochMetrics,
+    Event,
+    StageFailed,
+    StageFinished,
+    StageSkipped,
+    StageStarted,
+    StageWarning,
+    WorkersRestarted,
+)
+from alphafuse.events import Progress as ProgressEvent
 from monitoring.presentation.formats import number
-from monitoring.run_log.event_values import as_number
 
 PLAIN_SECONDS = 15.0
 
@@ -28,11 +37,13 @@ class RunConsole:
     Args:
         stream: where to write.
         monitor: the validation metric that is shown with each epoch of a training.
+        failures: show that a stage has failed; not where the command ends with the same message.
     """
 
-    def __init__(self, stream: TextIO, monitor: str = "") -> None:
+    def __init__(self, stream: TextIO, monitor: str = "", failures: bool = True) -> None:
         self.console = Console(file=stream, highlight=False)
         self._monitor = monitor
+        self._failures = failures
         self._progress = Progress(
             TextColumn("  {task.description:<10}"),
             BarColumn(bar_width=24),
@@ -57,60 +68,57 @@ class RunConsole:
         self._progress.stop()
 
     def __call__(self, event: Event) -> None:
-        show: dict[str, Listener] = {
-            "started": self._on_started,
-            "progress": self._on_progress,
-            "metrics": self._on_metrics,
-            "warning": self._on_warning,
-            "restart": self._on_warning,
-            "finished": self._on_finished,
-            "skipped": self._on_skipped,
-            "failed": self._on_failed,
-        }
-        show.get(event.kind, ignore)(event)
+        match event:
+            case StageStarted():
+                self._on_started(event)
+            case ProgressEvent():
+                self._on_progress(event)
+            case EpochMetrics():
+                self._on_epoch(event)
+            case StageWarning() | WorkersRestarted():
+                self._print(f"[yellow]! {event.stage:<10} {escape(event.message)}[/]")
+            case StageFinished():
+                self._on_finished(event)
+            case StageSkipped():
+                self._end(event.stage)
+                self._print(f"[green]✓[/] {event.stage:<10} {'—':>8}  [dim]done before[/]")
+            case StageFailed() if self._failures:
+                self._end(event.stage)
+                self._print(f"[red]✗ {event.stage:<10} {escape(event.message)}[/]")
 
-    def _on_started(self, event: Event) -> None:
+    def _print(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True)
+
+    def _on_started(self, event: StageStarted) -> None:
         self._end(event.stage)
         task = self._progress.add_task(event.stage, total=None, count="", unit="")
         self._running[event.stage] = _Running(task, event.time, event.time)
 
-    def _on_progress(self, event: Event) -> None:
-        done, total, unit = (event.values.get(key) for key in ("done", "total", "unit"))
+    def _on_progress(self, event: ProgressEvent) -> None:
+        done, total, unit = event.done, event.total, event.unit
         count = f"{number(done)}" + (f" / {number(total)}" if total is not None else "") + f" {unit}"
         running = self._running[event.stage]
         if unit != running.unit:  # another part of the stage: the rate starts again
             self._progress.reset(running.task)
             running.unit = unit
-        self._progress.update(running.task, completed=as_number(done), total=as_number(total), count=count, unit=unit)
+        self._progress.update(running.task, completed=done, total=total, count=count, unit=unit)
         if not self.console.is_terminal and event.time - running.plain_at >= PLAIN_SECONDS:
             running.plain_at = event.time
-            self.console.print(f"  {event.stage:<10} {count}, {event.time - running.started:.0f} s", soft_wrap=True)
+            self._print(f"  {event.stage:<10} {count}, {event.time - running.started:.0f} s")
 
-    def _on_metrics(self, event: Event) -> None:
-        if "epoch" not in event.values:
-            return  # what is measured once stands in the event of its end
-        shown = {name: event.values[name] for name in ("epoch", "loss", self._monitor) if name in event.values}
+    def _on_epoch(self, event: EpochMetrics) -> None:
+        shown: dict[str, float] = {"epoch": event.epoch, "loss": event.loss}
+        if self._monitor in event.numbers:
+            shown[self._monitor] = event.numbers[self._monitor]
         text = "  ".join(f"{name} {number(value)}" for name, value in shown.items())
-        self.console.print(f"  [dim]{event.stage:<10} {text}[/dim]", soft_wrap=True)
+        self._print(f"  [dim]{event.stage:<10} {text}[/dim]")
 
-    def _on_warning(self, event: Event) -> None:
-        self.console.print(f"[yellow]! {event.stage:<10} {escape(str(event.values['message']))}[/]", soft_wrap=True)
-
-    def _on_finished(self, event: Event) -> None:
+    def _on_finished(self, event: StageFinished) -> None:
         started = self._end(event.stage) or event.time
-        facts = [f"{name} {number(value)}" for name, value in event.values.items() if value not in (0, None, "", False)]
+        summary = event.summary.items()
+        facts = [f"{name} {number(value)}" for name, value in summary if value not in (0, None, "", False)]
         seconds = f"{event.time - started:.1f} s"
-        self.console.print(
-            f"[green]✓[/] {event.stage:<10} {seconds:>8}  [dim]{escape(' · '.join(facts))}[/]", soft_wrap=True
-        )
-
-    def _on_skipped(self, event: Event) -> None:
-        self._end(event.stage)
-        self.console.print(f"[green]✓[/] {event.stage:<10} {'—':>8}  [dim]done before[/]", soft_wrap=True)
-
-    def _on_failed(self, event: Event) -> None:
-        self._end(event.stage)
-        self.console.print(f"[red]✗ {event.stage:<10} {escape(str(event.values['message']))}[/]", soft_wrap=True)
+        self._print(f"[green]✓[/] {event.stage:<10} {seconds:>8}  [dim]{escape(' · '.join(facts))}[/]")
 
     def _end(self, stage: str) -> float | None:
         """Take the line of a stage away; returns when the stage started, if it has."""
@@ -129,7 +137,7 @@ class _Running:
     task: TaskID
     started: float
     plain_at: float
-    unit: Value = None
+    unit: str = ""
 
 
 class _RateColumn(ProgressColumn):

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from alphafuse.events import Event
-from monitoring.run_log.event_values import numbers_in
-
-COUNTS = {"done", "total", "epoch"}
+from alphafuse.events import EpochMetrics, Event, Metrics, StepMeans, TrainingProgress
+from monitoring.run_log.training_curves import CURVES
 
 
 def tracked_numbers(event: Event) -> tuple[int, dict[str, float]]:
@@ -16,26 +12,16 @@ def tracked_numbers(event: Event) -> tuple[int, dict[str, float]]:
     `train/…` and `step/…` (seconds of a step by what they go to, of rank 0) go over the optimizer's steps,
     `epoch/loss` and `validation/…` over epochs; `test/…` are single numbers.
     """
-    values = event.values
-    if event.stage == "train" and event.kind == "progress":
-        return _place(values, "done"), _numbers(values, "train", COUNTS)
-    if event.stage == "train" and event.kind == "worker" and values.get("rank") == 0:
-        parts = {name: value for name, value in values.items() if name.endswith("seconds")}
-        return _place(values, "step"), _numbers(parts, "step", set())
-    if event.stage == "train" and event.kind == "metrics":
-        numbers = _numbers(values, "validation", COUNTS)
-        if "validation/loss" in numbers:
-            numbers["epoch/loss"] = numbers.pop("validation/loss")  # of training
-        return _place(values, "epoch"), numbers
-    if event.stage == "evaluate" and event.kind == "metrics":
-        return 0, _numbers(values, "test", set())
+    match event:
+        case TrainingProgress():
+            told = {f"train/{name}": getattr(event, name) for name in CURVES}
+            return event.done, {name: value for name, value in told.items() if value is not None}
+        case StepMeans(rank=0):
+            spans = {f"step/{span}_seconds": seconds for span, seconds in event.span_seconds().items()}
+            return event.step, {"step/seconds": event.seconds, **spans}
+        case EpochMetrics():
+            validation = {f"validation/{name}": value for name, value in event.numbers.items()}
+            return event.epoch, {"epoch/loss": event.loss, **validation}
+        case Metrics(stage="evaluate"):
+            return 0, {f"test/{name}": value for name, value in event.numbers.items()}
     return 0, {}
-
-
-def _numbers(values: Mapping[str, object], prefix: str, without: set[str]) -> dict[str, float]:
-    return {f"{prefix}/{name}": value for name, value in numbers_in(values, without).items()}
-
-
-def _place(values: Mapping[str, object], name: str) -> int:
-    place = values.get(name)
-    return int(place) if isinstance(place, (int, float)) else 0

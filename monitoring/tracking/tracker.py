@@ -10,11 +10,21 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Protocol
 
 from alphafuse.config import Config
-from alphafuse.events import Event, Listener
+from alphafuse.events import (
+    Event,
+    FanOut,
+    Listener,
+    StageFailed,
+    StageFinished,
+    StageSkipped,
+    StageStarted,
+    StageWarning,
+)
 from alphafuse.storage.workspace import Workspace
 from monitoring.tracking.numbers import tracked_numbers
 
@@ -37,22 +47,32 @@ class Sink(Protocol):
 
 
 @contextmanager
-def tracked(config: Config, workspace: Workspace, listen: Listener) -> Iterator[Listener]:
-    """The listener that feeds the tools of `config.monitoring`, too."""
+def tracking_tools(config: Config, workspace: Workspace, warn: Listener) -> Iterator[Listener]:
+    """The listener that feeds the tools of `config.monitoring`.
+
+    Args:
+        warn: gets a warning of each tool that fails.
+    """
+    tensorboard, mlflow = config.monitoring.tensorboard, config.monitoring.mlflow
+
+    def make_tensorboard(folder: str) -> Sink:
+        from monitoring.tracking.tensorboard import TensorBoardSink
+
+        return TensorBoardSink(folder)
+
+    def make_mlflow(uri: str, experiment: str) -> Sink:
+        from monitoring.tracking.mlflow import MLflowSink
+
+        return MLflowSink(uri, experiment, workspace, config.model_dump(mode="json"))
+
     makers: dict[str, Callable[[], Sink]] = {}
-    if config.monitoring.tensorboard is not None:
-        makers["TensorBoard"] = lambda: _tensorboard(config, workspace)
-    if config.monitoring.mlflow is not None:
-        makers["MLflow"] = lambda: _mlflow(config, workspace)
+    if tensorboard is not None:
+        folder = tensorboard.folder or (workspace.folder / "tensorboard").uri
+        makers["TensorBoard"] = partial(make_tensorboard, folder)
+    if mlflow is not None:
+        makers["MLflow"] = partial(make_mlflow, mlflow.uri, mlflow.experiment)
     with ExitStack() as stack:
-        trackers = [stack.enter_context(Tracker(name, make, workspace, listen)) for name, make in makers.items()]
-
-        def hear(event: Event) -> None:
-            listen(event)
-            for tracker in trackers:
-                tracker(event)
-
-        yield hear if trackers else listen
+        yield FanOut(*(stack.enter_context(Tracker(name, make, workspace, warn)) for name, make in makers.items()))
 
 
 class Tracker:
@@ -61,14 +81,14 @@ class Tracker:
     Args:
         name: of the tool, for warnings; in lower case the extra of the package that it needs.
         make: called in the thread: what is slow or fails to import does so there.
-        listen: gets the warning.
+        warn: gets the warning.
     """
 
-    def __init__(self, name: str, make: Callable[[], Sink], workspace: Workspace, listen: Listener) -> None:
+    def __init__(self, name: str, make: Callable[[], Sink], workspace: Workspace, warn: Listener) -> None:
         self._name = name
         self._make = make
         self._workspace = workspace
-        self._listen = listen
+        self._warning = warn
         self._calls: queue.SimpleQueue[Callable[[Sink], None] | None] = queue.SimpleQueue()
         self._failed = threading.Event()
         self._is_new: bool | None = None  # of a stage that has begun and told no number yet
@@ -89,19 +109,23 @@ class Tracker:
     def __call__(self, event: Event) -> None:
         if event.stage not in STAGES or self._failed.is_set():
             return
-        if event.kind == "started":
-            self._is_new = event.stage == "train" and self._is_new_training()
-        elif event.kind in ("finished", "skipped", "failed"):
-            failed = event.kind == "failed"
-            if self._is_new is None:
-                self._calls.put(lambda sink: sink.end(failed))
-        else:
-            step, numbers = tracked_numbers(event)
-            if numbers and (is_new := self._is_new) is not None:
-                self._calls.put(lambda sink: sink.begin(is_new))
-                self._is_new = None
-            if numbers:
-                self._calls.put(lambda sink: sink.log(step, numbers, event.time))
+        match event:
+            case StageStarted():
+                self._is_new = event.stage == "train" and self._is_new_training()
+            case StageFinished() | StageSkipped() | StageFailed():
+                failed = isinstance(event, StageFailed)
+                if self._is_new is None:
+                    self._calls.put(lambda sink: sink.end(failed))
+            case _:
+                self._log(event)
+
+    def _log(self, event: Event) -> None:
+        step, numbers = tracked_numbers(event)
+        if numbers and (is_new := self._is_new) is not None:
+            self._calls.put(lambda sink: sink.begin(is_new))
+            self._is_new = None
+        if numbers:
+            self._calls.put(lambda sink: sink.log(step, numbers, event.time))
 
     def _is_new_training(self) -> bool:
         """Neither finished nor to be continued."""
@@ -122,20 +146,4 @@ class Tracker:
 
     def _warn(self, reason: str) -> None:
         message = f"{self._name} does not keep this run any more; the run itself goes on ({reason})"
-        self._listen(Event("monitoring", "warning", {"message": message}))
-
-
-def _tensorboard(config: Config, workspace: Workspace) -> Sink:
-    from monitoring.tracking.tensorboard import TensorBoardSink
-
-    settings = config.monitoring.tensorboard
-    assert settings is not None
-    return TensorBoardSink(settings.folder or (workspace.folder / "tensorboard").uri)
-
-
-def _mlflow(config: Config, workspace: Workspace) -> Sink:
-    from monitoring.tracking.mlflow import MLflowSink
-
-    settings = config.monitoring.mlflow
-    assert settings is not None
-    return MLflowSink(settings.uri, settings.experiment, workspace, config.model_dump(mode="json"))
+        self._warning(StageWarning("monitoring", message))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import ray
-from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
 CPUS = 5
@@ -20,7 +20,7 @@ class Machines:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._nodes: list[Node] = []
+        self._nodes: list[Any] = []
 
     def add(self) -> None:
         """A machine with `CPUS` CPUs joins."""

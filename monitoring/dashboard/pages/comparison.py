@@ -11,7 +11,7 @@ from dash import dcc, html
 
 from monitoring.dashboard import plotly_figures
 from monitoring.dashboard.components import Part, badge, figure, link_to, section, soft, table
-from monitoring.dashboard.test_result import test_result
+from monitoring.dashboard.final_result import final_result
 from monitoring.presentation.formats import duration
 from monitoring.run_log.reader import Run
 
@@ -92,7 +92,7 @@ def comparison(runs: Sequence[Run], now: float) -> dict[str, Part]:
 
 def _results(runs: Sequence[Run], now: float) -> Part:
     best = {run.key: run.training.best(run.monitor) for run in runs}
-    results = {run.key: test_result(run) for run in runs}
+    results = {run.key: final_result(run) for run in runs}
     top: dict[tuple[str, str], float] = {}  # best value among results that are measured alike
     for result in results.values():
         if result is not None:

@@ -6,7 +6,7 @@ import numpy as np
 from dash import html
 
 from monitoring.dashboard.components import TONES, Part, ago, aria, badge, bar
-from monitoring.dashboard.test_result import test_result
+from monitoring.dashboard.final_result import final_result
 from monitoring.presentation.formats import duration, number, rough
 from monitoring.run_log.reader import Run
 from monitoring.run_log.run_state import RunState
@@ -71,7 +71,7 @@ def _learning(run: Run) -> tuple[Part, Part, str]:
         more += f"; {stale} since without improvement" + (f", {patience} end it" if patience else "")
     else:
         more += ", the latest"
-    test = test_result(run)
+    test = final_result(run)
     if test is not None:
         more += f"; test {test.value:.4f}, seen items {test.seen}"
     return [html.Small(f"{run.monitor.upper()} "), f"{value:.4f}"], more, ""

@@ -10,8 +10,8 @@ from dash import dcc, html
 
 from alphafuse.stages import STAGE_NAMES
 from monitoring.dashboard.components import TONES, WORDS, Part, ago, badge, bar, link_to, progress_text, soft, spark
+from monitoring.dashboard.final_result import final_result
 from monitoring.dashboard.run_poller import Place
-from monitoring.dashboard.test_result import test_result
 from monitoring.run_log.reader import Run
 from monitoring.run_log.run_state import RunState, RunStatus
 
@@ -103,7 +103,7 @@ def _row(run: Run, state: RunState, news: Part) -> Part:
 
 def _news(run: Run, state: RunState, now: float) -> Part:
     """The cells of a run's row that change: current work, results, and the trend of the validation metric."""
-    best, test, metric = run.training.best(run.monitor), test_result(run), run.monitor.upper()
+    best, test, metric = run.training.best(run.monitor), final_result(run), run.monitor.upper()
     numbers = []
     if best is not None:
         numbers.append(_number(best[1], f"validation {metric}"))

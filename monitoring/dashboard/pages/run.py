@@ -8,6 +8,7 @@ from urllib.parse import quote
 import plotly.graph_objects as go
 from dash import dcc, html
 
+from alphafuse.events import StageFailed, StageWarning, WorkersRestarted
 from monitoring.dashboard import plotly_figures
 from monitoring.dashboard.components import (
     COMPARE_PATH,
@@ -103,16 +104,16 @@ def _stage(stage: StageState, is_alive: bool) -> Part:
 
 def messages(run: Run, state: RunState, now: float) -> Part:
     """Failures, restarts and warnings, the latest first; None where there are none."""
-    events = list(reversed(run.told("failed", "restart", "warning")))
-    words = {"failed": " failed", "restart": " started again", "warning": ""}
+    events = list(reversed(run.told(StageFailed, WorkersRestarted, StageWarning)))
+    words = {StageFailed: " failed", WorkersRestarted: " started again", StageWarning: ""}
     notes = [
         html.Li(
             [
-                html.B(f"{event.stage}{words[event.kind]} "),
+                html.B(f"{event.stage}{words[type(event)]} "),
                 html.Span(ago(event.time, now), className="soft", title=clock(event.time)),
-                html.P(str(event.values.get("message", "")), className="message"),
+                html.P(event.message, className="message"),
             ],
-            className=f"note {'bad' if event.kind == 'failed' else 'warm'}",
+            className=f"note {'bad' if isinstance(event, StageFailed) else 'warm'}",
         )
         for event in events[:MESSAGES]
     ]
@@ -176,15 +177,15 @@ def workers(run: Run, state: RunState, now: float) -> Part:
         [
             f"rank {worker.rank}",
             worker.complaint or "well",
-            str(worker.values.get("host") or "–"),
-            number(int(worker.values.get("step") or 0)),
-            f"{1e3 * float(worker.values.get('seconds') or 0):,.1f} ms",
+            worker.means.host,
+            number(worker.means.step),
+            f"{1e3 * worker.means.seconds:,.1f} ms",
             f"{1e3 * worker.busy:,.1f} ms",
-            number(round(float(worker.values.get("samples_per_second") or 0))),
-            number(round(float(worker.values.get("rows_served") or 0))),
-            size(float(worker.values.get("bytes_sent") or 0)),
-            size(float(worker.values.get("memory_bytes") or 0)),
-            ago(worker.time, now),
+            number(round(worker.means.samples_per_second)),
+            number(round(worker.means.rows_served)),
+            size(worker.means.bytes_sent),
+            size(worker.means.memory_bytes),
+            ago(worker.means.time, now),
         ]
         for worker in workers
     ]

@@ -13,12 +13,11 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
-from ray.autoscaler._private.util import prepare_config, validate_config
 
 from alphafuse.config import NodeGroupConfig, parse_config
 from alphafuse.errors import ConfigError
 from cluster.remote.node_groups import read_node_groups
+from jobs.execution.ray_internals import autoscaling_config, check_launcher_file, filled_launcher_file
 
 ROOT = Path(__file__).parents[3]
 CLUSTER = ROOT / "cluster" / "launch"
@@ -77,12 +76,12 @@ def ray_cluster_specs() -> Iterator[tuple[str, dict[str, Any]]]:
 @pytest.mark.parametrize("file", LAUNCHER_FILES, ids=lambda file: file.name)
 def test_launcher_files_pass_rays_schema_as_they_are_and_as_filled_in(file: Path) -> None:
     config = yaml.safe_load(file.read_text())
-    filled = prepare_config(copy.deepcopy(config))
-    validate_config(filled)
+    filled = filled_launcher_file(copy.deepcopy(config))
+    check_launcher_file(filled)
     assert filled["docker"]["image"]
     broken = {**filled, "max_worker": 3}
     with pytest.raises(Exception, match="max_worker"):
-        validate_config(broken)
+        check_launcher_file(broken)
 
 
 def test_the_launcher_has_a_head_without_cpus_and_pools_that_grow_from_nothing() -> None:
@@ -141,7 +140,7 @@ def test_kuberay_manifests_use_fields_that_there_are() -> None:
 )
 def test_rays_autoscaler_reads_the_manifests_as_they_are_meant(name: str, spec: dict[str, Any]) -> None:
     resource = {"metadata": {"name": "alphafuse", "namespace": "default"}, "spec": spec}
-    types = _derive_autoscaling_config_from_ray_cr(resource)["available_node_types"]
+    types = autoscaling_config(resource)["available_node_types"]
     assert types.pop("headgroup")["resources"]["CPU"] == 0
     for group, node in types.items():
         assert node["resources"][group] == 1

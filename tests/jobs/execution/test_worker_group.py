@@ -12,22 +12,18 @@ import ray
 from ray import PlacementGroupID
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.train import ControllerError, WorkerGroupError
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
 from alphafuse.config.resources import RankResources
 from alphafuse.errors import DataError, ResourceError
-from alphafuse.events import Event
+from alphafuse.events import Event, Progress, StageWarning
 from jobs.execution import elasticity, worker_group
+from jobs.execution.ray_internals import failed_health_check, startup_timeout
 from jobs.execution.worker_group import _reason_to_restart
 
 
-def _health_check(cause: Exception) -> WorkerHealthCheckFailedError:
-    return WorkerHealthCheckFailedError("A worker health check failed.", cause)
-
-
 def test_a_death_that_the_health_check_met_is_a_death() -> None:
-    failure = WorkerGroupError("failed", {0: _health_check(ActorDiedError())})
+    failure = WorkerGroupError("failed", {0: failed_health_check(ActorDiedError())})
     assert "died unexpectedly" in _reason_to_restart("train", failure, last=False)
     with pytest.raises(ResourceError, match=r"died again and again, .* died unexpectedly .* out of memory"):
         _reason_to_restart("train", failure, last=True)
@@ -35,7 +31,7 @@ def test_a_death_that_the_health_check_met_is_a_death() -> None:
 
 def test_the_death_of_a_worker_says_more_than_the_broken_connection_of_its_peer() -> None:
     broken = RuntimeError("Connection closed by peer")
-    failure = WorkerGroupError("failed", {0: broken, 1: _health_check(ActorDiedError())})
+    failure = WorkerGroupError("failed", {0: broken, 1: failed_health_check(ActorDiedError())})
     assert "died unexpectedly" in _reason_to_restart("train", failure, last=False)
     with pytest.raises(ResourceError):
         _reason_to_restart("train", failure, last=True)
@@ -50,7 +46,7 @@ def test_a_fault_of_the_code_comes_through_as_it_is_after_the_last_restart() -> 
 
 def test_what_no_restart_cures_is_raised_at_once() -> None:
     wrapped = RayTaskError("f", "traceback", DataError("column item is missing"))
-    failure = WorkerGroupError("failed", {0: _health_check(ActorDiedError()), 1: wrapped})
+    failure = WorkerGroupError("failed", {0: failed_health_check(ActorDiedError()), 1: wrapped})
     with pytest.raises(DataError, match="column item is missing"):
         _reason_to_restart("train", failure, last=False)
 
@@ -69,11 +65,15 @@ def test_only_deaths_without_progress_count(
         started.append(len(started))
         if done is None:
             return "finished"
-        settings["events"].put(Event("train", "progress", {"done": done}))
+        reported = Progress("train", done, None, "steps")
+        settings["events"].put(reported)
         deadline = time.monotonic() + 60
-        while not any(event.values.get("done") == done for event in heard[-1:]) and time.monotonic() < deadline:
+        while (
+            not any(isinstance(event, Progress) and event.done == done for event in heard[-1:])
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.01)
-        raise WorkerGroupError("failed", {0: _health_check(ActorDiedError())})
+        raise WorkerGroupError("failed", {0: failed_health_check(ActorDiedError())})
 
     heard: list[Event] = []
     monkeypatch.setattr(worker_group, "_fit", fit)
@@ -110,7 +110,7 @@ def test_workers_that_find_no_place_yet_have_not_died(monkeypatch: pytest.Monkey
     def fit(*_: Any) -> str:
         attempts.append(1)
         if len(attempts) < 5:
-            raise ControllerError(WorkerGroupStartupTimeoutError(num_workers=2))
+            raise ControllerError(startup_timeout(2))
         return "finished"
 
     events: list[Event] = []
@@ -130,7 +130,7 @@ def test_a_lost_machine_is_waited_for_and_then_told(monkeypatch: pytest.MonkeyPa
         elasticity.await_places("evaluate", "train.resources", RankResources(), 50, events.append)
     (event,) = events
     message = "the machines that are left have room for 4 of at least 50 workers; waiting for others"
-    assert (event.stage, event.kind, event.values["message"]) == ("evaluate", "warning", message)
+    assert event == StageWarning("evaluate", message, time=event.time)
     rooms = iter([4, 4, 4, 50])
     monkeypatch.setattr(elasticity, "REPLACEMENT_SECONDS", 60.0)
     monkeypatch.setattr(elasticity, "room", lambda *_, **__: next(rooms))

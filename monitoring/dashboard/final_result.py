@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-from alphafuse.events import Event
+from alphafuse.events import StageFinished
 from monitoring.run_log.reader import Run
 
 
-class TestResult(NamedTuple):
+class FinalResult(NamedTuple):
     """A result on the test split.
 
     Attributes:
@@ -22,11 +21,10 @@ class TestResult(NamedTuple):
     seen: str
 
 
-def test_result(run: Run) -> TestResult | None:
+def final_result(run: Run) -> FinalResult | None:
     """The result on the test split, once it is evaluated."""
-    stream: Sequence[Event] = run.events.get("evaluate", ())
-    for event in reversed(stream):
-        value = event.values.get(run.monitor)
-        if event.kind == "finished" and isinstance(value, (int, float)):
-            return TestResult(run.monitor, float(value), str(event.values.get("seen_items", "not recorded")))
+    for event in reversed(run.events.get("evaluate", ())):
+        value = event.summary.get(run.monitor) if isinstance(event, StageFinished) else None
+        if isinstance(event, StageFinished) and isinstance(value, (int, float)):
+            return FinalResult(run.monitor, float(value), str(event.summary.get("seen_items", "not recorded")))
     return None
