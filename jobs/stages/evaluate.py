@@ -19,7 +19,7 @@ from alphafuse.evaluation.scorer import Scorer
 from alphafuse.events import Event, Listener
 from alphafuse.storage.artifact import Artifact, fingerprint
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.model import load_trained
+from alphafuse.training.trained_model import load_trained
 from jobs.execution.worker_group import run_workers
 from jobs.execution.worker_metrics import serving
 

@@ -144,9 +144,9 @@ def test_a_rank_without_samples_takes_its_steps(tmp_path: Path, settings: dict[s
 def _save_twice(config: Config) -> None:
     trainer = _trainer(config, [])
     _take_steps(trainer, 1)
-    trainer._checkpoints.save(1, trainer.table, trainer.engine, _progress(trainer))
+    trainer._checkpoints.save(1, trainer.table, trainer.engine, _progress(trainer), [])
     _take_steps(trainer, 1)
-    trainer._checkpoints.save(2, trainer.table, trainer.engine, _progress(trainer))
+    trainer._checkpoints.save(2, trainer.table, trainer.engine, _progress(trainer), [])
 
 
 def _progress(trainer: Trainer) -> dict[str, Any]:
@@ -220,4 +220,4 @@ def _save_best_and_later(config: Config) -> None:
     for step in (1, 2):
         _take_steps(trainer, 1)
         best = {"value": 0.5, "epoch": 1, "step": 1}
-        trainer._checkpoints.save(step, trainer.table, trainer.engine, {**_progress(trainer), "best": best})
+        trainer._checkpoints.save(step, trainer.table, trainer.engine, {**_progress(trainer), "best": best}, [1])

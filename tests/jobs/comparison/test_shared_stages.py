@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from support.tiny_workspace import tiny_config
 
-from alphafuse.config import Config, IdConfig
+from alphafuse.config import Config
 from alphafuse.errors import ConfigError
 from alphafuse.events import Event
+from alphafuse.items.encoders.id import IdConfig
 from alphafuse.storage.folder import Folder
 from alphafuse.storage.workspace import ARTIFACT_STAGES, Workspace
 from jobs.comparison import shared_stages
