@@ -60,7 +60,7 @@ class Trainer:
         self._communicator = communicator = communicator.metered(Meter(device))
         sequences = SequenceStore(workspace)
         orders = [(phase, self._batch_order(phase, sequences)) for phase in phase_configs(config.train)]
-        self._validate = Validation(config, sequences, communicator)
+        self._validation = Validation(config, sequences, communicator)
         self._objective = build_objective(config, workspace, communicator).to(device)
         encoder = self._objective.encoder
         self.table = build_table(config, workspace, encoder, communicator, device)
@@ -157,11 +157,9 @@ class Trainer:
         """Validate if it is due, note the epoch in the history, keep the best weights, save."""
         progress, train = self.progress, self._phase.config
         self._reduce_loss()
-        epoch, metrics = progress.epoch + 1, None
+        epoch = progress.epoch + 1
         last = epoch - progress.phase_epoch == train.max_epochs or progress.step == train.max_steps
-        if last or epoch % train.validate_every == 0:
-            model = ScoringModel(self._objective, self.table, self._config.model.history_length)
-            metrics = self._validate(model, self._reporter.validating)
+        metrics = self._validate() if last or epoch % train.validate_every == 0 else None
         progress.history.append(
             {
                 "epoch": epoch,
@@ -177,6 +175,10 @@ class Trainer:
         if metrics is not None:
             progress.note_validation(metrics[train.monitor])
             self._save()
+
+    def _validate(self) -> dict[str, float]:
+        model = ScoringModel(self._objective, self.table, self._config.model.history_length)
+        return self._validation(model, self._reporter.validating)
 
     def _reduce_loss(self) -> None:
         """Add the loss of the steps since the last call to the epoch's, summed over the ranks."""

@@ -30,7 +30,7 @@ class Batch:
 
 
 Pieces = list[tuple[Samples, np.ndarray]]
-"""Chosen samples, int64 [chosen] each, of one window after the other."""
+"""Chosen samples, int64 [chosen] each, of one buffer after the other."""
 
 
 class BatchOrder:
@@ -61,10 +61,10 @@ class BatchOrder:
             yield batches
 
     def _steps(self, epoch: int, first_step: int) -> Iterator[Pieces]:
-        """The samples of each step; a step may reach from one window into the next."""
+        """The samples of each step; a step may reach from one buffer into the next."""
         pieces: Pieces = []
         missing = self.batch_size
-        for samples, order in self._samples.windows(epoch, first_step * self.batch_size):
+        for samples, order in self._samples.buffers(epoch, first_step * self.batch_size):
             while len(order):
                 chosen, order = order[:missing], order[missing:]
                 pieces.append((samples, chosen))
