@@ -29,7 +29,7 @@ def cases(dim: int, length: int, timesteps: int, strides: list[int]) -> dict[str
         return sasrec(histories, torch.full((len(histories),), length - 1))
 
     def generating(stride: int) -> Callable[[torch.Tensor], Any]:
-        model = DreamRec(sasrec, dim, diffusion, guidance=5.0, stride=stride, seed=0).eval()
+        model = DreamRec(sasrec, dim, diffusion, guidance=5.0, stride=stride, seed=0, condition_dropout=0.1).eval()
         return lambda histories: model.generate(condition(histories))
 
     dreamrec = {f"DreamRec, every {stride}th of {timesteps} steps": generating(stride) for stride in strides}

@@ -3,7 +3,7 @@
     python -m benchmarks.input --users 2000000 --json benchmarks/results/input.json
 
 A made-up log is written as `prepare` writes it. Each rank goes through its parts of an epoch without training: with the
-whole log in memory, with a window of a tenth, and with one of a hundredth of it. Beside that stands what the same ranks
+whole log in memory, with a buffer of a tenth, and with one of a hundredth of it. Beside that stands what the same ranks
 consume in training, with the training step of `benchmarks.step_time` at a million items and 1,024 shared negatives.
 """
 
@@ -58,11 +58,11 @@ def write_log(folder: str, num_users: int) -> None:
     artifact.commit(inputs)
 
 
-def go_through(folder: str, positions: str, window_users: int) -> dict[str, float]:
+def go_through(folder: str, positions: str, buffer_users: int) -> dict[str, float]:
     """One epoch of this rank's parts, not trained on."""
     idle, begin = memory_mib(), time.perf_counter()
     windowing = Windowing.of(TrainConfig.model_validate({"positions": positions}), HISTORY)
-    samples = SampleStream(SequenceStore(Workspace(folder)), windowing, window_users, seed=1)
+    samples = SampleStream(SequenceStore(Workspace(folder)), windowing, buffer_users, seed=1)
     opened = time.perf_counter() - begin
     order = BatchOrder(samples, BATCH * dist.get_world_size(), 1)
     steps, own, longest = 0, 0, 0.0

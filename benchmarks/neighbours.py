@@ -20,7 +20,7 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.top_lists import TopLists
 from alphafuse.storage.matrices import iterate_rows
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.model import load_trained
+from alphafuse.training.trained_model import load_trained
 from benchmarks.tables import arguments, publish
 
 TILE_ROWS = 8192

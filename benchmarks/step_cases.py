@@ -27,7 +27,9 @@ from alphafuse.items.row_adam import RowAdam
 from alphafuse.losses.sampled import infonce
 from alphafuse.recommenders.sasrec import SASRec
 from alphafuse.training.engine import DenseEngine
+from alphafuse.training.negative_sampler import NegativeSampler
 from alphafuse.training.objective import Objective
+from alphafuse.training.schedule import LearningRates
 from alphafuse.training.step import TrainingStep
 
 HIDDEN_DIM, NULL_DIM, HISTORY, BATCH, NEGATIVES = 128, 64, 10, 256, 64
@@ -82,7 +84,9 @@ class OurStep:
         objective = Objective(encoder, SASRec(HIDDEN_DIM, HISTORY, 1, 1, 0.1), config.loss, num_items, communicator)
         table = random_table(num_items, HIDDEN_DIM, communicator)
         engine = DenseEngine(objective, config, communicator.world_size)
-        self._step = TrainingStep(config, 0, table, engine, communicator, device)
+        sampler = NegativeSampler(config, 0, num_items, communicator, None, None, False)
+        self._step = TrainingStep(config, 0, table, engine, sampler, communicator, device)
+        self._rates = LearningRates(config.learning_rate, config.table_learning_rate)
         self._first = communicator.rank * BATCH
         self._positions = positions
 
@@ -91,7 +95,7 @@ class OurStep:
         if self._positions == "all":
             targets[:, :-1] = items.histories[:, 1:]
         targets[:, -1] = items.targets
-        self._step([Batch(items.histories, targets, self._first, int((targets != PADDING).sum()))], step, 1.0)
+        self._step([Batch(items.histories, targets, self._first, int((targets != PADDING).sum()))], step, self._rates)
 
 
 class PlainStep:

@@ -24,7 +24,7 @@ from alphafuse.evaluation.evaluator import validation_metrics
 from alphafuse.events import EpochMetrics, Event
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.loop import Trainer
-from alphafuse.training.model import load_trained
+from alphafuse.training.trained_model import load_trained
 from benchmarks.processes import memory_mib, peak_memory_mib, run_ranks
 from benchmarks.tables import arguments, publish
 

@@ -56,13 +56,12 @@ def _sections(root: type[Section], title: str) -> Iterator[str]:
         heading, prefix, section = waiting.pop(0)
         rows, inner = [], []
         for key, value in section["properties"].items():
-            names = _section_names(value)
+            below = _inner_sections(value, schema["$defs"])
             required = key in section.get("required", ())
-            for name in names:
-                below = schema["$defs"][name]
+            for each in below:
                 path = f"{prefix}{key}.NAME" if "additionalProperties" in value else prefix + key
-                inner.append((f"### `{path}`{_choice(below, value)}", f"{path}.", below))
-            if not ("const" in value or (names and "description" not in value)):
+                inner.append((f"### `{path}`{_choice(each, value)}", f"{path}.", each))
+            if not ("const" in value or (below and "description" not in value)):
                 rows.append(_row(prefix + key, value, required))
         yield from [heading, "", " ".join(section["description"].split()), ""]
         if rows:
@@ -78,12 +77,13 @@ def _choice(section: Mapping[str, Any], value: Mapping[str, Any]) -> str:
     return f", `name: {name}`{' (the default)' if name == value['default']['name'] else ''}"
 
 
-def _section_names(value: Mapping[str, Any]) -> list[str]:
-    """Names of the sections that a value may be, or that its items or values are."""
+def _inner_sections(value: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The sections that a value may be, or that its items or values are."""
     options = [value, *value.get("oneOf", ()), *value.get("anyOf", ())]
     for name in ("items", "additionalProperties"):
         options += [value[name]] if isinstance(value.get(name), dict) else []
-    return [option["$ref"].rsplit("/", 1)[1] for option in options if "$ref" in option]
+    named = [definitions[option["$ref"].rsplit("/", 1)[1]] if "$ref" in option else option for option in options]
+    return [option for option in named if "properties" in option]
 
 
 def _row(key: str, value: Mapping[str, Any], required: bool) -> str:

@@ -106,7 +106,7 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> tuple[GridConf
     try:
         grid = GridConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError("\n".join(explain(item, GridConfig) for item in error.errors())) from error
+        raise ConfigError("\n".join(explain(item, tree, GridConfig) for item in error.errors())) from error
     base = Path(path).parent / grid.base
     configs = {}
     for method in grid.methods:

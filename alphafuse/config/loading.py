@@ -54,7 +54,7 @@ def parse_config(tree: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError("\n".join(explain(item) for item in error.errors())) from error
+        raise ConfigError("\n".join(explain(item, tree) for item in error.errors())) from error
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 from alphafuse.config.base import Section
+from alphafuse.config.registry import UNKNOWN_NAME, Registry
 from alphafuse.config.removed import replacement
 from alphafuse.config.root import Config
 
 
-def explain(error: Any, root: type[Section] = Config) -> str:
-    """One line for one pydantic error about a tree of `root`: path, what is wrong, what would be right."""
+def explain(error: Any, tree: object, root: type[Section] = Config) -> str:
+    """One line for one pydantic error about a tree of plain values, of `root`: path, what is wrong, what would be
+    right."""
     keys = [str(part) for part in error["loc"]]
-    path, section = _locate(keys, root)
+    path, section = ".".join(keys), _holder(keys, tree, root)
     if error["type"] == "extra_forbidden":
         return f"{path}: {replacement(path) or f'unknown key; {_nearest(path, section, root)}'}"
     if error["type"] == "missing":
@@ -24,8 +28,8 @@ def explain(error: Any, root: type[Section] = Config) -> str:
         return f"{path}: this is a section with keys of its own, not a value (found {error['input']!r})"
     if error["type"] == "value_error":
         return f"{path or 'configuration'}: {error['ctx']['error']}"
-    if error["type"] == "union_tag_invalid":
-        return f"{path}.name: must be one of {error['ctx']['expected_tags']} (found {error['ctx']['tag']!r})"
+    if error["type"] == UNKNOWN_NAME:
+        return f"{path}.name: {error['msg']}"
     return f"{path}: {error['msg'][:1].lower()}{error['msg'][1:]} (found {error['input']!r})"
 
 
@@ -34,27 +38,21 @@ def dotted_keys(section: type[Section], prefix: str = "") -> list[str]:
     paths = []
     for name, field in section.model_fields.items():
         paths.append(prefix + name)
-        for inner in _sections(field.annotation):
+        for inner in _sections(field):
             paths += dotted_keys(inner, f"{prefix}{name}.")
     return paths
 
 
-def _locate(keys: list[str], root: type[Section]) -> tuple[str, type[Section]]:
-    """The path as a user writes it (pydantic puts the `name` of a chosen section into it), and the section that holds
-    its last key."""
-    options, holder = [root], root
-    path = []
+def _holder(keys: list[str], tree: object, root: type[Section]) -> type[Section]:
+    """The section that holds the last of the keys."""
+    holder, inner = root, [root]
     for key in keys:
-        named = [option for option in options if _name_of(option) == key]
-        if named and len(options) > 1:
-            options = named
-            continue
-        if options:
-            holder = options[0]
-        field = holder.model_fields.get(key) if options else None
-        options = _sections(field.annotation) if field else []
-        path.append(key)
-    return ".".join(path), holder
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+        if inner:
+            holder = inner[0]
+            field = holder.model_fields.get(key)
+            inner = _sections(field, tree) if field else []
+    return holder
 
 
 def _nearest(path: str, section: type[Section], root: type[Section]) -> str:
@@ -74,13 +72,17 @@ def _close(key: str, known: Iterable[str]) -> list[str]:
     return initials[:1] or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
 
 
-def _sections(annotation: Any) -> list[type[Section]]:
-    """The sections in the annotation of a field."""
+def _sections(field: FieldInfo, tree: object = None) -> list[type[Section]]:
+    """The sections that a field holds; of those that a name chooses, the chosen one of `tree` first."""
+    for registry in field.metadata:
+        if isinstance(registry, Registry):
+            chosen = registry.settings_class(tree)
+            return [*([chosen] if chosen else []), *registry.built_in_settings()]
+    return _sections_in(field.annotation)
+
+
+def _sections_in(annotation: Any) -> list[type[Section]]:
+    """The sections in an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
-    return [section for part in typing.get_args(annotation) for section in _sections(part)]
-
-
-def _name_of(section: type[Section]) -> str | None:
-    """The `name` that chooses this section."""
-    return str(section.model_fields["name"].default) if "name" in section.model_fields else None
+    return [section for inner in typing.get_args(annotation) for section in _sections_in(inner)]

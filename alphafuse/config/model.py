@@ -1,56 +1,74 @@
-"""The section `model`: item encoder and backbone."""
+"""The section `model`: item encoder and backbone, and what the settings of each must answer.
+
+The settings of an encoder stand beside it in `alphafuse/items/encoders/`, those of a backbone in
+`alphafuse/recommenders/`; `registry.py` lists them.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Discriminator, Tag, model_validator
+from pydantic import Field, SerializeAsAny
 
-from alphafuse.config.backbones import DreamRecConfig, GRU4RecConfig, HSTUConfig, SASRecConfig
 from alphafuse.config.base import Count, Section
-from alphafuse.config.encoders import (
-    AlphaFuseConfig,
-    IdConfig,
-    IDreamRecConfig,
-    LLMESRConfig,
-    LLMInitConfig,
-    MoRecConfig,
-    RLMRecContrastiveConfig,
-    RLMRecGenerativeConfig,
-    UniSRecConfig,
-    WhitenRecConfig,
-)
+from alphafuse.config.registry import BACKBONES, ENCODERS
+
+if TYPE_CHECKING:
+    from alphafuse.config.root import Config
+
+Artifact = Literal["features", "embeddings", "nullspace"]
 
 
-def _tag(default: str) -> Discriminator:
-    """Chooses a member of a union of sections by its `name`; `default` where the name is not given."""
-    return Discriminator(
-        lambda value: value.get("name", default) if isinstance(value, dict) else getattr(value, "name", default)
-    )
+class EncoderConfig(Section):
+    """Base of the settings of an item encoder."""
+
+    name: str
+    """Name or import path that chooses the encoder."""
+
+    @property
+    def reads(self) -> tuple[Artifact, ...]:
+        """Artefacts of the texts that the encoder needs: the stages that make them run, and a training is made from
+        them."""
+        return ("features",)
+
+    @property
+    def width_of_features(self) -> bool:
+        """True where item vectors are made of the features as they are, or begin as them: features are then as wide as
+        the model."""
+        return False
+
+    def check(self, config: Config) -> None:
+        """Check what the encoder wants of other sections.
+
+        Raises:
+            ValueError: one of them does not fit.
+        """
+
+    def check_embeddings(self, hidden_dim: int, embedding_dim: int) -> None:
+        """Check what the encoder wants of the language embeddings' dimension, which no configuration tells.
+
+        Raises:
+            ConfigError: `model.hidden_dim` does not fit it.
+        """
 
 
-EncoderConfig = Annotated[
-    Annotated[AlphaFuseConfig, Tag("alphafuse")]
-    | Annotated[IdConfig, Tag("id")]
-    | Annotated[MoRecConfig, Tag("morec")]
-    | Annotated[WhitenRecConfig, Tag("whitenrec")]
-    | Annotated[IDreamRecConfig, Tag("idreamrec")]
-    | Annotated[UniSRecConfig, Tag("unisrec")]
-    | Annotated[LLMInitConfig, Tag("llminit")]
-    | Annotated[RLMRecContrastiveConfig, Tag("rlmrec_con")]
-    | Annotated[RLMRecGenerativeConfig, Tag("rlmrec_gen")]
-    | Annotated[LLMESRConfig, Tag("llm_esr")],
-    _tag("alphafuse"),
-]
+class BackboneConfig(Section):
+    """Base of the settings of a backbone."""
 
+    name: str
+    """Name or import path that chooses the backbone."""
 
-BackboneConfig = Annotated[
-    Annotated[SASRecConfig, Tag("sasrec")]
-    | Annotated[GRU4RecConfig, Tag("gru4rec")]
-    | Annotated[HSTUConfig, Tag("hstu")]
-    | Annotated[DreamRecConfig, Tag("dreamrec")],
-    _tag("sasrec"),
-]
+    @property
+    def generates(self) -> bool:
+        """True where the backbone generates item vectors, which the loss `diffusion` trains."""
+        return False
+
+    def check(self, config: Config) -> None:
+        """Check what the backbone wants of other sections.
+
+        Raises:
+            ValueError: one of them does not fit.
+        """
 
 
 class ModelConfig(Section):
@@ -60,12 +78,10 @@ class ModelConfig(Section):
     """Width of the item vectors and of the backbone; directions kept by the decomposition."""
     history_length: Count = 10
     """Latest items of a user that the model sees."""
-    encoder: EncoderConfig = AlphaFuseConfig()
-    backbone: BackboneConfig = SASRecConfig()
-
-    @model_validator(mode="after")
-    def _check(self) -> ModelConfig:
-        num_heads = 1 if isinstance(self.backbone, GRU4RecConfig) else self.backbone.num_heads
-        if self.hidden_dim % num_heads:
-            raise ValueError(f"hidden_dim ({self.hidden_dim}) must be a multiple of num_heads ({num_heads})")
-        return self
+    # The defaults are made when they are needed: their classes import torch, and this package.
+    encoder: Annotated[SerializeAsAny[EncoderConfig], ENCODERS] = Field(
+        default_factory=lambda: ENCODERS.find(ENCODERS.default).settings_class()
+    )
+    backbone: Annotated[SerializeAsAny[BackboneConfig], BACKBONES] = Field(
+        default_factory=lambda: BACKBONES.find(BACKBONES.default).settings_class()
+    )

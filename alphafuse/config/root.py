@@ -10,7 +10,6 @@ from alphafuse.config.base import Section
 from alphafuse.config.data import DataConfig
 from alphafuse.config.decompose import DecomposeConfig
 from alphafuse.config.embed import EmbedConfig
-from alphafuse.config.encoders import AlphaFuseConfig, IdConfig
 from alphafuse.config.evaluate import EvaluateConfig
 from alphafuse.config.model import ModelConfig
 from alphafuse.config.monitoring import MonitoringConfig
@@ -29,7 +28,7 @@ class Config(Section):
     data: DataConfig
     embed: EmbedConfig = EmbedConfig()
     decompose: DecomposeConfig = DecomposeConfig()
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = Field(default_factory=ModelConfig)
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     recommend: RecommendConfig = RecommendConfig()
@@ -38,49 +37,42 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Config:
-        self._check_encoder()
+        self._check_directions()
+        self.model.encoder.check(self)
+        self.model.backbone.check(self)
         valid = self.evaluate.metrics
         if self.train.monitor not in valid:
             raise ValueError(f"train.monitor {self.train.monitor!r} is not measured; valid: {', '.join(valid)}")
         self._check_diffusion()
         return self
 
-    def _check_encoder(self) -> None:
-        """What the method of the items wants of the other sections."""
-        encoder, loss, null_dim = self.model.encoder, self.train.loss, self.decompose.null_dim
+    def _check_directions(self) -> None:
+        """The kept directions have a row space, and are as many as the encoder wants."""
+        encoder, null_dim = self.model.encoder, self.decompose.null_dim
         decomposed = {"features", "nullspace"} & set(encoder.reads)
         if decomposed and null_dim is not None and null_dim >= self.directions:
             raise ValueError(
                 f"decompose.null_dim ({null_dim}) must be smaller than the number of kept directions "
                 f"({self.directions}: decompose.directions, or model.hidden_dim), the rest of which is the row space"
             )
-        undirected = isinstance(encoder, IdConfig) and encoder.initialization == "zeros"
-        if undirected and (loss.similarity == "cosine" or self.model.backbone.name == "dreamrec"):
-            raise ValueError(
-                "the encoder 'id' cannot learn from zeros with cosines, since they have no direction, nor with the "
-                "backbone `dreamrec`, whose error is none when all vectors are alike; take initialization: normal"
-            )
         if encoder.width_of_features and self.directions != self.model.hidden_dim:
             raise ValueError(
                 f"the encoder {encoder.name!r} takes the features as they are, so decompose.directions "
                 f"({self.directions}) must be model.hidden_dim ({self.model.hidden_dim}), or left out"
             )
-        if isinstance(encoder, AlphaFuseConfig) and encoder.euclidean and self.train.deepspeed.bf16:
-            raise ValueError(
-                "train.deepspeed.bf16 would round the basis of the null space, which a euclidean id_space or "
-                "injection_space projects with; set it to false"
-            )
 
     def _check_diffusion(self) -> None:
-        backbone, loss = self.model.backbone.name, self.train.loss.name
-        if (backbone == "dreamrec") != (loss == "diffusion"):
+        """A backbone that generates item vectors has a loss of its own."""
+        backbone, loss = self.model.backbone, self.train.loss.name
+        if backbone.generates != (loss == "diffusion"):
             raise ValueError(
                 "model.backbone.name `dreamrec` and train.loss.name `diffusion` go together "
-                f"(found `{backbone}` and `{loss}`)"
+                f"(found `{backbone.name}` and `{loss}`)"
             )
-        if backbone == "dreamrec" and self.similarity != "dot":
+        if backbone.generates and self.similarity != "dot":
             raise ValueError(
-                f"evaluate.similarity must be `trained` or `dot` with the backbone `dreamrec`, not `{self.similarity}`"
+                f"evaluate.similarity must be `trained` or `dot` with the backbone `{backbone.name}`, not "
+                f"`{self.similarity}`"
             )
 
     @property

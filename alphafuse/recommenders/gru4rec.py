@@ -5,17 +5,35 @@ Plain torch: item vectors in, one hidden state per position out.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import nn
 
+from alphafuse.config import BackboneConfig
+from alphafuse.config.base import Count
+from alphafuse.recommenders.base import Backbone, BackboneContext, Dropout, NumLayers
 
-class GRU4Rec(nn.Module):
+
+class GRU4RecConfig(BackboneConfig):
+    """A recurrent network (Hidasi et al. 2016)."""
+
+    name: Literal["gru4rec"] = "gru4rec"
+    num_layers: NumLayers = 1
+    state_dim: Count | None = None
+    """Width of the recurrent state; null: `hidden_dim`."""
+    dropout: Dropout = 0.1
+
+
+class GRU4Rec(Backbone):
     """Histories are padded at the end, which a recurrent network reaches only after every valid position.
 
     Args:
         hidden_dim: width of item vectors and hidden states.
         state_dim: width of the recurrent state, which is projected to `hidden_dim`.
     """
+
+    settings_class = GRU4RecConfig
 
     def __init__(self, hidden_dim: int, state_dim: int, num_layers: int, dropout: float) -> None:
         super().__init__()
@@ -25,6 +43,11 @@ class GRU4Rec(nn.Module):
             hidden_dim, state_dim, num_layers, batch_first=True, dropout=dropout if num_layers > 1 else 0.0
         )
         self.output = nn.Linear(state_dim, hidden_dim)
+
+    @classmethod
+    def build(cls, settings: GRU4RecConfig, context: BackboneContext) -> GRU4Rec:
+        state_dim = settings.state_dim or context.hidden_dim
+        return cls(context.hidden_dim, state_dim, settings.num_layers, settings.dropout)
 
     def forward(self, item_vectors: torch.Tensor, at: torch.Tensor | None = None) -> torch.Tensor:
         """Map item vectors [batch, length, hidden_dim] to the hidden states of all positions, the same shape.

@@ -6,18 +6,31 @@ distance alone; the paper's bias of the time between interactions is left out, s
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import nn
 from torch.nn import functional
 
+from alphafuse.recommenders.base import AttentionConfig, Backbone, BackboneContext, NumLayers
 
-class HSTU(nn.Module):
+
+class HSTUConfig(AttentionConfig):
+    """Gated pointwise attention with a bias for each distance (Zhai et al. 2024); times are not used."""
+
+    name: Literal["hstu"] = "hstu"
+    num_layers: NumLayers = 2
+
+
+class HSTU(Backbone):
     """Histories are padded at the end, so the causal mask keeps padding out of every valid position.
 
     Args:
         hidden_dim: width of item vectors and hidden states.
         history_length: longest history.
     """
+
+    settings_class = HSTUConfig
 
     def __init__(self, hidden_dim: int, history_length: int, num_layers: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -26,6 +39,11 @@ class HSTU(nn.Module):
             HSTUBlock(hidden_dim, history_length, num_heads, dropout) for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(hidden_dim)
+
+    @classmethod
+    def build(cls, settings: HSTUConfig, context: BackboneContext) -> HSTU:
+        shape = (context.hidden_dim, context.history_length)
+        return cls(*shape, settings.num_layers, settings.num_heads, settings.dropout)
 
     def forward(self, item_vectors: torch.Tensor, at: torch.Tensor | None = None) -> torch.Tensor:
         """Map item vectors [batch, length, hidden_dim] to the hidden states of all positions, the same shape.

@@ -5,12 +5,22 @@ Plain torch: item vectors in, one hidden state per position out.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import nn
 from torch.nn import functional
 
+from alphafuse.recommenders.base import AttentionConfig, Backbone, BackboneContext
 
-class SASRec(nn.Module):
+
+class SASRecConfig(AttentionConfig):
+    """Self-attentive sequential recommendation (Kang & McAuley 2018)."""
+
+    name: Literal["sasrec"] = "sasrec"
+
+
+class SASRec(Backbone):
     """Histories are padded at the end, so a causal mask keeps padding out of every valid position.
 
     Args:
@@ -18,12 +28,19 @@ class SASRec(nn.Module):
         history_length: longest history.
     """
 
+    settings_class = SASRecConfig
+
     def __init__(self, hidden_dim: int, history_length: int, num_layers: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.positions = nn.Parameter(torch.randn(history_length, hidden_dim) * 0.02)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(SASRecBlock(hidden_dim, num_heads, dropout) for _ in range(num_layers))
         self.norm = nn.LayerNorm(hidden_dim)
+
+    @classmethod
+    def build(cls, settings: AttentionConfig, context: BackboneContext) -> SASRec:
+        shape = (context.hidden_dim, context.history_length)
+        return cls(*shape, settings.num_layers, settings.num_heads, settings.dropout)
 
     def forward(self, item_vectors: torch.Tensor, at: torch.Tensor | None = None) -> torch.Tensor:
         """Map item vectors [batch, length, hidden_dim] to the hidden states of all positions, the same shape.

@@ -6,7 +6,7 @@ written its part, and loads onto any number of ranks. safetensors and JSON only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
@@ -36,11 +36,8 @@ class Checkpoints:
     def at(self, step: int) -> Artifact:
         return Artifact(self._folder / f"step-{step:09d}", "checkpoint", "train")
 
-    def latest(self, needs: Callable[[dict[str, Any]], Iterable[int]]) -> tuple[Manifest | None, list[str]]:
+    def latest(self) -> tuple[Manifest | None, list[str]]:
         """The newest checkpoint that is whole, as are those that it needs. A collective: the ranks read in turns.
-
-        Args:
-            needs: from what `save` was given, the steps of other checkpoints without which it is of no use.
 
         Returns:
             Its manifest, whose `details` are what `save` was given, or None; and what is damaged of newer ones.
@@ -53,14 +50,21 @@ class Checkpoints:
             if not self.at(step).is_committed(self._inputs):
                 continue
             manifest = self.at(step).require()
-            found = [file for other in sorted({step, *needs(manifest.details)}) for file in self._damaged_files(other)]
+            found = [file for other in sorted({step, *_needs(manifest)}) for file in self._damaged_files(other)]
             if not found:
                 return manifest, damaged
             damaged += found
         return None, damaged
 
-    def save(self, step: int, table: ItemTable, engine: DenseEngine, progress: dict[str, Any]) -> None:
-        """Write the checkpoint of `step`. A collective: every rank writes its rows, rank 0 the rest."""
+    def save(
+        self, step: int, table: ItemTable, engine: DenseEngine, progress: dict[str, Any], needs: Iterable[int]
+    ) -> None:
+        """Write the checkpoint of `step`. A collective: every rank writes its rows, rank 0 the rest.
+
+        Args:
+            progress: where the training stands, as plain values.
+            needs: steps of other checkpoints without which this one is of no use.
+        """
         artifact = self.at(step)
         if self._communicator.rank == 0:
             artifact.clear()  # what an interrupted attempt left, perhaps of another world size
@@ -76,7 +80,8 @@ class Checkpoints:
             artifact.write_file(DENSE_FILE, safetensors.torch.save(dense), self._fingerprint)
         self._communicator.barrier()
         if self._communicator.rank == 0:
-            artifact.commit(self._inputs, {**progress, "table_steps": table.optimizer.steps}, rows=table.num_items)
+            details = {**progress, "table_steps": table.optimizer.steps, "needs": sorted(needs)}
+            artifact.commit(self._inputs, details, rows=table.num_items)
         self._communicator.barrier()
 
     def load(self, step: int, table: ItemTable, engine: DenseEngine) -> None:
@@ -106,6 +111,14 @@ class Checkpoints:
         own = [file.name for file in files[self._communicator.rank :: ranks] if not artifact.is_whole(file)]
         found = [f"{artifact.folder.uri}/{name}" for part in self._communicator.gather_objects(own) for name in part]
         return found if manifest is not None else [artifact.folder.uri]
+
+
+def _needs(checkpoint: Manifest) -> list[int]:
+    """Steps of the checkpoints that this one needs; where it does not name them, version 0.1.0 has written it, whose
+    checkpoints needed that of the best weights."""
+    best = checkpoint.details.get("best")
+    needs: list[int] = checkpoint.details.get("needs", [best["step"]] if best else [])
+    return needs
 
 
 def write_table_rows(artifact: Artifact, wanted: str, first_row: int, tensors: dict[str, torch.Tensor]) -> None:

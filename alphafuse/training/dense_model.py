@@ -16,7 +16,7 @@ from alphafuse.training.step_input import StepInput
 
 class DenseModel(nn.Module):
     """Item encoder and backbone. A subclass computes a loss in `forward`: from the rows that `step.items()` looked up,
-    the step's input and, for losses over sharded items, a `Catalog`, to the sum over this rank's targets, a scalar."""
+    the step's input and, for losses over sharded items, `ScoredRows`, to the sum over this rank's targets, a scalar."""
 
     def __init__(self, encoder: ItemEncoder, backbone: nn.Module) -> None:
         super().__init__()

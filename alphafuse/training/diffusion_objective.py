@@ -21,27 +21,23 @@ class DiffusionObjective(DenseModel):
     """Denoises the item vector of each target on the condition of its history (DreamRec, Yang et al. 2023).
 
     Args:
-        drop_rate: share of the targets that are denoised without a condition, for classifier-free guidance.
         seed: of what is drawn.
         temperature: of the loss that aligns text and ID, where the encoder has one.
     """
 
     backbone: DreamRec
 
-    def __init__(
-        self, encoder: ItemEncoder, backbone: DreamRec, drop_rate: float, seed: int, temperature: float
-    ) -> None:
+    def __init__(self, encoder: ItemEncoder, backbone: DreamRec, seed: int, temperature: float) -> None:
         super().__init__(encoder, backbone)
-        self._drop_rate = drop_rate
         self._seed = seed
         self._temperature = temperature
 
-    def forward(self, rows: Rows, step: StepInput, catalog: None = None) -> torch.Tensor:
+    def forward(self, rows: Rows, step: StepInput, scored: None = None) -> torch.Tensor:
         """Squared error of the predicted x₀, its mean over the dimensions, summed over this rank's targets: a scalar.
 
         Args:
             rows: what `step.items()` looked up.
-            catalog: there is none; a target is denoised without regard to other items.
+            scored: there are none; a target is denoised without regard to other items.
         """
         item_vectors, targets, _ = self.gather(rows, step)
         predicted = step.targets != PADDING
@@ -64,5 +60,5 @@ class DiffusionObjective(DenseModel):
         """A place for every position of every sample, so that the draws of a target are the same on any rank."""
         chosen: np.ndarray = predicted.flatten().cpu().numpy()
         first_slot = step.first_sample * predicted.shape[1]
-        timesteps = self.backbone.diffusion.timesteps
-        return target_noise(self._seed, step.number, first_slot, chosen, dim, timesteps, self._drop_rate)
+        timesteps, drop_rate = self.backbone.diffusion.timesteps, self.backbone.condition_dropout
+        return target_noise(self._seed, step.number, first_slot, chosen, dim, timesteps, drop_rate)

@@ -80,6 +80,10 @@ class DenseEngine:
             norm = self._engine.get_global_grad_norm()
         return float("nan") if norm is None else float(norm)
 
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Weights of every parameter in float32, by name. A collective with ZeRO."""
+        return _on_cpu({name: self._get(parameter, None) for name, parameter in self._parameters()})
+
     def state(self) -> dict[str, torch.Tensor]:
         """Weights and Adam moments of every parameter in float32, and the step count. A collective with ZeRO.
 
@@ -91,7 +95,7 @@ class DenseEngine:
             for moment in MOMENTS:
                 state[f"{name}.{moment}"] = self._get(parameter, moment)
         state["adam_steps"] = torch.tensor(self._steps())
-        return {name: value.detach().clone().contiguous().cpu() for name, value in state.items()}
+        return _on_cpu(state)
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         """Put back what `state` gave, on any number of ranks."""
@@ -148,3 +152,7 @@ class DenseEngine:
         else:
             target = parameter.data if moment is None else self._adam.state[parameter][moment]
             target.copy_(value)
+
+
+def _on_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone().contiguous().cpu() for name, value in state.items()}

@@ -44,6 +44,9 @@ class NegativeSampler:
         trained: int64, ascending, the items that training may know of; None: all.
         aligns: whether the encoder aligns text and ID against what is drawn. There are negatives then for losses that
             need none, too: as if they were `shared`.
+
+    Attributes:
+        trained, aligns: as given.
     """
 
     def __init__(
@@ -59,17 +62,17 @@ class NegativeSampler:
         self._config = config.loss
         self._positions = config.positions
         self._seed = seed
-        self._trained = trained
+        self.trained = trained
         self._num_items = num_items if trained is None else len(trained)
         self._communicator = communicator
-        self._aligns = aligns
+        self.aligns = aligns
         self._frequency = None if popularity is None else popularity / popularity.sum()
 
     def draw(self, batch: Batch, step: int) -> Negatives:
         """For one micro-batch of this rank. A collective for `in_batch`, which asks for all ranks' targets."""
         config, num_items, frequency = self._config, self._num_items, None
         if not config.samples_negatives:
-            return Negatives(self._draw_for_all(step) if self._aligns else np.zeros(0, np.int64), 0.0)
+            return Negatives(self._draw_for_all(step) if self.aligns else np.zeros(0, np.int64), 0.0)
         estimate = config.name == "sampled_softmax"
         if config.negatives == "uniform":
             # From all items but the target, hence one item fewer.
@@ -102,10 +105,10 @@ class NegativeSampler:
         count = self._config.num_negatives
         first = batch.first_sample * slots.shape[1]
         there = slots.ravel() != PADDING
-        targets = slots.ravel() if self._trained is None else np.searchsorted(self._trained, slots.ravel())
+        targets = slots.ravel() if self.trained is None else np.searchsorted(self.trained, slots.ravel())
         negatives = uniform_negatives(self._seed, step, first, targets, count, self._num_items)
         return self._items(negatives[there])
 
     def _items(self, drawn: np.ndarray) -> np.ndarray:
         """The items that were drawn as numbers among those that train."""
-        return drawn if self._trained is None else self._trained[drawn]
+        return drawn if self.trained is None else self.trained[drawn]

@@ -17,7 +17,7 @@ from alphafuse.losses.log_partition import NOTHING, sharded_log_partition
 from alphafuse.losses.sampled import binary_cross_entropy, calibrated_weight, infonce
 from alphafuse.training.alignment import alignment_loss
 from alphafuse.training.dense_model import DenseModel
-from alphafuse.training.step_input import Catalog, StepInput
+from alphafuse.training.step_input import ScoredRows, StepInput
 
 SHORTEST = 1e-12
 """Vectors are divided by no length below this, as torch.nn.functional.normalize does."""
@@ -34,12 +34,12 @@ class Objective(DenseModel):
         self._loss = loss
         self._communicator = communicator
 
-    def forward(self, rows: Rows, step: StepInput, catalog: Catalog | None) -> torch.Tensor:
+    def forward(self, rows: Rows, step: StepInput, scored: ScoredRows | None) -> torch.Tensor:
         """Sum of the losses over this rank's targets, a scalar.
 
         Args:
             rows: what `step.items()` looked up.
-            catalog: for losses over sharded items.
+            scored: rows that the targets are scored against, for losses over sharded items.
         """
         item_vectors, targets, negatives = self.gather(rows, step)
         predicted = step.targets != PADDING
@@ -47,8 +47,8 @@ class Objective(DenseModel):
         target_vectors = self._space(targets[predicted.flatten()])
         positive = (hidden * target_vectors).sum(dim=1) / self._loss.temperature  # [targets]
         aligned = alignment_loss(self.encoder, rows, step, self._loss.temperature)
-        if catalog is not None:
-            return self._against_catalog(hidden, positive, catalog, step.log_weights) + aligned
+        if scored is not None:
+            return self._against_rows(hidden, positive, scored, step.log_weights) + aligned
         if step.negatives.dim() == 1:
             negative = hidden @ self._space(negatives).T  # [targets, count]
             negative = negative.masked_fill(step.negatives == step.targets[predicted][:, None], -torch.inf)
@@ -68,8 +68,8 @@ class Objective(DenseModel):
             return binary_cross_entropy(positive, negative, weight)
         return infonce(positive, negative)
 
-    def _against_catalog(
-        self, hidden: torch.Tensor, positive: torch.Tensor, catalog: Catalog, log_weights: torch.Tensor | float
+    def _against_rows(
+        self, hidden: torch.Tensor, positive: torch.Tensor, scored: ScoredRows, log_weights: torch.Tensor | float
     ) -> torch.Tensor:
         """Cross entropy with the scores of sharded items. A target counts once, by the vector that was looked up: an
         encoder with dropout or noise draws again for the items of the blocks."""
@@ -77,9 +77,9 @@ class Objective(DenseModel):
         def score(everyone: torch.Tensor, block: Rows) -> torch.Tensor:
             vectors = self._space(self.encoder(block.features, block.trainable))
             logits = everyone @ (vectors.T / self._loss.temperature)  # [targets of all ranks, rows of the block]
-            return logits.masked_fill(block.requested == catalog.everyones_targets[:, None], NOTHING)
+            return logits.masked_fill(block.requested == scored.everyones_targets[:, None], NOTHING)
 
-        others = sharded_log_partition(hidden, catalog.blocks, score, self._communicator)
+        others = sharded_log_partition(hidden, scored.blocks, score, self._communicator)
         return (torch.logaddexp(positive, others + log_weights) - positive).sum()
 
     def _space(self, vectors: torch.Tensor) -> torch.Tensor:

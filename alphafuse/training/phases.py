@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from alphafuse.config import ScheduleConfig, TrainConfig
 from alphafuse.data.sampling.batches import BatchOrder
 from alphafuse.training.progress import Progress
-from alphafuse.training.schedule import rate_factor
+from alphafuse.training.schedule import LearningRates, rate_factor
 from alphafuse.training.step import TrainingStep
 
 
@@ -25,10 +25,15 @@ class Phase:
     order: BatchOrder
     step: TrainingStep
 
-    def rate_factor(self, step: int, progress: Progress) -> float:
-        """Factor on the learning rates of optimizer step `step` of the training."""
-        steps = self.config.max_epochs * self.order.steps_per_epoch
-        return rate_factor(self.config.schedule, step - progress.phase_step, steps)
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole phase, if nothing stops it earlier."""
+        return self.config.max_epochs * self.order.steps_per_epoch
+
+    def rates(self, step: int, progress: Progress) -> LearningRates:
+        """Learning rates of optimizer step `step` of the training."""
+        factor = rate_factor(self.config.schedule, step - progress.phase_step, self.steps)
+        return LearningRates(self.config.learning_rate * factor, self.config.table_learning_rate * factor)
 
     def over(self, progress: Progress) -> str | None:
         """Why the phase is over, or None."""

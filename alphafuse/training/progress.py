@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -34,6 +35,25 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
     stale: int = 0
+
+    @classmethod
+    def of(cls, details: Mapping[str, Any]) -> Progress:
+        """The progress among the details of a checkpoint."""
+        return cls(**{entry.name: details[entry.name] for entry in fields(cls)})
+
+    @property
+    def best_step(self) -> int:
+        """Step of the best validation. There is one at the end of every phase: its last epoch is always validated."""
+        assert self.best is not None
+        step: int = self.best["step"]
+        return step
+
+    def note_validation(self, value: float) -> None:
+        """The last epoch was validated; `value` is the metric that is monitored."""
+        if self.best is None or value > self.best["value"]:
+            self.best, self.stale = {"value": value, "epoch": self.epoch, "step": self.step}, 0
+        else:
+            self.stale += 1
 
     def end_epoch(self) -> None:
         """Set everything to the beginning of the next epoch."""

@@ -1,15 +1,110 @@
-"""Reports the steps of a rank: each one, and now and then their means."""
+"""Events of a training: every rank's steps, and how the training as a whole goes on."""
 
 from __future__ import annotations
 
+import math
 import socket
+import time
+from typing import Any
 
 import psutil
 import torch
 
 from alphafuse.data.sampling.batches import Batch
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.events import MEASURED, Listener, StepMeans, StepTaken
+from alphafuse.events import (
+    MEASURED,
+    CheckpointWritten,
+    EpochMetrics,
+    Event,
+    Listener,
+    StageWarning,
+    StepMeans,
+    StepTaken,
+    TrainingProgress,
+    ValidationProgress,
+)
+from alphafuse.storage.artifact import Artifact
+from alphafuse.training.phases import Phase
+from alphafuse.training.progress import Progress
+
+VALIDATION_REPORT_SECONDS = 30.0
+"""Longest silence of a validation: on a large catalog it may take longer than a run may be silent."""
+
+
+class TrainingReporter:
+    """Emits the steps of this rank, and on rank 0 the progress of the training, its validations and checkpoints."""
+
+    def __init__(self, communicator: Communicator, device: torch.device, listen: Listener) -> None:
+        self._communicator = communicator
+        self._device = device
+        self._listen = listen
+        self._steps = StepReporter(communicator, device, listen)
+        self._reported = (0.0, 0)  # sum and number of the epoch's losses, at the last report
+        self._emitted = time.monotonic()
+
+    def resumed(self, progress: Progress, damaged: list[str]) -> None:
+        """The training stands at `progress`, since newer checkpoints are damaged, if any are."""
+        self._reported = (progress.loss_sum, progress.loss_steps)
+        if damaged:
+            where = f"step {progress.step}" if progress.step else "the beginning"
+            message = f"checkpoints are damaged ({', '.join(damaged)}); training continues from {where}"
+            self._emit(StageWarning("train", message))
+
+    def step(self, number: int, batches: list[Batch]) -> None:
+        """The step `number` is over; `batches` were this rank's part of it."""
+        self._steps.end_step(number, batches)
+
+    def progress(self, progress: Progress, phase: Phase) -> None:
+        """Means over the steps since the last report. A collective."""
+        loss_sum, loss_steps = self._reported
+        self._reported = (progress.loss_sum, progress.loss_steps)
+        rates = phase.rates(progress.step - 1, progress)
+        report = TrainingProgress(
+            "train",
+            done=progress.step,
+            total=phase.config.max_steps or progress.phase_step + phase.steps,
+            unit="steps",
+            epoch=progress.epoch + 1,
+            loss=(progress.loss_sum - loss_sum) / (progress.loss_steps - loss_steps),
+            learning_rate=rates.dense,
+            table_learning_rate=rates.table,
+            gradient_norm=phase.step.gradient_norm,
+            table_gradient_norm=self._table_gradient_norm(phase),
+            samples_per_second=self._steps.report(progress.step),
+        )
+        self._emit(report)
+
+    def epoch(self, entry: dict[str, Any]) -> None:
+        """An epoch is over; `entry` is its line in the history."""
+        self._reported = (0.0, 0)
+        numbers = entry["validation"] or {}
+        event = EpochMetrics("train", split="validation", epoch=entry["epoch"], loss=entry["loss"], numbers=numbers)
+        self._emit(event)
+
+    def validating(self, users: int, total: int) -> None:
+        """A validation goes on."""
+        if time.monotonic() - self._emitted > VALIDATION_REPORT_SECONDS:
+            self._emit(ValidationProgress("train", users, total, "users"))
+
+    def checkpoint(self, step: int, artifact: Artifact, seconds: float) -> None:
+        """The checkpoint of `step` is committed; writing it took `seconds`."""
+        if self._communicator.rank == 0:
+            size = sum(file.bytes for file in artifact.require().files)
+            self._emit(CheckpointWritten("train", step, seconds, size))
+
+    def _table_gradient_norm(self, phase: Phase) -> float:
+        """Norm of the table's gradient in the last step, over all ranks. A collective."""
+        norm = phase.step.table_gradient_norm
+        if phase.config.max_grad_norm is not None:
+            return norm
+        square = torch.tensor(norm**2, dtype=torch.float64, device=self._device)
+        return math.sqrt(float(self._communicator.all_reduce(square)))
+
+    def _emit(self, event: Event) -> None:
+        self._emitted = time.monotonic()
+        if self._communicator.rank == 0:
+            self._listen(event)
 
 
 class StepReporter:

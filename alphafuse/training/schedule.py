@@ -1,10 +1,24 @@
-"""The learning rate as a function of the step."""
+"""The learning rates as a function of the step."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from alphafuse.config import ScheduleConfig
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Learning rates of one step.
+
+    Attributes:
+        dense: of backbone and encoder.
+        table: of the item table's rows.
+    """
+
+    dense: float
+    table: float
 
 
 def rate_factor(config: ScheduleConfig, step: int, total_steps: int) -> float:

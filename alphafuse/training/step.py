@@ -17,7 +17,8 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.items.item_table import ItemTable, Rows
 from alphafuse.training.engine import DenseEngine
 from alphafuse.training.negative_sampler import Negatives, NegativeSampler
-from alphafuse.training.step_input import Catalog, StepInput
+from alphafuse.training.schedule import LearningRates
+from alphafuse.training.step_input import ScoredRows, StepInput
 
 
 class TrainingStep:
@@ -26,12 +27,12 @@ class TrainingStep:
     Every rank takes the same steps, each with its part of the batch.
 
     Args:
-        popularity, trained, aligns: as `NegativeSampler` wants them.
+        sampler: draws the negatives, and knows which items train.
 
     Attributes:
         gradient_norm: of the dense weights in the last step that is reported, every `log_steps`-th (see
             `DenseEngine.step`).
-        table_gradient_norm: as of `items.table.Update`.
+        table_gradient_norm: of the table's rows in the last step (see `Update`).
     """
 
     def __init__(
@@ -40,31 +41,28 @@ class TrainingStep:
         seed: int,
         table: ItemTable,
         engine: DenseEngine,
+        sampler: NegativeSampler,
         communicator: Communicator,
         device: torch.device,
-        popularity: np.ndarray | None = None,
-        trained: np.ndarray | None = None,
-        aligns: bool = False,
     ) -> None:
         self._config = config
         self._seed = seed
         self._table = table
         self._engine = engine
+        self._sampler = sampler
         self._communicator = communicator
         self._device = device
         self.gradient_norm = self.table_gradient_norm = math.nan
         # All rows need no copy: they are read where they lie.
+        trained = sampler.trained
         self._trained_rows = None if trained is None else self._own_rows(torch.from_numpy(trained))
-        self._aligns = aligns
-        self._sampler = NegativeSampler(config, seed, table.num_items, communicator, popularity, trained, aligns)
 
-    def __call__(self, batches: list[Batch], step: int, rate_factor: float) -> torch.Tensor:
+    def __call__(self, batches: list[Batch], step: int, rates: LearningRates) -> torch.Tensor:
         """One optimizer step over its micro-batches. A collective.
 
         Args:
             batches: this rank's part of each micro-batch.
             step: number of the step, which the random numbers depend on.
-            rate_factor: on the learning rates.
 
         Returns:
             This rank's share of the mean loss over all targets, a scalar: the shares of the ranks sum to it.
@@ -76,25 +74,25 @@ class TrainingStep:
             with timer.span("data"):
                 negatives = self._sampler.draw(batch, step)
             with timer.span("lookup"):
-                catalog = self._catalog(batch, negatives)
-                given = self._step_input(batch, negatives, catalog, step)
+                scored = self._scored_rows(batch, negatives)
+                given = self._step_input(batch, negatives, scored, step)
                 rows = table.lookup(given.items())
             with timer.span("forward"):
-                loss = self._engine.module(rows, given, catalog) / batch.targets_per_part
+                loss = self._engine.module(rows, given, scored) / batch.targets_per_part
             with timer.span("backward"):
                 self._engine.backward(loss)
             with timer.span("exchange"):
-                for gathered in (rows, *(catalog.blocks if catalog else ())):
+                for gathered in (rows, *(scored.blocks if scored else ())):
                     table.collect_gradient(gathered)
             with timer.span("optimizer"):
                 measured = micro == len(batches) - 1 and (step + 1) % config.log_steps == 0
-                norm = self._engine.step(config.learning_rate * rate_factor, measured)
+                norm = self._engine.step(rates.dense, measured)
                 if measured:
                     self.gradient_norm = norm
             self._count(rows)
             total += loss.detach()
         with timer.span("optimizer"):
-            update = table.update(config.table_learning_rate * rate_factor, config.max_grad_norm)
+            update = table.update(rates.table, config.max_grad_norm)
         self.table_gradient_norm = update.gradient_norm
         timer.count("rows_touched", update.rows)
         return total / (self._communicator.world_size * len(batches))
@@ -106,8 +104,8 @@ class TrainingStep:
         timer.count("rows_distinct", distinct)
         timer.count("rows_served", len(rows.requested))
 
-    def _step_input(self, batch: Batch, negatives: Negatives, catalog: Catalog | None, step: int) -> StepInput:
-        looked_up = negatives.items if catalog is None or self._aligns else np.zeros(0, np.int64)
+    def _step_input(self, batch: Batch, negatives: Negatives, scored: ScoredRows | None, step: int) -> StepInput:
+        looked_up = negatives.items if scored is None or self._sampler.aligns else np.zeros(0, np.int64)
         histories, targets, items = (
             torch.from_numpy(array).to(self._device) for array in (batch.histories, batch.targets, looked_up)
         )
@@ -116,7 +114,7 @@ class TrainingStep:
             log_weights = log_weights.to(self._device)
         return StepInput(histories, targets, items, log_weights, step, batch.first_sample)
 
-    def _catalog(self, batch: Batch, negatives: Negatives) -> Catalog | None:
+    def _scored_rows(self, batch: Batch, negatives: Negatives) -> ScoredRows | None:
         """This rank's rows that the targets of all ranks are scored against; None where the loss looks rows up."""
         loss, table = self._config.loss, self._table
         if loss.name != "softmax" and not (loss.samples_negatives and loss.negatives == "shard_local"):
@@ -128,9 +126,9 @@ class TrainingStep:
         targets = torch.from_numpy(batch.targets[batch.targets != PADDING]).to(self._device)
         everyones_targets = self._communicator.all_gather_rows(targets)[0] - table.first_row
         if loss.name == "softmax":
-            return Catalog(self._all_blocks(block_rows), everyones_targets)
+            return ScoredRows(self._all_blocks(block_rows), everyones_targets)
         own = self._own_rows(torch.from_numpy(negatives.items))
-        return Catalog([table.local_rows(rows) for rows in own.split(block_rows) if len(rows)], everyones_targets)
+        return ScoredRows([table.local_rows(rows) for rows in own.split(block_rows) if len(rows)], everyones_targets)
 
     def _all_blocks(self, block_rows: int) -> list[Rows]:
         """The rows of this rank that train."""

@@ -16,7 +16,7 @@ class StepInput:
     Attributes:
         histories, targets: int64 [samples, length], −1 where there is none.
         negatives: int64 [count], for all targets, or [targets, count] (for the positions that have a target). Where
-            targets are scored against a `Catalog`, or against nothing, they are those of the alignment alone, and
+            targets are scored against `ScoredRows`, or against nothing, they are those of the alignment alone, and
             empty for methods that align nothing.
         log_weights: added to the logits of the negatives: a number or [count].
         number: of the optimizer step.
@@ -40,11 +40,11 @@ class StepInput:
 
 
 @dataclass(frozen=True)
-class Catalog:
+class ScoredRows:
     """Rows of this rank that the targets of all ranks are scored against.
 
     Attributes:
-        blocks: of bounded size.
+        blocks: the rows, in blocks of bounded size.
         everyones_targets: int64 [targets of all ranks], as row numbers of this rank; a target is not its own negative.
     """
 

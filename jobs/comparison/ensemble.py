@@ -14,7 +14,7 @@ from alphafuse.events import Listener, Summary
 from alphafuse.stages import EVALUATE
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.model import load_trained
+from alphafuse.training.trained_model import load_trained
 from jobs.execution.worker_group import run_workers
 from jobs.execution.worker_metrics import serving
 from jobs.stages.evaluate import finish, measure

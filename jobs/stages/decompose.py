@@ -19,7 +19,6 @@ from threadpoolctl import threadpool_limits
 from alphafuse.config import Config
 from alphafuse.errors import DataError
 from alphafuse.events import Listener, Metrics, Progress, StageWarning, Summary
-from alphafuse.items.encoders.build import require_width
 from alphafuse.nullspace.decomposition import (
     RELATIVE_FLOOR,
     NullSpace,
@@ -75,7 +74,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
     progress = _Progress(listen, num_rows * (passes + 1))
     if not nullspace_done:
         require_feasible(num_rows, dim, config.directions)
-        require_width(config, dim)
+        config.model.encoder.check_embeddings(config.model.hidden_dim, dim)
         covariance = _Covariance(config, workspace, shards, dim, progress)
         nullspace, residual = _decompose(config, covariance, dim, method)
         progress.reach(num_rows * passes)  # the range finder may have needed fewer passes

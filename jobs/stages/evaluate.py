@@ -20,7 +20,7 @@ from alphafuse.events import Listener, Metrics, Progress, StageWarning, Summary
 from alphafuse.stages import EVALUATE
 from alphafuse.storage.artifact import Artifact, fingerprint
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.model import load_trained
+from alphafuse.training.trained_model import load_trained
 from jobs.execution.worker_group import run_workers
 from jobs.execution.worker_metrics import serving
 

@@ -18,7 +18,7 @@ from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.matrices import to_lists
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoint import DENSE_FILE
-from alphafuse.training.model import load_trained
+from alphafuse.training.trained_model import load_trained
 from jobs.execution.worker_group import run_workers
 from jobs.execution.worker_metrics import serving
 

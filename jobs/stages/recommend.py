@@ -21,7 +21,7 @@ from alphafuse.stages import RECOMMEND
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.folder import resolve
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.model import load_trained
+from alphafuse.training.trained_model import load_trained
 from jobs.execution.ray_connection import connected
 from jobs.execution.tasks import result
 from jobs.execution.worker_group import run_workers

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from support.tiny_workspace import tiny_config
 
-from alphafuse.config import Config, IdConfig, MoRecConfig, load_grid
+from alphafuse.config import Config, load_grid
 from alphafuse.config.resources import EngineResources, RankResources, Resources
 from alphafuse.errors import ConfigError
+from alphafuse.items.encoders.id import IdConfig
+from alphafuse.items.encoders.morec import MoRecConfig
 from alphafuse.stages import (
     ARTIFACTS,
     DECOMPOSE,

@@ -17,7 +17,7 @@ from support.network_hosts import Hosts
 from support.tiny_workspace import tiny_config, tiny_workspace
 
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.training.model import load_trained
+from alphafuse.training.trained_model import load_trained
 
 
 @pytest.mark.engine

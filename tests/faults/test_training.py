@@ -25,7 +25,7 @@ from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.events import Event
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.model import load_trained
+from alphafuse.training.trained_model import load_trained
 from jobs.execution import elasticity
 from jobs.stages import train
 

@@ -11,9 +11,11 @@ import pytest
 import yaml
 from support.tiny_workspace import tiny_config
 
-from alphafuse.config import Config, IdConfig, MoRecConfig, parse_config
+from alphafuse.config import Config, parse_config
 from alphafuse.errors import ConfigError, ResourceError, StaleError, WorkspaceError
 from alphafuse.events import Event
+from alphafuse.items.encoders.id import IdConfig
+from alphafuse.items.encoders.morec import MoRecConfig
 from alphafuse.stages import (
     ARTIFACTS,
     EMBED,

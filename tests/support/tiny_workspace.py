@@ -14,12 +14,13 @@ import torch
 from alphafuse.config import Config, parse_config
 from alphafuse.config.resources import RankResources
 from alphafuse.distributed.communicator import Communicator
+from alphafuse.items.table_building import build_table
 from alphafuse.nullspace.decomposition import NullSpace, save_nullspace
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.matrices import to_column
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoint import DENSE_FILE, write_table_rows
-from alphafuse.training.model import build_objective, build_table
+from alphafuse.training.objective_building import build_objective
 
 NUM_ITEMS = 30
 HIDDEN_DIM = 8

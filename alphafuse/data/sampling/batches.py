@@ -31,7 +31,7 @@ class Batch:
 
 
 Pieces = list[tuple[Samples, np.ndarray]]
-"""Samples of consecutive windows, with the chosen ones of each: int64 [chosen]."""
+"""Chosen samples, int64 [chosen] each, of one buffer after the other."""
 
 
 class BatchOrder:
@@ -62,10 +62,10 @@ class BatchOrder:
             yield batches
 
     def _steps(self, epoch: int, first_step: int) -> Iterator[Pieces]:
-        """Yield the samples of each step; a step may extend over several windows."""
+        """Yield the samples of each step; a step may extend from one buffer into the next."""
         pieces: Pieces = []
         missing = self.batch_size
-        for samples, order in self._samples.windows(epoch, first_step * self.batch_size):
+        for samples, order in self._samples.buffers(epoch, first_step * self.batch_size):
             while len(order):
                 chosen, order = order[:missing], order[missing:]
                 pieces.append((samples, chosen))

@@ -1,12 +1,22 @@
-"""What the methods share whose item vector is an ID embedding that a second loss aligns with the text."""
+"""Shared by the methods whose item vector is an ID embedding that a second loss aligns with the text."""
 
 from __future__ import annotations
 
 from torch import nn
 
+from alphafuse.config.base import Positive
 from alphafuse.items.encoders.base import FrozenFeatures
 from alphafuse.items.encoders.id import IdEncoder
-from alphafuse.items.encoders.text_only import Adapter
+from alphafuse.items.encoders.text_only import Adapter, EmbeddingsConfig
+
+
+class AlignedConfig(EmbeddingsConfig):
+    """Base of the settings of methods that align the text and the ID of an item by a second loss."""
+
+    alignment_weight: Positive = 0.1
+    """Of that loss, beside the one of the recommendation. It compares with the negatives of `train.loss`, or with
+    `num_negatives` that are drawn for the batch where the recommendation looks none up (`softmax`, `shard_local`,
+    `diffusion`)."""
 
 
 class AlignedIdEncoder(IdEncoder):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from alphafuse.items.encoders.base import FrozenFeatures, ItemEncoder
+from alphafuse.items.encoders.base import EncoderContext, FrozenFeatures, ItemEncoder
 
 
 class EuclideanAlphaFuseEncoder(ItemEncoder):
@@ -41,6 +41,14 @@ class EuclideanAlphaFuseEncoder(ItemEncoder):
         self.register_buffer("basis", basis, persistent=False)
         self._id_space = id_space
         self._fusion = fusion
+
+    @classmethod
+    def build(cls, settings: Any, context: EncoderContext) -> ItemEncoder:
+        """The ablation of settings of AlphaFuse that inject in the Euclidean space."""
+        nullspace = context.nullspace()
+        settings.check_embeddings(context.hidden_dim, len(nullspace.basis))
+        spaces = (settings.id_space, settings.fusion, settings.initialization)
+        return cls(context.null_basis(), torch.from_numpy(nullspace.mean).float(), nullspace.scale, *spaces)
 
     def forward(self, features: torch.Tensor, trainable: torch.Tensor) -> torch.Tensor:
         coordinates = trainable if self._id_space == "singular" else trainable @ self.basis  # [rows, null_dim]

@@ -1,4 +1,4 @@
-"""What an item encoder is: what a method stores for each item, and the dense map from there to the model width.
+"""Item encoders: what a method stores for each item, and the dense map from there to the model width.
 
 Where rows live and how they travel is the table's business; an encoder sees only the rows it is given.
 """
@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import nn
+
+from alphafuse.config import Config, EncoderConfig
+from alphafuse.config.registry import ENCODERS
+from alphafuse.nullspace.decomposition import NullSpace, load_nullspace
+from alphafuse.storage.workspace import Workspace
 
 Initialization = Literal["zeros", "normal", "features"]
 
@@ -41,10 +46,49 @@ class FrozenFeatures:
         return self.columns.stop - self.columns.start
 
 
+class EncoderContext:
+    """Everything that an encoder may know of the run and of its catalog's texts when it is built.
+
+    Attributes:
+        hidden_dim: width of the item vectors.
+        directions: how many directions of the language embeddings are kept: width of all features.
+    """
+
+    def __init__(self, config: Config, workspace: Workspace) -> None:
+        self.hidden_dim = config.model.hidden_dim
+        self.directions = config.directions
+        self._scale = config.decompose.scale
+        self._workspace = workspace
+
+    def features(self, dim: int) -> FrozenFeatures:
+        """The first `dim` features of each item."""
+        return FrozenFeatures("features", slice(0, dim))
+
+    def embeddings(self) -> FrozenFeatures:
+        """All of the language embeddings, scaled (`decompose.scale`)."""
+        dim = self._workspace.artifact("embeddings").require().details["dim"]
+        return FrozenFeatures("embeddings", slice(0, dim), self._scale)
+
+    def null_dim(self) -> int:
+        """How many of the kept directions belong to the null space: the last ones."""
+        null_dim: int = self._workspace.artifact("nullspace").require().details["null_dim"]
+        return null_dim
+
+    def null_basis(self) -> torch.Tensor:
+        """U_null, orthonormal directions of the null space: [embedding_dim, null_dim], float32."""
+        nullspace = self.nullspace()
+        return torch.from_numpy(nullspace.basis[:, nullspace.row_dim :]).float()
+
+    def nullspace(self) -> NullSpace:
+        """The whole decomposition."""
+        return load_nullspace(self._workspace)
+
+
 class ItemEncoder(nn.Module):
     """Base of the encoders.
 
     Attributes:
+        settings_class: settings of the section `model.encoder` that chooses this encoder.
         frozen: the features that this method reads, or None where it reads none.
         trainable_dim: width of the trainable rows (0: none).
         initialization: of the trainable rows; "normal" has unit variance, "features" takes the first `trainable_dim`
@@ -54,11 +98,22 @@ class ItemEncoder(nn.Module):
             that `wrap` has prepared for them.
     """
 
+    settings_class: ClassVar[type[EncoderConfig]]
     frozen: FrozenFeatures | None
     trainable_dim: int
     initialization: Initialization
     alignment_weight: float = 0.0
     num_parts: int = 1
+
+    @classmethod
+    @abstractmethod
+    def build(cls, settings: Any, context: EncoderContext) -> ItemEncoder:
+        """The encoder of these settings, of `settings_class`.
+
+        Raises:
+            ConfigError: a setting does not fit the texts of the catalog.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def forward(self, features: torch.Tensor, trainable: torch.Tensor) -> torch.Tensor:
@@ -93,3 +148,14 @@ class ItemEncoder(nn.Module):
             low, high = max(start, first), min(stop, first + INITIALIZATION_BLOCK)
             rows[low - start : high - start] = values[low - first : high - first]
         return torch.from_numpy(rows)
+
+
+def build_encoder(config: Config, workspace: Workspace) -> ItemEncoder:
+    """The encoder that `model.encoder` chooses, its weights drawn from torch's generator.
+
+    Raises:
+        ConfigError: a setting does not fit the texts of the catalog.
+    """
+    settings = config.model.encoder
+    encoder: ItemEncoder = ENCODERS.find(settings.name).build(settings, EncoderContext(config, workspace))
+    return encoder

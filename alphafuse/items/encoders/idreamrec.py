@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import nn
 
-from alphafuse.items.encoders.base import FrozenFeatures
+from alphafuse.config import EncoderConfig
+from alphafuse.items.encoders.base import EncoderContext, FrozenFeatures, ItemEncoder
 from alphafuse.items.encoders.text_only import TextOnlyEncoder
+
+
+class IDreamRecConfig(EncoderConfig):
+    """Whitened features as they are, no IDs (Hu et al. 2024)."""
+
+    name: Literal["idreamrec"] = "idreamrec"
+
+    @property
+    def width_of_features(self) -> bool:
+        return True
 
 
 class IDreamRecEncoder(TextOnlyEncoder):
@@ -14,5 +27,11 @@ class IDreamRecEncoder(TextOnlyEncoder):
     The paper's backbone is a diffusion model (DreamRec); the item vectors fit any backbone.
     """
 
+    settings_class = IDreamRecConfig
+
     def __init__(self, hidden_dim: int) -> None:
         super().__init__(FrozenFeatures("features", slice(0, hidden_dim)), nn.Identity())
+
+    @classmethod
+    def build(cls, settings: IDreamRecConfig, context: EncoderContext) -> ItemEncoder:
+        return cls(context.hidden_dim)

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import nn
 from torch.nn import functional
 
-from alphafuse.items.encoders.base import FrozenFeatures, ItemEncoder
+from alphafuse.config.model import Artifact
+from alphafuse.items.encoders.aligned_id import AlignedConfig
+from alphafuse.items.encoders.base import EncoderContext, FrozenFeatures, ItemEncoder
 from alphafuse.items.encoders.text_only import Adapter
+
+
+class LLMESRConfig(AlignedConfig):
+    """An ID view and a text view of every item, with cross attention between their histories (Liu et al. 2024)."""
+
+    name: Literal["llm_esr"] = "llm_esr"
+
+    @property
+    def reads(self) -> tuple[Artifact, ...]:
+        return ("features", "embeddings")
+
+    @property
+    def width_of_features(self) -> bool:
+        return True
 
 
 class LLMESREncoder(ItemEncoder):
@@ -19,6 +37,7 @@ class LLMESREncoder(ItemEncoder):
     (§3.3), which pulls the state of a user to those of similar users, is left out: it needs an index over the users.
     """
 
+    settings_class = LLMESRConfig
     num_parts = 2
 
     def __init__(self, embeddings: FrozenFeatures, hidden_dim: int, alignment_weight: float) -> None:
@@ -29,6 +48,10 @@ class LLMESREncoder(ItemEncoder):
         self.alignment_weight = alignment_weight
         middle = embeddings.dim // 2
         self.adapter = Adapter(nn.Linear(embeddings.dim, middle), nn.Linear(middle, hidden_dim))
+
+    @classmethod
+    def build(cls, settings: LLMESRConfig, context: EncoderContext) -> ItemEncoder:
+        return cls(context.embeddings(), context.hidden_dim, settings.alignment_weight)
 
     def forward(self, features: torch.Tensor, trainable: torch.Tensor) -> torch.Tensor:
         return torch.cat([trainable, self.adapter(features)], dim=1)  # [rows, 2 · hidden_dim]

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import nn
 
-from alphafuse.items.encoders.base import FrozenFeatures
-from alphafuse.items.encoders.text_only import Adapter, TextOnlyEncoder
+from alphafuse.items.encoders.base import EncoderContext, FrozenFeatures, ItemEncoder
+from alphafuse.items.encoders.text_only import Adapter, EmbeddingsConfig, TextOnlyEncoder
+
+
+class MoRecConfig(EmbeddingsConfig):
+    """Language embeddings through a dense layer, no IDs (Yuan et al. 2023)."""
+
+    name: Literal["morec"] = "morec"
 
 
 class MoRecEncoder(TextOnlyEncoder):
@@ -14,5 +22,11 @@ class MoRecEncoder(TextOnlyEncoder):
     As in AlphaFuse's comparison, the language model is frozen; MoRec itself trains it with the recommender.
     """
 
+    settings_class = MoRecConfig
+
     def __init__(self, embeddings: FrozenFeatures, hidden_dim: int) -> None:
         super().__init__(embeddings, Adapter(nn.Linear(embeddings.dim, hidden_dim), nn.GELU()))
+
+    @classmethod
+    def build(cls, settings: MoRecConfig, context: EncoderContext) -> ItemEncoder:
+        return cls(context.embeddings(), context.hidden_dim)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import torch
 
-from alphafuse.items.encoders.aligned_id import AlignedIdEncoder, two_layers
-from alphafuse.items.encoders.base import FrozenFeatures
+from alphafuse.items.encoders.aligned_id import AlignedConfig, AlignedIdEncoder, two_layers
+from alphafuse.items.encoders.base import EncoderContext, FrozenFeatures, ItemEncoder
+
+
+class RLMRecContrastiveConfig(AlignedConfig):
+    """Trainable ID embeddings, with the text mapped to them and contrasted (RLMRec-Con, Ren et al. 2024)."""
+
+    name: Literal["rlmrec_con"] = "rlmrec_con"
 
 
 class RLMRecContrastiveEncoder(AlignedIdEncoder):
@@ -17,9 +25,15 @@ class RLMRecContrastiveEncoder(AlignedIdEncoder):
     recommender; e is the embedding of the item's text rather than of a profile that a language model wrote.
     """
 
+    settings_class = RLMRecContrastiveConfig
+
     def __init__(self, embeddings: FrozenFeatures, hidden_dim: int, alignment_weight: float) -> None:
         super().__init__(embeddings, hidden_dim, alignment_weight)
         self.text_to_id = two_layers(embeddings.dim, hidden_dim)
+
+    @classmethod
+    def build(cls, settings: Any, context: EncoderContext) -> ItemEncoder:
+        return cls(context.embeddings(), context.hidden_dim, settings.alignment_weight)
 
     def alignment_views(self, features: torch.Tensor, trainable: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return trainable, self.text_to_id(features)

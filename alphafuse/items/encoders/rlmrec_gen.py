@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any, Literal
+
 import torch
+from pydantic import Field
 from torch import nn
 
-from alphafuse.items.encoders.aligned_id import AlignedIdEncoder, two_layers
-from alphafuse.items.encoders.base import FrozenFeatures
+from alphafuse.items.encoders.aligned_id import AlignedConfig, AlignedIdEncoder, two_layers
+from alphafuse.items.encoders.base import EncoderContext, FrozenFeatures, ItemEncoder
+
+
+class RLMRecGenerativeConfig(AlignedConfig):
+    """Trainable ID embeddings, from which the text is reconstructed (RLMRec-Gen, Ren et al. 2024)."""
+
+    name: Literal["rlmrec_gen"] = "rlmrec_gen"
+    mask_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the components of an ID that are masked before the reconstruction."""
 
 
 class RLMRecGenerativeEncoder(AlignedIdEncoder):
@@ -21,10 +32,16 @@ class RLMRecGenerativeEncoder(AlignedIdEncoder):
         mask_ratio: share of the components that are masked.
     """
 
+    settings_class = RLMRecGenerativeConfig
+
     def __init__(self, embeddings: FrozenFeatures, hidden_dim: int, alignment_weight: float, mask_ratio: float) -> None:
         super().__init__(embeddings, hidden_dim, alignment_weight)
         self.mask = nn.Dropout(mask_ratio)
         self.id_to_text = two_layers(hidden_dim, embeddings.dim)
+
+    @classmethod
+    def build(cls, settings: Any, context: EncoderContext) -> ItemEncoder:
+        return cls(context.embeddings(), context.hidden_dim, settings.alignment_weight, settings.mask_ratio)
 
     def alignment_views(self, features: torch.Tensor, trainable: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.id_to_text(self.mask(trainable)), features

@@ -1,11 +1,21 @@
-"""What the methods without ID embeddings share: the text of an item, through dense layers, is its vector."""
+"""Shared by the methods without ID embeddings: the text of an item, through dense layers, is its vector."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
+from alphafuse.config import EncoderConfig
+from alphafuse.config.model import Artifact
 from alphafuse.items.encoders.base import FrozenFeatures, ItemEncoder
+
+
+class EmbeddingsConfig(EncoderConfig):
+    """Base of the settings of methods that read the language embeddings, times `decompose.scale`, and nothing else."""
+
+    @property
+    def reads(self) -> tuple[Artifact, ...]:
+        return ("embeddings",)
 
 
 class Adapter(nn.Sequential):

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from alphafuse.items.encoders.base import FrozenFeatures
-from alphafuse.items.encoders.text_only import Adapter, TextOnlyEncoder
+from alphafuse.config.base import Count
+from alphafuse.items.encoders.base import EncoderContext, FrozenFeatures, ItemEncoder
+from alphafuse.items.encoders.text_only import Adapter, EmbeddingsConfig, TextOnlyEncoder
+
+
+class UniSRecConfig(EmbeddingsConfig):
+    """Language embeddings through a mixture of whitening experts, no IDs (Hou et al. 2022)."""
+
+    name: Literal["unisrec"] = "unisrec"
+    num_experts: Count = 8
+    """Maps that a gate mixes."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """On the language embeddings."""
 
 
 class UniSRecEncoder(TextOnlyEncoder):
@@ -18,8 +32,14 @@ class UniSRecEncoder(TextOnlyEncoder):
     loss over the catalog have draws of their own.
     """
 
+    settings_class = UniSRecConfig
+
     def __init__(self, embeddings: FrozenFeatures, hidden_dim: int, num_experts: int, dropout: float) -> None:
         super().__init__(embeddings, Adapter(ExpertMixture(embeddings.dim, hidden_dim, num_experts, dropout)))
+
+    @classmethod
+    def build(cls, settings: UniSRecConfig, context: EncoderContext) -> ItemEncoder:
+        return cls(context.embeddings(), context.hidden_dim, settings.num_experts, settings.dropout)
 
 
 class ExpertMixture(nn.Module):

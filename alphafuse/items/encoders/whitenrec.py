@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import nn
 
-from alphafuse.items.encoders.base import FrozenFeatures
+from alphafuse.config import EncoderConfig
+from alphafuse.items.encoders.base import EncoderContext, FrozenFeatures, ItemEncoder
 from alphafuse.items.encoders.text_only import Adapter, TextOnlyEncoder
+
+
+class WhitenRecConfig(EncoderConfig):
+    """Whitened features in all kept directions (`decompose.directions`) through a dense layer, no IDs (Zhang et al.
+    2024)."""
+
+    name: Literal["whitenrec"] = "whitenrec"
 
 
 class WhitenRecEncoder(TextOnlyEncoder):
@@ -15,6 +25,12 @@ class WhitenRecEncoder(TextOnlyEncoder):
     projection head is one layer, as in AlphaFuse's comparison, and the ensemble of WhitenRec+ is left out.
     """
 
+    settings_class = WhitenRecConfig
+
     def __init__(self, directions: int, hidden_dim: int) -> None:
         frozen = FrozenFeatures("features", slice(0, directions))
         super().__init__(frozen, Adapter(nn.Linear(directions, hidden_dim), nn.GELU()))
+
+    @classmethod
+    def build(cls, settings: WhitenRecConfig, context: EncoderContext) -> ItemEncoder:
+        return cls(context.directions, context.hidden_dim)

@@ -62,7 +62,10 @@ def test_ranking_goes_by_what_was_trained_unless_told() -> None:
             "model.encoder=id",
             "model.encoder: this is a section with keys of its own, not a value (found 'id')",
         ),
-        ("model.backbone.num_heads=3", "model: hidden_dim (128) must be a multiple of num_heads (3)"),
+        (
+            "model.backbone.num_heads=3",
+            "configuration: model.hidden_dim (128) must be a multiple of model.backbone.num_heads (3)",
+        ),
         ("decompose.row_energy=0.9", "decompose: exactly one of null_dim, null_threshold, row_energy must be set"),
         (
             "decompose.null_dim=200",
@@ -80,7 +83,10 @@ def test_ranking_goes_by_what_was_trained_unless_told() -> None:
         ("train.monitor=ndcg@7", "configuration: train.monitor 'ndcg@7' is not measured; valid: hr@1"),
         ("train.deepspeed.bf16=true", "train.deepspeed: `bf16` needs zero_stage 1 or 2"),
         ("model.backbone.name=bert4rec", "model.backbone.name: must be one of 'sasrec', 'gru4rec', 'hstu', 'dreamrec'"),
-        ("model.backbone={name: hstu, num_heads: 5}", "model: hidden_dim (128) must be a multiple of num_heads (5)"),
+        (
+            "model.backbone={name: hstu, num_heads: 5}",
+            "configuration: model.hidden_dim (128) must be a multiple of model.backbone.num_heads (5)",
+        ),
         (
             "model.backbone={name: gru4rec, num_heads: 2}",
             "model.backbone.num_heads: unknown key; did you mean 'model.backbone.num_layers'?",

@@ -50,9 +50,9 @@ def test_positions_that_are_held_out_do_not_train(tmp_path: Path) -> None:
     assert trained.train_end.tolist() == [4, 2, 2]
     assert [length for block in store.trained_lengths() for length in block.tolist()] == [4, 2, 0, 2]
     windowing = Windowing(length=10, first_targets=10, new_targets=10)
-    stream = SampleStream(store, windowing, window_users=100, seed=1)
-    (window,) = stream.windows(0, 0)
-    histories, targets = window.samples.arrays(np.arange(3))
+    stream = SampleStream(store, windowing, buffer_users=100, seed=1)
+    (buffer,) = stream.buffers(0, 0)
+    histories, targets = buffer.samples.arrays(np.arange(3))
     assert histories[:, :4].tolist() == [[11, 13, 14, -1], [20, -1, -1, -1], [40, -1, -1, -1]]
     assert targets[:, :4].tolist() == [[13, 14, 15, -1], [21, -1, -1, -1], [42, -1, -1, -1]]
 

@@ -10,13 +10,16 @@ import torch
 from support.multi_process import run_ranks
 from support.tiny_workspace import NUM_ITEMS, tiny_config, tiny_workspace
 
-from alphafuse.config import Config, IdConfig
+from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import AlphafuseError
 from alphafuse.evaluation.ensemble import Ensemble, latest_items
 from alphafuse.evaluation.ranking import CatalogRanking, Queries
+from alphafuse.items.encoders.id import IdConfig
+from alphafuse.items.table_building import build_table
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.model import ScoringModel, build_objective, build_table
+from alphafuse.training.objective_building import build_objective
+from alphafuse.training.scoring_model import ScoringModel
 
 HISTORIES = torch.tensor([[3, 1, 4, 1, 5, 9], [2, 6, -1, -1, -1, -1], [7, -1, -1, -1, -1, -1]])
 TARGETS = torch.tensor([8, 0, 29])

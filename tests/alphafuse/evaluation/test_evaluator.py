@@ -19,8 +19,10 @@ from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import DataError
 from alphafuse.evaluation.evaluator import evaluate, validation_metrics
+from alphafuse.items.table_building import build_table
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.model import ScoringModel, build_objective, build_table
+from alphafuse.training.objective_building import build_objective
+from alphafuse.training.scoring_model import ScoringModel
 
 
 def _config(folder: Path, **evaluate: Any) -> Config:

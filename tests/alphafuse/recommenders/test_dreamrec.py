@@ -14,7 +14,7 @@ DIFFUSION = Diffusion(remaining_signal("linear", 40, (1e-4, 0.2)))
 
 def _model(guidance: float, seed: int = 3) -> DreamRec:
     torch.manual_seed(0)
-    return DreamRec(SASRec(8, 6, 1, 2, 0.5), 8, DIFFUSION, guidance, stride=10, seed=seed).eval()
+    return DreamRec(SASRec(8, 6, 1, 2, 0.5), 8, DIFFUSION, guidance, stride=10, seed=seed, condition_dropout=0.1).eval()
 
 
 def _vectors(*shape: int) -> torch.Tensor:

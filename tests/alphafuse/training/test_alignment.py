@@ -26,7 +26,7 @@ from alphafuse.training.alignment import alignment_loss
 from alphafuse.training.dense_model import DenseModel
 from alphafuse.training.diffusion_objective import DiffusionObjective
 from alphafuse.training.objective import Objective
-from alphafuse.training.step_input import Catalog, StepInput
+from alphafuse.training.step_input import ScoredRows, StepInput
 
 HISTORIES = torch.tensor([[0, 3, 5], [2, -1, -1]])
 TARGETS = torch.tensor([[3, -1, 7], [4, -1, -1]])
@@ -60,8 +60,8 @@ def _objective(encoder: ItemEncoder, loss: LossConfig) -> DenseModel:
     if loss.name != "diffusion":
         return Objective(encoder, sasrec, loss, 8, Communicator())
     diffusion = Diffusion(remaining_signal("linear", 20, (1e-4, 0.02)))
-    dreamrec = DreamRec(sasrec, 4 * encoder.num_parts, diffusion, guidance=0.0, stride=5, seed=0)
-    return DiffusionObjective(encoder, dreamrec, 0.0, 0, loss.temperature)
+    dreamrec = DreamRec(sasrec, 4 * encoder.num_parts, diffusion, guidance=0.0, stride=5, seed=0, condition_dropout=0.0)
+    return DiffusionObjective(encoder, dreamrec, 0, loss.temperature)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -82,7 +82,7 @@ def test_alignment_is_added_as_written_out(method: str, loss: dict[str, Any], ne
     step, everything = StepInput(HISTORIES, TARGETS, negatives, 0.0, number=0, first_sample=0), torch.arange(8)
     items = step.items()
     rows = Rows(text, ids, torch.where(items < 0, 8, items), everything, [], [])
-    catalog = Catalog([Rows(text, ids, everything, everything, [], [])], torch.tensor(PREDICTED))
+    scored = ScoredRows([Rows(text, ids, everything, everything, [], [])], torch.tensor(PREDICTED))
     torch.manual_seed(1)
     encoder = METHODS[method]()
     objective = _objective(encoder, LossConfig(**loss, temperature=TEMPERATURE))
@@ -93,7 +93,7 @@ def test_alignment_is_added_as_written_out(method: str, loss: dict[str, Any], ne
         similarities = [functional.cosine_similarity(first[item], second[other], dim=0) for other in [item, *others]]
         exponentials = torch.exp(torch.stack(similarities) / TEMPERATURE)
         expected = expected - WEIGHT * torch.log(exponentials[0] / exponentials.sum())
-    given = (rows, step, catalog if loss["name"] == "softmax" else None)
+    given = (rows, step, scored if loss["name"] == "softmax" else None)
     with_alignment = objective(*given)
     encoder.alignment_weight = 0.0
     alignment = with_alignment - objective(*given)

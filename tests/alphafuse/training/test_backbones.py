@@ -11,8 +11,9 @@ import torch
 from support.multi_process import run_ranks
 from support.tiny_workspace import NUM_ITEMS, NUM_USERS, tiny_config, tiny_workspace
 
-from alphafuse.config import Config, IdConfig
+from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
+from alphafuse.items.encoders.id import IdConfig
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.loop import Trainer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +145,9 @@ def test_a_rank_without_samples_takes_its_steps(tmp_path: Path, settings: dict[s
 def _save_twice(config: Config) -> None:
     trainer = _trainer(config, [])
     _take_steps(trainer, 1)
-    trainer._checkpoints.save(1, trainer.table, trainer.engine, _progress(trainer))
+    trainer._checkpoints.save(1, trainer.table, trainer.engine, _progress(trainer), [])
     _take_steps(trainer, 1)
-    trainer._checkpoints.save(2, trainer.table, trainer.engine, _progress(trainer))
+    trainer._checkpoints.save(2, trainer.table, trainer.engine, _progress(trainer), [])
 
 
 def _progress(trainer: Trainer) -> dict[str, Any]:
@@ -204,10 +205,17 @@ def test_half_a_checkpoint_is_none(tmp_path: Path) -> None:
     assert run_ranks(2, _resumed_step, config) == [(2, [])] * 2
 
 
-def test_the_best_weights_must_be_whole_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [True, False], ids=["named by the checkpoint", "of version 0.1.0"])
+def test_the_best_weights_must_be_whole_too(tmp_path: Path, named: bool) -> None:
     config = tiny_config(tmp_path)
     tiny_workspace(tmp_path)
     run_ranks(1, _save_best_and_later, config)
+    path = tmp_path / "checkpoints" / "step-000000002" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    assert manifest["details"]["needs"] == [1]
+    if not named:
+        del manifest["details"]["needs"]
+        path.write_text(json.dumps(manifest))
     assert run_ranks(1, _resumed_step, config) == [(2, [])]
     _flip_a_bit(tmp_path / "checkpoints" / "step-000000001" / "dense.safetensors")
     ((step, (warning,)),) = run_ranks(1, _resumed_step, config)
@@ -220,4 +228,4 @@ def _save_best_and_later(config: Config) -> None:
     for step in (1, 2):
         _take_steps(trainer, 1)
         best = {"value": 0.5, "epoch": 1, "step": 1}
-        trainer._checkpoints.save(step, trainer.table, trainer.engine, {**_progress(trainer), "best": best})
+        trainer._checkpoints.save(step, trainer.table, trainer.engine, {**_progress(trainer), "best": best}, [1])

@@ -12,8 +12,10 @@ from support.tiny_workspace import HIDDEN_DIM, NUM_ITEMS, tiny_config, tiny_work
 
 from alphafuse.data.sampling.noise import target_noise
 from alphafuse.distributed.communicator import Communicator
+from alphafuse.items.table_building import build_table
 from alphafuse.recommenders.diffusion import Diffusion, Schedule, remaining_signal
-from alphafuse.training.model import ScoringModel, build_objective, build_table
+from alphafuse.training.objective_building import build_objective
+from alphafuse.training.scoring_model import ScoringModel
 from alphafuse.training.step_input import StepInput
 
 BACKBONE = {

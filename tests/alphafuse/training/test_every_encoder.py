@@ -18,9 +18,11 @@ from torch.nn import functional
 from alphafuse.config import Config, parse_config
 from alphafuse.data.sampling.negative_draws import shared_negatives
 from alphafuse.distributed.communicator import Communicator
+from alphafuse.items.table_building import build_table
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.loop import Trainer
-from alphafuse.training.model import build_objective, build_table, load_trained
+from alphafuse.training.objective_building import build_objective
+from alphafuse.training.trained_model import load_trained
 
 STEPS = 3
 INPUTS = {"test": "encoders"}

@@ -17,7 +17,7 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.events import ignore
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.loop import Trainer
-from alphafuse.training.model import load_trained
+from alphafuse.training.trained_model import load_trained
 
 HELD_OUT = np.arange(NUM_ITEMS) % 5 == 2
 

@@ -13,7 +13,7 @@ from support.multi_process import run_ranks
 from support.tiny_workspace import HIDDEN_DIM, NUM_ITEMS, tiny_config, tiny_features, tiny_sequences, tiny_workspace
 from torch.nn import functional
 
-from alphafuse.config import Config, SASRecConfig
+from alphafuse.config import Config
 from alphafuse.data.sampling.batches import BatchOrder
 from alphafuse.data.sampling.negative_draws import batch_negatives, shared_negatives, uniform_negatives
 from alphafuse.data.sampling.samples import Windowing
@@ -23,11 +23,13 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import DataError
 from alphafuse.evaluation.evaluator import validation_metrics
 from alphafuse.events import Event
-from alphafuse.items.encoders.base import ItemEncoder
+from alphafuse.items.encoders.base import ItemEncoder, build_encoder
+from alphafuse.recommenders.base import build_backbone
+from alphafuse.recommenders.sasrec import SASRecConfig
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training import loop
+from alphafuse.training import reporter
 from alphafuse.training.loop import Trainer
-from alphafuse.training.model import build_backbone, build_encoder, load_trained
+from alphafuse.training.trained_model import load_trained
 
 STEPS = 3
 INPUTS = {"test": "loop"}
@@ -250,7 +252,7 @@ def test_validation_on_some_targets(tmp_path: Path, wanted: int) -> None:
 
 
 def _told_of_validations(config: Config, seconds: float) -> list[dict[str, Any]]:
-    loop.VALIDATION_REPORT_SECONDS = seconds  # in a process of its own
+    reporter.VALIDATION_REPORT_SECONDS = seconds  # in a process of its own
     events: list[Event] = []
     _trainer(config, events).run()
     return [dict(event.values) for event in events if event.kind == "validating"]

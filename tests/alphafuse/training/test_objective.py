@@ -13,7 +13,7 @@ from alphafuse.items.encoders.unisrec import UniSRecEncoder
 from alphafuse.items.item_table import Rows
 from alphafuse.recommenders.sasrec import SASRec
 from alphafuse.training.objective import Objective
-from alphafuse.training.step_input import Catalog, StepInput
+from alphafuse.training.step_input import ScoredRows, StepInput
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -25,5 +25,5 @@ def test_the_softmax_over_the_target_alone_costs_nothing_even_with_noise(seed: i
     text, no_ids, item = 40 * functional.normalize(torch.randn(1, 12), dim=1), torch.zeros(1, 0), torch.zeros(1).long()
     rows = Rows(text, no_ids.clone().requires_grad_(), torch.zeros(4).long(), item, [], [])
     step = StepInput(torch.zeros(1, 2).long(), torch.zeros(1, 2).long(), torch.zeros(0).long(), 0.0, 0, 0)
-    loss = objective(rows, step, Catalog([Rows(text, no_ids, item, item, [], [])], torch.zeros(2).long()))
+    loss = objective(rows, step, ScoredRows([Rows(text, no_ids, item, item, [], [])], torch.zeros(2).long()))
     assert float(loss.detach()) == pytest.approx(0, abs=1e-6)

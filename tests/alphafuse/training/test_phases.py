@@ -16,7 +16,7 @@ from alphafuse.data.sampling.samples import PADDING
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.loop import Trainer
-from alphafuse.training.model import load_trained
+from alphafuse.training.trained_model import load_trained
 
 FINISH = {"batch_size": 5, "rate_factor": 0.1, "max_epochs": 2, "patience": 2}
 

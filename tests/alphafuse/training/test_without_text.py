@@ -14,9 +14,10 @@ from support.tiny_workspace import NUM_ITEMS, hold_out, tiny_config, tiny_featur
 from alphafuse.config import Config, parse_config
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.events import ignore
+from alphafuse.items.table_building import build_table
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.loop import Trainer
-from alphafuse.training.model import build_objective, build_table
+from alphafuse.training.objective_building import build_objective
 
 WITHOUT_TEXT = [4, 11, 29]
 ENCODERS: list[dict[str, Any]] = [

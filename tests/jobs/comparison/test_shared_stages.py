@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from support.tiny_workspace import tiny_config
 
-from alphafuse.config import Config, IdConfig
+from alphafuse.config import Config
 from alphafuse.config.resources import EngineResources, Resources
 from alphafuse.errors import ConfigError
 from alphafuse.events import Event
+from alphafuse.items.encoders.id import IdConfig
 from alphafuse.stages import DECOMPOSE, Stage
 from alphafuse.storage.folder import Folder
 from alphafuse.storage.workspace import Workspace

@@ -19,7 +19,7 @@ from alphafuse.evaluation import ranks
 from alphafuse.evaluation.ranks import read_ranks
 from alphafuse.events import Event, ignore
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.model import load_trained
+from alphafuse.training.trained_model import load_trained
 from jobs.stages import evaluate
 
 pytestmark = pytest.mark.distributed

@@ -20,7 +20,7 @@ from alphafuse.errors import DataError, WorkspaceError
 from alphafuse.evaluation.recommendations import EXAMPLE_HISTORY
 from alphafuse.events import Event
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.model import load_trained
+from alphafuse.training.trained_model import load_trained
 from jobs.stages import recommend
 
 pytestmark = pytest.mark.distributed

@@ -22,7 +22,7 @@ from alphafuse.events import Event
 from alphafuse.stages import TRAIN
 from alphafuse.storage.matrices import read_rows
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.model import load_trained
+from alphafuse.training.trained_model import load_trained
 from jobs.execution.worker_group import run_workers
 from jobs.execution.worker_metrics import serving
 from jobs.stages import train

@@ -15,13 +15,13 @@ from alphafuse.data.sampling.shuffle import SampleStream
 
 
 @pytest.mark.parametrize("windowing", [Windowing(2, 2, 1), Windowing(2, 1, 1)], ids=["all", "last"])
-@pytest.mark.parametrize("window_users", [2, 100])
+@pytest.mark.parametrize("buffer_users", [2, 100])
 @pytest.mark.parametrize(("world_size", "accumulation"), [(1, 1), (2, 1), (3, 1), (1, 3), (2, 2)])
 def test_steps_hold_the_same_samples_however_they_are_divided(
-    tmp_path: Path, windowing: Windowing, window_users: int, world_size: int, accumulation: int
+    tmp_path: Path, windowing: Windowing, buffer_users: int, world_size: int, accumulation: int
 ) -> None:
     store = write_sequences(tmp_path, random_users(9), users_per_block=2)
-    samples = SampleStream(store, windowing, window_users, seed=5)
+    samples = SampleStream(store, windowing, buffer_users, seed=5)
     reference = list(BatchOrder(samples, 3, 1).epoch(1, 0, 0, 1))
     order = BatchOrder(samples, 3, accumulation)
     parts = [list(order.epoch(1, 0, rank, world_size)) for rank in range(world_size)]
@@ -37,11 +37,11 @@ def test_steps_hold_the_same_samples_however_they_are_divided(
             assert batch.targets_per_part * world_size * accumulation == pytest.approx((whole.targets >= 0).sum())
 
 
-@pytest.mark.parametrize("window_users", [2, 100])
-def test_every_sample_once_an_epoch_in_another_order_each_time(tmp_path: Path, window_users: int) -> None:
+@pytest.mark.parametrize("buffer_users", [2, 100])
+def test_every_sample_once_an_epoch_in_another_order_each_time(tmp_path: Path, buffer_users: int) -> None:
     users = random_users(30)
     store = write_sequences(tmp_path, users, users_per_block=2)
-    order = BatchOrder(SampleStream(store, Windowing(1, 1, 1), window_users, seed=5), 3, 1)
+    order = BatchOrder(SampleStream(store, Windowing(1, 1, 1), buffer_users, seed=5), 3, 1)
 
     def steps(epoch: int, first_step: int = 0) -> list[list[int]]:
         return [batch.targets.ravel().tolist() for (batch,) in order.epoch(epoch, first_step, 0, 1)]

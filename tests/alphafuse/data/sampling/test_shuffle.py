@@ -1,4 +1,4 @@
-"""The order of samples in an epoch, with windows much smaller than the log."""
+"""The order of samples in an epoch, with buffers much smaller than the log."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ ALL, LAST = Windowing(3, 3, 2), Windowing(3, 1, 1)
 def _targets(stream: SampleStream, epoch: int, first_sample: int = 0) -> list[list[int]]:
     """Targets of each sample of an epoch, in its order."""
     result = []
-    for samples, order in stream.windows(epoch, first_sample):
+    for samples, order in stream.buffers(epoch, first_sample):
         _, targets = samples.arrays(order)
         result += [row[row >= 0].tolist() for row in targets]
     return result
 
 
-def _stream(folder: Path, window_users: int, windowing: Windowing = ALL, seed: int = 5) -> SampleStream:
-    return SampleStream(write_sequences(folder, USERS, 4, 20), windowing, window_users, seed)
+def _stream(folder: Path, buffer_users: int, windowing: Windowing = ALL, seed: int = 5) -> SampleStream:
+    return SampleStream(write_sequences(folder, USERS, 4, 20), windowing, buffer_users, seed)
 
 
 @pytest.mark.parametrize("windowing", [ALL, LAST], ids=["all", "last"])
-@pytest.mark.parametrize("window_users", [1, 10, 1000])
-def test_every_target_once_an_epoch(tmp_path: Path, window_users: int, windowing: Windowing) -> None:
-    stream = _stream(tmp_path, window_users, windowing)
+@pytest.mark.parametrize("buffer_users", [1, 10, 1000])
+def test_every_target_once_an_epoch(tmp_path: Path, buffer_users: int, windowing: Windowing) -> None:
+    stream = _stream(tmp_path, buffer_users, windowing)
     for epoch in range(2):
         samples = _targets(stream, epoch)
         assert len(samples) == len(stream)
         assert sorted(target for sample in samples for target in sample) == train_targets(USERS)
 
 
-@pytest.mark.parametrize("window_users", [10, 1000])
-def test_the_order_depends_on_seed_and_epoch_alone(tmp_path: Path, window_users: int) -> None:
-    stream, same = (_stream(tmp_path / name, window_users) for name in ("a", "b"))
-    other_seed = _stream(tmp_path / "c", window_users, seed=6)
+@pytest.mark.parametrize("buffer_users", [10, 1000])
+def test_the_order_depends_on_seed_and_epoch_alone(tmp_path: Path, buffer_users: int) -> None:
+    stream, same = (_stream(tmp_path / name, buffer_users) for name in ("a", "b"))
+    other_seed = _stream(tmp_path / "c", buffer_users, seed=6)
     assert _targets(stream, 0) == _targets(stream, 0) == _targets(same, 0)
     assert len({str(order) for order in (_targets(stream, 0), _targets(stream, 1), _targets(other_seed, 0))}) == 3
 
 
-@pytest.mark.parametrize("window_users", [1, 10, 1000])
-def test_an_epoch_can_be_entered_at_any_sample(tmp_path: Path, window_users: int) -> None:
-    stream = _stream(tmp_path, window_users)
+@pytest.mark.parametrize("buffer_users", [1, 10, 1000])
+def test_an_epoch_can_be_entered_at_any_sample(tmp_path: Path, buffer_users: int) -> None:
+    stream = _stream(tmp_path, buffer_users)
     whole = _targets(stream, 3)
     for first in range(len(stream) + 1):
         assert _targets(stream, 3, first) == whole[first:]
@@ -63,7 +63,7 @@ def test_samples_of_distant_users_meet(tmp_path: Path) -> None:
     assert np.abs(np.diff(order)).mean() == pytest.approx(largest / 3, rel=0.25)
 
 
-def test_no_more_than_two_windows_are_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_than_two_buffers_are_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = _stream(tmp_path, 10)
     read, read_users = threading.Event(), []
 
@@ -74,16 +74,16 @@ def test_no_more_than_two_windows_are_read_ahead(tmp_path: Path, monkeypatch: py
 
     original = SequenceStore.read
     monkeypatch.setattr(SequenceStore, "read", count)
-    windows = stream.windows(0, 0)
-    next(windows)
+    buffers = stream.buffers(0, 0)
+    next(buffers)
     assert read.wait(10)
-    next(windows)
-    windows.close()  # type: ignore[attr-defined]  # a generator; waits for the reading under way
+    next(buffers)
+    buffers.close()  # type: ignore[attr-defined]  # a generator; waits for the reading under way
     assert 2 <= len(read_users) <= 3
     assert max(read_users) <= 10
 
 
-def test_windows_before_the_first_sample_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_buffers_before_the_first_sample_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream, read = _stream(tmp_path, 4), []
     original = SequenceStore.read
     monkeypatch.setattr(SequenceStore, "read", lambda store, blocks: (read.append(blocks), original(store, blocks))[1])

@@ -24,9 +24,9 @@ from support.tiny_workspace import (
 from alphafuse.config import Config, parse_config
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import ConfigError
-from alphafuse.items.encoders.build import build_encoder
+from alphafuse.items.encoders.base import build_encoder
+from alphafuse.items.table_building import build_table
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.model import build_table
 
 ROW_DIM = HIDDEN_DIM - NULL_DIM
 BASIS = tiny_nullspace().basis

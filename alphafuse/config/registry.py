@@ -1,0 +1,147 @@
+"""Encoders and backbones by name: those of this project, one line each, and any importable class of a user's own.
+
+A class says what its settings are (`settings_class`). Its module is imported when a configuration chooses it, not
+before: this module knows neither torch nor any of the classes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import PydanticCustomError, core_schema
+
+from alphafuse.config.base import Section
+
+UNKNOWN_NAME = "unknown_name"
+"""Type of the validation error of a `name` that chooses nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Registry:
+    """Classes that one section of the configuration chooses from by its key `name`.
+
+    As the metadata of a field (`Annotated[Base, registry]`) it checks the section's settings by the class that they
+    choose, and describes the section in the JSON schema as one of those of this project.
+
+    Attributes:
+        kind: one of its classes in words.
+        base: import path of the classes' base.
+        settings_base: import path of the base of their settings.
+        default: name that a section without `name` chooses.
+        built_in: import path of each class of this project by its name.
+    """
+
+    kind: str
+    base: str
+    settings_base: str
+    default: str
+    built_in: Mapping[str, str]
+
+    def find(self, name: object) -> Any:
+        """The class of a name: one of `built_in`, or an import path `package.module:Class`.
+
+        Raises:
+            ValueError: it is neither, cannot be imported, or is no class of this kind.
+        """
+        path = self.built_in.get(name, name) if isinstance(name, str) else None
+        if path is None or ":" not in path:
+            names = ", ".join(repr(known) for known in self.built_in)
+            raise ValueError(
+                f"must be one of {names}, or the path of a class of your own, mypackage.module:Class (found {name!r})"
+            )
+        try:
+            found = _import(path)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(
+                f"cannot import {path!r} ({error}); its package must be installed, or on PYTHONPATH, here and on every "
+                "machine of the run"
+            ) from error
+        if not _derives(found, self.base):
+            raise ValueError(f"{path!r} is no {self.kind}: it must be a subclass of {self.base.replace(':', '.')}")
+        if not _derives(getattr(found, "settings_class", None), self.settings_base):
+            raise ValueError(
+                f"{path!r} does not say what its settings are: set `settings_class` in it to a subclass of "
+                f"{self.settings_base.replace(':', '.')} (docs/methods.md has an example)"
+            )
+        return found
+
+    def settings_class(self, tree: object) -> type[Section] | None:
+        """The settings that the plain values of a section choose; None where their `name` chooses nothing."""
+        try:
+            return self._settings_class(tree) if isinstance(tree, Mapping) else self._settings_class({})
+        except ValueError:
+            return None
+
+    def built_in_settings(self) -> Iterator[type[Section]]:
+        """The settings of all classes of this project."""
+        for name in self.built_in:
+            yield self.find(name).settings_class
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self._parse, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        options = [handler(settings.__pydantic_core_schema__) for settings in self.built_in_settings()]
+        return {"oneOf": options, "default": {"name": self.default}}
+
+    def _parse(self, value: Any) -> Any:
+        """Settings as they are; plain values by the class that they choose."""
+        if not isinstance(value, Mapping):
+            return value
+        try:
+            settings_class = self._settings_class(value)
+        except ValueError as error:
+            raise PydanticCustomError(UNKNOWN_NAME, "{reason}", {"reason": str(error)}) from error
+        return settings_class.model_validate(value)
+
+    def _settings_class(self, tree: Mapping[str, Any]) -> type[Section]:
+        settings_class: type[Section] = self.find(tree.get("name", self.default)).settings_class
+        return settings_class
+
+
+def _import(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _derives(found: object, base: str) -> bool:
+    return isinstance(found, type) and issubclass(found, _import(base))
+
+
+ENCODERS = Registry(
+    kind="item encoder",
+    base="alphafuse.items.encoders.base:ItemEncoder",
+    settings_base="alphafuse.config.model:EncoderConfig",
+    default="alphafuse",
+    built_in={
+        "alphafuse": "alphafuse.items.encoders.alphafuse:AlphaFuseEncoder",
+        "id": "alphafuse.items.encoders.id:IdEncoder",
+        "morec": "alphafuse.items.encoders.morec:MoRecEncoder",
+        "whitenrec": "alphafuse.items.encoders.whitenrec:WhitenRecEncoder",
+        "idreamrec": "alphafuse.items.encoders.idreamrec:IDreamRecEncoder",
+        "unisrec": "alphafuse.items.encoders.unisrec:UniSRecEncoder",
+        "llminit": "alphafuse.items.encoders.llminit:LLMInitEncoder",
+        "rlmrec_con": "alphafuse.items.encoders.rlmrec_con:RLMRecContrastiveEncoder",
+        "rlmrec_gen": "alphafuse.items.encoders.rlmrec_gen:RLMRecGenerativeEncoder",
+        "llm_esr": "alphafuse.items.encoders.llm_esr:LLMESREncoder",
+    },
+)
+
+BACKBONES = Registry(
+    kind="backbone",
+    base="alphafuse.recommenders.base:Backbone",
+    settings_base="alphafuse.config.model:BackboneConfig",
+    default="sasrec",
+    built_in={
+        "sasrec": "alphafuse.recommenders.sasrec:SASRec",
+        "gru4rec": "alphafuse.recommenders.gru4rec:GRU4Rec",
+        "hstu": "alphafuse.recommenders.hstu:HSTU",
+        "dreamrec": "alphafuse.recommenders.dreamrec:DreamRec",
+    },
+)

@@ -1,0 +1,79 @@
+"""Fills a rank's part of the item table: features from the workspace, trainable rows at their start."""
+
+from __future__ import annotations
+
+import torch
+
+from alphafuse.config import Config
+from alphafuse.data.popularity import load_held_out
+from alphafuse.distributed.communicator import Communicator
+from alphafuse.items.encoders.base import FrozenFeatures, ItemEncoder
+from alphafuse.items.item_table import ItemTable
+from alphafuse.items.row_adam import RowAdam
+from alphafuse.storage.matrices import iterate_rows
+from alphafuse.storage.workspace import Workspace
+
+BLOCK_ROWS = 65_536
+"""Rows searched for missing texts at a time."""
+
+
+def build_table(
+    config: Config,
+    workspace: Workspace,
+    encoder: ItemEncoder,
+    communicator: Communicator,
+    device: torch.device,
+    trains: bool = True,
+) -> ItemTable:
+    """This rank's part of the item table: its features from the workspace, its trainable rows at their start.
+
+    Args:
+        trains: False leaves out what only an update needs.
+    """
+    num_items = workspace.artifact("catalog").require().rows
+    frozen = encoder.frozen
+    feature_dim = 0 if frozen is None else frozen.dim
+    optimizer = RowAdam(weight_decay=config.train.weight_decay)
+    table = ItemTable(num_items, feature_dim, encoder.trainable_dim, optimizer, communicator, device, trains)
+    start, stop = table.partition.range(communicator.rank)
+    for first in range(start, stop, BLOCK_ROWS):
+        last = min(first + BLOCK_ROWS, stop)
+        table.trainable[first - start : last - start] = encoder.initial_rows(first, last, config.seed).to(device)
+    # Nothing but their text is known of these items: no step touches their rows.
+    held_out = torch.from_numpy(load_held_out(workspace)[start:stop]).to(device)
+    table.trainable[held_out] = 0
+    if encoder.initialization == "features":
+        _fill(FrozenFeatures("features", slice(0, encoder.trainable_dim)), workspace, start, table.trainable)
+    if frozen is not None:
+        _fill(frozen, workspace, start, table.features)
+    _begin_without_text(encoder, table, held_out, config.seed)
+    return table
+
+
+def _begin_without_text(encoder: ItemEncoder, table: ItemTable, held_out: torch.Tensor, seed: int) -> None:
+    """Begin as IDs do where there is no text whose features the vector would begin as: a vector of zeros has no
+    direction, and its first gradient, of a cosine, would be of the size 1 / `SHORTEST`.
+
+    Args:
+        held_out: [rows], items that stay as they are.
+    """
+    text = table.trainable if encoder.initialization == "features" else table.features  # [rows, dim]
+    if encoder.initialization == "normal" or not (encoder.trainable_dim and text.shape[1]):
+        return
+    for first in range(0, len(text), BLOCK_ROWS):
+        block = slice(first, first + BLOCK_ROWS)
+        bare = ~(text[block].any(dim=1) | held_out[block])  # [rows of the block]
+        if bare.any():
+            begin = table.first_row + first
+            rows = encoder.normal_rows(begin, begin + len(bare), seed).to(text.device)
+            table.trainable[block][bare] = rows[bare]
+
+
+def _fill(frozen: FrozenFeatures, workspace: Workspace, start: int, rows: torch.Tensor) -> None:
+    """Fill `rows` [rows, dim] with the features of the items from `start` on."""
+    column = {"features": "features", "embeddings": "embedding"}[frozen.artifact]
+    for first, block, present in iterate_rows(workspace.artifact(frozen.artifact), column, start, start + len(rows)):
+        values = frozen.scale * torch.tensor(block[:, frozen.columns], dtype=rows.dtype)
+        if frozen.mean is not None:
+            values[torch.from_numpy(present)] -= torch.from_numpy(frozen.mean)
+        rows[first - start : first - start + len(block)] = values.to(rows.device)

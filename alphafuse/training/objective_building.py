@@ -1,0 +1,28 @@
+"""Puts encoder, backbone and loss together, as the configuration chooses them."""
+
+from __future__ import annotations
+
+import torch
+
+from alphafuse.config import Config
+from alphafuse.data.popularity import load_held_out
+from alphafuse.distributed.communicator import Communicator
+from alphafuse.items.encoders.base import build_encoder
+from alphafuse.recommenders.base import build_backbone
+from alphafuse.recommenders.dreamrec import DreamRec
+from alphafuse.storage.workspace import Workspace
+from alphafuse.training.dense_model import DenseModel
+from alphafuse.training.diffusion_objective import DiffusionObjective
+from alphafuse.training.objective import Objective
+
+
+def build_objective(config: Config, workspace: Workspace, communicator: Communicator) -> DenseModel:
+    """Encoder, backbone and loss, with weights initialised from the seed, equal on every rank."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        encoder = build_encoder(config, workspace)
+        backbone = build_backbone(config, encoder)
+    if isinstance(backbone, DreamRec):
+        return DiffusionObjective(encoder, backbone, config.seed, config.train.loss.temperature)
+    num_items = int((~load_held_out(workspace)).sum())
+    return Objective(encoder, backbone, config.train.loss, num_items, communicator)

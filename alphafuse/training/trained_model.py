@@ -1,0 +1,64 @@
+"""The artefact `model`, which a training ends with: its best weights, written by all ranks and loaded by any number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from alphafuse.config import Config
+from alphafuse.distributed.communicator import Communicator
+from alphafuse.items.item_table import ItemTable
+from alphafuse.items.table_building import build_table
+from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.workspace import Workspace
+from alphafuse.training.checkpoint import DENSE_FILE, read_table_rows, write_table_rows
+from alphafuse.training.objective_building import build_objective
+from alphafuse.training.scoring_model import ScoringModel
+
+
+def write_trained(
+    workspace: Workspace,
+    inputs: dict[str, Any],
+    details: dict[str, Any],
+    table: ItemTable,
+    weights: dict[str, torch.Tensor],
+    communicator: Communicator,
+) -> None:
+    """Write a model. A collective: every rank writes its rows, rank 0 the dense weights and the manifest.
+
+    Args:
+        inputs: what the training is made from.
+        details: kept in the manifest.
+        table, weights: the model's; its dense weights by their names.
+    """
+    artifact, wanted = workspace.artifact("model"), fingerprint(inputs)
+    if communicator.rank == 0:
+        artifact.clear()
+    communicator.barrier()
+    write_table_rows(artifact, wanted, table.first_row, {"rows": table.trainable})
+    if communicator.rank == 0:
+        artifact.write_file(DENSE_FILE, safetensors.torch.save(weights), wanted)
+    communicator.barrier()
+    if communicator.rank == 0:
+        artifact.commit(inputs, details, rows=table.num_items)
+    communicator.barrier()
+
+
+def load_trained(
+    config: Config, workspace: Workspace, communicator: Communicator, device: torch.device | None = None
+) -> ScoringModel:
+    """The best weights of a finished training.
+
+    Raises:
+        WorkspaceError: training has not finished, or a file is damaged.
+    """
+    device = device or torch.device("cpu")
+    artifact = workspace.artifact("model")
+    artifact.require()
+    objective = build_objective(config, workspace, communicator)
+    objective.load_state_dict(safetensors.torch.load(artifact.read_file(DENSE_FILE)))
+    table = build_table(config, workspace, objective.encoder, communicator, device, trains=False)
+    table.trainable.copy_(read_table_rows(artifact, "rows", table))
+    return ScoringModel(objective.to(device), table, config.model.history_length)

@@ -1,0 +1,60 @@
+"""The encoder and the backbone that docs/methods.md shows, on the whole road of a user: the command, on two ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from support.own_package import OWN_MODEL, write_own_package
+from support.tiny_workspace import HIDDEN_DIM, NUM_ITEMS, tiny_config, tiny_workspace
+
+COMMAND = [sys.executable, "-c", "from cluster.cli.main import main; main()"]
+
+
+def _alphafuse(*arguments: str, packages: Path | None = None) -> subprocess.CompletedProcess[str]:
+    path = [str(packages)] if packages else []
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, str(Path(__file__).parents[3])])}
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=600, env=environment)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """The configuration of a workspace in which the stages before training have finished."""
+    write_own_package(tmp_path)
+    tiny_workspace(tmp_path / "run")
+    tree = tiny_config(tmp_path / "run", workers=2).model_dump(mode="json")
+    tree["model"] |= OWN_MODEL
+    tree["ray"]["num_cpus"] = 2
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
+    return tmp_path / "config.yaml"
+
+
+def test_settings_of_ones_own_are_shown_and_checked(config: Path, tmp_path: Path) -> None:
+    shown = _alphafuse("config", "show", str(config), packages=tmp_path)
+    assert {key: yaml.safe_load(shown.stdout)["model"][key] for key in OWN_MODEL} == OWN_MODEL
+    wrong = _alphafuse("config", "validate", str(config), "--set", "model.backbone.decai=0.5", packages=tmp_path)
+    assert wrong.returncode == 1
+    assert "model.backbone.decai: unknown key; did you mean 'model.backbone.decay'?" in wrong.stderr
+    absent = _alphafuse("config", "validate", str(config))
+    assert absent.returncode == 1
+    assert "cannot import 'shop.encoders:TextPlusId' (No module named 'shop')" in absent.stderr
+    assert "Traceback" not in absent.stderr
+
+
+@pytest.mark.engine
+def test_a_package_of_ones_own_is_trained_evaluated_and_exported_on_two_ranks(config: Path, tmp_path: Path) -> None:
+    for stage in ("train", "evaluate", "export"):
+        done = _alphafuse(stage, str(config), packages=tmp_path)
+        assert done.returncode == 0, done.stderr
+    model = json.loads((tmp_path / "run" / "model" / "manifest.json").read_text())
+    assert model["details"]["world_size"] == 2
+    description = json.loads((tmp_path / "run" / "export" / "model.json").read_text())
+    assert {key: description[key] for key in OWN_MODEL} == OWN_MODEL
+    vectors = pq.read_table([*(tmp_path / "run" / "export").glob("items-*.parquet")])["vector"].to_pylist()
+    assert [len(vector) for vector in vectors] == [HIDDEN_DIM] * NUM_ITEMS
