@@ -28,7 +28,7 @@ from alphafuse.losses.sampled import infonce
 from alphafuse.recommenders.sasrec import SASRec
 from alphafuse.training.engine import DenseEngine
 from alphafuse.training.negative_sampler import NegativeSampler
-from alphafuse.training.objective import Objective
+from alphafuse.training.objectives.scoring_objective import Objective
 from alphafuse.training.schedule import LearningRates
 from alphafuse.training.step import TrainingStep
 

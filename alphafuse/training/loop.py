@@ -27,7 +27,7 @@ from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoint import Checkpoints
 from alphafuse.training.engine import DenseEngine
 from alphafuse.training.negative_sampler import NegativeSampler, needs_popularity
-from alphafuse.training.objective_building import build_objective
+from alphafuse.training.objectives.objective_building import build_objective
 from alphafuse.training.phases import Phase, phase_configs
 from alphafuse.training.progress import Progress
 from alphafuse.training.reporter import TrainingReporter

@@ -17,8 +17,8 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.items.item_table import ItemTable, Rows
 from alphafuse.training.engine import DenseEngine
 from alphafuse.training.negative_sampler import Negatives, NegativeSampler
+from alphafuse.training.objectives.step_input import ScoredRows, StepInput
 from alphafuse.training.schedule import LearningRates
-from alphafuse.training.step_input import ScoredRows, StepInput
 
 
 class TrainingStep:

@@ -14,7 +14,7 @@ from alphafuse.items.table_building import build_table
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoint import DENSE_FILE, read_table_rows, write_table_rows
-from alphafuse.training.objective_building import build_objective
+from alphafuse.training.objectives.objective_building import build_objective
 from alphafuse.training.scoring_model import ScoringModel
 
 

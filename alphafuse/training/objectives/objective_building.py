@@ -11,9 +11,9 @@ from alphafuse.items.encoders.base import build_encoder
 from alphafuse.recommenders.base import build_backbone
 from alphafuse.recommenders.dreamrec import DreamRec
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.dense_model import DenseModel
-from alphafuse.training.diffusion_objective import DiffusionObjective
-from alphafuse.training.objective import Objective
+from alphafuse.training.objectives.dense_model import DenseModel
+from alphafuse.training.objectives.diffusion_objective import DiffusionObjective
+from alphafuse.training.objectives.scoring_objective import Objective
 
 
 def build_objective(config: Config, workspace: Workspace, communicator: Communicator) -> DenseModel:

@@ -15,9 +15,9 @@ from alphafuse.items.encoders.base import ItemEncoder
 from alphafuse.items.item_table import PADDING, Rows
 from alphafuse.losses.log_partition import NOTHING, sharded_log_partition
 from alphafuse.losses.sampled import binary_cross_entropy, calibrated_weight, infonce
-from alphafuse.training.alignment import alignment_loss
-from alphafuse.training.dense_model import DenseModel
-from alphafuse.training.step_input import ScoredRows, StepInput
+from alphafuse.training.objectives.alignment import alignment_loss
+from alphafuse.training.objectives.dense_model import DenseModel
+from alphafuse.training.objectives.step_input import ScoredRows, StepInput
 
 SHORTEST = 1e-12
 """Vectors are divided by no length below this, as torch.nn.functional.normalize does."""

@@ -22,11 +22,11 @@ from alphafuse.items.item_table import Rows
 from alphafuse.recommenders.diffusion import Diffusion, remaining_signal
 from alphafuse.recommenders.dreamrec import DreamRec
 from alphafuse.recommenders.sasrec import SASRec
-from alphafuse.training.alignment import alignment_loss
-from alphafuse.training.dense_model import DenseModel
-from alphafuse.training.diffusion_objective import DiffusionObjective
-from alphafuse.training.objective import Objective
-from alphafuse.training.step_input import ScoredRows, StepInput
+from alphafuse.training.objectives.alignment import alignment_loss
+from alphafuse.training.objectives.dense_model import DenseModel
+from alphafuse.training.objectives.diffusion_objective import DiffusionObjective
+from alphafuse.training.objectives.scoring_objective import Objective
+from alphafuse.training.objectives.step_input import ScoredRows, StepInput
 
 HISTORIES = torch.tensor([[0, 3, 5], [2, -1, -1]])
 TARGETS = torch.tensor([[3, -1, 7], [4, -1, -1]])

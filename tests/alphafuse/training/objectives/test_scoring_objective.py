@@ -12,8 +12,8 @@ from alphafuse.items.encoders.base import FrozenFeatures
 from alphafuse.items.encoders.unisrec import UniSRecEncoder
 from alphafuse.items.item_table import Rows
 from alphafuse.recommenders.sasrec import SASRec
-from alphafuse.training.objective import Objective
-from alphafuse.training.step_input import ScoredRows, StepInput
+from alphafuse.training.objectives.scoring_objective import Objective
+from alphafuse.training.objectives.step_input import ScoredRows, StepInput
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -12,9 +12,9 @@ from alphafuse.data.sampling.noise import TargetNoise, target_noise
 from alphafuse.items.encoders.base import ItemEncoder
 from alphafuse.items.item_table import PADDING, Rows
 from alphafuse.recommenders.dreamrec import DreamRec
-from alphafuse.training.alignment import alignment_loss
-from alphafuse.training.dense_model import DenseModel
-from alphafuse.training.step_input import StepInput
+from alphafuse.training.objectives.alignment import alignment_loss
+from alphafuse.training.objectives.dense_model import DenseModel
+from alphafuse.training.objectives.step_input import StepInput
 
 
 class DiffusionObjective(DenseModel):

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from alphafuse.items.encoders.base import ItemEncoder
 from alphafuse.items.item_table import PADDING, Rows
-from alphafuse.training.step_input import StepInput
+from alphafuse.training.objectives.step_input import StepInput
 
 
 class DenseModel(nn.Module):
