@@ -145,7 +145,6 @@ def test_a_finished_training_is_no_run(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_a_warning_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "monitoring.tracking.mlflow", raising=False)
     monkeypatch.setitem(sys.modules, "mlflow", None)
     (warning,) = _warnings(_track(_config(tmp_path, mlflow={"uri": "http://127.0.0.1:9"}), *_train(1, 1), ENDED))
     assert "pip install 'alphafuse[mlflow]'" in warning
