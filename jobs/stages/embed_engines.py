@@ -203,11 +203,8 @@ class _Engine:
         encoded = encode_texts(self.encoder, list(row["texts"]), self.config.normalize, self.config.storage_dtype)
         self.store.write_vectors(row["file"], pa.array(list(row["hashes"]), pa.binary(16)), encoded)
         failed = failures_by_category(encoded.failures)
-        told: dict[str, Any] = {
-            "texts": len(row["texts"]),
-            "tokens": encoded.tokens,
-            "seconds": time.monotonic() - begin,
-        }
+        seconds = time.monotonic() - begin
+        told: dict[str, Any] = {"texts": len(row["texts"]), "tokens": encoded.tokens, "seconds": seconds}
         fill = len(row["texts"]) / self.config.batch_size
         report(BatchEmbedded(STAGE, **told, fill=fill, retries=encoded.retries, failed=failed))
         return {

@@ -11,9 +11,6 @@ import time as clock
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
-
 from alphafuse.storage.workspace import Workspace
 
 FILE = "mlflow.json"
@@ -34,13 +31,16 @@ class MLflowSink:
     """
 
     def __init__(self, uri: str, experiment: str, workspace: Workspace, settings: Mapping[str, Any]) -> None:
+        import mlflow  # an extra of the package, and slow: sinks are made in the thread that feeds them
+
         self._uri = uri
         self._experiment = experiment
         self._workspace = workspace
         self._settings = settings
-        self._client = MlflowClient(uri)
+        self._client = mlflow.MlflowClient(uri)
+        self._entities = mlflow.entities
         self._run = ""
-        self._gathered: list[Metric] = []
+        self._gathered: list[Any] = []
         self._sent = 0.0
 
     def begin(self, is_new: bool) -> None:
@@ -53,7 +53,9 @@ class MLflowSink:
 
     def log(self, step: int, numbers: Mapping[str, float], time: float) -> None:
         moment = int(1000 * time)
-        self._gathered += [Metric(name.replace("@", "_at_"), value, moment, step) for name, value in numbers.items()]
+        self._gathered += [
+            self._entities.Metric(name.replace("@", "_at_"), value, moment, step) for name, value in numbers.items()
+        ]
         if clock.monotonic() - self._sent > SEND_SECONDS:
             self._send()
 
@@ -78,7 +80,7 @@ class MLflowSink:
         identity = experiment.experiment_id if experiment else self._client.create_experiment(self._experiment)
         uri = self._workspace.folder.uri
         run = self._client.create_run(identity, run_name=uri.rstrip("/").rsplit("/", 1)[-1], tags={"workspace": uri})
-        params = [Param(name, value[:LONGEST_VALUE]) for name, value in _flat(self._settings)]
+        params = [self._entities.Param(name, value[:LONGEST_VALUE]) for name, value in _flat(self._settings)]
         for first in range(0, len(params), PARAMS_AT_A_TIME):
             self._client.log_batch(run.info.run_id, params=params[first : first + PARAMS_AT_A_TIME])
         known = {"uri": self._uri, "experiment": self._experiment, "run": run.info.run_id}

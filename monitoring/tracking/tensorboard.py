@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-
-from torch.utils.tensorboard import SummaryWriter
+from typing import Any
 
 from alphafuse.storage.folder import Folder, resolve
 
@@ -19,19 +18,19 @@ class TensorBoardSink:
 
     def __init__(self, folder: str) -> None:
         self._folder = Folder(resolve(folder))
-        self._writer: SummaryWriter | None = None
+        self._writer: Any = None
 
     def begin(self, is_new: bool) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # an extra of the package
+
         known = self._folder.names()
         name = time.strftime("%Y-%m-%d_%H-%M-%S") if is_new or not known else known[-1]
         self._writer = SummaryWriter((self._folder / name).uri)
 
     def log(self, step: int, numbers: Mapping[str, float], time: float) -> None:
-        assert self._writer is not None  # a stage begins before it reports
         for name, value in numbers.items():
             self._writer.add_scalar(name, value, step, walltime=time)
         self._writer.flush()
 
     def end(self, failed: bool) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        self._writer.close()

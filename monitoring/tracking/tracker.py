@@ -10,7 +10,6 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from types import TracebackType
 from typing import Protocol
 
@@ -26,7 +25,9 @@ from alphafuse.events import (
     StageWarning,
 )
 from alphafuse.storage.workspace import Workspace
+from monitoring.tracking.mlflow import MLflowSink
 from monitoring.tracking.numbers import tracked_numbers
+from monitoring.tracking.tensorboard import TensorBoardSink
 
 CLOSE_SECONDS = 30.0
 """At its end a run waits so long for a tool to take what is left."""
@@ -53,24 +54,13 @@ def tracking_tools(config: Config, workspace: Workspace, warn: Listener) -> Iter
     Args:
         warn: gets a warning of each tool that fails.
     """
-    tensorboard, mlflow = config.monitoring.tensorboard, config.monitoring.mlflow
-
-    def make_tensorboard(folder: str) -> Sink:
-        from monitoring.tracking.tensorboard import TensorBoardSink
-
-        return TensorBoardSink(folder)
-
-    def make_mlflow(uri: str, experiment: str) -> Sink:
-        from monitoring.tracking.mlflow import MLflowSink
-
-        return MLflowSink(uri, experiment, workspace, config.model_dump(mode="json"))
-
     makers: dict[str, Callable[[], Sink]] = {}
-    if tensorboard is not None:
+    if (tensorboard := config.monitoring.tensorboard) is not None:
         folder = tensorboard.folder or (workspace.folder / "tensorboard").uri
-        makers["TensorBoard"] = partial(make_tensorboard, folder)
-    if mlflow is not None:
-        makers["MLflow"] = partial(make_mlflow, mlflow.uri, mlflow.experiment)
+        makers["TensorBoard"] = lambda: TensorBoardSink(folder)
+    if (mlflow := config.monitoring.mlflow) is not None:
+        settings = config.model_dump(mode="json")
+        makers["MLflow"] = lambda: MLflowSink(mlflow.uri, mlflow.experiment, workspace, settings)
     with ExitStack() as stack:
         yield FanOut(*(stack.enter_context(Tracker(name, make, workspace, warn)) for name, make in makers.items()))
 

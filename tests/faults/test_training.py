@@ -23,7 +23,7 @@ from support.tiny_workspace import tiny_config, tiny_workspace
 
 from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.events import Event
+from alphafuse.events import Event, WorkersRestarted
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.trained_model import load_trained
 from jobs.execution import elasticity
@@ -63,7 +63,7 @@ def test_a_worker_killed_at_a_random_step(tmp_path: Path, undisturbed: tuple[tor
     events: list[Event] = []
     assert train_with_faults(config, [fault], events.append) == [2, 2], fault
     assert len(happened(config)) == 1
-    (warning,) = [str(event.values["message"]) for event in events if event.kind == "restart"]
+    (warning,) = [event.message for event in events if isinstance(event, WorkersRestarted)]
     assert re.match(r"a worker died \(.+\); starting all again, 1 of 3 times", warning)
     vectors, history = _result(config)
     assert torch.equal(vectors, undisturbed[0]), fault

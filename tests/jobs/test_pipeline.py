@@ -13,7 +13,7 @@ from support.tiny_workspace import tiny_config
 
 from alphafuse.config import Config, parse_config
 from alphafuse.errors import ConfigError, ResourceError, StaleError, WorkspaceError
-from alphafuse.events import Event
+from alphafuse.events import ArtifactCommitted, Event, StageFinished, StageSkipped, StageStarted, Summary
 from alphafuse.items.encoders.id import IdConfig
 from alphafuse.items.encoders.morec import MoRecConfig
 from alphafuse.stages import (
@@ -33,6 +33,7 @@ from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.workspace import Workspace
 from jobs import pipeline
 from jobs.execution import placement
+from monitoring.run_log.event_log import read_events
 
 
 def _machine(number: int) -> dict[str, Any]:
@@ -51,12 +52,13 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         yield
 
     def work_of(stage: Stage) -> Any:
-        def run(config: Config, workspace: Workspace, listen: Any) -> None:
+        def run(config: Config, workspace: Workspace, listen: Any) -> Summary | None:
             called.append(stage.name)
-            if not stage.is_finished(workspace):
-                for name in stage.artifacts:
-                    workspace.artifact(name).commit({})
-                listen(Event(stage.name, "finished", {}))
+            if stage.is_finished(workspace):
+                return None
+            for name in stage.artifacts:
+                workspace.artifact(name).commit({})
+            return {"made": len(stage.artifacts)}
 
         return run
 
@@ -74,22 +76,29 @@ def _committed(workspace: Workspace) -> list[str]:
 def test_stages_run_in_order_and_tell_what_they_did(tmp_path: Path, ran: list[str]) -> None:
     config, workspace = tiny_config(tmp_path), Workspace(str(tmp_path))
     events: list[Event] = []
-    pipeline.run_stages(config, workspace, needed_stages(config, TRAIN), events.append)
+    summaries = pipeline.run_stages(config, workspace, needed_stages(config, TRAIN), events.append)
     assert ran == ["prepare", "embed", "decompose", "train"]
-    assert [event.kind for event in events if event.kind != "artifact"] == ["started", "finished"] * 4
-    assert [e.kind for e in events if e.stage == "decompose"] == ["started", "artifact", "artifact", "finished"]
-    made = [event.values["artifact"] for event in events if event.kind == "artifact"]
+    told = [type(event) for event in events if not isinstance(event, ArtifactCommitted)]
+    assert told == [StageStarted, StageFinished] * 4
+    assert [type(event) for event in events if event.stage == "decompose"] == [
+        StageStarted, ArtifactCommitted, ArtifactCommitted, StageFinished
+    ]  # fmt: skip
+    assert {event.stage: event.summary for event in events if isinstance(event, StageFinished)} == summaries
+    assert summaries == {"prepare": {"made": 3}, "embed": {"made": 1}, "decompose": {"made": 2}, "train": {"made": 1}}
+    made = [event.artifact for event in events if isinstance(event, ArtifactCommitted)]
     assert made == ["catalog", "sequences", "popularity", "embeddings", "nullspace", "features", "model"]
+    before = read_events(workspace, "train")
     events.clear()
-    pipeline.run_stages(config, workspace, [TRAIN, EVALUATE], events.append)
-    assert [(event.stage, event.kind) for event in events] == [
-        ("train", "started"),
-        ("train", "artifact"),
-        ("train", "skipped"),
-        ("evaluate", "started"),
-        ("evaluate", "artifact"),
-        ("evaluate", "finished"),
+    assert pipeline.run_stages(config, workspace, [TRAIN, EVALUATE], events.append) == {EVALUATE: {"made": 1}}
+    assert [(event.stage, type(event)) for event in events] == [
+        ("train", StageStarted),
+        ("train", ArtifactCommitted),
+        ("train", StageSkipped),
+        ("evaluate", StageStarted),
+        ("evaluate", ArtifactCommitted),
+        ("evaluate", StageFinished),
     ]
+    assert read_events(workspace, "train") + read_events(workspace, "evaluate") == before + events
     assert parse_config(yaml.safe_load((tmp_path / "config.yaml").read_text())) == config
 
 

@@ -10,7 +10,7 @@ import pytest
 from alphafuse.config import RayConfig, load_config
 from alphafuse.data.synthetic import SyntheticData
 from alphafuse.errors import DataError
-from alphafuse.events import Event, ignore
+from alphafuse.events import Event, Progress, StageFinished, StageStarted, ignore
 from alphafuse.storage.folder import Folder
 from alphafuse.storage.matrices import read_rows
 from alphafuse.storage.workspace import Workspace
@@ -25,8 +25,9 @@ DATA = SyntheticData(num_items=9_000, num_users=300, dim=12, seed=3)
 def test_the_stages_read_what_was_written(tmp_path: Path) -> None:
     events: list[Event] = []
     synth.run(DATA, Folder(str(tmp_path)), RayConfig(), events.append)
-    assert [event.kind for event in events] == ["started", *["progress"] * 3, "finished"]
-    assert events[-2].values["done"] == events[-2].values["total"] == 9_300
+    assert [type(event) for event in events] == [StageStarted, *[Progress] * 3, StageFinished]
+    assert isinstance(events[-2], Progress)
+    assert events[-2].done == events[-2].total == 9_300
     config = load_config(tmp_path / "config.yaml")
     workspace = Workspace(config.workspace)
     prepare.run(config, workspace, ignore)

@@ -10,7 +10,7 @@ import safetensors.numpy
 from support.tiny_workspace import tiny_config, tiny_workspace
 
 from alphafuse.config import Config
-from alphafuse.events import Event
+from alphafuse.events import StageFinished, StageStarted
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.workspace import Workspace
 from monitoring.run_log.event_log import EventLog
@@ -82,6 +82,10 @@ def finished_workspace(folder: Path, odd: str) -> tuple[Config, Workspace]:
     examples = [{"user_id": odd, "history": ["Heat"], "recommended": [item]}]
     workspace.artifact("recommendations").commit({}, {"examples": examples})
     log = EventLog(workspace)
-    for stage, kind, time in (("train", "started", 0.0), ("train", "started", 100.0), ("train", "finished", 225.0)):
-        log(Event(stage, kind, {}, time))
+    for event in (
+        StageStarted("train", time=0.0),
+        StageStarted("train", time=100.0),
+        StageFinished("train", time=225.0),
+    ):
+        log(event)
     return config, workspace

@@ -11,7 +11,18 @@ import yaml
 from support.finished_workspace import finished_workspace
 from support.tiny_workspace import tiny_config
 
-from alphafuse.events import Event
+from alphafuse.events import (
+    EpochMetrics,
+    Event,
+    Metrics,
+    StageFailed,
+    StageFinished,
+    StageStarted,
+    StepMeans,
+    TrainingProgress,
+    WorkersRestarted,
+)
+from monitoring.run_log.event_log import to_record
 
 EVIL = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 
@@ -21,9 +32,8 @@ def write_events(folder: Path, events: Iterable[Event]) -> None:
     each event."""
     (folder / "events").mkdir(parents=True, exist_ok=True)
     for event in events:
-        line = {"stage": event.stage, "kind": event.kind, "values": dict(event.values), "time": event.time}
         with (folder / "events" / f"{event.stage}.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(to_record(event)) + "\n")
 
 
 def beat(folder: Path, age: float = 0.0, ended: bool = False) -> None:
@@ -48,24 +58,42 @@ def training(first: int, last: int, since: float, workers: int = 2, slow: float 
     Args:
         slow: how many times as long the own work of the last rank takes.
     """
-    events = []
+    events: list[Event] = []
     for step in range(first, last + 1):
         now = since + step
         for rank in range(workers):
             own = 0.05 * (slow if rank == workers - 1 else 1.0)
             parts = {"data": 0.01, "lookup": own, "forward": 0.02, "backward": 0.04, "optimizer": 0.01}
             total = 0.05 * slow + 0.1
-            values = {f"{name}_seconds": seconds for name, seconds in parts.items()}
-            values |= {"exchange_seconds": total - sum(parts.values()), "seconds": total}
-            counts = {"samples_per_second": 64 / total, "rows_served": 900, "bytes_sent": 5e5, "memory_bytes": 7e8}
-            told = {"rank": rank, "world_size": workers, "step": step, "host": EVIL, **values, **counts}
-            events.append(Event("train", "worker", told, now))
-        loss = {"loss": 8.0 / (1 + step) ** 0.2, "samples_per_second": 64 * workers / 0.15, "epoch": 1 + step // 10}
-        events.append(Event("train", "progress", {"done": step, "total": 400, "unit": "steps", **loss}, now))
+            means = StepMeans(
+                "train",
+                rank=rank,
+                step=step,
+                seconds=total,
+                exchange_seconds=total - sum(parts.values()),
+                rows_served=900,
+                bytes_sent=5e5,
+                world_size=workers,
+                steps=1,
+                samples_per_second=64 / total,
+                memory_bytes=700_000_000,
+                device_memory_bytes=None,
+                host=EVIL,
+                time=now,
+                **{f"{name}_seconds": seconds for name, seconds in parts.items()},
+            )
+            events.append(means)
+        loss, rate = 8.0 / (1 + step) ** 0.2, 64 * workers / 0.15
+        events.append(
+            TrainingProgress("train", step, 400, "steps", 1 + step // 10, loss, samples_per_second=rate, time=now)
+        )
         if step % 10 == 0:
-            metrics = {"split": "validation", "epoch": step // 10, "loss": loss["loss"], "ndcg@20": 0.1 + step / 1e4}
-            events.append(Event("train", "metrics", metrics, now))
+            events.append(_epoch(step // 10, loss, 0.1 + step / 1e4, now))
     return events
+
+
+def _epoch(epoch: int, loss: float, ndcg: float, time: float) -> Event:
+    return EpochMetrics("train", split="validation", epoch=epoch, loss=loss, numbers={"ndcg@20": ndcg}, time=time)
 
 
 def finished_run(folder: Path) -> None:
@@ -75,21 +103,20 @@ def finished_run(folder: Path) -> None:
     for log in (folder / "events").iterdir():
         log.unlink()
     since = time.time() - 3600
-    write_events(folder, [Event("train", "started", {}, since), *training(1, 60, since)])
-    write_events(folder, [Event("train", "finished", {"epochs": 6}, since + 61)])
-    write_events(folder, [Event("evaluate", "started", {}, since + 62)])
-    write_events(folder, [Event("evaluate", "metrics", {"split": "test", "ndcg@20": 0.125}, since + 63)])
-    write_events(
-        folder, [Event("evaluate", "finished", {"queries": 7, "seen_items": "left out", "ndcg@20": 0.125}, since + 64)]
-    )
+    write_events(folder, [StageStarted("train", time=since), *training(1, 60, since)])
+    write_events(folder, [StageFinished("train", {"epochs": 6}, time=since + 61)])
+    write_events(folder, [StageStarted("evaluate", time=since + 62)])
+    write_events(folder, [Metrics("evaluate", "test", {"ndcg@20": 0.125}, time=since + 63)])
+    summary = {"queries": 7, "seen_items": "left out", "ndcg@20": 0.125}
+    write_events(folder, [StageFinished("evaluate", summary, time=since + 64)])
     beat(folder, age=3500, ended=True)
 
 
 def failed_run(folder: Path) -> None:
     configure(folder)
     since = time.time() - 600
-    write_events(folder, [Event("embed", "started", {}, since)])
-    write_events(folder, [Event("embed", "failed", {"message": f"no model {EVIL} is here"}, since + 5)])
+    write_events(folder, [StageStarted("embed", time=since)])
+    write_events(folder, [StageFailed("embed", f"no model {EVIL} is here", time=since + 5)])
     beat(folder, age=590, ended=True)
 
 
@@ -97,7 +124,7 @@ def lost_run(folder: Path) -> None:
     """Its process was killed in the 20th step."""
     configure(folder)
     since = time.time() - 1200
-    write_events(folder, [Event("train", "started", {}, since), *training(1, 20, since)])
+    write_events(folder, [StageStarted("train", time=since), *training(1, 20, since)])
     beat(folder, age=1180)
 
 
@@ -106,7 +133,7 @@ def half_written_run(folder: Path) -> None:
     configure(folder)
     (folder / "catalog").mkdir()
     (folder / "catalog" / "part-00000.parquet").write_bytes(b"PAR1")
-    write_events(folder, [Event("prepare", "started", {}, time.time() - 1000)])
+    write_events(folder, [StageStarted("prepare", time=time.time() - 1000)])
     with (folder / "events" / "prepare.jsonl").open("a") as file:
         file.write('{"stage": "prepare", "ki')
 
@@ -115,8 +142,8 @@ def live_run(folder: Path, steps: int = 30, **train: object) -> float:
     """A training goes on; returns when it began. To be kept alive with `beat`."""
     configure(folder, **train)
     since = time.time() - steps
-    restart = Event("train", "restart", {"restarts": 1, "message": "a worker died"}, since + 0.5)
-    write_events(folder, [Event("train", "started", {}, since), restart, *training(1, steps, since, slow=3.0)])
+    restart = WorkersRestarted("train", "a worker died", 1, time=since + 0.5)
+    write_events(folder, [StageStarted("train", time=since), restart, *training(1, steps, since, slow=3.0)])
     beat(folder)
     return since
 
@@ -124,11 +151,10 @@ def live_run(folder: Path, steps: int = 30, **train: object) -> float:
 def long_run(folder: Path, epochs: int) -> None:
     configure(folder)
     since = time.time() - 50 * epochs
-    events = [Event("train", "started", {}, since)]
+    events: list[Event] = [StageStarted("train", time=since)]
     for epoch in range(1, epochs + 1):
-        values = {"done": 10 * epoch, "total": 10 * epochs, "unit": "steps", "loss": 1.0 / epoch}
-        events.append(Event("train", "progress", values, since + epoch))
-        metrics = {"split": "validation", "epoch": epoch, "loss": 1.0 / epoch, "ndcg@20": 1 - 1 / epoch}
-        events.append(Event("train", "metrics", metrics, since + epoch))
-    write_events(folder, [*events, Event("train", "finished", {}, since + epochs + 1)])
+        now, loss = since + epoch, 1.0 / epoch
+        events.append(TrainingProgress("train", 10 * epoch, 10 * epochs, "steps", epoch, loss, time=now))
+        events.append(_epoch(epoch, loss, 1 - 1 / epoch, now))
+    write_events(folder, [*events, StageFinished("train", time=since + epochs + 1)])
     beat(folder, ended=True)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import ray
 
 from alphafuse.config import Config, parse_config
-from alphafuse.events import Event
+from alphafuse.events import Event, Progress
 from alphafuse.storage.workspace import Workspace
 from jobs.stages import prepare
 
@@ -136,7 +136,7 @@ if __name__ == "__main__":  # FOLDER UNIT DONE: prepare, and be killed at that p
     )
 
     def killed_at(event: Event) -> None:
-        if event.kind == "progress" and (event.values["unit"], event.values["done"]) == (sys.argv[2], int(sys.argv[3])):
+        if isinstance(event, Progress) and (event.unit, event.done) == (sys.argv[2], int(sys.argv[3])):
             os.kill(os.getpid(), signal.SIGKILL)
 
     prepare.BUCKET_BYTES = SMALL_BUCKET

@@ -13,7 +13,7 @@ from support.tiny_workspace import NUM_ITEMS, tiny_config, tiny_workspace
 
 from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.events import Event
+from alphafuse.events import Event, StageWarning
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.loop import Trainer
@@ -158,7 +158,7 @@ def _resumed_step(config: Config) -> tuple[int, list[str]]:
     events: list[Event] = []
     trainer = _trainer(config, events)
     trainer._resume()
-    return trainer.progress.step, [str(event.values["message"]) for event in events if event.kind == "warning"]
+    return trainer.progress.step, [event.message for event in events if isinstance(event, StageWarning)]
 
 
 def _flip_a_bit(path: Path) -> None:

@@ -22,7 +22,7 @@ from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import DataError
 from alphafuse.evaluation.evaluator import validation_metrics
-from alphafuse.events import Event
+from alphafuse.events import Event, TrainingProgress, ValidationProgress
 from alphafuse.items.encoders.base import ItemEncoder, build_encoder
 from alphafuse.recommenders.base import build_backbone
 from alphafuse.recommenders.sasrec import SASRecConfig
@@ -190,7 +190,7 @@ def _train(config: Config, kill_at: int | None) -> tuple[list[float], dict[str, 
     details = None
     with contextlib.suppress(Killed):
         details = trainer.run()
-    return [event.values["loss"] for event in events if event.kind == "progress"], details
+    return [event.loss for event in events if isinstance(event, TrainingProgress)], details
 
 
 @pytest.mark.distributed
@@ -251,11 +251,11 @@ def test_validation_on_some_targets(tmp_path: Path, wanted: int) -> None:
     assert details["history"][0]["validation"] == pytest.approx(expected)
 
 
-def _told_of_validations(config: Config, seconds: float) -> list[dict[str, Any]]:
+def _told_of_validations(config: Config, seconds: float) -> list[tuple[int, int | None, str]]:
     reporter.VALIDATION_REPORT_SECONDS = seconds  # in a process of its own
     events: list[Event] = []
     _trainer(config, events).run()
-    return [dict(event.values) for event in events if event.kind == "validating"]
+    return [(e.done, e.total, e.unit) for e in events if isinstance(e, ValidationProgress)]
 
 
 def test_a_long_validation_tells_that_it_goes_on(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_long_validation_tells_that_it_goes_on(tmp_path: Path) -> None:
         told[seconds] = run_ranks(1, _told_of_validations, config, seconds)[0]
     assert told[30.0] == []
     # Those of the test come behind the 21 users that train or validate.
-    assert told[-1.0][-1] == {"done": 21, "total": len(tiny_sequences()), "unit": "users"}
+    assert told[-1.0][-1] == (21, len(tiny_sequences()), "users")
 
 
 def test_no_training_without_validation(tmp_path: Path) -> None:

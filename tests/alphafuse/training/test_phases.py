@@ -14,6 +14,7 @@ from support.tiny_workspace import tiny_config, tiny_workspace
 from alphafuse.config import Config
 from alphafuse.data.sampling.samples import PADDING
 from alphafuse.distributed.communicator import Communicator
+from alphafuse.events import TrainingProgress
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.loop import Trainer
 from alphafuse.training.trained_model import load_trained
@@ -43,8 +44,9 @@ def _train(config: Config, kill_at: int | None = None) -> dict[str, Any]:
     trainer.training_step = step  # type: ignore[method-assign]
     with contextlib.suppress(Killed):
         seen |= trainer.run()
-    seen["losses"] = {event.values["done"]: event.values["loss"] for event in events if event.kind == "progress"}
-    seen["totals"] = [event.values["total"] for event in events if event.kind == "progress"]
+    progress = [event for event in events if isinstance(event, TrainingProgress)]
+    seen["losses"] = {event.done: event.loss for event in progress}
+    seen["totals"] = [event.total for event in progress]
     return seen
 
 

@@ -15,9 +15,9 @@ from support.tiny_workspace import HIDDEN_DIM, NULL_DIM, NUM_ITEMS, tiny_config,
 from alphafuse.config import Config
 from alphafuse.data.sampling.negative_draws import shared_negatives
 from alphafuse.distributed.communicator import Communicator
+from alphafuse.events import CheckpointWritten, StepMeans, StepTaken, TrainingProgress
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.loop import Trainer
-from alphafuse.training.step_events import PHASES
 
 LOG_STEPS = 2
 NUM_NEGATIVES = 6
@@ -49,8 +49,8 @@ def reported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return request.param, run_ranks(request.param, _train, config)
 
 
-def _of(events: list[Any], kind: str) -> list[Any]:
-    return [event.values for event in events if event.kind == kind]
+def _of(events: list[Any], kind: type) -> list[Any]:
+    return [event for event in events if isinstance(event, kind)]
 
 
 @pytest.mark.distributed
@@ -58,75 +58,75 @@ def test_counts_are_those_of_the_batches(reported: tuple[int, list[Any]]) -> Non
     world_size, ranks = reported
     cuts = [rank * NUM_ITEMS // world_size for rank in range(world_size + 1)]
     for rank, (events, wanted, samples) in enumerate(ranks):
-        steps = _of(events, "step")
+        steps = _of(events, StepTaken)
         assert len(steps) == len(wanted) > 4
-        for number, (values, items) in enumerate(zip(steps, wanted, strict=True)):
+        for number, (event, items) in enumerate(zip(steps, wanted, strict=True)):
             asked = [np.unique(other[number][other[number] >= 0]) for _, other, _ in ranks]
             own = [rows[(rows >= cuts[rank]) & (rows < cuts[rank + 1])] for rows in asked]
             sent = len(asked[rank]) - len(own[rank])
             answered = sum(len(rows) for other, rows in enumerate(own) if other != rank)
-            assert values["rank"] == rank
-            assert values["step"] == number + 1
-            assert values["samples"] == samples[number]
-            assert values["rows_requested"] == (items >= 0).sum()
-            assert values["rows_distinct"] == len(asked[rank])
-            assert values["rows_served"] == sum(map(len, own))
-            assert values["rows_touched"] == len(np.unique(np.concatenate(own)))
+            assert event.rank == rank
+            assert event.step == number + 1
+            assert event.samples == samples[number]
+            assert event.rows_requested == (items >= 0).sum()
+            assert event.rows_distinct == len(asked[rank])
+            assert event.rows_served == sum(map(len, own))
+            assert event.rows_touched == len(np.unique(np.concatenate(own)))
             # Ids and gradients to the owners, rows to those who asked.
-            assert values["bytes_sent"] == sent * (8 + 4 * NULL_DIM) + answered * 4 * (HIDDEN_DIM + NULL_DIM)
+            assert event.bytes_sent == sent * (8 + 4 * NULL_DIM) + answered * 4 * (HIDDEN_DIM + NULL_DIM)
 
 
 @pytest.mark.distributed
-def test_phases_fill_the_step(reported: tuple[int, list[Any]]) -> None:
+def test_spans_fill_the_step(reported: tuple[int, list[Any]]) -> None:
     _, ranks = reported
     for events, _, _ in ranks:
-        for values in _of(events, "step"):
-            phases = {phase: values[f"{phase}_seconds"] for phase in PHASES}
-            assert all(seconds > 0 for phase, seconds in phases.items() if phase != "exchange")
-            assert 0.5 * values["seconds"] < sum(phases.values()) <= values["seconds"] * (1 + 1e-9)
+        for step in _of(events, StepTaken):
+            spans = step.span_seconds()
+            assert all(seconds > 0 for span, seconds in spans.items() if span != "exchange")
+            assert 0.5 * step.seconds < sum(spans.values()) <= step.seconds * (1 + 1e-9)
 
 
 @pytest.mark.distributed
 def test_means_now_and_then(reported: tuple[int, list[Any]]) -> None:
     world_size, ranks = reported
     for rank, (events, _, samples) in enumerate(ranks):
-        steps, workers = _of(events, "step"), _of(events, "worker")
-        assert [values["step"] for values in workers] == [2 * n for n in range(1, len(steps) // 2 + 1)]
-        for number, values in enumerate(workers):
+        steps, workers = _of(events, StepTaken), _of(events, StepMeans)
+        assert [event.step for event in workers] == [2 * n for n in range(1, len(steps) // 2 + 1)]
+        for number, event in enumerate(workers):
             two = slice(2 * number, 2 * number + 2)
-            assert (values["rank"], values["world_size"], values["steps"]) == (rank, world_size, 2)
+            assert (event.rank, event.world_size, event.steps) == (rank, world_size, 2)
             for name in ("seconds", "forward_seconds", "rows_served", "bytes_sent"):
-                assert values[name] == pytest.approx(np.mean([step[name] for step in steps[two]]))
-            seconds = sum(step["seconds"] for step in steps[two])
-            assert values["samples_per_second"] == pytest.approx(sum(samples[two]) / seconds)
-            assert values["memory_bytes"] > 2**20
-            assert values["device_memory_bytes"] is None
+                assert getattr(event, name) == pytest.approx(np.mean([getattr(step, name) for step in steps[two]]))
+            seconds = sum(step.seconds for step in steps[two])
+            assert event.samples_per_second == pytest.approx(sum(samples[two]) / seconds)
+            assert event.memory_bytes > 2**20
+            assert event.device_memory_bytes is None
 
 
 @pytest.mark.distributed
 def test_rank_0_reports_progress_and_checkpoints(reported: tuple[int, list[Any]]) -> None:
     _, ranks = reported
     for events, _, _ in ranks[1:]:
-        assert {event.kind for event in events} == {"step", "worker"}
+        assert {type(event) for event in events} == {StepTaken, StepMeans}
     events, wanted, _ = ranks[0]
-    progress = _of(events, "progress")
-    assert [values["done"] for values in progress] == [2 * n for n in range(1, len(wanted) // 2 + 1)]
-    for values in progress:
-        assert values["total"] == len(wanted)
-        factor = min(1.0, values["done"] / 3)
-        assert values["learning_rate"] == pytest.approx(1e-2 * factor)
+    progress = _of(events, TrainingProgress)
+    assert [event.done for event in progress] == [2 * n for n in range(1, len(wanted) // 2 + 1)]
+    for event in progress:
+        assert event.total == len(wanted)
+        factor = min(1.0, event.done / 3)
+        assert event.learning_rate == pytest.approx(1e-2 * factor)
         for name in ("loss", "gradient_norm", "table_gradient_norm"):
-            assert math.isfinite(values[name])
-            assert values[name] > 0
-    checkpoints = _of(events, "checkpoint")
-    assert 3 in {values["step"] for values in checkpoints}
-    assert all(values["bytes"] > 0 and values["seconds"] > 0 for values in checkpoints)
+            assert math.isfinite(getattr(event, name))
+            assert getattr(event, name) > 0
+    checkpoints = _of(events, CheckpointWritten)
+    assert 3 in {event.step for event in checkpoints}
+    assert all(event.bytes > 0 and event.seconds > 0 for event in checkpoints)
 
 
 def _norms(config: Config) -> list[tuple[float, float]]:
     events: list[Any] = []
     Trainer(config, Workspace(config.workspace), {}, Communicator(), torch.device("cpu"), events.append).run()
-    return [(values["gradient_norm"], values["table_gradient_norm"]) for values in _of(events, "progress")]
+    return [(event.gradient_norm, event.table_gradient_norm) for event in _of(events, TrainingProgress)]
 
 
 @pytest.mark.distributed

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
 import pytest
 from support.tiny_workspace import tiny_workspace
 
-from alphafuse.events import Event, Value
+from alphafuse.events import EpochMetrics, Event, Progress, StageFailed, StageStarted, StageWarning
 from cluster.cli.job_tables import print_run
 from cluster.remote.following import read_run
 from monitoring.run_log.event_log import EventLog
@@ -25,20 +26,21 @@ def _printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
 
 
-def _tell(folder: Path, *events: tuple[str, str, float, dict[str, Value]]) -> None:
+def _tell(folder: Path, *events: Event) -> None:
+    """Log events, whose times are in seconds from now."""
     log, now = EventLog(tiny_workspace(folder)), time.time()
-    for stage, kind, ago, values in events:
-        log(Event(stage, kind, values, now - ago))
+    for event in events:
+        log(dataclasses.replace(event, time=now + event.time))
 
 
 def test_a_run_at_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _tell(
         tmp_path,
-        ("train", "started", 50, {}),
-        ("train", "warning", 49, {"message": "the [cluster] is small"}),
-        ("train", "progress", 40, {"done": 10, "total": 100, "unit": "steps"}),
-        ("train", "metrics", 30, {"split": "validation", "epoch": 1, "loss": 0.5, "ndcg@20": 0.125}),
-        ("train", "progress", 20, {"done": 30, "total": 100, "unit": "steps"}),
+        StageStarted("train", time=-50),
+        StageWarning("train", "the [cluster] is small", time=-49),
+        Progress("train", 10, 100, "steps", time=-40),
+        EpochMetrics("train", split="validation", epoch=1, loss=0.5, numbers={"ndcg@20": 0.125}, time=-30),
+        Progress("train", 30, 100, "steps", time=-20),
     )
     heartbeat = Heartbeat(tiny_workspace(tmp_path))
     heartbeat._write(ended=False)
@@ -65,12 +67,11 @@ def test_a_run_at_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_a_run_that_has_ended(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], message: str, line: str, last: str
 ) -> None:
-    progress: dict[str, Value] = {"done": 10, "total": 100, "unit": "steps"}
     _tell(
         tmp_path,
-        ("train", "started", 50, {}),
-        ("train", "progress", 40, progress),
-        ("train", "failed", 30, {"message": message}),
+        StageStarted("train", time=-50),
+        Progress("train", 10, 100, "steps", time=-40),
+        StageFailed("train", message, time=-30),
     )
     lines = _printed(tmp_path, capsys)
     assert lines[4] == line

@@ -22,7 +22,7 @@ from support.tiny_workspace import tiny_config
 from alphafuse.config import Config, GridConfig, load_config, load_grid
 from alphafuse.errors import ConfigError
 from alphafuse.evaluation.method_comparison import Comparison
-from alphafuse.events import Event, ignore
+from alphafuse.events import Event, StageFailed, StageFinished, StageSkipped, ignore
 from alphafuse.storage.workspace import Workspace
 from jobs.comparison import compare, shared_stages
 from jobs.comparison.grid_runs import Run
@@ -105,8 +105,8 @@ def test_runs_end_in_one_table(finished: tuple[Path, Comparison, list[Event]]) -
     page = (folder / "all" / "comparison.md").read_text()
     assert "- cold items: 10% of the items are held out of training" in page
     assert (folder / "all" / "comparison.svg").exists()
-    told = {(event.stage, event.kind) for event in events}
-    assert {(f"{row}-{seed}", "finished") for row in ("AlphaFuse", "IDs", "both") for seed in (1, 2)} <= told
+    finished = {event.stage for event in events if isinstance(event, StageFinished)}
+    assert {f"{row}-{seed}" for row in ("AlphaFuse", "IDs", "both") for seed in (1, 2)} <= finished
     assert comparison.reference == "AlphaFuse"
 
 
@@ -117,14 +117,16 @@ def test_failures_are_named_and_stop_nothing(finished: tuple[Path, Comparison, l
     assert "asks for 50 workers" in comparison.failures["too-many-2"]
     assert comparison.failures["hopeless-1"] == "needs too-many-1"
     assert "- too-many-2: train.resources.workers asks for 50 workers" in (folder / "all" / "comparison.md").read_text()
-    assert {event.stage for event in events if event.kind == "failed"} == {"decompose", "too-many-1", "too-many-2"}
+    failed = {event.stage for event in events if isinstance(event, StageFailed)}
+    assert failed == {"decompose", "too-many-1", "too-many-2"}
 
 
 def test_data_are_prepared_once_and_with_one_seed(finished: tuple[Path, Comparison, list[Event]]) -> None:
     folder, _, events = finished
     shared = sorted(path.name.partition("-")[0] for path in (folder / "all" / "shared").iterdir())
     assert shared == ["decompose", "decompose", "embed", "prepare"]  # one decomposition failed
-    assert [event.stage for event in events if event.kind == "finished"][:3] == ["prepare", "embed", "decompose"]
+    ended = [event.stage for event in events if isinstance(event, StageFinished)]
+    assert ended[:3] == ["prepare", "embed", "decompose"]
     runs = [Workspace(str(folder / "all" / name)) for name in ("AlphaFuse-1", "AlphaFuse-2", "IDs-2", "both-1")]
     assert len({run.artifact("sequences").require().fingerprint for run in runs}) == 1
     models = [run.artifact("model").require() for run in runs[:3]]
@@ -139,9 +141,9 @@ def test_what_is_finished_is_skipped_and_what_is_lost_made_again(
     Workspace(str(folder / "all" / "IDs-2")).artifact("evaluation").clear()
     events: list[Event] = []
     comparison = compare.run(*_two_methods(folder), events.append)
-    kinds = {event.stage: event.kind for event in events if event.kind in ("finished", "skipped")}
-    assert kinds.pop("IDs-2") == "finished"
-    assert set(kinds.values()) == {"skipped"}
+    kinds = {event.stage: type(event) for event in events if isinstance(event, StageFinished | StageSkipped)}
+    assert kinds.pop("IDs-2") is StageFinished
+    assert set(kinds.values()) == {StageSkipped}
     assert [row.estimates for row in comparison.rows] == [row.estimates for row in before.rows if row.estimates]
     assert comparison.failures == {}
 
@@ -160,8 +162,8 @@ def test_an_ensemble_can_be_made_again(finished: tuple[Path, Comparison, list[Ev
     grid, configs = _two_methods(finished[0])
     events: list[Event] = []
     compare.run(grid, configs, events.append, again=["both"])
-    kinds = {event.stage: event.kind for event in events if event.kind in ("finished", "skipped")}
-    assert {run for run, kind in kinds.items() if kind == "finished"} == {"both-1", "both-2"}
+    kinds = {event.stage: type(event) for event in events if isinstance(event, StageFinished | StageSkipped)}
+    assert {run for run, kind in kinds.items() if kind is StageFinished} == {"both-1", "both-2"}
 
 
 def test_a_comparison_whose_driver_was_killed_goes_on(
@@ -187,7 +189,7 @@ def test_a_comparison_whose_driver_was_killed_goes_on(
     assert not Workspace(str(tmp_path / "all" / "IDs-1")).artifact("model").manifest()
     events: list[Event] = []
     comparison = compare.run(*load_grid(tmp_path / "grid.yaml"), events.append)
-    assert {event.kind for event in events if event.stage == "AlphaFuse-1"} == {"skipped"}
+    assert {type(event) for event in events if event.stage == "AlphaFuse-1"} == {StageSkipped}
     assert comparison.failures == {}
     assert [row.name for row in comparison.rows] == ["AlphaFuse", "IDs"]
     for row in comparison.rows:
@@ -212,7 +214,7 @@ def test_a_method_whose_data_fail_keeps_what_it_has(tmp_path: Path, monkeypatch:
     comparison = compare.run(grid, configs, events.append, again=["AlphaFuse"])
     assert comparison.failures == dict.fromkeys(["AlphaFuse-1", "IDs-1"], "prepare: OSError: no space left on device")
     assert model.manifest() is not None
-    assert [event.stage for event in events if event.kind == "failed"] == ["prepare"]
+    assert [event.stage for event in events if isinstance(event, StageFailed)] == ["prepare"]
 
 
 def test_every_command_works_in_the_workspace_of_a_run(finished: tuple[Path, Comparison, list[Event]]) -> None:
@@ -220,7 +222,8 @@ def test_every_command_works_in_the_workspace_of_a_run(finished: tuple[Path, Com
     config = load_config(finished[0] / "all" / "AlphaFuse-2" / "config.yaml")
     workspace, events = Workspace(config.workspace), list[Event]()
     run_stages(config, workspace, ["prepare", "embed", "decompose", "train", "evaluate"], events.append)
-    assert {event.kind for event in events if event.kind in ("finished", "skipped", "failed")} == {"skipped"}
+    ends = (StageFinished, StageSkipped, StageFailed)
+    assert {type(event) for event in events if isinstance(event, ends)} == {StageSkipped}
 
 
 def test_a_row_to_be_redone_must_exist(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from alphafuse.config import Config, GridConfig
 from alphafuse.errors import StaleError
 from alphafuse.evaluation.method_comparison import Comparison
 from alphafuse.evaluation.ranks import FILE, SCHEMA
-from alphafuse.events import Event, Listener
+from alphafuse.events import Event, Listener, StageFailed, StageSkipped
 from alphafuse.stages import EVALUATE, TRAIN
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.workspace import Workspace
@@ -138,7 +138,7 @@ def test_resuming_takes_no_results_off_the_table(
     comparison = compare.run(grid, configs, events.append)
     assert carried_out == ["IDs-1"]
     assert tables == [{**everything, "IDs": {2}}, everything, everything]
-    assert {event.stage for event in events if event.kind == "skipped"} == {
+    assert {event.stage for event in events if isinstance(event, StageSkipped)} == {
         "AlphaFuse-1", "AlphaFuse-2", "IDs-2", "both-1", "both-2"
     }  # fmt: skip
     assert [row.estimates for row in comparison.rows] == [row.estimates for row in finished.rows]
@@ -210,7 +210,7 @@ def test_a_damaged_evaluation_is_a_failure_of_its_own(
     assert list(comparison.failures) == ["IDs-1"]
     assert f"IDs-1/evaluation/{name} cannot be used: " in comparison.failures["IDs-1"]
     assert _seeds(comparison) == {"AlphaFuse": {1, 2}, "IDs": {2}, "both": {1, 2}}
-    assert [event.stage for event in events if event.kind == "failed"] == ["IDs-1"]
+    assert [event.stage for event in events if isinstance(event, StageFailed)] == ["IDs-1"]
     assert carried_out == []
     shutil.rmtree(path.parent)  # as the message advises
     assert compare.run(grid, configs, events.append).failures == {}

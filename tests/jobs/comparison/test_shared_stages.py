@@ -11,7 +11,7 @@ from support.tiny_workspace import tiny_config
 from alphafuse.config import Config
 from alphafuse.config.resources import EngineResources, Resources
 from alphafuse.errors import ConfigError
-from alphafuse.events import Event
+from alphafuse.events import Event, StageFailed, StageFinished
 from alphafuse.items.encoders.id import IdConfig
 from alphafuse.stages import DECOMPOSE, Stage
 from alphafuse.storage.folder import Folder
@@ -38,7 +38,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
                 raise ConfigError("unlucky")
         for name in stage.artifacts:
             workspace.artifact(name).commit({})
-        listen(Event(stage.name, "finished", {}))
+        listen(StageFinished(stage.name))
 
     monkeypatch.setattr(shared_stages, "run_stages", run_stages)
     return folders
@@ -85,11 +85,11 @@ def test_what_builds_upon_a_failure_is_not_tried(tmp_path: Path, made: list[str]
     events: list[Event] = []
     failed = shared_stages.make_shared([unlucky, unlucky, config], Folder(str(tmp_path)), events.append)
     assert failed == {_folders(unlucky)[2]: "decompose: unlucky"}
-    assert [(event.stage, event.kind) for event in events] == [
-        ("prepare", "finished"),
-        ("embed", "finished"),
-        ("decompose", "failed"),
-        ("decompose", "finished"),
+    assert [(event.stage, type(event)) for event in events] == [
+        ("prepare", StageFinished),
+        ("embed", StageFinished),
+        ("decompose", StageFailed),
+        ("decompose", StageFinished),
     ]
     assert made == [*_folders(unlucky), _folders(config)[2]]
 

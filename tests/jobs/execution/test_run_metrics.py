@@ -17,11 +17,11 @@ from support.tiny_workspace import tiny_config
 
 from alphafuse.config import MonitoringConfig
 from alphafuse.errors import ResourceError
-from alphafuse.events import Event
+from alphafuse.events import Event, FanOut, Metrics, StageStarted, StageWarning, StepTaken, WorkerServing, WorkersGone
 from alphafuse.storage.workspace import Workspace
-from jobs.execution import run_metrics as watching
-from jobs.execution.run_metrics import watched
-from jobs.execution.worker_metrics import no_more_workers, served, serving
+from jobs.execution import run_metrics as run_metrics_module
+from jobs.execution.run_metrics import run_metrics
+from jobs.execution.worker_metrics import serving, worker_listener
 from monitoring.metrics.targets import read_targets, run_label
 
 NODES = [
@@ -30,10 +30,14 @@ NODES = [
 ]
 
 
+STEP = StepTaken("train", rank=0, step=1, seconds=0.1, samples=8)
+MEASURED = Metrics("train", "validation", {"ndcg@10": 0.25})
+
+
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     found = list(NODES)
-    monkeypatch.setattr(watching.ray, "nodes", lambda: found)
+    monkeypatch.setattr(run_metrics_module.ray, "nodes", lambda: found)
     return found
 
 
@@ -51,47 +55,43 @@ def _scrape(address: str) -> str:
         return response.read().decode()
 
 
-def _serves(stage: str, worker: str, address: str, workers: int | None = None) -> Event:
-    return Event(stage, "serving", {"worker": worker, "address": address, "workers": workers})
-
-
 def test_processes_are_listed_as_they_come_and_go(tmp_path: Path, nodes: list[dict[str, Any]]) -> None:
     config, folder = tiny_config(tmp_path / "my run"), tmp_path / "my run" / "targets"
     events: list[Event] = []
     run = run_label(Workspace(config.workspace))
-    with watched(config, Workspace(config.workspace), events.append) as listen:
+    with run_metrics(config, Workspace(config.workspace), events.append) as listen:
         listed = _listed(folder)
         own = listed.pop(("alphafuse", run, "run"))
         assert own.startswith("127.0.0.1:")
         assert listed == {("ray", "machine"): "10.0.0.1:8080"}
 
-        listen(Event("train", "started", {}))
+        listen(StageStarted("train"))
         assert 'alphafuse_stage_running{stage="train"} 1.0' in _scrape(own)
 
-        listen(_serves("train", "0", "10.0.0.1:1"))
-        listen(_serves("train", "1", "10.0.0.1:2"))
-        listen(_serves("embed", "0", "10.0.0.1:3"))
+        listen(WorkerServing("train", "0", "10.0.0.1:1"))
+        listen(WorkerServing("train", "1", "10.0.0.1:2"))
+        listen(WorkerServing("embed", "0", "10.0.0.1:3"))
         worker = ("alphafuse", run, "worker")
         assert _listed(folder)[*worker, "train", "1"] == "10.0.0.1:2"
-        listen(_serves("embed", "0", "10.0.0.1:4"))  # started again
+        listen(WorkerServing("embed", "0", "10.0.0.1:4"))  # started again
         assert _listed(folder)[*worker, "embed", "0"] == "10.0.0.1:4"
         for rank in range(3):  # ranks of another group, of which the last one is the first to be there
-            listen(_serves("train", str(2 - rank), f"10.0.0.1:{7 - rank}", workers=3))
+            listen(WorkerServing("train", str(2 - rank), f"10.0.0.1:{7 - rank}", workers=3))
         assert _listed(folder)[*worker, "train", "1"] == "10.0.0.1:6"
-        listen(_serves("train", "0", "10.0.0.1:8", workers=2))  # one rank fewer
+        listen(WorkerServing("train", "0", "10.0.0.1:8", workers=2))  # one rank fewer
         assert {key[4]: address for key, address in _listed(folder).items() if key[:4] == (*worker, "train")} == {
             "0": "10.0.0.1:8",
             "1": "10.0.0.1:6",
         }
-        listen(no_more_workers("train"))
+        listen(WorkersGone("train"))
         assert {key[3:] for key in _listed(folder) if key[:3] == worker} == {("embed", "0")}
 
         nodes.append({"Alive": True, "NodeManagerAddress": "10.0.0.3", "MetricsExportPort": 8080})
-        listen(no_more_workers("embed"))
+        listen(WorkersGone("embed"))
         assert len(_listed(folder)) == 2  # this run, and two machines under one key
         assert len(read_targets(folder)) == 3
     assert list(folder.iterdir()) == []
-    assert [event.kind for event in events] == ["started"]
+    assert events == []
 
 
 @pytest.mark.parametrize("failure", [None, RuntimeError])
@@ -108,11 +108,11 @@ def test_what_a_run_says_last_is_scraped(tmp_path: Path, nodes: Any, failure: ty
     with contextlib.ExitStack() as expected, ThreadPoolExecutor(1) as pool:
         if failure is not None:
             expected.enter_context(pytest.raises(failure))
-        with watched(config, Workspace(config.workspace), [].append) as listen:
+        with run_metrics(config, Workspace(config.workspace), [].append) as listen:
             scraping = pool.submit(scrape)
             while len(scraped) < 2:
                 time.sleep(0.01)
-            listen(Event("evaluate", "metrics", {"split": "test", "ndcg@10": 0.25}))
+            listen(Metrics("evaluate", "test", {"ndcg@10": 0.25}))
             if failure is not None:
                 raise failure
         ended.set()
@@ -124,7 +124,7 @@ def test_what_a_run_says_last_is_scraped(tmp_path: Path, nodes: Any, failure: ty
 def test_a_run_ends_without_those_who_do_not_scrape_it_any_more(tmp_path: Path, nodes: Any, scrapes: int) -> None:
     config = tiny_config(tmp_path)
     nodes.clear()
-    with watched(config, Workspace(config.workspace), [].append):
+    with run_metrics(config, Workspace(config.workspace), [].append):
         (own,) = _listed(tmp_path / "targets").values()
         for _ in range(scrapes):
             _scrape(own)
@@ -134,16 +134,16 @@ def test_a_process_that_serves_to_its_end_ends() -> None:
     """As an embedding engine does, which would keep its GPU otherwise."""
     program = """
 from contextlib import ExitStack
-from jobs.execution.worker_metrics import Serving, served
+from jobs.execution.worker_metrics import Serving, worker_listener
 kept = ExitStack()
-kept.enter_context(served("embed", "0", Serving("127.0.0.1", None), lambda event: None))
+kept.enter_context(worker_listener("embed", "0", Serving("127.0.0.1", None), lambda event: None))
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 def test_the_list_goes_with_a_run_that_fails(tmp_path: Path, nodes: Any) -> None:
     config = tiny_config(tmp_path)
-    with pytest.raises(KeyError), watched(config, Workspace(config.workspace), [].append):
+    with pytest.raises(KeyError), run_metrics(config, Workspace(config.workspace), [].append):
         raise KeyError
     assert read_targets(tmp_path / "targets") == []
 
@@ -151,11 +151,12 @@ def test_the_list_goes_with_a_run_that_fails(tmp_path: Path, nodes: Any) -> None
 def test_a_run_goes_on_without_a_list(tmp_path: Path, nodes: Any) -> None:
     (tmp_path / "targets").write_text("a file where a folder should be")
     config, events = tiny_config(tmp_path), []
-    with watched(config, Workspace(config.workspace), events.append) as listen:
-        listen(_serves("train", "0", "10.0.0.1:1"))
+    with run_metrics(config, Workspace(config.workspace), events.append) as listen:
+        listen(WorkerServing("train", "0", "10.0.0.1:1"))
     (warning,) = events
-    assert "cannot be listed for Prometheus" in warning.values["message"]
-    assert "monitoring.targets" in warning.values["message"]
+    assert isinstance(warning, StageWarning)
+    assert "cannot be listed for Prometheus" in warning.message
+    assert "monitoring.targets" in warning.message
 
 
 def _with(tmp_path: Path, **settings: Any) -> Any:
@@ -163,15 +164,37 @@ def _with(tmp_path: Path, **settings: Any) -> Any:
 
 
 def test_nothing_is_served_if_not_wanted(tmp_path: Path) -> None:
-    config, events, told = _with(tmp_path, metrics=False), [], []
+    config, warnings, sent = _with(tmp_path, metrics=False), list[Event](), list[Event]()
     assert serving(config) is None
-    with watched(config, Workspace(config.workspace), events.append) as listen:
-        listen(Event("train", "started", {}))
-    with served("train", "0", None, told.append) as hear:
-        hear(Event("train", "step", {}))
-        hear(Event("train", "metrics", {}))
-    assert [event.kind for event in events] == ["started"]
-    assert [event.kind for event in told] == ["metrics"]  # single steps never travel
+    with run_metrics(config, Workspace(config.workspace), warnings.append) as listen:
+        listen(StageStarted("train"))
+    assert not (tmp_path / "targets").exists()
+    with worker_listener("train", "0", None, sent.append) as listen:
+        listen(STEP)
+        listen(MEASURED)
+    assert warnings == []
+    assert sent == [MEASURED]  # single steps never travel
+
+
+def test_a_worker_keeps_its_steps_and_sends_the_rest(tmp_path: Path) -> None:
+    sent: list[Event] = []
+    with worker_listener("train", "1", serving(_with(tmp_path)), sent.append, workers=2) as listen:
+        (told,) = sent
+        assert isinstance(told, WorkerServing)
+        assert (told.stage, told.worker, told.workers) == ("train", "1", 2)
+        listen(STEP)
+        listen(MEASURED)
+        assert "alphafuse_train_steps_total 1.0" in _scrape(told.address)
+    assert sent == [told, MEASURED]
+
+
+def test_every_listener_gets_every_event_in_turn() -> None:
+    first, second = list[Event](), list[Event]()
+    fan_out = FanOut(first.append, FanOut(second.append, lambda event: first.append(event)))
+    fan_out(STEP)
+    fan_out(MEASURED)
+    assert first == [STEP, STEP, MEASURED, MEASURED]
+    assert second == [STEP, MEASURED]
 
 
 def test_where_metrics_are_served(tmp_path: Path) -> None:
@@ -190,6 +213,6 @@ def test_an_address_that_is_not_there_is_named(tmp_path: Path, nodes: Any) -> No
     config = _with(tmp_path, host="192.0.2.77")
     with (
         pytest.raises(ResourceError, match=r"192\.0\.2\.77.*monitoring\.host"),
-        watched(config, Workspace(config.workspace), [].append),
+        run_metrics(config, Workspace(config.workspace), [].append),
     ):
         pass

@@ -68,10 +68,7 @@ def test_only_deaths_without_progress_count(
         reported = Progress("train", done, None, "steps")
         settings["events"].put(reported)
         deadline = time.monotonic() + 60
-        while (
-            not any(isinstance(event, Progress) and event.done == done for event in heard[-1:])
-            and time.monotonic() < deadline
-        ):
+        while heard[-1:] != [reported] and time.monotonic() < deadline:
             time.sleep(0.01)
         raise WorkerGroupError("failed", {0: failed_health_check(ActorDiedError())})
 

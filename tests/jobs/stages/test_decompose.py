@@ -13,7 +13,7 @@ from support.dense_decomposition import exact_covariance, exact_eigen, exact_fea
 
 from alphafuse.config import Config, parse_config
 from alphafuse.errors import ConfigError, DataError, ResourceError, WorkspaceError
-from alphafuse.events import ignore
+from alphafuse.events import Metrics, Progress, StageWarning, ignore
 from alphafuse.nullspace.decomposition import load_nullspace
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.matrices import VectorType, read_rows, to_column
@@ -86,7 +86,7 @@ def same_up_to_sign(found: np.ndarray, expected: np.ndarray, atol: float) -> Non
 def test_features_are_the_references(tmp_path, method):
     workspace, events = embedded(tmp_path), []
 
-    decompose.run(configuration(tmp_path, method=method), workspace, events.append)
+    summary = decompose.run(configuration(tmp_path, method=method), workspace, events.append)
 
     features, present = features_of(workspace), ~MISSING
     same_up_to_sign(features[present], exact_features(EMBEDDINGS[present], 40.0, HIDDEN_DIM), atol=1e-4)
@@ -106,15 +106,14 @@ def test_features_are_the_references(tmp_path, method):
 
     details = workspace.artifact("nullspace").require().details
     assert (details["num_items"], details["num_rows"]) == (present.sum(), SHARDS[-1])
-    progress = [event.values for event in events if event.kind == "progress"]
-    assert [values["done"] for values in progress] == sorted(values["done"] for values in progress)
-    assert progress[-1]["done"] == progress[-1]["total"]
-    (measured,) = [event.values for event in events if event.kind == "metrics"]
+    progress = [event for event in events if isinstance(event, Progress)]
+    assert [event.done for event in progress] == sorted(event.done for event in progress)
+    assert progress[-1].done == progress[-1].total
+    (measured,) = [event.numbers for event in events if isinstance(event, Metrics)]
     assert (measured["num_rows"], measured["null_dim"], measured["row_dim"]) == (SHARDS[-1], 4, HIDDEN_DIM - 4)
     assert measured["passes"] == 1 if method == "gram" else 2 <= measured["passes"] <= 4
     assert 0 <= measured["residual"] < 1e-6
-    assert events[-1].kind == "finished"
-    assert events[-1].values["retained_energy"] == pytest.approx(values[:HIDDEN_DIM].sum() / values.sum())
+    assert summary["retained_energy"] == pytest.approx(values[:HIDDEN_DIM].sum() / values.sum())
 
 
 def test_popularity_weights_mean_and_covariance(tmp_path):
@@ -232,8 +231,8 @@ def test_clamped_directions_are_reported(tmp_path):
 
     decompose.run(configuration(tmp_path, scale=1.0), workspace, events.append)
 
-    (warning,) = [event for event in events if event.kind == "warning"]
-    assert warning.values["message"].startswith("2 of 10 directions")
+    (warning,) = [event for event in events if isinstance(event, StageWarning)]
+    assert warning.message.startswith("2 of 10 directions")
     assert workspace.artifact("nullspace").require().details["clamped"] == 2
     assert np.abs(features_of(workspace)).max() < 10
 

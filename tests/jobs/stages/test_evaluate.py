@@ -17,7 +17,7 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import WorkspaceError
 from alphafuse.evaluation import ranks
 from alphafuse.evaluation.ranks import read_ranks
-from alphafuse.events import Event, ignore
+from alphafuse.events import Event, StageWarning, ignore
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.trained_model import load_trained
 from jobs.stages import evaluate
@@ -89,10 +89,9 @@ def test_ranks_are_written_while_queries_go_by(tmp_path: Path, monkeypatch: pyte
 def test_what_is_measured_is_kept_and_other_settings_are_refused(tmp_path: Path) -> None:
     config, workspace = _set_up(tmp_path, 1)
     events: list[Event] = []
-    evaluate.run(config, workspace, events.append)
-    assert events[-1].kind == "finished"
+    assert evaluate.run(config, workspace, events.append) is not None
     count = len(events)
-    evaluate.run(config, workspace, events.append)
+    assert evaluate.run(config, workspace, events.append) is None
     assert len(events) == count
     faster = config.evaluate.model_copy(update={"query_batch": 3})
     evaluate.run(config.model_copy(update={"evaluate": faster}), workspace, events.append)
@@ -106,6 +105,6 @@ def test_a_split_that_tests_nothing_is_told(tmp_path: Path) -> None:
     artifact = workspace.artifact("sequences")
     artifact.commit(artifact.require().inputs, {"targets": {"train": 9, "validation": 3, "test": 0}})
     events: list[Event] = []
-    evaluate.run(config, workspace, events.append)
-    assert [event.kind for event in events] == ["warning"]
+    assert evaluate.run(config, workspace, events.append) is None
+    assert [type(event) for event in events] == [StageWarning]
     assert workspace.artifact("evaluation").manifest() is None

@@ -29,7 +29,7 @@ from support.prepare_cases import (
 
 from alphafuse.config import Config
 from alphafuse.errors import ConfigError, DataError, WorkspaceError
-from alphafuse.events import Event, ignore
+from alphafuse.events import Event, StageWarning, ignore
 from alphafuse.storage.workspace import Workspace
 from jobs.stages import prepare
 
@@ -127,7 +127,9 @@ def test_catalog_keeps_each_id_once_in_an_order_of_the_ids_alone(tmp_path: Path)
     write_items(tmp_path / "items.parquet", items)
     write_log(tmp_path / "log.parquet", SIMPLE_LOG)
     events: list[Event] = []
-    workspace = prepared(configuration(tmp_path, shard_rows=9), events)
+    config = configuration(tmp_path, shard_rows=9)
+    workspace = Workspace(config.workspace)
+    summary = prepare.run(config, workspace, events.append)
     rows = stored_catalog(workspace)
     assert [row["item_index"] for row in rows] == list(range(22))
     assert [file.rows for file in workspace.artifact("catalog").require().files] == [9, 9, 4]
@@ -138,7 +140,7 @@ def test_catalog_keeps_each_id_once_in_an_order_of_the_ids_alone(tmp_path: Path)
         "items": 22, "rows_read": 25, "null_ids_dropped": 1, "duplicate_ids_dropped": 2,
         "duplicates_with_other_text": 1, "empty_texts": 2,
     }  # fmt: skip
-    warnings = "\n".join(str(event.values["message"]) for event in events if event.kind == "warning")
+    warnings = "\n".join(event.message for event in events if isinstance(event, StageWarning))
     for said in (
         "1 catalog rows have no item id",
         "2 catalog rows repeat",
@@ -146,8 +148,8 @@ def test_catalog_keeps_each_id_once_in_an_order_of_the_ids_alone(tmp_path: Path)
         "2 items have",
     ):
         assert said in warnings
-    assert events[-1].kind == "finished"
-    assert events[-1].values["catalog.items"] == 22
+    assert summary is not None
+    assert summary["catalog.items"] == 22
 
     shuffled = [*ITEMS, ("blank", ""), ("none", "")]
     random.Random(0).shuffle(shuffled)
@@ -231,7 +233,7 @@ def test_split_by_file(tmp_path: Path, suffix: str) -> None:
     assert (details["users_without_split"], details["interactions_of_users_without_split"]) == (2, 4 + 5)
     assert (details["split_users_unknown"], details["split_rows_without_user_id"]) == (1, 1)
     assert details["targets"] == {"train": 4, "validation": 3, "test": 4}
-    warnings = [str(event.values["message"]) for event in events if event.kind == "warning"]
+    warnings = [event.message for event in events if isinstance(event, StageWarning)]
     assert any("2 users are not named in the file" in message for message in warnings)
 
 
@@ -310,7 +312,7 @@ def test_a_finished_stage_does_nothing_and_other_inputs_are_refused(tmp_path: Pa
     prepared(configuration(tmp_path))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
     events: list[Event] = []
-    prepared(configuration(tmp_path), events)
+    assert prepare.run(configuration(tmp_path), Workspace(str(tmp_path / "run")), events.append) is None
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
     assert events == []
     with pytest.raises(WorkspaceError, match=r"min_user_interactions: 2 → 3.*--redo prepare"):

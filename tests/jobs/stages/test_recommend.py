@@ -18,7 +18,7 @@ from alphafuse.data import users as log_users
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import DataError, WorkspaceError
 from alphafuse.evaluation.recommendations import EXAMPLE_HISTORY
-from alphafuse.events import Event
+from alphafuse.events import Event, StageWarning
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.trained_model import load_trained
 from jobs.stages import recommend
@@ -44,7 +44,7 @@ def _run(config: Config, workspace: Workspace) -> tuple[dict[str, dict[str, Any]
     recommend.run(config, workspace, events.append)
     artifact = workspace.artifact("recommendations")
     rows = [row for file in artifact.require().files for row in artifact.read_table(file.name).to_pylist()]
-    warnings = [str(event.values["message"]) for event in events if event.kind == "warning"]
+    warnings = [event.message for event in events if isinstance(event, StageWarning)]
     return {row.pop("user_id"): row for row in rows}, warnings
 
 

@@ -18,7 +18,15 @@ from support.tiny_workspace import NUM_ITEMS, tiny_config, tiny_features, tiny_w
 from alphafuse.config import Config, parse_config
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import DataError, ResourceError, WorkspaceError
-from alphafuse.events import Event
+from alphafuse.events import (
+    EpochMetrics,
+    Event,
+    Progress,
+    TrainingProgress,
+    WorkerServing,
+    WorkersGone,
+    WorkersRestarted,
+)
 from alphafuse.stages import TRAIN
 from alphafuse.storage.matrices import read_rows
 from alphafuse.storage.workspace import Workspace
@@ -61,8 +69,7 @@ def test_two_workers_train_the_model_of_one(tmp_path: Path, two: Workspace) -> N
     assert [entry["epoch"] for entry in history] == [1, 2]
     assert [e["loss"] for e in history] == pytest.approx([e["loss"] for e in other], abs=1e-5)
     assert history[1]["loss"] < history[0]["loss"]
-    kinds = {event.kind for event in events}
-    assert {"progress", "metrics", "finished"} <= kinds
+    assert {TrainingProgress, EpochMetrics} <= {type(event) for event in events}
 
     before = tiny_features()
     assert read_rows(one.artifact("features"), "features", 0, NUM_ITEMS).tobytes() == before.tobytes()
@@ -93,12 +100,13 @@ def _dies_once(*, marker: str, communicator: Communicator, **rest: Any) -> Any:
     return train.train_on_worker(communicator=communicator, **rest)
 
 
-def _check_addresses(told: list[Any]) -> None:
+def _check_addresses(events: list[Event]) -> None:
     """Two workers served their metrics, then none, then two others, then none."""
-    workers = [values["worker"] for values in told]
-    assert sorted(workers[:2]) == sorted(workers[3:5]) == ["0", "1"]
-    assert workers[2:3] + workers[5:] == [None, None]
-    assert all(str(values["address"]).startswith("127.0.0.1:") for values in told[:2] + told[3:5])
+    told = [event for event in events if isinstance(event, WorkerServing | WorkersGone)]
+    assert [type(event) for event in told] == [WorkerServing, WorkerServing, WorkersGone] * 2
+    served = [event for event in told if isinstance(event, WorkerServing)]
+    assert sorted(event.worker for event in served[:2]) == sorted(event.worker for event in served[2:]) == ["0", "1"]
+    assert all(event.address.startswith("127.0.0.1:") for event in served)
 
 
 def test_a_killed_worker_changes_nothing(tmp_path: Path, two: Workspace) -> None:
@@ -109,9 +117,9 @@ def test_a_killed_worker_changes_nothing(tmp_path: Path, two: Workspace) -> None
     arguments["marker"] = str(tmp_path / "killed")
     run_workers("train", _dies_once, config.train.resources, arguments, events.append, serving(config))
     assert (tmp_path / "killed").exists()
-    (warning,) = [event.values["message"] for event in events if event.kind == "restart"]
-    assert re.match(r"a worker died \(.+\); starting all again, 1 of 3 times", str(warning))
-    _check_addresses([event.values for event in events if event.kind == "serving"])
+    (warning,) = [event.message for event in events if isinstance(event, WorkersRestarted)]
+    assert re.match(r"a worker died \(.+\); starting all again, 1 of 3 times", warning)
+    _check_addresses(events)
     assert torch.equal(_vectors(two), _vectors(broken))
 
 
@@ -146,20 +154,22 @@ def test_an_error_without_a_text_is_named_by_its_type(tmp_path: Path) -> None:
     assert (
         run_workers("train", _fails_without_a_word, config, {"log": tmp_path / "log"}, events.append) == "second time"
     )
-    assert "a worker died (MemoryError)" in str(events[0].values["message"])
+    assert isinstance(events[0], WorkersRestarted)
+    assert "a worker died (MemoryError)" in events[0].message
 
 
 def _tells(*, listen: Any, **_: Any) -> None:
     for number in range(3):
-        listen(Event("train", "progress", {"done": number}))
+        listen(Progress("train", number, None, "steps"))
 
 
 def test_an_error_of_the_listener_does_not_go_unheard(tmp_path: Path) -> None:
     heard = []
 
     def listen(event: Event) -> None:
-        heard.append(event.values["done"])
-        if event.values["done"] == 1:
+        assert isinstance(event, Progress)
+        heard.append(event.done)
+        if event.done == 1:
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):

@@ -14,7 +14,7 @@ from support import made_runs
 from support.finished_workspace import finished_workspace
 from support.tiny_workspace import tiny_config
 
-from alphafuse.events import Event
+from alphafuse.events import EpochMetrics, StageStarted
 from alphafuse.storage.workspace import Workspace
 from monitoring.dashboard import run_poller
 from monitoring.dashboard.run_poller import RunPoller
@@ -70,12 +70,12 @@ def test_a_run_of_a_comparison_that_waits_has_not_started(tmp_path: Path) -> Non
 def test_news_are_read_and_only_then_the_version_grows(tmp_path: Path, scheme: str) -> None:
     workspace = Workspace(f"{scheme}{tmp_path}/run")
     log = EventLog(workspace)
-    log(Event("train", "started", {}, 100.0))
+    log(StageStarted("train", time=100.0))
     reader = RunReader("run", workspace.folder.uri)
     first = reader.read()
     assert reader.read().version == first.version == 1
     assert first.settings == {}
-    log(Event("train", "metrics", {"epoch": 1, "ndcg@20": 0.5}, 110.0))
+    log(EpochMetrics("train", epoch=1, loss=4.0, numbers={"ndcg@20": 0.5}, time=110.0))
     second = reader.read()
     assert second.version == 2
     assert second.training.best("ndcg@20") == (1, 0.5)
@@ -90,14 +90,14 @@ def test_a_damaged_log_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     reader = RunReader("run", str(tmp_path / "run"))
     run = reader.read()
     assert run.problem.startswith("events/prepare.jsonl cannot be read to its end")
-    assert [event.kind for event in run.events["prepare"]] == ["started"]
+    assert [type(event) for event in run.events["prepare"]] == [StageStarted]
     (tmp_path / "run" / "events" / "prepare.jsonl").write_text("")
     assert reader.read().problem == ""
 
 
 def test_remote_and_local_runs_have_their_names(tmp_path: Path) -> None:
     made_runs.finished_run(tmp_path / "here" / "good")
-    EventLog(Workspace(f"memory://{tmp_path}/there/far"))(Event("prepare", "started", {}, time.time()))
+    EventLog(Workspace(f"memory://{tmp_path}/there/far"))(StageStarted("prepare"))
     with _polling(str(tmp_path / "here"), f"memory://{tmp_path}/there") as poller:
         _wait_for(lambda: len(poller.runs()) == 2)
         assert [run.key for run in poller.runs()] == ["here/good", "there/far"]

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from alphafuse.events import Event
+from alphafuse.events import (
+    SPANS,
+    ArtifactCommitted,
+    BatchEmbedded,
+    CheckpointWritten,
+    EmbeddingProgress,
+    EpochMetrics,
+    Event,
+    Metrics,
+    Progress,
+    StageFailed,
+    StageFinished,
+    StageSkipped,
+    StageStarted,
+    StageWarning,
+    StepMeans,
+    StepTaken,
+    TrainingProgress,
+    WorkerServing,
+    WorkersGone,
+    WorkersRestarted,
+)
 from alphafuse.storage.folder import Folder
-from alphafuse.training.step_events import COUNTS, PHASES
 from monitoring.metrics import definitions as metrics
 from monitoring.metrics.run_recorder import RunRecorder
 from monitoring.metrics.worker_recorder import WorkerRecorder
 
 WORKERS = [metric for group in metrics.WORKER_METRICS.values() for metric in group]
 ALL = [*metrics.RUN_METRICS, *WORKERS, *metrics.PROCESS_METRICS]
+COUNTS = ("rows_requested", "rows_distinct", "rows_served", "rows_touched", "bytes_sent")
 Samples = dict[tuple[str, ...], float]
 
 
@@ -49,24 +70,24 @@ def test_names_are_given_once() -> None:
     assert len({metric.name for metric in ALL}) == len(ALL)
 
 
-def run(tmp_path: Path, *events: tuple[str, str, dict[str, Any], float]) -> Samples:
+def run(tmp_path: Path, *events: Event) -> Samples:
     registry = CollectorRegistry()
     record = RunRecorder(registry, Folder(str(tmp_path)))
-    for stage, kind, values, time in events:
-        record(Event(stage, kind, values, time))
+    for event in events:
+        record(event)
     return read(registry)
 
 
-def steps(done: int, unit: str = "texts", **more: Any) -> dict[str, Any]:
-    return {"done": done, "total": 100, "unit": unit, **more}
+def texts(done: int, quarantined: int, time: float) -> Event:
+    return EmbeddingProgress("embed", done, 100, "texts", 50, quarantined, batch_fill=1.0, engines=1, time=time)
 
 
 def test_a_stage_from_its_start_to_its_end(tmp_path: Path) -> None:
-    running: list[Any] = [
-        ("embed", "started", {}, 1000.0),
-        ("embed", "progress", steps(20, quarantined=0), 1010.0),
-        ("embed", "progress", steps(60, quarantined=3), 1020.0),
-        ("embed", "warning", {"message": "…"}, 1021.0),
+    running = [
+        StageStarted("embed", time=1000.0),
+        texts(20, 0, 1010.0),
+        texts(60, 3, 1020.0),
+        StageWarning("embed", "…", time=1021.0),
     ]
     found = run(tmp_path, *running)
     assert found["alphafuse_stage_running", "embed"] == 1
@@ -78,9 +99,8 @@ def test_a_stage_from_its_start_to_its_end(tmp_path: Path) -> None:
     assert found["alphafuse_stage_warnings_total", "embed"] == 1
     assert ("alphafuse_stage_duration_seconds", "embed") not in found
 
-    artifact = {"artifact": "embeddings", "rows": 100, "bytes": 5000, "files": 2}
-    ended = [("embed", "artifact", artifact, 1029.0), ("embed", "finished", {"quarantined": 4}, 1030.0)]
-    found = run(tmp_path, *running, *ended)
+    artifact = ArtifactCommitted("embed", "embeddings", rows=100, bytes=5000, files=2, time=1029.0)
+    found = run(tmp_path, *running, artifact, StageFinished("embed", {"quarantined": 4}, time=1030.0))
     assert found["alphafuse_stage_running", "embed"] == 0
     assert found["alphafuse_stage_duration_seconds", "embed"] == 30
     assert found["alphafuse_stage_remaining_seconds", "embed"] == 0
@@ -92,8 +112,8 @@ def test_a_stage_from_its_start_to_its_end(tmp_path: Path) -> None:
 def test_another_part_of_a_stage_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
     found = run(
         tmp_path,
-        ("prepare", "progress", steps(90, "files"), 10.0),
-        ("prepare", "progress", steps(1, "shards"), 11.0),
+        Progress("prepare", 90, 100, "files", time=10.0),
+        Progress("prepare", 1, 100, "shards", time=11.0),
     )
     assert ("alphafuse_stage_done", "prepare", "files") not in found
     assert found["alphafuse_stage_done", "prepare", "shards"] == 1
@@ -101,34 +121,36 @@ def test_another_part_of_a_stage_takes_the_place_of_the_one_before(tmp_path: Pat
 
 
 def test_a_stage_need_not_know_its_end(tmp_path: Path) -> None:
-    progress = [("recommend", "progress", {"done": done, "unit": "users"}, float(done)) for done in (1, 2)]
-    found = run(tmp_path, *progress)
+    found = run(tmp_path, *(Progress("recommend", done, None, "users", time=float(done)) for done in (1, 2)))
     assert found["alphafuse_stage_done", "recommend", "users"] == 2
     assert ("alphafuse_stage_expected", "recommend", "users") not in found
     assert math.isnan(found["alphafuse_stage_remaining_seconds", "recommend"])
 
 
-@pytest.mark.parametrize("kind", ["failed", "skipped"])
-def test_other_ends(tmp_path: Path, kind: str) -> None:
-    found = run(tmp_path, ("train", "started", {}, 1.0), ("train", kind, {"message": "…"}, 2.0))
+@pytest.mark.parametrize(
+    ("end", "failures"),
+    [(StageFailed("train", "…"), 1), (StageFailed("train", "interrupted"), 0), (StageSkipped("train"), 0)],
+)
+def test_other_ends(tmp_path: Path, end: Event, failures: int) -> None:
+    found = run(tmp_path, StageStarted("train", time=1.0), end)
     assert found["alphafuse_stage_running", "train"] == 0
-    assert found["alphafuse_stage_failures_total", "train"] == (kind == "failed")
+    assert found["alphafuse_stage_failures_total", "train"] == failures
 
 
 def test_a_training(tmp_path: Path) -> None:
-    told = {
-        "epoch": 2, "loss": 4.5, "learning_rate": 1e-3, "table_learning_rate": 1e-2, "gradient_norm": math.nan,
-        "table_gradient_norm": 0.3,
-    }  # fmt: skip
-    measured = {"split": "validation", "epoch": 1, "loss": 4.0, "ndcg@20": 0.1, "hr@5": 0.2, "mrr@1": 0.3}
+    progress = TrainingProgress(
+        "train", 10, 100, "steps", epoch=2, loss=4.5, learning_rate=1e-3, table_learning_rate=1e-2,
+        gradient_norm=math.nan, table_gradient_norm=0.3, time=100.0,
+    )  # fmt: skip
+    numbers = {"ndcg@20": 0.1, "hr@5": 0.2, "mrr@1": 0.3}
     found = run(
         tmp_path,
-        ("train", "started", {}, 50.0),
-        ("train", "progress", steps(10, "steps", **told), 100.0),
-        ("train", "metrics", measured, 101.0),
-        ("train", "restart", {"restarts": 1, "message": "…"}, 102.0),
-        ("train", "checkpoint", {"step": 10, "seconds": 0.5, "bytes": 1000}, 103.0),
-        ("evaluate", "metrics", {"split": "test", "ndcg@20": 0.4}, 104.0),
+        StageStarted("train", time=50.0),
+        progress,
+        EpochMetrics("train", split="validation", epoch=1, loss=4.0, numbers=numbers, time=101.0),
+        WorkersRestarted("train", "…", 1, time=102.0),
+        CheckpointWritten("train", 10, seconds=0.5, bytes=1000, time=103.0),
+        Metrics("evaluate", "test", {"ndcg@20": 0.4}, time=104.0),
     )
     assert found["alphafuse_train_loss",] == 4.5
     assert found["alphafuse_train_epoch",] == 2
@@ -148,20 +170,20 @@ def test_a_training(tmp_path: Path) -> None:
 
 
 def test_before_the_first_checkpoint_its_age_is_that_of_the_training(tmp_path: Path) -> None:
-    assert run(tmp_path, ("train", "started", {}, 50.0))["alphafuse_checkpoint_timestamp_seconds",] == 50
+    assert run(tmp_path, StageStarted("train", time=50.0))["alphafuse_checkpoint_timestamp_seconds",] == 50
 
 
 def test_a_decomposition(tmp_path: Path) -> None:
     values = {
         "num_rows": 90, "passes": 2, "residual": 1e-3, "retained_energy": 0.8, "row_dim": 5, "null_dim": 3, "clamped": 1
     }  # fmt: skip
-    found = run(tmp_path, ("decompose", "metrics", values, 1.0))
+    found = run(tmp_path, Metrics("decompose", numbers=values))
     names = ("rows", "passes", "residual_ratio", "retained_energy_ratio", "row_dimensions", "null_dimensions")
     assert [found[f"alphafuse_decompose_{name}",] for name in names] == [90, 2, 1e-3, 0.8, 5, 3]
 
 
 def test_what_is_not_known_is_not_served(tmp_path: Path) -> None:
-    found = run(tmp_path)
+    found = run(tmp_path, WorkerServing("train", "0", "127.0.0.1:1"), WorkersGone("train"))
     assert {name for name, *_ in found} == {
         "alphafuse_checkpoints_total", "alphafuse_workspace_free_bytes", "alphafuse_workspace_size_bytes"
     }  # fmt: skip
@@ -178,34 +200,36 @@ def test_the_steps_of_a_worker() -> None:
     registry = CollectorRegistry()
     record = WorkerRecorder(registry, "train")
     for step in (1, 2):
-        phases = {f"{phase}_seconds": 0.01 * (number + 1) for number, phase in enumerate(PHASES)}
-        counts = dict.fromkeys(COUNTS, 10.0 * step)
-        values = {"rank": 0, "step": step, "seconds": 0.3 * step, "samples": 32, **phases, **counts}
-        record(Event("train", "step", values))
-    record(Event("train", "progress", {"done": 2, "total": 9, "unit": "steps"}))  # the driver's
-    record(Event("train", "worker", {"device_memory_bytes": None}))
+        measured = {f"{span}_seconds": 0.01 * (number + 1) for number, span in enumerate(SPANS)}
+        measured |= dict.fromkeys(COUNTS, 10.0 * step)
+        record(StepTaken("train", rank=0, step=step, seconds=0.3 * step, samples=32, **measured))
+    record(Progress("train", 2, 9, "steps"))  # the driver's
+    means = StepMeans(
+        "train", rank=0, step=2, seconds=0.45, world_size=1, steps=2, samples_per_second=1.0, memory_bytes=1,
+        device_memory_bytes=None, host="a",
+    )  # fmt: skip
+    record(means)
     found = read(registry)
     assert found["alphafuse_train_steps_total",] == 2
     assert found["alphafuse_train_samples_total",] == 64
     assert found["alphafuse_train_step_seconds_sum",] == pytest.approx(0.9)
     assert found["alphafuse_train_step_seconds_bucket", "0.5"] == 1
     assert found["alphafuse_train_step_seconds_bucket", "1.0"] == 2
-    for number, phase in enumerate(PHASES):
-        assert found["alphafuse_train_phase_seconds_sum", phase] == pytest.approx(0.02 * (number + 1))
+    for number, span in enumerate(SPANS):
+        assert found["alphafuse_train_phase_seconds_sum", span] == pytest.approx(0.02 * (number + 1))
     for name in ("table_rows_requested", "table_rows_distinct", "table_rows_served", "table_rows_touched"):
         assert found[f"alphafuse_{name}_total",] == 30
     assert found["alphafuse_exchange_sent_bytes_total",] == 30
     assert ("alphafuse_device_memory_bytes",) not in found
-    record(Event("train", "worker", {"device_memory_bytes": 77}))
+    record(dataclasses.replace(means, device_memory_bytes=77))
     assert read(registry)["alphafuse_device_memory_bytes",] == 77
 
 
 def test_the_batches_of_an_engine() -> None:
     registry = CollectorRegistry()
     record = WorkerRecorder(registry, "embed")
-    told = {"texts": 8, "tokens": 50, "seconds": 0.4, "fill": 0.5, "retries": 2, "failed.too long": 3}
     for _ in range(2):
-        record(Event("embed", "batch", told))
+        record(BatchEmbedded("embed", texts=8, tokens=50, seconds=0.4, fill=0.5, retries=2, failed={"too long": 3}))
     found = read(registry)
     assert found["alphafuse_embed_texts_total",] == 16
     assert found["alphafuse_embed_tokens_total",] == 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from alphafuse.events import Event
+from alphafuse.events import Event, Progress, StageFailed, StageFinished, StageSkipped, StageStarted
 from monitoring.run_log.heartbeat import Beat
 from monitoring.run_log.run_state import RunState, judge
 
@@ -15,8 +15,15 @@ def _events(*told: tuple[str, str, float]) -> dict[str, list[Event]]:
     """Stage, kind and age in seconds of each event."""
     events: dict[str, list[Event]] = {}
     for stage, kind, age in told:
-        values = {"message": "no memory"} if kind == "failed" else {"done": 1, "total": None, "unit": "rows"}
-        events.setdefault(stage, []).append(Event(stage, kind, values, NOW - age))
+        time = NOW - age
+        event = {
+            "started": StageStarted(stage, time=time),
+            "progress": Progress(stage, 1, None, "rows", time=time),
+            "finished": StageFinished(stage, time=time),
+            "skipped": StageSkipped(stage, time=time),
+            "failed": StageFailed(stage, "no memory", time=time),
+        }[kind]
+        events.setdefault(stage, []).append(event)
     return events
 
 
@@ -107,12 +114,9 @@ def test_what_follows_from_a_stage_that_is_made_again_is_to_come() -> None:
 
 
 def test_rate_and_remaining_time_are_those_of_the_part_that_runs() -> None:
-    told = [Event("embed", "started", {}, NOW - 100)]
-    told += [Event("embed", "progress", {"done": 9, "total": 9, "unit": "shards"}, NOW - 90)]
-    told += [
-        Event("embed", "progress", {"done": done, "total": 1000, "unit": "texts"}, NOW - 50 + done / 10)
-        for done in (100, 200, 400)
-    ]
+    told: list[Event] = [StageStarted("embed", time=NOW - 100)]
+    told += [Progress("embed", 9, 9, "shards", time=NOW - 90)]
+    told += [Progress("embed", done, 1000, "texts", time=NOW - 50 + done / 10) for done in (100, 200, 400)]
     stage = judge({"embed": told}, Beat(NOW, False), NOW).stage
     assert stage is not None
     assert (stage.done, stage.total, stage.unit, stage.share) == (400, 1000, "texts", 0.4)
@@ -130,7 +134,7 @@ def test_a_skipped_stage_keeps_the_time_that_it_took() -> None:
 
 
 def test_a_run_that_somebody_ended_has_not_failed() -> None:
-    told = [Event("train", "started", {}, NOW - 9), Event("train", "failed", {"message": "interrupted"}, NOW - 5)]
+    told = [StageStarted("train", time=NOW - 9), StageFailed("train", "interrupted", time=NOW - 5)]
     state = judge({"train": told}, Beat(NOW - 4, True), NOW)
     assert (state.status, _stages(state)["train"]) == ("stopped", "cut off")
 

@@ -5,25 +5,37 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alphafuse.events import Event
+from alphafuse.events import EpochMetrics, Event, StageStarted, StepMeans, TrainingProgress, WorkersRestarted
 from monitoring.run_log.training_curves import POINTS, Curve, training_of
 
 
 def _progress(step: int, loss: float) -> Event:
-    return Event("train", "progress", {"done": step, "total": 90, "unit": "steps", "loss": loss}, 100.0 + step)
+    return TrainingProgress("train", step, 90, "steps", epoch=1, loss=loss, time=100.0 + step)
 
 
-def _epoch(epoch: int, **metrics: float) -> Event:
-    return Event("train", "metrics", {"split": "validation", "epoch": epoch, **metrics}, 100.0 + epoch)
+def _epoch(epoch: int, loss: float, **metrics: float) -> Event:
+    return EpochMetrics("train", split="validation", epoch=epoch, loss=loss, numbers=metrics, time=100.0 + epoch)
 
 
 def _worker(rank: int, step: int, time: float | None = None, exchange: float = 0.0, **seconds: float) -> Event:
-    values = {f"{name}_seconds": value for name, value in seconds.items()} | {"exchange_seconds": exchange}
-    values |= {"rank": rank, "step": step, "seconds": sum(seconds.values()) + exchange + 0.5}
-    return Event("train", "worker", values, 100.0 + step if time is None else time)
+    return StepMeans(
+        "train",
+        rank=rank,
+        step=step,
+        seconds=sum(seconds.values()) + exchange + 0.5,
+        exchange_seconds=exchange,
+        world_size=2,
+        steps=10,
+        samples_per_second=1.0,
+        memory_bytes=1,
+        device_memory_bytes=None,
+        host="a",
+        time=100.0 + step if time is None else time,
+        **{f"{name}_seconds": value for name, value in seconds.items()},
+    )
 
 
-STARTED = Event("train", "started", {}, 0.0)
+STARTED = StageStarted("train", time=0.0)
 
 
 def test_a_continued_training_takes_up_where_its_checkpoint_was() -> None:
@@ -89,7 +101,7 @@ def test_a_worker_is_silent_when_the_others_are_not() -> None:
 
 
 def test_after_a_restart_workers_are_others() -> None:
-    again = Event("train", "restart", {"restarts": 1, "message": "a worker died"}, 200.0)
+    again = WorkersRestarted("train", "a worker died", 1, time=200.0)
     training = training_of([STARTED, _worker(0, 10), _worker(1, 10), again, _worker(0, 20, 300.0)])
     assert [worker.rank for worker in training.workers] == [0]
     assert training.restarts == 1

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
-from alphafuse.events import Event
+from alphafuse.events import (
+    EpochMetrics,
+    Event,
+    Progress,
+    StageFailed,
+    StageFinished,
+    StageSkipped,
+    StageStarted,
+    StageWarning,
+)
 from monitoring.terminal.run_console import PLAIN_SECONDS, RunConsole
 
 
@@ -14,20 +22,23 @@ class _Terminal(io.StringIO):
         return True
 
 
-def _show(stream: io.StringIO, *events: tuple[str, dict[str, Any], float]) -> str:
-    with RunConsole(stream, "ndcg@20") as listen:
-        for kind, values, time in events:
-            listen(Event("train", kind, values, time))
+STARTED = StageStarted("train", time=100.0)
+
+
+def _show(stream: io.StringIO, *events: Event, failures: bool = True) -> str:
+    with RunConsole(stream, "ndcg@20", failures) as listen:
+        for event in events:
+            listen(event)
     return stream.getvalue()
 
 
-def _steps(done: int, unit: str = "steps") -> dict[str, Any]:
-    return {"done": done, "total": 30_000, "unit": unit}
+def _steps(done: int, time: float, unit: str = "steps", stage: str = "train") -> Event:
+    return Progress(stage, done, 30_000, unit, time=time)
 
 
 def test_a_file_gets_a_line_now_and_then() -> None:
-    progress = [("progress", _steps(n), 100 + n * PLAIN_SECONDS / 10) for n in range(1, 26)]
-    lines = _show(io.StringIO(), ("started", {}, 100.0), *progress).splitlines()
+    progress = [_steps(n, 100 + n * PLAIN_SECONDS / 10) for n in range(1, 26)]
+    lines = _show(io.StringIO(), STARTED, *progress).splitlines()
     assert [line.split()[1] for line in lines] == ["10", "20"]
     assert lines[0] == f"  train      10 / 30,000 steps, {PLAIN_SECONDS:.0f} s"
 
@@ -35,12 +46,14 @@ def test_a_file_gets_a_line_now_and_then() -> None:
 def test_metrics_warnings_and_results() -> None:
     lines = _show(
         io.StringIO(),
-        ("started", {}, 100.0),
-        ("metrics", {"epoch": 12, "loss": 4.65432, "hr@1": 0.5, "ndcg@20": 0.06851}, 101.0),
-        ("warning", {"message": "48 rows [without id] left out"}, 102.0),
-        ("finished", {"steps": 12_345, "best ndcg@20": 0.07, "clamped": 0, "stopped": "patience"}, 112.5),
-        ("started", {}, 113.0),
-        ("skipped", {}, 114.0),
+        STARTED,
+        EpochMetrics("train", epoch=12, loss=4.65432, numbers={"hr@1": 0.5, "ndcg@20": 0.06851}, time=101.0),
+        StageWarning("train", "48 rows [without id] left out", time=102.0),
+        StageFinished(
+            "train", {"steps": 12_345, "best ndcg@20": 0.07, "clamped": 0, "stopped": "patience"}, time=112.5
+        ),
+        StageStarted("train", time=113.0),
+        StageSkipped("train", time=114.0),
     ).splitlines()
     assert lines == [
         "  train      epoch 12  loss 4.654  ndcg@20 0.06851",
@@ -51,34 +64,32 @@ def test_metrics_warnings_and_results() -> None:
 
 
 def test_a_terminal_shows_count_rate_and_time_left() -> None:
-    text = _show(_Terminal(), ("started", {}, 100.0), ("progress", _steps(10), 101.0), ("progress", _steps(900), 102.0))
+    text = _show(_Terminal(), STARTED, _steps(10, 101.0), _steps(900, 102.0))
     assert "900 / 30,000 steps" in text
     assert "/s" in text
 
 
 def test_a_stage_may_count_several_things() -> None:
-    text = _show(
-        _Terminal(),
-        ("started", {}, 100.0),
-        ("progress", _steps(30_000), 101.0),
-        ("progress", _steps(5, "queries"), 102.0),
-    )
+    text = _show(_Terminal(), STARTED, _steps(30_000, 101.0), _steps(5, 102.0, "queries"))
     assert "5 / 30,000 queries" in text
 
 
 def test_stages_may_run_side_by_side() -> None:
-    stream = io.StringIO()
-    with RunConsole(stream) as listen:
-        for stage, kind, values, time in (
-            ("ids-1", "started", {}, 100.0),
-            ("ids-2", "started", {}, 110.0),
-            ("ids-1", "progress", _steps(10), 115.0),
-            ("ids-2", "failed", {"message": "[bad] texts"}, 116.0),
-            ("ids-1", "finished", {"epochs": 3}, 120.0),
-        ):
-            listen(Event(stage, kind, values, time))
-    assert stream.getvalue().splitlines() == [
+    text = _show(
+        io.StringIO(),
+        StageStarted("ids-1", time=100.0),
+        StageStarted("ids-2", time=110.0),
+        _steps(10, 115.0, stage="ids-1"),
+        StageFailed("ids-2", "[bad] texts", time=116.0),
+        StageFinished("ids-1", {"epochs": 3}, time=120.0),
+    )
+    assert text.splitlines() == [
         "  ids-1      10 / 30,000 steps, 15 s",
         "✗ ids-2      [bad] texts",
         "✓ ids-1        20.0 s  epochs 3",
     ]
+
+
+def test_a_failure_is_not_shown_where_the_command_ends_with_it() -> None:
+    failed = StageFailed("train", "no memory", time=101.0)
+    assert _show(io.StringIO(), STARTED, failed, failures=False) == ""

@@ -13,33 +13,52 @@ import pytest
 from support.tiny_workspace import tiny_config
 
 from alphafuse.config import Config, parse_config
-from alphafuse.events import Event
+from alphafuse.events import (
+    SPANS,
+    EpochMetrics,
+    Event,
+    Metrics,
+    StageFailed,
+    StageFinished,
+    StageSkipped,
+    StageStarted,
+    StageWarning,
+    StepMeans,
+    TrainingProgress,
+)
 from alphafuse.storage.workspace import Workspace
 from monitoring.tracking import tracker
-from monitoring.tracking.tracker import Tracker, tracked
+from monitoring.tracking.tracker import Tracker, tracking_tools
 
 START = 1_700_000_000.0
 
 
 def _train(first: int, last: int) -> list[Event]:
     """A training from one epoch to another: two progress events and a validation in each."""
-    events = [Event("train", "started", {}, START)]
+    events: list[Event] = [StageStarted("train", time=START)]
     for epoch in range(first, last + 1):
         for step in (2 * epoch - 1, 2 * epoch):
-            values = {"done": step, "total": 8, "unit": "steps", "epoch": epoch, "loss": 8.0 / step}
-            events.append(Event("train", "progress", {**values, "gradient_norm": float("nan")}, START + step))
-        worker = {"step": 2 * epoch, "data_seconds": 0.25, "host": "a", "device_memory_bytes": None}
-        events += [Event("train", "worker", {"rank": rank, **worker}, START) for rank in (0, 1)]
-        metrics = {"split": "validation", "epoch": epoch, "loss": 9.0 / epoch, "ndcg@20": epoch / 10}
-        events.append(Event("train", "metrics", metrics, START + 2 * epoch))
+            numbers = {"loss": 8.0 / step, "gradient_norm": float("nan")}
+            events.append(TrainingProgress("train", step, 8, "steps", epoch, **numbers, time=START + step))
+        events += [_means(rank, 2 * epoch) for rank in (0, 1)]
+        numbers = {"ndcg@20": epoch / 10}
+        metrics = {"split": "validation", "epoch": epoch, "loss": 9.0 / epoch, "numbers": numbers}
+        events.append(EpochMetrics("train", time=START + 2 * epoch, **metrics))
     return events
 
 
-ENDED = Event("train", "finished", {"epochs": 4}, START + 9)
+def _means(rank: int, step: int) -> Event:
+    return StepMeans(
+        "train", rank=rank, step=step, seconds=0.5, data_seconds=0.25, world_size=2, steps=1, samples_per_second=1.0,
+        memory_bytes=1, device_memory_bytes=None, host="a", time=START,
+    )  # fmt: skip
+
+
+ENDED = StageFinished("train", {"epochs": 4}, time=START + 9)
 EVALUATED = [
-    Event("evaluate", "started", {}, START + 10),
-    Event("evaluate", "metrics", {"split": "test", "ndcg@20": 0.125}, START + 11),
-    Event("evaluate", "finished", {"queries": 7}, START + 12),
+    StageStarted("evaluate", time=START + 10),
+    Metrics("evaluate", "test", {"ndcg@20": 0.125}, time=START + 11),
+    StageFinished("evaluate", {"queries": 7}, time=START + 12),
 ]
 
 
@@ -48,9 +67,9 @@ def _config(folder: Path, **monitoring: Any) -> Config:
 
 
 def _track(config: Config, *events: Event) -> list[Event]:
-    """Feed one process's events; returns what the other listeners hear."""
+    """Feed one process's events; returns the warnings."""
     heard: list[Event] = []
-    with tracked(config, Workspace(config.workspace), heard.append) as listen:
+    with tracking_tools(config, Workspace(config.workspace), heard.append) as listen:
         for event in events:
             listen(event)
     return heard
@@ -58,14 +77,14 @@ def _track(config: Config, *events: Event) -> list[Event]:
 
 def _train_continue_evaluate(config: Config, folder: Path) -> None:
     """A training is interrupted in its second epoch, and goes on from the checkpoint of the first."""
-    interrupted = Event("train", "failed", {"message": "interrupted"}, START + 5)
+    interrupted = StageFailed("train", "interrupted", time=START + 5)
     assert _warnings(_track(config, *_train(1, 2), interrupted)) == []
     (folder / "checkpoints").mkdir()
     assert _warnings(_track(config, *_train(2, 4), ENDED, *EVALUATED)) == []
 
 
-def _warnings(events: list[Event]) -> list[object]:
-    return [event.values["message"] for event in events if event.kind == "warning"]
+def _warnings(events: list[Event]) -> list[str]:
+    return [event.message for event in events if isinstance(event, StageWarning)]
 
 
 def test_tensorboard_reads_every_curve(tmp_path: Path) -> None:
@@ -83,7 +102,8 @@ def test_tensorboard_reads_every_curve(tmp_path: Path) -> None:
     assert [(e.step, e.value) for e in read.Scalars("test/ndcg@20")] == [(0, 0.125)]
     assert {e.value for e in read.Scalars("step/data_seconds")} == {0.25}
     assert set(read.Tags()["scalars"]) == {
-        "train/loss", "train/gradient_norm", "epoch/loss", "validation/ndcg@20", "step/data_seconds", "test/ndcg@20",
+        "train/loss", "train/gradient_norm", "epoch/loss", "validation/ndcg@20", "test/ndcg@20", "step/seconds",
+        *(f"step/{span}_seconds" for span in SPANS),
     }  # fmt: skip
 
 
@@ -112,7 +132,7 @@ def test_mlflow_finds_one_run_with_its_settings_curves_and_result(
     assert run.data.metrics["test/ndcg_at_20"] == 0.125
 
     (tmp_path / "run" / "checkpoints").rmdir()  # as --redo train does
-    _track(config, *_train(1, 1), Event("train", "failed", {"message": "no memory"}, START))
+    _track(config, *_train(1, 1), StageFailed("train", "no memory", time=START))
     again = [each for each in client.search_runs([experiment.experiment_id]) if each.info.run_id != run.info.run_id]
     assert [each.info.status for each in again] == ["FAILED"]
 
@@ -120,15 +140,14 @@ def test_mlflow_finds_one_run_with_its_settings_curves_and_result(
 def test_a_finished_training_is_no_run(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     config = _config(tmp_path, tensorboard={})
-    _track(config, Event("train", "started", {}, START), Event("train", "skipped", {}, START))
+    _track(config, StageStarted("train"), StageSkipped("train"))
     assert not (tmp_path / "tensorboard").exists()
 
 
 def test_a_missing_package_is_a_warning_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "monitoring.tracking.mlflow", raising=False)
     monkeypatch.setitem(sys.modules, "mlflow", None)
     (warning,) = _warnings(_track(_config(tmp_path, mlflow={"uri": "http://127.0.0.1:9"}), *_train(1, 1), ENDED))
-    assert "pip install 'alphafuse[mlflow]'" in str(warning)
+    assert "pip install 'alphafuse[mlflow]'" in warning
 
 
 class _Broken:
@@ -155,11 +174,8 @@ def test_a_tool_that_fails_is_a_warning_once(tmp_path: Path) -> None:
         for event in (*_train(1, 4), ENDED):
             listen(event)
     assert broken.logged == 3
-    (warning,) = heard
-    assert warning.kind == "warning"
-    assert warning.values["message"] == (
-        "Keeper does not keep this run any more; the run itself goes on (OSError: the disk is full)"
-    )
+    (warning,) = _warnings(heard)
+    assert warning == ("Keeper does not keep this run any more; the run itself goes on (OSError: the disk is full)")
 
 
 def test_a_tool_that_hangs_holds_up_neither_the_run_nor_its_end(
@@ -176,8 +192,8 @@ def test_a_tool_that_hangs_holds_up_neither_the_run_nor_its_end(
         for event in _train(1, 1):
             listen(event)
     over.set()
-    (warning,) = heard
-    assert "has not taken all within" in str(warning.values["message"])
+    (warning,) = _warnings(heard)
+    assert "has not taken all within" in warning
 
 
 def test_an_unreachable_server_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,4 +201,4 @@ def test_an_unreachable_server_is_a_warning(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     config = _config(tmp_path, mlflow={"uri": "http://127.0.0.1:9"})
     (warning,) = _warnings(_track(config, *_train(1, 1), ENDED))
-    assert str(warning).startswith("MLflow does not keep this run any more")
+    assert warning.startswith("MLflow does not keep this run any more")
