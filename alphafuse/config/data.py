@@ -10,32 +10,32 @@ from alphafuse.config.base import Count, NonNegative, Section
 
 
 class CatalogConfig(Section):
-    """Where the items and their texts come from."""
+    """Source of the items and their texts."""
 
     path: str
     """File, folder, glob or URI; `package://NAME/FILE` for data inside an installed package; `hf://NAME` for a
     Hugging Face data set (or a folder written by `save_to_disk`)."""
     format: Literal["auto", "parquet", "csv", "recbole", "huggingface"] = "auto"
-    """`auto` goes by the file name: .parquet, .csv/.tsv, .item/.inter, hf://."""
+    """Format of the files; `auto` follows from the name: .parquet, .csv/.tsv, .item/.inter, hf://."""
     split: str | None = None
-    """Which split of a Hugging Face data set to read."""
+    """Split of a Hugging Face data set."""
     item_id: str = "item_id"
     """Column of the item id (strings or integers)."""
     text: str = "{text}"
     """Template of the text given to the language model, over the columns: `"{title}. {genres}"`."""
     title: str | None = None
-    """Column shown to people in recommendations and reports; the beginning of the text where not given."""
+    """Column that recommendations and reports show; null: the beginning of the text."""
 
 
 class InteractionsConfig(Section):
-    """Where the log of user-item interactions comes from."""
+    """Source of the log of user-item interactions."""
 
     path: str
-    """As in the catalog."""
+    """File, folder, glob, URI or data set, as for `data.catalog`."""
     format: Literal["auto", "parquet", "csv", "recbole", "huggingface"] = "auto"
-    """As in the catalog."""
+    """Format of the files, as for `data.catalog`."""
     split: str | None = None
-    """As in the catalog."""
+    """Split of a Hugging Face data set, as for `data.catalog`."""
     user_id: str = "user_id"
     """Column of the user id."""
     item_id: str = "item_id"
@@ -45,7 +45,7 @@ class InteractionsConfig(Section):
 
 
 class SplitConfig(Section):
-    """Which interactions train, validate and test."""
+    """Split of the interactions into training, validation and test."""
 
     kind: Literal["users", "leave_one_out", "temporal", "file"] = "users"
     """`users`: whole users by `ratios` (cold-start users); `leave_one_out`: a user's last item tests, the one
@@ -58,7 +58,7 @@ class SplitConfig(Section):
     """This share of the items, drawn by a hash, is held out of training, as target, history and negative. They stay in
     the histories and targets of validation and test."""
     seed: Annotated[int, Field(ge=0)] | None = None
-    """Of the draw of users (`kind: users`) and of cold items; null: the run's `seed`."""
+    """Seed that draws users (`kind: users`) and cold items; null: the run's `seed`."""
 
     @model_validator(mode="after")
     def _check(self) -> SplitConfig:
@@ -70,7 +70,7 @@ class SplitConfig(Section):
 
 
 class DataConfig(Section):
-    """Catalog, interactions and how they are split."""
+    """Catalog, interactions and their split."""
 
     folder: str = "."
     """Folder or URI that relative paths of this section start from."""
@@ -78,8 +78,8 @@ class DataConfig(Section):
     interactions: InteractionsConfig
     split: SplitConfig = SplitConfig()
     min_user_interactions: Count = 2
-    """Users with fewer known interactions are left out (and counted)."""
+    """Users with fewer interactions with known items are left out (and counted)."""
     pool: str | None = None
     """Custom resource of the machines that sources are read on; null: any that have room."""
     shard_rows: Count = 50_000
-    """Items per shard of the workspace: the unit of work that is committed or done again."""
+    """Items per shard of the workspace. A shard is the unit of work that is committed, or repeated after a failure."""

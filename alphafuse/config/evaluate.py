@@ -13,9 +13,9 @@ class EvaluateConfig(Section):
     cutoffs: tuple[Count, ...] = (1, 5, 10, 20, 50)
     """K of the metrics HR@K, NDCG@K and MRR@K."""
     similarity: Literal["trained", "dot", "cosine"] = "trained"
-    """`trained`: as in the loss."""
+    """Similarity that items are ranked by; `trained`: that of the loss."""
     exclude_seen: bool = True
-    """Leave items of the user's earlier history (but for the target) out of the ranking, as recommendations do."""
+    """Leave the items of the user's history, except the target, out of the ranking, as recommendations do."""
     tail_share: Fraction = 0.8
     """This share of the items, the least popular in training, is the tail."""
     tail_user_length: Count = 10

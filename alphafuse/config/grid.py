@@ -26,19 +26,19 @@ class MethodConfig(Section):
     """One row of the comparison."""
 
     name: Name
-    """Of the row."""
+    """Name of the row."""
     set: Settings = ()
-    """What it changes of the base configuration. In a tree, a section that is chosen by its `name` is replaced as a
-    whole by one with a `name`, unless the base says the same; KEY=VALUE texts change single values."""
+    """Changes of this method to the base configuration. In a tree, a section that is chosen by its `name` is replaced
+    as a whole by one with a `name`, unless the base has the same name; KEY=VALUE texts change single values."""
 
 
 class EnsembleConfig(Section):
-    """A row that is made of others: finished runs of the same seed, ranked by the sum of their scores."""
+    """A row that combines methods: their runs with the same seed are ranked by the sum of their scores."""
 
     name: Name
-    """Of the row."""
+    """Name of the row."""
     of: Annotated[tuple[str, ...], Field(min_length=2)]
-    """Names of methods, each once."""
+    """Names of the methods, each once."""
 
 
 class GridConfig(Section):
@@ -49,17 +49,17 @@ class GridConfig(Section):
     workspace: str
     """Folder or URI that holds the workspaces of all runs, and the table."""
     set: Settings = ()
-    """What all methods change of the base configuration."""
+    """Changes of all methods to the base configuration."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (22, 23, 24)
-    """Of the trainings. Data are split, and texts decomposed, with the seed of the base configuration."""
+    """Seeds of the trainings. Split and decomposition use the seed of the base configuration."""
     methods: Annotated[tuple[MethodConfig, ...], Field(min_length=1)]
     ensembles: tuple[EnsembleConfig, ...] = ()
     against: str | None = None
-    """The row that the others are tested against, in letters of either case; null: alphafuse, else the first."""
+    """Row that the others are tested against, in upper or lower case; null: alphafuse, or else the first row."""
     metrics: Annotated[tuple[str, ...], Field(min_length=1)] = ("ndcg@10", "hr@10")
     """Columns of the table: hr@K, ndcg@K, mrr@K with K in `evaluate.cutoffs`."""
     parallel: Count = 1
-    """Runs side by side, as far as the cluster holds their workers."""
+    """Number of runs at a time, as far as the cluster has room for their workers."""
 
     @model_validator(mode="after")
     def _check(self) -> GridConfig:

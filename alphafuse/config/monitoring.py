@@ -1,4 +1,4 @@
-"""The section on how a run is watched."""
+"""The section `monitoring`: metrics, and experiment tracking."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class MLflowConfig(Section):
     """A run on an MLflow server."""
 
     uri: str
-    """Of the tracking server: "http://host:5000"."""
+    """Address of the tracking server: "http://host:5000"."""
     experiment: str = "alphafuse"
-    """Name of the experiment that runs are kept in."""
+    """Name of the experiment that runs belong to."""
 
 
 class MonitoringConfig(Section):

@@ -11,18 +11,18 @@ class NodeGroupConfig(Section):
     """Machines of one kind that an autoscaling cluster adds when they are needed."""
 
     max_nodes: Count
-    """How many there may be, those that are there included."""
+    """Largest number of machines, including those that are running."""
     cpus: NonNegative = 0
-    """Of each."""
+    """CPUs of each machine."""
     gpus: NonNegative = 0
-    """Of each."""
+    """GPUs of each machine."""
 
 
 class RayConfig(Section):
     """Where the jobs run."""
 
     address: str | None = None
-    """Of an existing cluster ("auto", "host:port", "ray://…"); null: an embedded one on this machine."""
+    """Address of an existing cluster ("auto", "host:port", "ray://…"); null: an embedded one on this machine."""
     num_cpus: Count | None = None
     """CPUs of the embedded cluster; null: all of the machine."""
     node_groups: dict[str, NodeGroupConfig] = Field(default_factory=dict)

@@ -11,6 +11,6 @@ class RecommendConfig(Section):
     top_k: Count = 10
     """Items for each user."""
     exclude_seen: bool = True
-    """Leave out what the history holds."""
+    """Leave out the items of the history."""
     users: str | None = None
     """Parquet with the column user_id, or with user_id and history (list of item ids); null: every test user."""

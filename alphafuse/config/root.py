@@ -1,4 +1,4 @@
-"""The whole configuration: all sections, and what they want of one another."""
+"""The whole configuration: all sections, and checks across sections."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Config(Section):
     """A whole run."""
 
     workspace: str
-    """Folder or URI that holds everything the run makes."""
+    """Folder or URI of all files that the run writes."""
     seed: Annotated[int, Field(ge=0)] = 22
-    """Of everything that is drawn."""
+    """Random seed of the run."""
     data: DataConfig
     embed: EmbedConfig = EmbedConfig()
     decompose: DecomposeConfig = DecomposeConfig()
@@ -46,7 +46,7 @@ class Config(Section):
         return self
 
     def _check_encoder(self) -> None:
-        """What the method of the items wants of the other sections."""
+        """Check that the other sections fit the encoder of the items."""
         encoder, loss, null_dim = self.model.encoder, self.train.loss, self.decompose.null_dim
         decomposed = {"features", "nullspace"} & set(encoder.reads)
         if decomposed and null_dim is not None and null_dim >= self.directions:
@@ -85,21 +85,21 @@ class Config(Section):
 
     @property
     def directions(self) -> int:
-        """How many directions of the language embeddings are kept."""
+        """Number of directions of the language embeddings that are kept."""
         return self.decompose.directions or self.model.hidden_dim
 
     @property
     def split_seed(self) -> int:
-        """Of what the split draws: its own, or else the run's."""
+        """Seed of the split: its own, or else that of the run."""
         return self.seed if self.data.split.seed is None else self.data.split.seed
 
     @property
     def decompose_seed(self) -> int:
-        """Of the randomized range finder: its own, or else the run's."""
+        """Seed of the randomized range finder: its own, or else that of the run."""
         return self.seed if self.decompose.seed is None else self.decompose.seed
 
     @property
     def similarity(self) -> Literal["cosine", "dot"]:
-        """What items are ranked by."""
+        """Similarity that items are ranked by."""
         wanted = self.evaluate.similarity
         return self.train.loss.similarity if wanted == "trained" else wanted
