@@ -1,4 +1,4 @@
-"""What every section of the configuration is made of."""
+"""The base class of all sections of the configuration, and types of their values."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class CatalogConfig(Section):
     text: str = "{text}"
     """Template of the text given to the language model, over the columns: `"{title}. {genres}"`."""
     title: str | None = None
-    """Column shown to people in recommendations and reports; the beginning of the text where not given."""
+    """Column that recommendations and reports show; null: the beginning of the text."""
 
 
 class InteractionsConfig(Section):
@@ -71,7 +71,7 @@ class SplitConfig(Section):
 
 
 class DataConfig(Section):
-    """Catalog, interactions and how they are split."""
+    """Catalog, interactions and their split."""
 
     folder: str = "."
     """Folder or URI that relative paths of this section start from."""
@@ -79,7 +79,7 @@ class DataConfig(Section):
     interactions: InteractionsConfig
     split: SplitConfig = SplitConfig()
     min_user_interactions: Count = 2
-    """Users with fewer known interactions are left out (and counted)."""
+    """Users with fewer interactions with known items are left out (and counted)."""
     resources: Annotated[Resources, OPERATIONAL] = Resources()
     shard_rows: Count = 50_000
-    """Items per shard of the workspace: the unit of work that is committed or done again."""
+    """Items per shard of the workspace. A shard is the unit of work that is committed, or repeated after a failure."""

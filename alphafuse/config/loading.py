@@ -58,7 +58,7 @@ def parse_config(tree: dict[str, Any]) -> Config:
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:
-    """Set one dotted path of a tree, given as `key.path=value`; sections that are not there yet are made.
+    """Set one dotted path of a tree, given as `key.path=value`; missing sections are added.
 
     Raises:
         ConfigError: the override has another form, or its path leads through a value.

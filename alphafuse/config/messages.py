@@ -1,4 +1,4 @@
-"""Tells what is wrong with a configuration in the words of the file: the path of the key and the nearest valid one."""
+"""Explains errors of a configuration in terms of its file: the path of the wrong key, and the nearest valid key."""
 
 from __future__ import annotations
 
@@ -56,17 +56,17 @@ def _holder(keys: list[str], tree: object, root: type[Section]) -> type[Section]
 
 
 def _nearest(path: str, section: type[Section], root: type[Section]) -> str:
-    """What the writer of an unknown key may have meant: a key of the same section, else one of the whole tree."""
+    """Advice on an unknown key: the most similar key of the same section, or else of the whole tree."""
     parent, _, key = path.rpartition(".")
     near = [f"{parent}.{name}".lstrip(".") for name in _close(key, section.model_fields)]
-    if not near:  # settings are often put into the wrong section
+    if not near:  # keys often stand in the wrong section
         paths = {known.rsplit(".", 1)[-1]: known for known in dotted_keys(root)}
         near = [paths[name] for name in _close(key, paths) if paths[name] != path]
     return f"did you mean {near[0]!r}?" if near else f"valid keys here: {', '.join(section.model_fields)}"
 
 
 def _close(key: str, known: Iterable[str]) -> list[str]:
-    """The known key most like `key`, if one is: by spelling, or by the initials of its words (lr, learning_rate)."""
+    """The known key most similar to `key`, if any: by spelling, or by the initials of its words (lr, learning_rate)."""
     known = list(known)
     initials = [name for name in known if "".join(word[0] for word in name.split("_")) == key]
     return initials[:1] or difflib.get_close_matches(key, known, n=1, cutoff=0.6)

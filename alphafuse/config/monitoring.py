@@ -22,7 +22,7 @@ class MLflowConfig(Section):
     uri: str
     """URI of the tracking server: "http://host:5000"."""
     experiment: str = "alphafuse"
-    """Name of the experiment that runs are kept in."""
+    """Name of the experiment that runs belong to."""
 
 
 class MonitoringConfig(Section):

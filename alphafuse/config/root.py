@@ -22,7 +22,7 @@ class Config(Section):
     """A whole run."""
 
     workspace: str
-    """Folder or URI that holds everything the run makes."""
+    """Folder or URI of all files that the run writes."""
     seed: Annotated[int, Field(ge=0)] = 22
     """Random seed of the run."""
     data: DataConfig

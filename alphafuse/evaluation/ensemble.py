@@ -30,7 +30,9 @@ class Ensemble:
     def __init__(self, members: Sequence[Scorer], similarities: Sequence[str]) -> None:
         if len({(member.num_items, member.first_row) for member in members}) > 1:
             sizes = ", ".join(str(member.num_items) for member in members)
-            raise AlphafuseError(f"the models of an ensemble must be about the same items; they have {sizes}")
+            raise AlphafuseError(
+                f"the models of an ensemble must have the same items; their numbers of items are {sizes}"
+            )
         self.num_items = members[0].num_items
         self.first_row = members[0].first_row
         self.history_length = max(member.history_length for member in members)

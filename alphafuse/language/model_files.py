@@ -67,7 +67,7 @@ class LanguageModel:
             return snapshot_download(self.name, revision=self.revision, ignore_patterns=_NOT_NEEDED)
         except (OSError, ValueError) as error:  # the hub's own errors derive from these
             raise ConfigError(
-                f"embed.model {self.name!r} is no folder and cannot be had from the Hugging Face hub: "
+                f"embed.model {self.name!r} is no folder and cannot be downloaded from the Hugging Face hub: "
                 f"{str(error).splitlines()[0]}"
             ) from error
 

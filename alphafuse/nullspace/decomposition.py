@@ -138,7 +138,7 @@ def build_nullspace(
     if total_variance <= 1e-14 * float(mean @ mean) or total_variance == 0:
         raise DataError(
             "all embeddings are the same, so there are no directions to decompose. "
-            "Check the template `data.catalog.text`: it may not use the columns that tell items apart"
+            "Check that the template `data.catalog.text` uses columns that differ between items"
         )
     spectrum = np.maximum(values, 0.0) * config.scale**2
     eigenvalues = spectrum[:hidden_dim]
@@ -209,8 +209,7 @@ def require_feasible(num_items: int, embedding_dim: int, hidden_dim: int) -> Non
         raise DataError(
             f"the catalog has {num_items} items that count (with an embedding, not held out of training, and with "
             f"training interactions where decompose.popularity_weighted), fewer than the {hidden_dim} directions of "
-            "model.hidden_dim: so many cannot be told from so few texts; lower it (and decompose.null_dim), or give a "
-            "larger catalog"
+            "model.hidden_dim; lower it (and decompose.null_dim), or give a larger catalog"
         )
 
 

@@ -43,7 +43,7 @@ def redirect_output(folder: Folder) -> Iterator[TextIO]:
             raise
         except Exception:
             traceback.print_exc(file=errors)
-            errors.write(f"this should not happen; what came before it stands in {folder.uri}/{LOG}\n")
+            errors.write(f"unexpected error; the output before it is in {folder.uri}/{LOG}\n")
             raise typer.Exit(2) from None
 
 

@@ -16,7 +16,7 @@ def main() -> None:
     deadline = time.monotonic() + SECONDS
     while (there := _count(address)) < nodes:
         if time.monotonic() > deadline:
-            sys.exit(f"{there} of {nodes} nodes of the cluster at {address} were there after {SECONDS:.0f} s")
+            sys.exit(f"{there} of {nodes} nodes of the cluster at {address} have joined after {SECONDS:.0f} s")
         time.sleep(1)
 
 

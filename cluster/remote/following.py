@@ -56,7 +56,7 @@ def workspace_of(connection: Connection, job: str) -> tuple[JobDetails, str]:
         details = connection.client.get_job_info(job)
     workspace = (details.metadata or {}).get(WORKSPACE_KEY)
     if workspace is None:
-        raise ClusterError(f"the job {job} is none of alphafuse: `alphafuse jobs` lists those that are")
+        raise ClusterError(f"the job {job} was not submitted by alphafuse; `alphafuse jobs` lists the jobs that were")
     return details, workspace
 
 

@@ -25,7 +25,9 @@ def read_node_groups(path: Path) -> dict[str, NodeGroupConfig]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the launch file {path}: {error}") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"the launch file {path} is not as Ray or KubeRay would read it: {error!r}") from error
+        raise ConfigError(
+            f"the launch file {path} is neither a launcher configuration nor a KubeRay manifest: {error!r}"
+        ) from error
     if not groups:
         raise ConfigError(
             f"{path} names no machines that a cluster may add: expected `available_node_types` with `max_workers`, or "

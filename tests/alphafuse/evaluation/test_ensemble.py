@@ -73,7 +73,7 @@ def test_members_must_have_the_same_items(tmp_path: Path) -> None:
     tiny_workspace(tmp_path)
     one, other = (_model(tiny_config(tmp_path)) for _ in range(2))
     other.num_items = 7
-    with pytest.raises(AlphafuseError, match="about the same items; they have 30, 7"):
+    with pytest.raises(AlphafuseError, match="must have the same items; their numbers of items are 30, 7"):
         Ensemble([one, other], ["cosine", "cosine"])
 
 

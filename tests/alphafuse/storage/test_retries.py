@@ -122,7 +122,7 @@ def test_pauses_grow(monkeypatch: pytest.MonkeyPatch, workspace: Workspace) -> N
         (ValueError("no number"), False),
     ],
 )
-def test_only_what_may_pass_is_tried_again(error: Exception, passes: bool) -> None:
+def test_only_transient_errors_are_tried_again(error: Exception, passes: bool) -> None:
     calls = []
 
     def fail() -> None:

@@ -29,7 +29,7 @@ def test_chatter_of_all_commands_is_in_the_workspace(tmp_path: Path, scheme: str
     works, fails = _run(folder, "works"), _run(folder, "fails")
     assert (works.returncode, works.stdout, works.stderr) == (0, "ours\n", "")
     assert "AssertionError: a fault" in fails.stderr
-    assert f"what came before it stands in {folder}/logs/run.log" in fails.stderr
+    assert f"unexpected error; the output before it is in {folder}/logs/run.log" in fails.stderr
     assert (tmp_path / "run" / "logs" / "run.log").read_text() == "chatter works\nchatter fails\n"
 
 
