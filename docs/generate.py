@@ -29,10 +29,10 @@ def settings() -> str:
 
 def metrics() -> str:
     """Tables of all metrics and labels, in Markdown."""
-    parts = ["### Of the run's own process", "", *_metrics_table(RUN_METRICS)]
+    parts = ["### Metrics of the run's own process", "", *_metrics_table(RUN_METRICS)]
     for stage, of_stage in WORKER_METRICS.items():
-        parts += ["", f"### Of each worker of the stage {stage}", "", *_metrics_table(of_stage)]
-    parts += ["", "### Of each of these processes", "", *_metrics_table(PROCESS_METRICS)]
+        parts += ["", f"### Metrics of each worker of the stage {stage}", "", *_metrics_table(of_stage)]
+    parts += ["", "### Metrics of each of these processes", "", *_metrics_table(PROCESS_METRICS)]
     parts += ["", "### Labels", "", "| label | values |", "|---|---|"]
     parts += [f"| `{label}` | {values} |" for label, values in LABELS.items()]
     return "\n".join([*parts, ""])
