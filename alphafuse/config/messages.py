@@ -1,4 +1,4 @@
-"""Tells what is wrong with a configuration in the words of the file: the path of the key and the nearest valid one."""
+"""Error messages in the words of the configuration's file: the path of the key and the nearest valid one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _holder(keys: list[str], tree: object, root: type[Section]) -> type[Section]
 
 
 def _nearest(path: str, section: type[Section], root: type[Section]) -> str:
-    """What the writer of an unknown key may have meant: a key of the same section, else one of the whole tree."""
+    """Suggest a key for an unknown one: of the same section, else of the whole tree."""
     parent, _, key = path.rpartition(".")
     near = [f"{parent}.{name}".lstrip(".") for name in _close(key, section.model_fields)]
     if not near:  # settings are often put into the wrong section

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from alphafuse.items.item_table import ItemTable
-from alphafuse.training.dense_model import DenseModel
+from alphafuse.training.objectives.dense_model import DenseModel
 
 BLOCK_ROWS = 65_536
 """Items encoded at a time."""

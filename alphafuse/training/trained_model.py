@@ -14,7 +14,7 @@ from alphafuse.items.table_building import build_table
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoint import DENSE_FILE, read_table_rows, write_table_rows
-from alphafuse.training.objective_building import build_objective
+from alphafuse.training.objectives.build import build_objective
 from alphafuse.training.scoring_model import ScoringModel
 
 
@@ -29,7 +29,7 @@ def write_trained(
     """Write a model. A collective: every rank writes its rows, rank 0 the dense weights and the manifest.
 
     Args:
-        inputs: what the training is made from.
+        inputs: everything that the model is made from.
         details: kept in the manifest.
         table, weights: the model's; its dense weights by their names.
     """

@@ -19,7 +19,7 @@ from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.matrices import to_column
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoint import DENSE_FILE, write_table_rows
-from alphafuse.training.objective_building import build_objective
+from alphafuse.training.objectives.build import build_objective
 
 NUM_ITEMS = 30
 HIDDEN_DIM = 8

@@ -18,7 +18,7 @@ from alphafuse.evaluation.ranking import CatalogRanking, Queries
 from alphafuse.items.encoders.id import IdConfig
 from alphafuse.items.table_building import build_table
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.objective_building import build_objective
+from alphafuse.training.objectives.build import build_objective
 from alphafuse.training.scoring_model import ScoringModel
 
 HISTORIES = torch.tensor([[3, 1, 4, 1, 5, 9], [2, 6, -1, -1, -1, -1], [7, -1, -1, -1, -1, -1]])

@@ -21,7 +21,7 @@ from alphafuse.errors import DataError
 from alphafuse.evaluation.evaluator import evaluate, validation_metrics
 from alphafuse.items.table_building import build_table
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.objective_building import build_objective
+from alphafuse.training.objectives.build import build_objective
 from alphafuse.training.scoring_model import ScoringModel
 
 

@@ -21,7 +21,7 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.items.table_building import build_table
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.loop import Trainer
-from alphafuse.training.objective_building import build_objective
+from alphafuse.training.objectives.build import build_objective
 from alphafuse.training.trained_model import load_trained
 
 STEPS = 3

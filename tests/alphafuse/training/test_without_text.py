@@ -17,7 +17,7 @@ from alphafuse.events import ignore
 from alphafuse.items.table_building import build_table
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.loop import Trainer
-from alphafuse.training.objective_building import build_objective
+from alphafuse.training.objectives.build import build_objective
 
 WITHOUT_TEXT = [4, 11, 29]
 ENCODERS: list[dict[str, Any]] = [

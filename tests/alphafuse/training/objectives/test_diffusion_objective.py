@@ -14,7 +14,7 @@ from alphafuse.data.sampling.noise import target_noise
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.items.table_building import build_table
 from alphafuse.recommenders.diffusion import Diffusion, Schedule, remaining_signal
-from alphafuse.training.objective_building import build_objective
+from alphafuse.training.objectives.build import build_objective
 from alphafuse.training.scoring_model import ScoringModel
 from alphafuse.training.step_input import StepInput
 
