@@ -28,7 +28,7 @@ from alphafuse.losses.sampled import infonce
 from alphafuse.recommenders.sasrec import SASRec
 from alphafuse.training.engine import DenseEngine
 from alphafuse.training.negative_sampler import NegativeSampler
-from alphafuse.training.objectives.scoring_objective import Objective
+from alphafuse.training.objectives.scoring_objective import ScoringObjective
 from alphafuse.training.schedule import LearningRates
 from alphafuse.training.step import TrainingStep
 
@@ -81,7 +81,8 @@ class OurStep:
         communicator, device = communicator or Communicator(), torch.device("cpu")
         torch.manual_seed(0)
         encoder = AlphaFuseEncoder(HIDDEN_DIM, NULL_DIM, "add", "zeros")
-        objective = Objective(encoder, SASRec(HIDDEN_DIM, HISTORY, 1, 1, 0.1), config.loss, num_items, communicator)
+        backbone = SASRec(HIDDEN_DIM, HISTORY, 1, 1, 0.1)
+        objective = ScoringObjective(encoder, backbone, config.loss, num_items, communicator)
         table = random_table(num_items, HIDDEN_DIM, communicator)
         engine = DenseEngine(objective, config, communicator.world_size)
         sampler = NegativeSampler(config, 0, num_items, communicator, None, None, False)

@@ -51,7 +51,7 @@ def generated(page: Path) -> str:
 def _sections(root: type[Section], title: str) -> Iterator[str]:
     """The tables of a tree of sections, parents first."""
     schema = root.model_json_schema()
-    waiting = [(f"## {title}", "", schema)]
+    waiting: list[tuple[str, str, Mapping[str, Any]]] = [(f"## {title}", "", schema)]
     while waiting:
         heading, prefix, section = waiting.pop(0)
         rows, inner = [], []

@@ -48,12 +48,12 @@ class Rows:
 
 @dataclass(frozen=True)
 class Update:
-    """What one optimizer step did to this rank's rows.
+    """Effect of one optimizer step on this rank's rows.
 
     Attributes:
         rows: how many it touched.
-        gradient_norm: of the table's gradient before clipping: of all ranks where it is clipped, else of this rank's
-            rows.
+        gradient_norm: norm of the table's gradient before clipping: over all ranks where it is clipped, else over
+            this rank's rows.
     """
 
     rows: int
@@ -152,7 +152,7 @@ class ItemTable:
         rows, position = torch.unique(torch.cat(touched), return_inverse=True)
         gradient = self.trainable.new_zeros(len(rows), self.trainable.shape[1])
         for places in position.split([len(part) for part in touched]):
-            gradient.index_add_(0, places, self._pending.pop(0)[1])  # one copy of what a whole catalog has
+            gradient.index_add_(0, places, self._pending.pop(0)[1])  # frees each gradient after adding it
         gradient /= self._communicator.world_size
         square = torch.linalg.vector_norm(gradient).square()
         if max_grad_norm is not None:

@@ -44,8 +44,8 @@ class BackboneContext:
     Attributes:
         hidden_dim: width of item vectors and hidden states.
         history_length: longest history.
-        seed: of the run.
-        encoder: of the items; a backbone that generates item vectors wraps its reader of histories with it.
+        seed: random seed of the run.
+        encoder: encoder of the items; a backbone that generates item vectors wraps its reader of histories with it.
     """
 
     hidden_dim: int

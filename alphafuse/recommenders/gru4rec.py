@@ -38,7 +38,7 @@ class GRU4Rec(Backbone):
     def __init__(self, hidden_dim: int, state_dim: int, num_layers: int, dropout: float) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        # torch drops between layers alone, and warns of a rate where there is no between.
+        # `nn.GRU` applies dropout between layers only.
         self.gru = nn.GRU(
             hidden_dim, state_dim, num_layers, batch_first=True, dropout=dropout if num_layers > 1 else 0.0
         )

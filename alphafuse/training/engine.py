@@ -65,7 +65,7 @@ class DenseEngine:
         """Count one micro-batch; at the last one of a step, clip and update.
 
         Args:
-            measured: whether the norm is wanted, which costs some time.
+            measured: True to compute the norm, which costs some time.
 
         Returns:
             At the last micro-batch of a step the norm of the dense gradient before clipping, over all ranks; NaN where
@@ -114,7 +114,7 @@ class DenseEngine:
         return [(name, parameters[name]) for name in self._names]
 
     def _updated(self) -> list[torch.Tensor]:
-        """What Adam updates: the parameters, or with ZeRO this rank's flat partitions of them."""
+        """Tensors that Adam updates: the parameters, or with ZeRO this rank's flat partitions of them."""
         return [parameter for group in self._adam.param_groups for parameter in group["params"]]
 
     def _steps(self) -> float:

@@ -41,7 +41,7 @@ class Trainer:
     """Trains one model on this rank's part of every batch.
 
     Args:
-        inputs: what the training is made from; names its checkpoints' fingerprint.
+        inputs: everything that the trained model is made from; checkpoints of other inputs are refused.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class Trainer:
         trained, aligns = load_trained_items(workspace), encoder.alignment_weight > 0
         self._phases = []
         for phase, order in orders:
-            drawn = (self.table.num_items, communicator, popularity, trained, aligns)
-            sampler = NegativeSampler(phase, config.seed, *drawn)
+            items = (self.table.num_items, communicator, popularity, trained, aligns)
+            sampler = NegativeSampler(phase, config.seed, *items)
             step = TrainingStep(phase, config.seed, self.table, self.engine, sampler, communicator, device)
             self._phases.append(Phase(phase, order, step))
         self._checkpoints = Checkpoints(workspace, inputs, communicator)

@@ -1,4 +1,4 @@
-"""Which items a step's targets are compared with, and how much each of them weighs.
+"""Negatives: the items that a step's targets are compared with, and how much each of them weighs.
 
 Draws depend on the seed, the step and a place in the global batch, so they are the same for any number of ranks.
 """
@@ -20,7 +20,7 @@ from alphafuse.losses.sampled import log_weights
 
 @dataclass(frozen=True)
 class Negatives:
-    """What was drawn for one micro-batch of one rank.
+    """Negatives of one micro-batch of one rank.
 
     Attributes:
         items: int64 [count], for all targets; or [targets, count]; [0] where none are drawn.
@@ -32,7 +32,7 @@ class Negatives:
 
 
 def needs_popularity(config: LossConfig) -> bool:
-    """Whether the loss draws items in proportion to their popularity."""
+    """True for losses that draw items in proportion to their popularity."""
     return config.samples_negatives and config.negatives == "in_batch"
 
 
@@ -42,8 +42,8 @@ class NegativeSampler:
     Args:
         popularity: [items], training interactions of each, where the negatives are drawn by it (`needs_popularity`).
         trained: int64, ascending, the items that training may know of; None: all.
-        aligns: whether the encoder aligns text and ID against what is drawn. There are negatives then for losses that
-            need none, too: as if they were `shared`.
+        aligns: True where the encoder aligns text and ID against the negatives. There are negatives then for losses
+            that need none, too: as if they were `shared`.
 
     Attributes:
         trained, aligns: as given.

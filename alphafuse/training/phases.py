@@ -16,7 +16,7 @@ class Phase:
     """One phase.
 
     Attributes:
-        config: what holds in it.
+        config: settings of the phase.
         order: its batches.
         step: takes its optimizer steps.
     """
@@ -47,7 +47,7 @@ class Phase:
 
 
 def phase_configs(config: TrainConfig) -> list[TrainConfig]:
-    """What holds in each phase: the configuration itself, then `finish`."""
+    """Configuration of each phase: that of the training itself, then the one that `finish` makes of it."""
     finish = config.finish
     if finish is None:
         return [config]

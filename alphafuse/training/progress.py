@@ -1,4 +1,4 @@
-"""Where a training stands: what a checkpoint says beside the weights."""
+"""Progress of a training: the part of a checkpoint beside the weights."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Progress:
         epoch, step_in_epoch: the next step's place in the data.
         phase: which of the training's phases it is in, from 0 on.
         phase_step, phase_epoch: step and epoch that the phase began with.
-        loss_sum, loss_steps: of the epoch so far, for its mean loss.
-        seconds: of the epoch so far.
+        loss_sum, loss_steps: sum and number of the losses of the epoch so far.
+        seconds: time of the epoch so far.
         history: one entry per finished epoch.
         best: value, epoch and step of the best validation, or None before the first.
         stale: validations since the best, or since the phase began.

@@ -30,9 +30,9 @@ class TrainingStep:
         sampler: draws the negatives, and knows which items train.
 
     Attributes:
-        gradient_norm: of the dense weights in the last step that is reported, every `log_steps`-th (see
+        gradient_norm: norm of the dense gradient in the last step that is reported, every `log_steps`-th (see
             `DenseEngine.step`).
-        table_gradient_norm: of the table's rows in the last step (see `Update`).
+        table_gradient_norm: norm of the table's gradient in the last step (see `Update`).
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class TrainingStep:
         return total / (self._communicator.world_size * len(batches))
 
     def _count(self, rows: Rows) -> None:
-        """What one lookup asked for and this rank answered."""
+        """Count the rows that one lookup asked for and that this rank answered."""
         distinct, timer = len(rows.trainable), self._communicator.timer
         timer.count("rows_requested", int((rows.inverse < distinct).sum()))
         timer.count("rows_distinct", distinct)

@@ -29,7 +29,7 @@ def write_trained(
     """Write a model. A collective: every rank writes its rows, rank 0 the dense weights and the manifest.
 
     Args:
-        inputs: what the training is made from.
+        inputs: everything that the model is made from.
         details: kept in the manifest.
         table, weights: the model's; its dense weights by their names.
     """

@@ -14,9 +14,9 @@ class AlignedConfig(EmbeddingsConfig):
     """Base of the settings of methods that align the text and the ID of an item by a second loss."""
 
     alignment_weight: Positive = 0.1
-    """Of that loss, beside the one of the recommendation. It compares with the negatives of `train.loss`, or with
-    `num_negatives` that are drawn for the batch where the recommendation looks none up (`softmax`, `shard_local`,
-    `diffusion`)."""
+    """Weight of the loss that aligns text and ID, beside the one of the recommendation. It compares with the negatives
+    of `train.loss`, or with `num_negatives` that are drawn for the batch where the recommendation looks none up
+    (`softmax`, `shard_local`, `diffusion`)."""
 
 
 class AlignedIdEncoder(IdEncoder):

@@ -22,14 +22,14 @@ class AlphaFuseConfig(EncoderConfig):
     fusion: Literal["add", "replace"] = "add"
     """`add`: IDs are added to the null-space coordinates; `replace`: they take their place."""
     initialization: Literal["zeros", "normal"] = "zeros"
-    """Of the ID embeddings; normal has unit variance, as the whitened features, and is what items without a text begin
-    with in any case."""
+    """First values of the ID embeddings; normal has unit variance, as the whitened features. Items without a text begin
+    with it in any case."""
     id_space: Literal["singular", "euclidean"] = "singular"
-    """Where IDs are learnt: as coordinates of the null space, or in the space of the language embeddings, from where
-    they are projected onto the null space (an ablation of the paper)."""
+    """Space that IDs are learnt in: as coordinates of the null space, or in the space of the language embeddings, from
+    where they are projected onto the null space (an ablation of the paper)."""
     injection_space: Literal["singular", "euclidean"] = "singular"
-    """Where text and ID meet: in the kept directions, or in the space of the language embeddings, neither whitened nor
-    clipped, whose dimension is then that of the model (an ablation of the paper)."""
+    """Space that text and ID meet in: in the kept directions, or in the space of the language embeddings, neither
+    whitened nor clipped, whose dimension is then that of the model (an ablation of the paper)."""
     frozen: bool = True
     """false: the text features are trained too (an ablation of the paper)."""
 

@@ -26,7 +26,7 @@ INITIALIZATION_BLOCK = 4096
 
 @dataclass(frozen=True)
 class FrozenFeatures:
-    """What a method reads of an item's text.
+    """Features of an item's text that a method reads.
 
     Attributes:
         artifact: `features`: projections onto the kept directions (whitened, where the configuration says so);
@@ -70,7 +70,7 @@ class EncoderContext:
         return FrozenFeatures("embeddings", slice(0, dim), self._scale)
 
     def null_dim(self) -> int:
-        """How many of the kept directions belong to the null space: the last ones."""
+        """Number of the kept directions that belong to the null space: the last ones."""
         null_dim: int = self._workspace.artifact("nullspace").require().details["null_dim"]
         return null_dim
 
@@ -126,8 +126,8 @@ class ItemEncoder(nn.Module):
         raise NotImplementedError
 
     def wrap(self, backbone: nn.Module) -> nn.Module:
-        """What the method makes of a backbone of the model's width, to read histories of its item vectors; most take it
-        as it is."""
+        """The backbone, of the model's width, made to read histories of this method's item vectors; most methods take
+        it as it is."""
         return backbone
 
     def initial_rows(self, start: int, stop: int, seed: int) -> torch.Tensor:
@@ -138,7 +138,7 @@ class ItemEncoder(nn.Module):
         return self.normal_rows(start, stop, seed)
 
     def normal_rows(self, start: int, stop: int, seed: int) -> torch.Tensor:
-        """What "normal" draws for the rows [start, stop): [stop − start, trainable_dim], float32."""
+        """Draws of "normal" for the rows [start, stop): [stop − start, trainable_dim], float32."""
         rows = np.empty((stop - start, self.trainable_dim), np.float32)
         for block in range(start // INITIALIZATION_BLOCK, -(-stop // INITIALIZATION_BLOCK)):
             first = block * INITIALIZATION_BLOCK

@@ -16,7 +16,7 @@ class IdConfig(EncoderConfig):
 
     name: Literal["id"] = "id"
     initialization: Literal["zeros", "normal"] = "normal"
-    """Of the ID embeddings; normal has unit variance."""
+    """First values of the ID embeddings; normal has unit variance."""
 
     @property
     def reads(self) -> tuple[Artifact, ...]:

@@ -19,9 +19,9 @@ class UniSRecConfig(EmbeddingsConfig):
 
     name: Literal["unisrec"] = "unisrec"
     num_experts: Count = 8
-    """Maps that a gate mixes."""
+    """Number of the maps that a gate mixes."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """On the language embeddings."""
+    """Share of the numbers of a language embedding that training drops."""
 
 
 class UniSRecEncoder(TextOnlyEncoder):

@@ -1,4 +1,4 @@
-"""The second loss of methods that align text and ID: the two views of a target against those of other items.
+"""Second loss of methods that align text and ID: the two views of a target against those of other items.
 
 Plain torch.
 """

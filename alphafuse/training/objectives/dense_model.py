@@ -24,7 +24,7 @@ class DenseModel(nn.Module):
         self.backbone = backbone
 
     def hidden_states(self, rows: Rows, histories: torch.Tensor) -> torch.Tensor:
-        """What the items are ranked by: state behind the last item of each history [queries, length] →
+        """Vectors that the items are ranked by: state behind the last item of each history [queries, length] →
         [queries, hidden_dim]."""
         encoded = self.encoder(rows.features, rows.trainable)
         last = (histories != PADDING).sum(dim=1).clamp(min=1) - 1

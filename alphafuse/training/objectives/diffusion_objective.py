@@ -1,6 +1,6 @@
-"""What one training step of a generating backbone computes: noise the targets' vectors, denoise, sum the errors.
+"""Loss of a generating backbone: noise the targets' vectors, denoise, sum the errors.
 
-Knows nothing of ranks: what it draws depends on a target's place in the global batch.
+Knows nothing of ranks: the noise depends on a target's place in the global batch.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class DiffusionObjective(DenseModel):
     """Denoises the item vector of each target on the condition of its history (DreamRec, Yang et al. 2023).
 
     Args:
-        seed: of what is drawn.
-        temperature: of the loss that aligns text and ID, where the encoder has one.
+        seed: random seed of the run.
+        temperature: temperature of the loss that aligns text and ID, where the encoder has one.
     """
 
     backbone: DreamRec

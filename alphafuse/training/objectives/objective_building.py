@@ -13,7 +13,7 @@ from alphafuse.recommenders.dreamrec import DreamRec
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.objectives.dense_model import DenseModel
 from alphafuse.training.objectives.diffusion_objective import DiffusionObjective
-from alphafuse.training.objectives.scoring_objective import Objective
+from alphafuse.training.objectives.scoring_objective import ScoringObjective
 
 
 def build_objective(config: Config, workspace: Workspace, communicator: Communicator) -> DenseModel:
@@ -25,4 +25,4 @@ def build_objective(config: Config, workspace: Workspace, communicator: Communic
     if isinstance(backbone, DreamRec):
         return DiffusionObjective(encoder, backbone, config.seed, config.train.loss.temperature)
     num_items = int((~load_held_out(workspace)).sum())
-    return Objective(encoder, backbone, config.train.loss, num_items, communicator)
+    return ScoringObjective(encoder, backbone, config.train.loss, num_items, communicator)

@@ -1,6 +1,6 @@
-"""What one training step computes from the rows it looked up: encode, run the backbone, score, sum the losses.
+"""Loss of a backbone that scores items: encode the looked-up rows, run the backbone, score, sum the losses.
 
-Plain torch but for losses over sharded items, whose collectives sit in `alphafuse.losses.partition`.
+Plain torch but for losses over sharded items, whose collectives sit in `alphafuse.losses.log_partition`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SHORTEST = 1e-12
 """Vectors are divided by no length below this, as torch.nn.functional.normalize does."""
 
 
-class Objective(DenseModel):
+class ScoringObjective(DenseModel):
     """Scores the targets against other items."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What one training step gives to the dense part of a model besides the rows that it looked up."""
+"""Input of the dense part of a model in one training step, besides the rows that it looked up."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class StepInput:
         return torch.cat([self.histories.flatten(), self.targets.flatten(), self.negatives.flatten()])
 
     def split(self, looked_up: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """What belongs to the histories, the targets and the negatives of [items, …] in the order of `items`."""
+        """Split [items, …], in the order of `items`, into histories, targets and negatives."""
         return looked_up.split([self.histories.numel(), self.targets.numel(), self.negatives.numel()])
 
 

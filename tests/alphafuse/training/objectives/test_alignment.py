@@ -25,7 +25,7 @@ from alphafuse.recommenders.sasrec import SASRec
 from alphafuse.training.objectives.alignment import alignment_loss
 from alphafuse.training.objectives.dense_model import DenseModel
 from alphafuse.training.objectives.diffusion_objective import DiffusionObjective
-from alphafuse.training.objectives.scoring_objective import Objective
+from alphafuse.training.objectives.scoring_objective import ScoringObjective
 from alphafuse.training.objectives.step_input import ScoredRows, StepInput
 
 HISTORIES = torch.tensor([[0, 3, 5], [2, -1, -1]])
@@ -58,7 +58,7 @@ def _objective(encoder: ItemEncoder, loss: LossConfig) -> DenseModel:
     torch.manual_seed(0)
     sasrec = encoder.wrap(SASRec(4, 3, num_layers=1, num_heads=1, dropout=0.0))
     if loss.name != "diffusion":
-        return Objective(encoder, sasrec, loss, 8, Communicator())
+        return ScoringObjective(encoder, sasrec, loss, 8, Communicator())
     diffusion = Diffusion(remaining_signal("linear", 20, (1e-4, 0.02)))
     dreamrec = DreamRec(sasrec, 4 * encoder.num_parts, diffusion, guidance=0.0, stride=5, seed=0, condition_dropout=0.0)
     return DiffusionObjective(encoder, dreamrec, 0, loss.temperature)

@@ -12,7 +12,7 @@ from alphafuse.items.encoders.base import FrozenFeatures
 from alphafuse.items.encoders.unisrec import UniSRecEncoder
 from alphafuse.items.item_table import Rows
 from alphafuse.recommenders.sasrec import SASRec
-from alphafuse.training.objectives.scoring_objective import Objective
+from alphafuse.training.objectives.scoring_objective import ScoringObjective
 from alphafuse.training.objectives.step_input import ScoredRows, StepInput
 
 
@@ -21,7 +21,7 @@ def test_the_softmax_over_the_target_alone_costs_nothing_even_with_noise(seed: i
     """UniSRec draws dropout and noise for each look at an item: of a catalog of one item no draw may make a loss."""
     torch.manual_seed(seed)
     encoder = UniSRecEncoder(FrozenFeatures("embeddings", slice(0, 12)), 8, 8, 0.2)
-    objective = Objective(encoder, SASRec(8, 2, 1, 1, 0.0), LossConfig(name="softmax"), 1, Communicator())
+    objective = ScoringObjective(encoder, SASRec(8, 2, 1, 1, 0.0), LossConfig(name="softmax"), 1, Communicator())
     text, no_ids, item = 40 * functional.normalize(torch.randn(1, 12), dim=1), torch.zeros(1, 0), torch.zeros(1).long()
     rows = Rows(text, no_ids.clone().requires_grad_(), torch.zeros(4).long(), item, [], [])
     step = StepInput(torch.zeros(1, 2).long(), torch.zeros(1, 2).long(), torch.zeros(0).long(), 0.0, 0, 0)
