@@ -58,7 +58,7 @@ def test_a_missing_model_is_named(name: str) -> None:
 
 def test_a_name_that_the_hub_does_not_give_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ConfigError, match=r"embed\.model 'nobody/nothing' is no folder and cannot be had"):
+    with pytest.raises(ConfigError, match=r"embed\.model 'nobody/nothing' is no folder and cannot be downloaded"):
         model("nobody/nothing").folder()
 
 
