@@ -13,6 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
+    from support.watched_run import WatchedRun
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -45,3 +46,12 @@ def ray_cluster() -> Iterator[Cluster]:
     ray.shutdown()
     cluster.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def watched_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedRun]:
+    """A finished run of all stages beside a Prometheus, shared by all tests about whole runs."""
+    from support.watched_run import watched_run
+
+    with watched_run(tmp_path_factory.mktemp("watched")) as run:
+        yield run
