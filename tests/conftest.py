@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from support.watched_run import WatchedRun
 
 sys.path.insert(0, str(Path(__file__).parent))
+# Read when numpy and torch are imported. Tests run side by side: more threads would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
