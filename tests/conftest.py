@@ -42,7 +42,7 @@ def ray_cluster() -> Iterator[Cluster]:
         patch.setenv("RAY_TMPDIR", folder)
         # A machine is dead when it has refused to answer for 10 seconds; a slow one has longer.
         system = {"health_check_period_ms": 500, "health_check_failure_threshold": 20}
-        head = {"num_cpus": 4, "include_dashboard": False, "_system_config": system}
+        head = {"num_cpus": 4, "include_dashboard": False, "include_log_monitor": False, "_system_config": system}
         cluster = Cluster(initialize_head=True, head_node_args=head)
     ray.init(cluster.address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
     yield cluster
