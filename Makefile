@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart million grafana setup torchrec system test-system test test-on-ray test-others lint types format constraints clean
+.PHONY: quickstart million grafana setup torchrec system test-system check unit test test-on-ray test-engines test-others \
+	lint types format constraints clean
 
 quickstart: setup
 	$(BIN)/alphafuse run configs/quickstart.yaml
@@ -62,15 +63,25 @@ torchrec: setup
 	$(BIN)/pip install --quiet --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 tensordict==0.15.3 pyvers==0.2.3 \
 		pyre-extensions==0.0.32 typing-inspect==0.9.0
 
-# Side by side: tests on the shared Ray cluster, which keep it busy, and the rest, much of which waits.
-test: setup test-system lint types
-	$(MAKE) --jobs 2 test-on-ray test-others
+# What needs nothing started, in a minute: all but the tests with engines, browsers, process groups and whole commands.
+check: setup
+	$(MAKE) --jobs 3 --output-sync=target lint types unit
+
+unit: setup
+	$(BIN)/pytest -m "not engine and not distributed and not on_ray"
+
+# Side by side, since each waits a lot: tests on the shared Ray cluster, those with engines of their own, and the rest.
+test: setup test-system
+	$(MAKE) --jobs 5 lint types test-on-ray test-engines test-others
 
 test-on-ray: setup
 	$(BIN)/pytest -m on_ray
 
+test-engines: setup
+	$(BIN)/pytest -m "engine and not on_ray"
+
 test-others: setup
-	$(BIN)/pytest -m "not on_ray"
+	$(BIN)/pytest -m "not engine and not on_ray"
 
 lint: setup
 	$(BIN)/ruff check .

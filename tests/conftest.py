@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -13,8 +14,11 @@ import pytest
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
+    from support.watched_run import WatchedRun
 
 sys.path.insert(0, str(Path(__file__).parent))
+# Read when numpy and torch are imported. Tests run side by side: more threads would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
@@ -38,10 +42,19 @@ def ray_cluster() -> Iterator[Cluster]:
         patch.setenv("RAY_TMPDIR", folder)
         # A machine is dead when it has refused to answer for 10 seconds; a slow one has longer.
         system = {"health_check_period_ms": 500, "health_check_failure_threshold": 20}
-        head = {"num_cpus": 4, "include_dashboard": False, "_system_config": system}
+        head = {"num_cpus": 4, "include_dashboard": False, "include_log_monitor": False, "_system_config": system}
         cluster = Cluster(initialize_head=True, head_node_args=head)
     ray.init(cluster.address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
     yield cluster
     ray.shutdown()
     cluster.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def watched_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedRun]:
+    """A finished run of all stages beside a Prometheus, shared by all tests about whole runs."""
+    from support.watched_run import watched_run
+
+    with watched_run(tmp_path_factory.mktemp("watched")) as run:
+        yield run

@@ -27,6 +27,7 @@ from alphafuse.events import Event, WorkersRestarted
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.trained_model import load_trained
 from jobs.execution import elasticity
+from jobs.execution.worker_metrics import serving
 from jobs.stages import train
 
 ray.cloudpickle.register_pickle_by_value(injection)  # the workers cannot import what lies among the tests
@@ -57,14 +58,23 @@ def undisturbed(ray_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) 
     return _result(config)
 
 
+def _check_addresses(told: list[Any]) -> None:
+    """Two workers served their metrics, then none, then two others, then none."""
+    workers = [values["worker"] for values in told]
+    assert sorted(workers[:2]) == sorted(workers[3:5]) == ["0", "1"]
+    assert workers[2:3] + workers[5:] == [None, None]
+    assert all(str(values["address"]).startswith("127.0.0.1:") for values in told[:2] + told[3:5])
+
+
 def test_a_worker_killed_at_a_random_step(tmp_path: Path, undisturbed: tuple[torch.Tensor, Any]) -> None:
     config = _prepared(tmp_path)
     fault = Fault(rank=random.randrange(2), step=random.randrange(3 * STEPS_PER_EPOCH))
     events: list[Event] = []
-    assert train_with_faults(config, [fault], events.append) == [2, 2], fault
+    assert train_with_faults(config, [fault], events.append, serving=serving(config)) == [2, 2], fault
     assert len(happened(config)) == 1
     (warning,) = [event.message for event in events if isinstance(event, WorkersRestarted)]
     assert re.match(r"a worker died \(.+\); starting all again, 1 of 3 times", warning)
+    _check_addresses([event.values for event in events if event.kind == "serving"])
     vectors, history = _result(config)
     assert torch.equal(vectors, undisturbed[0]), fault
     assert history == undisturbed[1], fault

@@ -26,6 +26,7 @@ from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoint import Checkpoints
 from alphafuse.training.loop import Trainer
 from jobs.execution.worker_group import run_workers
+from jobs.execution.worker_metrics import Serving
 from jobs.stages import train
 
 
@@ -50,11 +51,13 @@ def train_with_faults(
     listen: Listener,
     seconds_per_step: float = 0.0,
     alone_until: int = sys.maxsize,
+    serving: Serving | None = None,
 ) -> list[int]:
     """The stage `train` on a workspace that is prepared; returns the number of ranks of each attempt.
 
     Args:
         alone_until: a rank that is alone waits before this step for others to come.
+        serving: where the ranks serve their metrics.
     """
     workspace = Workspace(config.workspace)
     folder = Path(config.workspace) / "faults"
@@ -62,7 +65,7 @@ def train_with_faults(
     inputs = TRAIN.inputs(config, workspace)
     arguments = {"config": config, "workspace": workspace, "inputs": inputs, "faults": faults, "folder": folder}
     arguments |= {"seconds_per_step": seconds_per_step, "alone_until": alone_until}
-    run_workers("train", _train_on_worker, config.train.resources, arguments, listen, resumes=True)
+    run_workers("train", _train_on_worker, config.train.resources, arguments, listen, serving, resumes=True)
     return [int(line) for line in (folder / "attempts").read_text().split()]
 
 

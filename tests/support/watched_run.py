@@ -1,0 +1,74 @@
+"""One run of the quick start on two workers beside a real Prometheus, as a user starts it: all tests share it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.prometheus_server import Prometheus, prometheus
+
+COMMAND = [sys.executable, "-c", "from cluster.cli.main import main; main()"]
+CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+SETTINGS = {
+    "embed.engine": "sentence_transformers",
+    "embed.batch_size": 256,
+    "train.max_steps": 80,
+    "train.log_steps": 2,
+    "train.max_grad_norm": 5,
+    "ray.num_cpus": 2,
+}
+TIMEOUT_SECONDS = 900
+
+
+@dataclass
+class WatchedRun:
+    """A run of all stages that has ended.
+
+    Attributes:
+        workspace: its folder.
+        arguments: configuration and settings, for any command about the run.
+        output: what it printed.
+        server: a Prometheus that goes on.
+        started: seconds since 1970.
+        seen: (role, stage, worker) → addresses that were scraped.
+    """
+
+    workspace: Path
+    arguments: list[str]
+    output: str
+    server: Prometheus
+    started: float
+    seen: dict[tuple[str, str, str], set[str]]
+
+
+@contextmanager
+def watched_run(folder: Path) -> Iterator[WatchedRun]:
+    """Run all stages in a new folder."""
+    workspace, targets, started = folder / "quick", folder / "targets", time.time()
+    settings = {**SETTINGS, "workspace": workspace}
+    arguments = [str(CONFIG), *(part for key, value in settings.items() for part in ("--set", f"{key}={value}"))]
+    command = [*COMMAND, "run", *arguments, "--set", f"monitoring.targets={targets}"]  # those that come later go unseen
+    with prometheus(folder / "prometheus", targets) as server:
+        seen: dict[tuple[str, str, str], set[str]] = {}
+        with (folder / "output").open("w") as output, (folder / "errors").open("w") as errors:
+            process = subprocess.Popen(command, stdout=output, stderr=errors)
+            try:
+                while process.poll() is None:
+                    assert time.time() < started + TIMEOUT_SECONDS, (folder / "errors").read_text()
+                    for target in server.targets():
+                        if target["health"] == "up":
+                            labels = target["labels"]
+                            key = labels["role"], labels.get("stage", ""), labels.get("worker", "")
+                            seen.setdefault(key, set()).add(labels["instance"])
+                    time.sleep(0.5)
+            finally:
+                process.terminate()
+                process.wait()
+        printed = (folder / "output").read_text()
+        assert process.returncode == 0, printed + (folder / "errors").read_text()
+        yield WatchedRun(workspace, arguments, printed, server, started, seen)
