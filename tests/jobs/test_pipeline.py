@@ -83,8 +83,9 @@ def test_stages_run_in_order_and_tell_what_they_did(tmp_path: Path, ran: list[st
     assert [type(event) for event in events if event.stage == "decompose"] == [
         StageStarted, ArtifactCommitted, ArtifactCommitted, StageFinished
     ]  # fmt: skip
-    assert {event.stage: event.summary for event in events if isinstance(event, StageFinished)} == summaries
-    assert summaries == {"prepare": {"made": 3}, "embed": {"made": 1}, "decompose": {"made": 2}, "train": {"made": 1}}
+    made = {stage.name: summary for stage, summary in summaries.items()}
+    assert {event.stage: event.summary for event in events if isinstance(event, StageFinished)} == made
+    assert made == {"prepare": {"made": 3}, "embed": {"made": 1}, "decompose": {"made": 2}, "train": {"made": 1}}
     made = [event.artifact for event in events if isinstance(event, ArtifactCommitted)]
     assert made == ["catalog", "sequences", "popularity", "embeddings", "nullspace", "features", "model"]
     before = read_events(workspace, "train")
