@@ -109,7 +109,8 @@ def test_runs_end_in_one_table(finished: tuple[Path, Comparison, list[Event]]) -
     finished = {event.stage for event in events if isinstance(event, StageFinished)}
     assert {f"{row}-{seed}" for row in ("AlphaFuse", "IDs", "both") for seed in (1, 2)} <= finished
     assert comparison.reference == "AlphaFuse"
-    (ended,) = [e for e in read_events(Workspace(str(folder / "all" / "both-1")), "evaluate") if type(e) is StageFinished]
+    logged = read_events(Workspace(str(folder / "all" / "both-1")), "evaluate")
+    (ended,) = [event for event in logged if isinstance(event, StageFinished)]
     assert ended.summary["ndcg@20"] == pytest.approx(_metrics(folder, "both-1")["ndcg@20"])
 
 
