@@ -103,8 +103,12 @@ def _make(run: Run, show: Listener) -> Summary:
     """Carry a run out; returns what is told of all of its stages."""
     workspace = run.workspace
     if run.parts:
-        members = [part.config for part in run.parts]
-        return ensemble.run(members, workspace, FanOut(EventLog(workspace), show)) or {}
+        listen = FanOut(EventLog(workspace), show)
+        summary = ensemble.run([part.config for part in run.parts], workspace, listen)
+        if summary is None:
+            return {}
+        listen(StageFinished(EVALUATE.name, summary))
+        return summary
     summaries = run_stages(run.config, workspace, [TRAIN, EVALUATE], show)
     workspace.artifact("evaluation").require()  # a split without test targets leaves none
     return {name: value for summary in summaries.values() for name, value in summary.items()}

@@ -27,6 +27,7 @@ from alphafuse.storage.workspace import Workspace
 from jobs.comparison import compare, shared_stages
 from jobs.comparison.grid_runs import Run
 from jobs.pipeline import run_stages
+from monitoring.run_log.event_log import read_events
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("ray_cluster")]
 
@@ -108,6 +109,9 @@ def test_runs_end_in_one_table(finished: tuple[Path, Comparison, list[Event]]) -
     finished = {event.stage for event in events if isinstance(event, StageFinished)}
     assert {f"{row}-{seed}" for row in ("AlphaFuse", "IDs", "both") for seed in (1, 2)} <= finished
     assert comparison.reference == "AlphaFuse"
+    logged = read_events(Workspace(str(folder / "all" / "both-1")), "evaluate")
+    (ended,) = [event for event in logged if isinstance(event, StageFinished)]
+    assert ended.summary["ndcg@20"] == pytest.approx(_metrics(folder, "both-1")["ndcg@20"])
 
 
 def test_failures_are_named_and_stop_nothing(finished: tuple[Path, Comparison, list[Event]]) -> None:
