@@ -22,7 +22,7 @@ SETTINGS = {
     "train.max_grad_norm": 5,
     "ray.num_cpus": 2,
 }
-TIMEOUT_SECONDS = 900
+TIMEOUT_SECONDS = 580
 
 
 @dataclass
