@@ -15,7 +15,16 @@ from alphafuse.config.resources import EngineResources, Resources
 from alphafuse.errors import ConfigError, ResourceError
 from alphafuse.stages import DECOMPOSE, EMBED, PREPARE, REPORT, TRAIN
 from alphafuse.storage.workspace import Workspace
-from jobs.execution.placement import growing, missing_places, on_pool, require_places, require_shared, room, task_slots
+from jobs.execution.placement import (
+    growing,
+    missing_places,
+    on_pool,
+    require_places,
+    require_shared,
+    room,
+    task_options,
+    task_slots,
+)
 from jobs.preflight import require_room, waiting
 
 Machines = Callable[..., None]
@@ -94,6 +103,17 @@ def test_a_local_workspace_is_refused_where_machines_may_come(machines: Machines
         with pytest.raises(ResourceError, match=r"may add others\. Give a URI"):
             require_shared(Workspace(str(tmp_path)))
         require_shared(Workspace(f"file://{tmp_path}"))
+
+
+def test_a_task_takes_what_its_resources_say() -> None:
+    assert task_options(Resources()) == {"num_cpus": 1, "resources": {}}
+    options = task_options(_takes(cpus=2, gpus=0.5, pool="gpu", environment={"HF_HUB_OFFLINE": "1"}))
+    assert options == {
+        "num_cpus": 2,
+        "num_gpus": 0.5,
+        "resources": on_pool("gpu"),
+        "runtime_env": {"env_vars": {"HF_HUB_OFFLINE": "1"}},
+    }
 
 
 def _takes(**resources: Any) -> EngineResources:

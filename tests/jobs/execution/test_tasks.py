@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import ray
 
+from alphafuse.config.resources import Resources
 from alphafuse.errors import DataError
+from jobs.execution.placement import task_options
 from jobs.execution.tasks import as_finished, in_order, result
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("ray_cluster")]
@@ -83,3 +85,14 @@ def test_results_as_they_come_with_failures_among_them() -> None:
     assert {number: value for number, value in failed.items() if number not in (2, 5)} == {0: 0, 1: 1, 3: 3, 4: 4}
     assert isinstance(failed[2], DataError)
     assert isinstance(failed[5].cause, ValueError)
+
+
+@ray.remote
+def read_variable(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+def test_variables_of_the_environment_reach_a_task() -> None:
+    options = task_options(Resources(environment={"ALPHAFUSE_TEST": "given"}))
+    assert result(read_variable.options(**options).remote("ALPHAFUSE_TEST")) == "given"
+    assert result(read_variable.remote("ALPHAFUSE_TEST")) is None

@@ -93,6 +93,14 @@ def test_what_ray_train_is_asked_for(workers: int, fewest: int | None) -> None:
         assert asked.elastic_resize_monitor_interval_s == seconds
 
 
+def test_variables_of_a_rank_are_those_that_the_configuration_gives() -> None:
+    given = {"NCCL_SOCKET_IFNAME": "eth1", "OMP_NUM_THREADS": "7"}
+    environment = worker_group.worker_environment(RankResources(cpus=3, environment=given))
+    assert environment == {**worker_group.TUNING, "DS_ACCELERATOR": "cpu", **given}
+    on_gpus = worker_group.worker_environment(RankResources(cpus=3, gpus=1))
+    assert on_gpus == {**worker_group.TUNING, "OMP_NUM_THREADS": "3"}
+
+
 def test_no_more_ranks_can_be_needed_than_there_are() -> None:
     with pytest.raises(ValueError, match=r"min_workers \(3\) must not exceed workers \(2\)"):
         RankResources(workers=2, min_workers=3)
