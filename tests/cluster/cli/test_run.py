@@ -72,6 +72,7 @@ def endless(watched_run: WatchedRun, tmp_path_factory: pytest.TempPathFactory) -
     shutil.copytree(watched_run.workspace, workspace, ignore=made_later)
     changed = {
         "workspace": workspace,
+        "monitoring.targets": workspace.parent,
         "train.max_steps": 100_000,
         "train.max_epochs": 2000,
         "train.checkpoint_steps": 5,
