@@ -50,13 +50,12 @@ class WatchedRun:
 def watched_run(folder: Path) -> Iterator[WatchedRun]:
     """Run all stages in a new folder."""
     workspace, targets, started = folder / "quick", folder / "targets", time.time()
-    settings = {**SETTINGS, "workspace": workspace}
+    settings = {**SETTINGS, "workspace": workspace, "monitoring.targets": targets}
     arguments = [str(CONFIG), *(part for key, value in settings.items() for part in ("--set", f"{key}={value}"))]
-    command = [*COMMAND, "run", *arguments, "--set", f"monitoring.targets={targets}"]  # those that come later go unseen
     with prometheus(folder / "prometheus", targets) as server:
         seen: dict[tuple[str, str, str], set[str]] = {}
         with (folder / "output").open("w") as output, (folder / "errors").open("w") as errors:
-            process = subprocess.Popen(command, stdout=output, stderr=errors)
+            process = subprocess.Popen([*COMMAND, "run", *arguments], stdout=output, stderr=errors)
             try:
                 while process.poll() is None:
                     assert time.time() < started + TIMEOUT_SECONDS, (folder / "errors").read_text()

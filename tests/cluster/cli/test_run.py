@@ -56,8 +56,9 @@ def test_recommendations_for_a_history_by_hand(watched_run: WatchedRun) -> None:
         assert title not in table  # seen already
 
 
-def test_what_was_made_from_other_settings_is_refused(watched_run: WatchedRun) -> None:
-    done = alphafuse("run", *watched_run.arguments, "--set", "train.learning_rate=0.5")
+def test_what_was_made_from_other_settings_is_refused(watched_run: WatchedRun, tmp_path: Path) -> None:
+    unseen = ["--set", f"monitoring.targets={tmp_path}"]  # the Prometheus that goes on would alert of the failure
+    done = alphafuse("run", *watched_run.arguments, *unseen, "--set", "train.learning_rate=0.5")
     assert done.returncode == 1
     assert "train.learning_rate: 0.003 → 0.5" in done.stderr
     assert "Traceback" not in done.stderr
@@ -71,6 +72,7 @@ def endless(watched_run: WatchedRun, tmp_path_factory: pytest.TempPathFactory) -
     shutil.copytree(watched_run.workspace, workspace, ignore=made_later)
     changed = {
         "workspace": workspace,
+        "monitoring.targets": workspace.parent,
         "train.max_steps": 100_000,
         "train.max_epochs": 2000,
         "train.checkpoint_steps": 5,
