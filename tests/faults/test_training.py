@@ -23,7 +23,7 @@ from support.tiny_workspace import tiny_config, tiny_workspace
 
 from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.events import Event, WorkersRestarted
+from alphafuse.events import Event, WorkerServing, WorkersGone, WorkersRestarted
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.trained_model import load_trained
 from jobs.execution import elasticity
@@ -58,12 +58,13 @@ def undisturbed(ray_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) 
     return _result(config)
 
 
-def _check_addresses(told: list[Any]) -> None:
+def _check_addresses(events: list[Event]) -> None:
     """Two workers served their metrics, then none, then two others, then none."""
-    workers = [values["worker"] for values in told]
-    assert sorted(workers[:2]) == sorted(workers[3:5]) == ["0", "1"]
-    assert workers[2:3] + workers[5:] == [None, None]
-    assert all(str(values["address"]).startswith("127.0.0.1:") for values in told[:2] + told[3:5])
+    changes = [event for event in events if isinstance(event, WorkerServing | WorkersGone)]
+    assert [type(event) for event in changes] == [WorkerServing, WorkerServing, WorkersGone] * 2
+    served = [event for event in changes if isinstance(event, WorkerServing)]
+    assert sorted(event.worker for event in served[:2]) == sorted(event.worker for event in served[2:]) == ["0", "1"]
+    assert all(event.address.startswith("127.0.0.1:") for event in served)
 
 
 def test_a_worker_killed_at_a_random_step(tmp_path: Path, undisturbed: tuple[torch.Tensor, Any]) -> None:
@@ -74,7 +75,7 @@ def test_a_worker_killed_at_a_random_step(tmp_path: Path, undisturbed: tuple[tor
     assert len(happened(config)) == 1
     (warning,) = [event.message for event in events if isinstance(event, WorkersRestarted)]
     assert re.match(r"a worker died \(.+\); starting all again, 1 of 3 times", warning)
-    _check_addresses([event.values for event in events if event.kind == "serving"])
+    _check_addresses(events)
     vectors, history = _result(config)
     assert torch.equal(vectors, undisturbed[0]), fault
     assert history == undisturbed[1], fault

@@ -15,6 +15,7 @@ from support.tiny_workspace import EMBEDDING_DIM, HIDDEN_DIM, NUM_ITEMS, tiny_co
 
 from alphafuse.config import parse_config
 from alphafuse.distributed.communicator import Communicator
+from alphafuse.events import TrainingProgress
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.loop import Trainer
 from alphafuse.training.trained_model import load_trained
@@ -47,7 +48,7 @@ def _train(packages: Path, tree: dict[str, Any], kill_at: int | None) -> dict[in
     trainer.training_step = step  # type: ignore[method-assign]
     with contextlib.suppress(Killed):
         trainer.run()
-    return {event.values["done"]: event.values["loss"] for event in events if event.kind == "progress"}
+    return {event.done: event.loss for event in events if isinstance(event, TrainingProgress)}
 
 
 def _load(packages: Path, tree: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Size]]:
