@@ -117,8 +117,8 @@ class Checkpoints:
 
 
 def _needs(checkpoint: Manifest) -> list[int]:
-    """Steps of the checkpoints that this one needs. Those of version 0.1.0 do not name them: they need the checkpoint of
-    the best weights."""
+    """Steps of the checkpoints that this one needs. Those of version 0.1.0 do not name them: they need the one
+    of the best weights."""
     best = checkpoint.details.get("best")
     needs: list[int] = checkpoint.details.get("needs", [best["step"]] if best else [])
     return needs

@@ -100,8 +100,8 @@ class NegativeSampler:
         return self._items(shared_negatives(self._seed, step, self._config.num_negatives, self._num_items))
 
     def _draw_for_each_target(self, batch: Batch, step: int) -> np.ndarray:
-        """Draw [targets, num_negatives] items. Every slot that could hold a target has its draws, so that a target's draws
-        depend on its slot alone."""
+        """Draw [targets, num_negatives] items. Every slot that could hold a target has its draws, so that a target's
+        draws depend on its slot alone."""
         slots = batch.targets if self._positions == "all" else batch.targets.max(axis=1, keepdims=True)
         count = self._config.num_negatives
         first = batch.first_sample * slots.shape[1]

@@ -57,8 +57,8 @@ class DiffusionObjective(DenseModel):
         return self.backbone.generate(super().hidden_states(rows, histories))
 
     def _draw(self, step: StepInput, predicted: torch.Tensor, dim: int) -> TargetNoise:
-        """Draw timesteps, dropped conditions and noise. Every position of every sample has its draws, so that a target's
-        are the same on any rank."""
+        """Draw timesteps, dropped conditions and noise. Every position of every sample has its draws, so that
+        those of a target are the same on any rank."""
         chosen: np.ndarray = predicted.flatten().cpu().numpy()
         first_slot = step.first_sample * predicted.shape[1]
         timesteps, drop_rate = self.backbone.diffusion.timesteps, self.backbone.condition_dropout
