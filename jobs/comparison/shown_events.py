@@ -1,4 +1,4 @@
-"""Which events of its parts a comparison shows: listeners that leave the others out."""
+"""Listeners that choose which events of its runs and shared stages a comparison shows."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from alphafuse.events import Event, Listener, Progress, StageFailed, StageWarnin
 
 
 class OfRun:
-    """Shows the progress, warnings and restarts of a run, under its name. How it starts and ends tells the comparison,
-    since a run has several stages."""
+    """Shows the progress, warnings and restarts of a run, under its name. The comparison itself reports how it
+    starts and ends, since a run has several stages."""
 
     def __init__(self, name: str, show: Listener) -> None:
         self._name = name
@@ -21,7 +21,8 @@ class OfRun:
 
 
 class OfSharedStage:
-    """Shows all of a shared stage but its failure, which the comparison tells: an error may be older than the stage."""
+    """Shows all events of a shared stage but its failure, which the comparison reports: an error may come before the
+    stage begins."""
 
     def __init__(self, show: Listener) -> None:
         self._show = show

@@ -49,10 +49,10 @@ def serving(config: Config) -> Serving | None:
 def worker_listener(
     stage: str, worker: str, settings: Serving | None, send: Listener, workers: int | None = None
 ) -> Iterator[Listener]:
-    """What a worker reports to; its metrics are served for the time of the block.
+    """The listener that a worker reports to; its metrics are served for the time of the block.
 
     Args:
-        worker, workers: as of `WorkerServing`.
+        worker, workers: see `WorkerServing`.
         send: carries events to the driver.
     """
     driver = ToDriver(send)
