@@ -31,7 +31,7 @@ class Stage:
 
     Attributes:
         name: name of the stage, of its command and of its event log.
-        help: what it does, in one line for the command line.
+        help: what the stage does, in one line for the command line.
         artifacts: folders of the workspace that it makes, in the order in which it commits them.
         settings: gives the settings that the stage's artefacts depend on, as plain values.
         reads: gives the artefacts of earlier stages whose fingerprints are among the stage's `inputs`.

@@ -36,7 +36,7 @@ def nearest(queries: torch.Tensor, own: np.ndarray, tiles: Tiles, count: int) ->
     Args:
         queries: [queries, dim].
         own: [queries], the item that each query is.
-        tiles: of the vectors of all items.
+        tiles: vectors of all items.
     """
     lists = TopLists(len(queries), count + 1, queries.device)
     directions = normalize(queries, dim=1)

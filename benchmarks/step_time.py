@@ -38,7 +38,7 @@ from benchmarks.tables import arguments, publish
 
 WARM_UP = 3
 SLOW_ITEMS = 1_000_000
-"""From here on, cases whose cost grows with the catalog are timed over `SLOW_STEPS` steps."""
+"""Number of items from which cases whose cost grows with the catalog are timed over `SLOW_STEPS` steps."""
 SLOW_STEPS = 3
 
 

@@ -45,7 +45,7 @@ class EncoderConfig(Section):
         """
 
     def check_embeddings(self, hidden_dim: int, embedding_dim: int) -> None:
-        """Check the width of the model against that of the language embeddings, which no configuration tells.
+        """Check the width of the model against that of the language embeddings, which no setting names.
 
         Raises:
             ConfigError: `model.hidden_dim` does not fit.

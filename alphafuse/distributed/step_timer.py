@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 
 
 class Clock(Protocol):
-    """Marks points in time, and tells the seconds between two of them."""
+    """Marks points in time, and measures the seconds between two marks."""
 
     def mark(self) -> Any: ...
 

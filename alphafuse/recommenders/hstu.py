@@ -67,7 +67,7 @@ class HSTUBlock(nn.Module):
     """Pointwise attention, gated, with a residual: Zhai et al. 2024, eq. 1 to 3.
 
     (U, V, Q, K) = SiLU(f₁(norm(X))), A = SiLU(QKᵀ + b) for each head, Y = X + f₂(norm(AV) ⊙ U). The weights A need not
-    sum to one: how many earlier items match a query counts.
+    sum to one, so the number of earlier items that match a query counts.
     """
 
     def __init__(self, hidden_dim: int, history_length: int, num_heads: int, dropout: float) -> None:

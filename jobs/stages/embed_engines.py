@@ -87,7 +87,7 @@ def embed_on_engines(
 
     Args:
         shards: shards of the catalog that the batches were planned for.
-        listen: is told of engines that were started again, and of where engines serve their metrics.
+        listen: hears of engines that were started again, and of where engines serve their metrics.
         serving: where engines serve their metrics; None if they do not.
 
     Raises:
@@ -183,7 +183,7 @@ def _read_texts(row: dict[str, Any], catalog: Artifact) -> dict[str, Any]:
 class _Engine:
     """An actor of the pool: an encoder that writes what it embeds.
 
-    The encoder starts with the first batch and not before: Ray tells no cause of an actor that fails while it is made.
+    The encoder starts with the first batch and not before: Ray names no cause for an actor that fails in its making.
     """
 
     def __init__(
@@ -204,11 +204,11 @@ class _Engine:
         self.store.write_vectors(row["file"], pa.array(list(row["hashes"]), pa.binary(16)), encoded)
         failed = failures_by_category(encoded.failures)
         seconds = time.monotonic() - begin
-        told: dict[str, Any] = {"texts": len(row["texts"]), "tokens": encoded.tokens, "seconds": seconds}
+        facts: dict[str, Any] = {"texts": len(row["texts"]), "tokens": encoded.tokens, "seconds": seconds}
         fill = len(row["texts"]) / self.config.batch_size
-        report(BatchEmbedded(STAGE, **told, fill=fill, retries=encoded.retries, failed=failed))
+        report(BatchEmbedded(STAGE, **facts, fill=fill, retries=encoded.retries, failed=failed))
         return {
-            **told,
+            **facts,
             "file": row["file"],
             "failed": list(Counter(failed).elements()),
             "examples": [
