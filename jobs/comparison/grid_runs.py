@@ -16,7 +16,7 @@ from alphafuse.stages import EVALUATE, TRAIN
 from alphafuse.storage.folder import Folder, resolve
 from alphafuse.storage.workspace import Workspace
 from jobs.comparison import ensemble
-from jobs.comparison.shown_events import OfRun
+from jobs.comparison.shown_events import RunListener
 from jobs.pipeline import run_stages
 from monitoring.run_log.event_log import EventLog
 
@@ -85,14 +85,14 @@ def carry_out(run: Run, events: Queue) -> None:
     """Carry out what is left of a run.
 
     Args:
-        events: gets the events for the console (`OfRun`); the run's own event log has all.
+        events: gets the events for the console (`RunListener`); the run's own event log has all.
 
     Raises:
         StaleError: the run's workspace holds results of other settings than the grid gives.
     """
     events.put(StageStarted(run.name))
     try:
-        summary = _make(run, OfRun(run.name, events.put))
+        summary = _make(run, RunListener(run.name, events.put))
     except StaleError as error:
         remedy = "Give the grid another `workspace`, or make the row again: `alphafuse compare GRID --redo"
         raise StaleError(error.fault, f"{remedy} {run.row}`") from error

@@ -16,7 +16,7 @@ from alphafuse.stages import Stage, needed_stages
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.folder import Folder
 from alphafuse.storage.workspace import Workspace
-from jobs.comparison.shown_events import OfSharedStage
+from jobs.comparison.shown_events import SharedStageListener
 from jobs.execution.tasks import reason
 from jobs.pipeline import run_stages
 
@@ -88,6 +88,6 @@ def make_shared(configs: Iterable[Config], folder: Folder, listen: Listener) -> 
 
 def _make(config: Config, workspace: Workspace, stage: Stage, listen: Listener) -> None:
     try:
-        run_stages(config, workspace, [stage], OfSharedStage(listen))
+        run_stages(config, workspace, [stage], SharedStageListener(listen))
     except StaleError as error:  # the settings are equal, so the files that the stage reads differ
         raise StaleError(error.fault, "Give the grid another `workspace`") from error

@@ -7,7 +7,7 @@ import dataclasses
 from alphafuse.events import Event, Listener, Progress, StageFailed, StageWarning, WorkersRestarted
 
 
-class OfRun:
+class RunListener:
     """Shows the progress, warnings and restarts of a run, under its name. The comparison itself reports how it
     starts and ends, since a run has several stages."""
 
@@ -20,7 +20,7 @@ class OfRun:
             self._show(dataclasses.replace(event, stage=self._name))
 
 
-class OfSharedStage:
+class SharedStageListener:
     """Shows all events of a shared stage but its failure, which the comparison reports: an error may come before the
     stage begins."""
 
