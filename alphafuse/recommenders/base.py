@@ -19,7 +19,7 @@ from alphafuse.items.encoders.base import ItemEncoder
 
 Dropout = Annotated[float, Field(ge=0, lt=1, description="Share of the activations that training drops.")]
 NumHeads = Annotated[int, Field(ge=1, description="Number of attention heads, which share the width.")]
-NumLayers = Annotated[int, Field(ge=1, description="Number of blocks, one after the other.")]
+NumLayers = Annotated[int, Field(ge=1, description="Number of layers, one after the other.")]
 
 
 class AttentionConfig(BackboneConfig):
