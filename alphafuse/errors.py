@@ -22,7 +22,7 @@ class WorkspaceError(AlphafuseError):
 
     Args:
         fault: what is wrong, and where.
-        remedy: what to do, where `fault` does not say it: a comparison has words of its own for that.
+        remedy: what to do, where `fault` does not say it; a comparison replaces the remedy by its own.
     """
 
     def __init__(self, fault: str, remedy: str = "") -> None:
@@ -42,4 +42,4 @@ class ResourceError(AlphafuseError):
 
 
 class ClusterError(AlphafuseError):
-    """A cluster cannot be started, reached or told from here."""
+    """A cluster or one of its jobs cannot be started, reached or stopped from here."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 Value = int | float | str | bool | None
 Summary = Mapping[str, Value]
-"""Facts by name that a person is told of a stage that has done its work."""
+"""Facts about a finished stage, by name, for a person to read."""
 INTERRUPTED = "interrupted"
-"""The message of a stage that somebody ended with Ctrl-C, which has not failed."""
+"""Message of a `StageFailed` where somebody ended the stage with Ctrl-C, which is no fault."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class FanOut:
 
 
 OPEN = {"open": True}
-"""Marks a field for values by names that no class can declare: the metrics of a configuration, the facts of a stage."""
+"""Mark of a field whose values have names that no class can declare: the metrics of a configuration, the facts of a
+stage."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class StageFinished(Event):
     """The stage has done its work: its last event.
 
     Attributes:
-        summary: as its `run` returned it.
+        summary: what the stage's `run` returned.
     """
 
     summary: Summary = field(default_factory=dict, metadata=OPEN)
@@ -100,8 +101,8 @@ class WorkersRestarted(Notice):
     """Workers have died and were started again.
 
     Attributes:
-        restarts: how many there have been in this run of the stage.
-        worker: name of the one that died, where the others went on without it.
+        restarts: number of restarts in this run of the stage.
+        worker: name of the worker that died, where the others went on without it.
     """
 
     restarts: int
@@ -110,10 +111,10 @@ class WorkersRestarted(Notice):
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """Work of the present part of a stage.
+    """The stage goes on with its present piece of work.
 
     Attributes:
-        done, total: in units; the total is None where it is unknown.
+        done, total: numbers of units; the total is None where it is unknown.
         unit: what is counted: "texts", "steps", …
     """
 
@@ -124,12 +125,12 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class EmbeddingProgress(Progress):
-    """Progress with the batches of texts, which engines embed.
+    """Progress of the engines with the batches of texts.
 
     Attributes:
-        tokens: read by all engines so far.
-        quarantined: texts without a vector so far.
-        batch_fill: texts of the latest batch, as a share of the largest possible.
+        tokens: number of tokens that all engines have read so far.
+        quarantined: number of texts without a vector so far.
+        batch_fill: number of texts in the latest batch, as a share of the largest possible.
         engines: number of engines that work.
     """
 
@@ -144,11 +145,13 @@ class TrainingProgress(Progress):
     """Progress of a training, in optimizer steps.
 
     Attributes:
-        epoch: the present one, from 1.
-        loss: mean over the targets of all ranks since the last report.
-        learning_rate, table_learning_rate: of the last step; of the dense weights, and of the item table's rows.
-        gradient_norm, table_gradient_norm: of the last step, over all ranks, before clipping.
-        samples_per_second: of all ranks.
+        epoch: number of the present epoch, from 1.
+        loss: mean loss over the targets of all ranks since the last report.
+        learning_rate, table_learning_rate: learning rates of the dense weights and of the item table's rows in the last
+            step.
+        gradient_norm, table_gradient_norm: norms of the gradients of both in the last step, over all ranks, before
+            clipping.
+        samples_per_second: training samples per second of all ranks together.
     """
 
     epoch: int
@@ -162,7 +165,11 @@ class TrainingProgress(Progress):
 
 @dataclass(frozen=True)
 class ValidationProgress(Event):
-    """A validation in the course of a training goes on; as `Progress`, which it is not: no step of the training."""
+    """A validation within a training goes on. It is no `Progress`, which counts the steps of the training.
+
+    Attributes:
+        done, total, unit: see `Progress`.
+    """
 
     done: int
     total: int | None
@@ -171,11 +178,11 @@ class ValidationProgress(Event):
 
 @dataclass(frozen=True)
 class Metrics(Event):
-    """What a stage has measured.
+    """Numbers that a stage has measured.
 
     Attributes:
         split: whose targets were ranked ("validation", "test"); None for numbers that are about no split.
-        numbers: by name: "ndcg@20", "retained_energy", …
+        numbers: values by name: "ndcg@20", "retained_energy", …
     """
 
     split: str | None = None
@@ -187,8 +194,8 @@ class EpochMetrics(Metrics):
     """An epoch of a training has ended; `numbers` are those of its validation, none where it was not validated.
 
     Attributes:
-        epoch: from 1.
-        loss: mean over the targets of all ranks.
+        epoch: number of the epoch, from 1.
+        loss: mean loss over the targets of all ranks.
     """
 
     epoch: int
@@ -197,12 +204,12 @@ class EpochMetrics(Metrics):
 
 @dataclass(frozen=True)
 class CheckpointWritten(Event):
-    """A training can continue from here.
+    """A checkpoint is written, from which the training can continue.
 
     Attributes:
-        step: steps that were taken before it.
-        seconds: that writing took.
-        bytes: of all ranks' files.
+        step: number of steps taken before the checkpoint.
+        seconds: time that writing it took.
+        bytes: size of all ranks' files.
     """
 
     step: int
@@ -212,7 +219,12 @@ class CheckpointWritten(Event):
 
 @dataclass(frozen=True)
 class ArtifactCommitted(Event):
-    """The stage has made an artefact, now or in an earlier run."""
+    """An artefact of the stage is committed, by this run or an earlier one.
+
+    Attributes:
+        artifact: name of the artefact.
+        rows, bytes, files: its numbers of rows, bytes and files.
+    """
 
     artifact: str
     rows: int | None
@@ -225,9 +237,9 @@ class WorkerServing(Event):
     """A worker serves its metrics.
 
     Attributes:
-        worker: names it among the workers of the stage; a process that takes its place has the same name.
+        worker: name among the workers of the stage; a process that takes this one's place has the same name.
         address: host and port.
-        workers: how many there are, where they are named by their ranks: those of higher ranks are gone. Else None.
+        workers: number of workers where their ranks name them (workers of higher ranks are gone), else None.
     """
 
     worker: str
@@ -237,7 +249,7 @@ class WorkerServing(Event):
 
 @dataclass(frozen=True)
 class WorkersGone(Event):
-    """No worker of the stage serves its metrics any more."""
+    """The workers of the stage have ended, and serve no metrics."""
 
 
 @dataclass(frozen=True)
@@ -245,11 +257,11 @@ class BatchEmbedded(Event):
     """An engine has embedded a batch of texts.
 
     Attributes:
-        texts, tokens: read by the engine.
-        seconds: without reading the texts.
-        fill: texts, as a share of the largest possible batch.
-        retries: how often the engine was asked again, since it had refused a larger batch.
-        failed: texts without a vector, by category of the reason.
+        texts, tokens: numbers of texts and tokens that the engine read.
+        seconds: time of the engine, without reading the texts.
+        fill: number of texts, as a share of the largest possible batch.
+        retries: number of times that the engine was called again because it had refused a larger batch.
+        failed: number of texts without a vector, by category of the reason.
     """
 
     texts: int
@@ -265,16 +277,16 @@ class StepCosts(Event):
     """The base of events about a rank's steps: seconds of a step, split into spans, and counts.
 
     Attributes:
-        rank: of the worker.
+        rank: rank of the worker.
         step: number of the (last) step, from 1.
-        seconds: of the whole step.
-        data_seconds … optimizer_seconds: of its spans. `exchange` is all waiting for other ranks but for the averaging
-            of the dense gradients, which the engine does in its backward pass.
+        seconds: time of the whole step.
+        data_seconds … optimizer_seconds: times of its spans. `exchange` is all waiting for other ranks but for the
+            averaging of the dense gradients, which the engine does in its backward pass.
         rows_requested: item indices looked up.
-        rows_distinct: different ones among them.
+        rows_distinct: distinct item indices among them.
         rows_served: rows of this rank that all ranks asked for.
         rows_touched: rows of this rank that were updated.
-        bytes_sent: for other ranks.
+        bytes_sent: bytes sent to other ranks.
     """
 
     rank: int
@@ -300,9 +312,9 @@ class StepCosts(Event):
 MEASURED = tuple(
     entry.name for entry in dataclasses.fields(StepCosts) if entry.name not in ("stage", "time", "rank", "step")
 )
-"""What is measured in a step, by the names of its fields."""
+"""Names of the fields that are measured in a step."""
 SPANS = tuple(name.removesuffix("_seconds") for name in MEASURED if name.endswith("_seconds"))
-"""What the time of a step is split into."""
+"""Spans that the time of a step is split into."""
 OWN_SPANS = ("data", "lookup", "forward", "optimizer")
 """The spans in which a rank waits for no other."""
 
@@ -312,7 +324,7 @@ class StepTaken(StepCosts):
     """A rank has taken a step.
 
     Attributes:
-        samples: training samples of this rank.
+        samples: number of training samples of this rank.
     """
 
     samples: int
@@ -320,14 +332,14 @@ class StepTaken(StepCosts):
 
 @dataclass(frozen=True, kw_only=True)
 class StepMeans(StepCosts):
-    """A rank's steps since its last report, in the mean.
+    """Means over a rank's steps since its last report.
 
     Attributes:
         world_size: number of ranks.
-        steps: how many steps the means are over.
-        samples_per_second: of this rank.
+        steps: number of steps that the means are over.
+        samples_per_second: training samples per second of this rank.
         memory_bytes: resident memory of the process.
-        device_memory_bytes: allocated by tensors; None without a GPU.
+        device_memory_bytes: GPU memory allocated by tensors; None without a GPU.
         host: name of the machine.
     """
 

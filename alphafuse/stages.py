@@ -1,6 +1,6 @@
 """The stages of a run, from the sources to the report: what each makes, reads and runs on, in their order.
 
-A stage is declared here and nowhere else; whoever must know one asks this module. Its work is done in `jobs.stages`.
+A stage is declared here and nowhere else; all other code asks this module. Its work is done in `jobs.stages`.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Stage:
     """One step of a run.
 
     Attributes:
-        name: command, event stream and key of messages.
-        help: what it does, in one line for the command line.
+        name: name of the stage, of its command and of its event log.
+        help: what the stage does, in one line for the command line.
         artifacts: folders of the workspace that it makes, in the order in which it commits them.
-        settings: the settings that what it makes depends on, as plain values.
-        reads: artefacts of earlier stages that what it makes depends on, as far as `inputs` names them.
-        resources: key of the settings that say what it runs on; empty: it needs no machines.
+        settings: gives the settings that the stage's artefacts depend on, as plain values.
+        reads: gives the artefacts of earlier stages whose fingerprints are among the stage's `inputs`.
+        resources: dotted key of the resources that the stage runs on; empty: it needs no machines.
         is_needed: tells whether a run of this configuration has the stage.
-        is_shared: runs of a comparison that have the same settings make it once.
+        is_shared: tells whether runs of a comparison with the same settings run the stage once, together.
     """
 
     name: str
@@ -50,16 +50,16 @@ class Stage:
     is_shared: bool = False
 
     def resources_of(self, config: Config) -> Resources:
-        """The machines that a configuration gives to this stage, which needs some."""
+        """The resources that a configuration gives to this stage, which must need some."""
         section, _, _ = self.resources.partition(".")
         resources: Resources = getattr(config, section).resources
         return resources
 
     def inputs(self, config: Config, workspace: Workspace) -> dict[str, Any]:
-        """Settings, and fingerprints of the artefacts read: what the stage's own fingerprint covers.
+        """Return what the stage's fingerprint covers: its settings, and the fingerprints of artefacts that it reads.
 
         Raises:
-            WorkspaceError: an artefact that it reads is not finished.
+            WorkspaceError: an artefact that the stage reads is not finished.
         """
         read = {name: workspace.artifact(name).require().fingerprint for name in self.reads(config)}
         return {**self.settings(config), **read}
@@ -87,13 +87,13 @@ def _train_settings(config: Config) -> dict[str, Any]:
 
 def _evaluate_settings(config: Config) -> dict[str, Any]:
     measuring = config.evaluate.result_settings()
-    del measuring["similarity"]  # which may be that of the training
+    del measuring["similarity"]  # which may be `trained`
     return {"similarity": config.similarity, "evaluate": measuring}
 
 
 def _recommend_settings(config: Config) -> dict[str, Any]:
     recommending = config.recommend.result_settings()
-    del recommending["users"]  # by their content, not by their place
+    del recommending["users"]  # the stage adds the content of the file, whatever its path
     return {"similarity": config.similarity, "recommend": recommending}
 
 
@@ -167,10 +167,10 @@ ARTIFACTS = {artifact: stage for stage in STAGES for artifact in stage.artifacts
 
 
 def find_stage(name: str) -> Stage:
-    """The stage of a name.
+    """The stage called `name`.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no such stage.
     """
     if name not in STAGE_NAMES:
         raise ConfigError(f"there is no stage {name!r}; stages: {', '.join(STAGE_NAMES)}")
@@ -178,11 +178,11 @@ def find_stage(name: str) -> Stage:
 
 
 def needed_stages(config: Config, until: Stage = REPORT) -> list[Stage]:
-    """The stages of a whole run, up to and including `until`, without the work on texts that the model does not
-    need."""
+    """The stages of a whole run, up to and including `until`; stages that work on texts only where the model needs
+    them."""
     return [stage for stage in STAGES[: STAGES.index(until) + 1] if stage.is_needed(config)]
 
 
 def and_later(first: Stage) -> tuple[Stage, ...]:
-    """A stage and all that follow it."""
+    """Return a stage and all later ones, in their order."""
     return STAGES[STAGES.index(first) :]

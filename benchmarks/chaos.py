@@ -40,7 +40,7 @@ from jobs import synth
 
 COMPARED = ("catalog", "sequences", "embeddings", "nullspace", "features", "model", "evaluation")
 MAX_SUBMISSIONS = 20
-"""Of one round: a driver that gives up so often has no luck but a fault."""
+"""Most submissions of one round: a driver that gives up more often has a fault."""
 
 
 def settings(folder: Path, items: int, epochs: int) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def run_once(config: Path, cluster: DisturbedCluster, log: Path, until: float | 
 
 
 def differences(undisturbed: Workspace, other: Workspace) -> list[str]:
-    """Files of the artefacts that are not the same."""
+    """Files of the artefacts that differ."""
     found = []
     for name in COMPARED:
         one, two = undisturbed.artifact(name), other.artifact(name)
@@ -94,7 +94,7 @@ def differences(undisturbed: Workspace, other: Workspace) -> list[str]:
 
 
 def steps_trained(log: Path) -> int:
-    """How many steps were trained, those that were trained again among them: each is told of by an event."""
+    """Count the steps that were trained, repeated ones included: each has an event."""
     events = map(json.loads, log.read_text().splitlines())
     return sum(event["stage"] == "train" and event["kind"] == "progress" for event in events)
 
@@ -110,12 +110,12 @@ def made_up_data(options: argparse.Namespace) -> Iterator[Path]:
 
 def main() -> None:
     parser = arguments(__doc__ or "")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of disturbance, after the undisturbed run")
+    parser.add_argument("--minutes", type=float, default=10.0, help="minutes of disturbance, after the undisturbed run")
     parser.add_argument("--every", type=float, default=30.0, metavar="T", help="seconds between kills")
     parser.add_argument("--items", type=int, default=600)
     parser.add_argument("--users", type=int, default=1000)
     parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--seed", type=int, default=None, help="of the choice of what is killed")
+    parser.add_argument("--seed", type=int, default=None, help="random seed of the choice of what is killed")
     options = parser.parse_args()
     seed = random.randrange(2**32) if options.seed is None else options.seed
     with made_up_data(options) as folder, DisturbedCluster(options.every, random.Random(seed)) as cluster:

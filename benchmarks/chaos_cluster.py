@@ -22,18 +22,18 @@ KINDS = {
     "machine": (),
     "other worker or actor": ("ray::",),
 }
-"""What is killed, each kind as often as any other that runs, and how the names of its processes begin."""
+"""Kinds of processes that are killed, each as often as any other that runs, and the beginnings of their names."""
 PART_OF_THE_RAYLET = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
-"""With these, a machine is lost: on the head that is the cluster."""
+"""Processes whose death ends their machine, and on the head the whole cluster."""
 
 
 class DisturbedCluster:
     """A head without CPUs, and two machines with two CPUs each.
 
     Attributes:
-        address: for `ray.address`.
-        environment: for processes that connect to it.
-        kills: how many processes of each kind were killed.
+        address: value for `ray.address`.
+        environment: environment variables for processes that connect to the cluster.
+        kills: number of killed processes by kind.
     """
 
     def __init__(self, every: float, generator: random.Random) -> None:
@@ -87,7 +87,7 @@ class DisturbedCluster:
                 self._cluster.add_node(num_cpus=2)
 
     def _processes(self) -> dict[str, list[psutil.Process]]:
-        """What may be killed now. A raylet only where the other machine is there: something must be left."""
+        """Processes that may be killed. A raylet only where the other machine is there: something must be left."""
         found: dict[str, list[psutil.Process]] = {kind: [] for kind in KINDS}
         machines = [node for node in self._cluster.worker_nodes if node not in self._lost]
         if len(machines) > 1:
@@ -105,7 +105,7 @@ def _raylet(node: Any) -> int:
 
 
 def _kind(process: psutil.Process) -> str | None:
-    """What a process below a raylet is, None where it belongs to the raylet or is gone."""
+    """The kind of a process below a raylet; None where it belongs to the raylet or is gone."""
     try:
         name = " ".join(process.cmdline())
     except psutil.Error:

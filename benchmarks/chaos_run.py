@@ -1,7 +1,7 @@
 """The run that `benchmarks.chaos` disturbs, a process of its own: `python -m benchmarks.chaos_run CONFIG ADDRESS LOG`.
 
 The stages up to the evaluation, as `alphafuse run` takes them. Every event is appended to LOG, a JSON object per line:
-of how much was done again, the event log of the workspace keeps too little.
+the event log of the workspace keeps too little to tell how much was done again.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def write_shard(workspace: Workspace, data: SyntheticData, number: int) -> None:
 
 
 def make_workspace(folder: Path, num_items: int, dim: int) -> Workspace:
-    """Embeddings, and a popularity that falls with the item's index; kept for the next run."""
+    """Make a workspace of embeddings and a popularity that falls with the item's index; it is kept for the next run."""
     workspace = Workspace(str(folder))
     if workspace.artifact("popularity").manifest() is None:
         data = SyntheticData(num_items, 1, dim, seed=1)
@@ -88,7 +88,7 @@ def configuration(workspace: Workspace, method: str, workers: int, weighted: boo
 
 
 class Stop(Exception):
-    """Ends the job behind the decomposition."""
+    """Ends the job after the decomposition."""
 
 
 def run_job(workspace: Workspace, method: str, workers: int, weighted: bool = False) -> tuple[float, float]:
@@ -151,7 +151,7 @@ def largest_error(workspace: Workspace, num_items: int, dim: int) -> float:
 
 
 def libraries(rows: np.ndarray) -> dict[str, Callable[[], Any]]:
-    """What a user would call on a matrix in memory, float32 [items, dim]."""
+    """Calls, by name, that a user would make on a matrix in memory, float32 [items, dim]."""
 
     def covariance_and_svd() -> None:
         np.linalg.svd(np.cov(rows, rowvar=False))

@@ -1,4 +1,4 @@
-"""What it costs to generate an item vector by diffusion (DreamRec), beside a plain SASRec state.
+"""The cost of generating an item vector by diffusion (DreamRec), beside a plain SASRec state.
 
 python -m benchmarks.diffusion --json benchmarks/results/diffusion.json
 """
@@ -38,7 +38,7 @@ def cases(dim: int, length: int, timesteps: int, strides: list[int]) -> dict[str
 
 def main() -> None:
     parser = arguments(__doc__ or "")
-    parser.add_argument("--queries", type=int, default=512, help="of a batch")
+    parser.add_argument("--queries", type=int, default=512, help="queries of a batch")
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--length", type=int, default=10)
     parser.add_argument("--timesteps", type=int, default=2000)

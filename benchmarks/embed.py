@@ -2,7 +2,7 @@
 
     python -m benchmarks.embed --texts toys/items.parquet beauty/items.parquet --json benchmarks/results/embed.json
 
-The start of an engine, from that of its process to the loaded model, does not count. Of the stage everything else does:
+The start of an engine, from that of its process to the loaded model, does not count. Everything else of the stage does:
 the plan, Ray Data, reading, writing, assembling. `LLM.embed` runs twice: as vLLM sets itself up, and with the settings
 of the stage (one process, threads not bound to cores). The texts are the first different ones of the column `text`.
 """
@@ -63,7 +63,7 @@ class TimedEncoder:
 
 
 class PlainVllm:
-    """What a user would write with vLLM alone; a process of its own."""
+    """Code that a user would write with vLLM alone; runs in a process of its own."""
 
     def __init__(self, folder: str, config: EmbedConfig) -> None:
         from vllm import LLM
@@ -85,7 +85,7 @@ class PlainVllm:
 
 
 class PlainSentenceTransformers:
-    """What a user would write with sentence-transformers alone; a process of its own."""
+    """Code that a user would write with sentence-transformers alone; runs in a process of its own."""
 
     def __init__(self, folder: str, config: EmbedConfig) -> None:
         import torch
@@ -147,7 +147,7 @@ def read_texts(paths: Sequence[Path], count: int) -> list[str]:
 
 
 def environment(threads: int, more: Mapping[str, str]) -> Mapping[str, Any]:
-    """Of the plain engines' processes."""
+    """Runtime environment of the plain engines' processes."""
     variables = {
         **more,
         "OMP_NUM_THREADS": str(threads),
@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--dtype", default=EmbedConfig().dtype, choices=["float32", "bfloat16"])
     parser.add_argument("--workers", type=int, default=1, help="engines of the stage")
-    parser.add_argument("--threads", type=int, default=2, help="of all engines of a case together")
+    parser.add_argument("--threads", type=int, default=2, help="threads of all engines of a case together")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     texts = read_texts(options.texts, options.count)

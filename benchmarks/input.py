@@ -1,4 +1,4 @@
-"""How fast the input pipeline hands out batches, beside the trainer that consumes them, with a log larger than memory.
+"""Speed of the input pipeline, beside the trainer that consumes its batches, with a log larger than memory.
 
     python -m benchmarks.input --users 2000000 --json benchmarks/results/input.json
 
@@ -59,7 +59,7 @@ def write_log(folder: str, num_users: int) -> None:
 
 
 def go_through(folder: str, positions: str, buffer_users: int) -> dict[str, float]:
-    """One epoch of this rank's parts, not trained on."""
+    """Go through one epoch of this rank's parts without training."""
     idle, begin = memory_mib(), time.perf_counter()
     windowing = Windowing.of(TrainConfig.model_validate({"positions": positions}), HISTORY)
     samples = SampleStream(SequenceStore(Workspace(folder)), windowing, buffer_users, seed=1)

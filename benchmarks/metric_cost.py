@@ -1,4 +1,4 @@
-"""What watching costs a training step.
+"""The cost of watching a training step.
 
     python -m benchmarks.metric_cost --json benchmarks/results/metrics.json
 
@@ -40,7 +40,7 @@ ALONE_STEPS = 400
 
 @dataclass(frozen=True)
 class Training:
-    """What a step trains on: `rows` histories of each rank, and the loss at one or all of their positions."""
+    """Input of a step: `rows` histories of each rank, and the loss at one or all of their positions."""
 
     loss: dict[str, Any]
     positions: str
@@ -60,7 +60,7 @@ CASES = {
 
 
 class _CountingTimer(StepTimer):
-    """Knows how often a step asks it."""
+    """A timer that counts how often a step calls it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ def time_on_rank(name: str, num_items: int, steps: int) -> dict[str, list[float]
     times: dict[str, list[float]] = {case: [] for case in cases}
     drawn = draw_items(num_items, communicator.rank, WARM_UP + steps, training.rows)
     for number, items in enumerate(drawn, start=1):
-        # Who is first is not always the same.
+        # The cases take turns at being first.
         for case in sorted(cases, reverse=bool(number % 2)):
             dist.barrier()
             start = time.perf_counter()
@@ -149,7 +149,7 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--items", type=int, default=10**5)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--steps", type=int, default=200, help="timed of each case")
+    parser.add_argument("--steps", type=int, default=200, help="timed steps of each case")
     options = parser.parse_args()
     rows = []
     for world_size in options.ranks:

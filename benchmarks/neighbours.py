@@ -1,5 +1,6 @@
-"""What trained item vectors keep of what the language model knows: how many of an item's nearest neighbours by its text
-are still among its nearest by its trained vector (cosine, both), for popular items and for rare ones.
+"""Share of an item's nearest neighbours by text that are still among its nearest by trained vector (cosine, both).
+
+Measured for popular and for rare items: what training keeps of the language model's knowledge.
 
 python -m benchmarks.neighbours runs/compare-toys/AlphaFuse-22 runs/compare-toys/LLMInit-22
 """
@@ -35,7 +36,7 @@ def nearest(queries: torch.Tensor, own: np.ndarray, tiles: Tiles, count: int) ->
     Args:
         queries: [queries, dim].
         own: [queries], the item that each query is.
-        tiles: of the vectors of all items.
+        tiles: vectors of all items.
     """
     lists = TopLists(len(queries), count + 1, queries.device)
     directions = normalize(queries, dim=1)
@@ -76,7 +77,7 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("runs", nargs="+", type=Path, help="workspaces of finished trainings on the same catalog")
     parser.add_argument("--count", type=int, default=10, help="neighbours of an item")
-    parser.add_argument("--items", type=int, default=2000, help="so many items, drawn at random")
+    parser.add_argument("--items", type=int, default=2000, help="number of items, drawn at random")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     workspaces = [Workspace(str(run)) for run in options.runs]
@@ -86,7 +87,7 @@ def main() -> None:
     popularity = load_popularity(workspaces[0])
     drawn = np.random.default_rng(options.seed).permutation(len(popularity))[: options.items]
     chosen = np.sort(drawn)
-    # Of the same items: those above the median of their interactions, and the others.
+    # Popular: the drawn items above the median of their interactions; rare: the others.
     popular = popularity[chosen] > np.median(popularity[chosen])
     text = by_text(embedded[0], chosen, options.count)
     rows: list[dict[str, Any]] = []

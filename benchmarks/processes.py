@@ -22,7 +22,7 @@ def run_ranks(
     """Call `function(*arguments)` on every rank of a new group; returns the ranks' results in order of rank.
 
     Args:
-        tuned: in the environment of training workers; else in the one that a user finds, but for the threads.
+        tuned: run in the environment of training workers; False: in that which a user finds, but for the threads.
     """
     variables = worker_environment(RankResources(cpus=threads))
     for name, value in variables.items():

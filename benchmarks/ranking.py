@@ -74,7 +74,7 @@ def our_metrics(num_items: int, num_queries: int, dim: int) -> tuple[float, dict
 
 
 def plain_metrics(num_items: int, num_queries: int, dim: int, listed: int) -> tuple[float, dict[str, float]]:
-    """The same the straightforward way: scores of a batch, `torch.topk` of `listed` items, a loop over the queries."""
+    """Compute the same metrics plainly: scores of a batch, `torch.topk` of `listed` items, a loop over the queries."""
     hidden, vectors, targets = _problem(num_items, num_queries, dim)
     sums: dict[str, float] = defaultdict(float)
 
@@ -114,7 +114,7 @@ def _seconds(function: Callable[[], Any]) -> float:
 def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--items", type=int, default=10**6)
-    parser.add_argument("--plain-items", type=int, default=10**5, help="of the comparison with torch.topk")
+    parser.add_argument("--plain-items", type=int, default=10**5, help="items of the comparison with torch.topk")
     parser.add_argument("--queries", type=int, default=10**4)
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--ranks", type=int, default=2)

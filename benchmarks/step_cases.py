@@ -1,4 +1,4 @@
-"""What `step_time` times: our training step, a plain torch model, and table lookups here and in TorchRec.
+"""The cases that `step_time` times: our training step, a plain torch model, and table lookups here and in TorchRec.
 
 Every case is built for a number of items on the ranks of the process group, and then called once per step with the
 item indices of this rank's batch. Vectors are random: what is measured does not depend on their values.
@@ -100,7 +100,7 @@ class OurStep:
 
 
 class PlainStep:
-    """What reference implementations do: `nn.Embedding` over all items and Adam on all of its rows; in a group of
+    """Step of reference implementations: `nn.Embedding` over all items and Adam on all of its rows; in a group of
     several ranks under DistributedDataParallel."""
 
     def __init__(self, num_items: int) -> None:

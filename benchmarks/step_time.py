@@ -38,12 +38,12 @@ from benchmarks.tables import arguments, publish
 
 WARM_UP = 3
 SLOW_ITEMS = 1_000_000
-"""From here on, cases whose cost grows with the catalog are timed over `SLOW_STEPS` steps."""
+"""Number of items from which cases whose cost grows with the catalog are timed over `SLOW_STEPS` steps."""
 SLOW_STEPS = 3
 
 
 def cases(num_items: int, world_size: int, limits: dict[str, int]) -> dict[str, Callable[[int], Case]]:
-    """What is timed at this size, by name."""
+    """The cases that are timed at this size, by name."""
     chosen: dict[str, Callable[[int], Case]] = {}
     for name, loss in LOSSES.items():
         if loss["name"] != "softmax" or num_items <= limits["softmax"]:
@@ -59,7 +59,7 @@ def cases(num_items: int, world_size: int, limits: dict[str, int]) -> dict[str, 
 
 
 def is_ours(name: str) -> bool:
-    """Whether a case runs in the environment of our workers."""
+    """Tell whether a case runs in the environment of our workers."""
     return "ours" in name
 
 
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, nargs="+", default=[10**4, 10**5, 10**6, 5 * 10**6])
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=20, help="timed in each round")
+    parser.add_argument("--steps", type=int, default=20, help="timed steps of each round")
     parser.add_argument("--plain-items", type=int, default=10**6, help="largest catalog for the plain model")
     parser.add_argument("--softmax-items", type=int, default=10**5, help="largest catalog for the full softmax")
     parser.add_argument("--torchrec", action="store_true", help="beside TorchRec (make torchrec)")

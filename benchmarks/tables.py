@@ -1,4 +1,4 @@
-"""What a benchmark prints and writes: rows of figures, with the machine, the versions and the commit beside them."""
+"""Output of a benchmark: rows of figures, with the machine, the versions and the commit beside them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PACKAGES = (
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """A parser with what all benchmarks take."""
+    """A parser with the arguments of all benchmarks."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     return parser
 
 
 def machine() -> dict[str, Any]:
-    """Where the figures come from."""
+    """The machine, the versions and the commit that the figures come from."""
     names = [line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")]
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return {

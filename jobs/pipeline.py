@@ -55,11 +55,10 @@ WORK: dict[Stage, Callable[[Config, Workspace, Listener], Summary | None]] = {
 
 
 def redo(workspace: Workspace, stage: Stage) -> None:
-    """Delete what a stage and all later ones have made, the latest first: an interruption leaves nothing that was made
-    from what is gone.
+    """Delete the artefacts of a stage and all later ones, the latest first: an interruption leaves no artefact that was
+    made from a deleted one.
 
-    Embeddings go only when `embed` itself is to be redone: by the content of the texts, that stage tells which
-    of them still hold.
+    Embeddings are deleted only when `embed` itself is to be redone: that stage reuses those whose texts are unchanged.
 
     Raises:
         WorkspaceError: the workspace borrows what would be deleted.
@@ -81,9 +80,9 @@ def run_stages(
     Emits how each stage starts and ends, and the artefacts that it has made; the stages emit the rest.
 
     Args:
-        show: gets all events, beside those who always do (`driver_listener`).
-        again: this stage and all later ones are redone. What they made goes when its turn comes: not before the
-            stages in front of it have accepted the configuration.
+        show: gets all events, beside the listeners of `driver_listener`.
+        again: this stage and all later ones are redone. Their artefacts are deleted when this stage's turn comes: not
+            before the stages in front of it have accepted the configuration.
 
     Returns:
         The summary of each stage that had something to do.
@@ -113,8 +112,8 @@ def run_stages(
 
 @contextmanager
 def _configured(config: Config, workspace: Workspace) -> Iterator[None]:
-    """Write `config.yaml`, which tells what the workspace is made with: where a stage refuses the configuration, the
-    file is what it was before."""
+    """Write `config.yaml`, the configuration that the workspace is made with; where a stage refuses it, put the earlier
+    file back."""
     folder = workspace.folder
     before = folder.read_bytes(CONFIG) if folder.exists(CONFIG) else None
     content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -128,7 +127,7 @@ def _configured(config: Config, workspace: Workspace) -> Iterator[None]:
 
 
 def _run_stage(stage: Stage, config: Config, workspace: Workspace, listen: Listener) -> Summary | None:
-    """Run one stage, and tell its end last, after its artefacts; returns its summary, None where there was none."""
+    """Run one stage, and report its end last, after its artefacts; returns its summary, None where it did nothing."""
     listen(StageStarted(stage.name))
     if message := waiting(config, workspace, stage):
         listen(StageWarning(stage.name, message))

@@ -1,4 +1,4 @@
-"""Before a run begins: whether the cluster can hold each of its stages, rather than hours later, at its turn."""
+"""Checks before a run begins that the cluster can hold each of its stages, rather than hours later, at its turn."""
 
 from __future__ import annotations
 

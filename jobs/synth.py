@@ -1,6 +1,6 @@
 """Writes a made-up catalog, its language embeddings and a log as the files that a user would have, with Ray tasks.
 
-From there they go the same road as real data: the configuration that lies beside them runs as it stands.
+The files are read as real data are: the configuration that lies beside them runs as it stands.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def run(data: SyntheticData, folder: Folder, cluster: RayConfig, listen: Listene
 
 @ray.remote
 def _write_block(data: SyntheticData, folder: Folder, kind: str, block: int) -> int:
-    """Write one block as one file; returns its items or users."""
+    """Write one block as one file; returns the number of its items or users."""
     name, total = f"part-{block:05d}.parquet", data.num_items if kind == "items" else data.num_users
     if not (folder / kind).exists(name):
         table = data.items(block) if kind == "items" else data.interactions_of(block)
@@ -81,7 +81,7 @@ def _config(data: SyntheticData, folder: Folder) -> str:
         "split": {"kind": "leave_one_out"},
     }
     sections["embed"] = {"engine": "precomputed", "precomputed": "items/*.parquet"}
-    most = min(data.dim, data.num_items)  # directions that can be told apart
+    most = min(data.dim, data.num_items)  # the embeddings have no more directions than this
     if most < ModelConfig().hidden_dim:
         sections["model"] = {"hidden_dim": most}
         sections["decompose"] = {"null_dim": most // 2}

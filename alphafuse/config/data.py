@@ -19,7 +19,7 @@ class CatalogConfig(Section):
     format: Literal["auto", "parquet", "csv", "recbole", "huggingface"] = "auto"
     """Format of the files; `auto` goes by their names: .parquet, .csv/.tsv, .item/.inter, hf://."""
     split: str | None = None
-    """Split of a Hugging Face data set that is read."""
+    """Split to read of a Hugging Face data set."""
     item_id: str = "item_id"
     """Column of the item id (strings or integers)."""
     text: str = "{text}"
@@ -50,14 +50,14 @@ class SplitConfig(Section):
 
     kind: Literal["users", "leave_one_out", "temporal", "file"] = "users"
     """`users`: whole users by `ratios` (cold-start users); `leave_one_out`: a user's last item tests, the one
-    before validates; `temporal`: global time cuts by `ratios` of the interactions; `file`: user_id, split."""
+    before validates; `temporal`: global time cuts by `ratios` of the interactions; `file`: users as `path` says."""
     ratios: tuple[NonNegative, NonNegative, NonNegative] = (8, 1, 1)
     """Shares of training, validation and test."""
     path: str | None = None
     """Parquet or CSV file of `kind: file` with the columns user_id and split (train, validation or test)."""
     cold_items: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the items that is held out of training, as target, history and negative; drawn by a hash. The histories
-    and targets of validation and test keep them."""
+    """Share of the items that is held out of training: they are neither in its histories nor targets nor negatives.
+    Drawn by a hash of the item id. The histories and targets of validation and test keep them."""
     seed: Annotated[int, Field(ge=0)] | None = None
     """Seed of the draw of users (`kind: users`) and of cold items; null: the run's `seed`."""
 
@@ -79,7 +79,7 @@ class DataConfig(Section):
     interactions: InteractionsConfig
     split: SplitConfig = SplitConfig()
     min_user_interactions: Count = 2
-    """Users with fewer interactions with known items are left out (and counted)."""
+    """Fewest interactions with known items that a user needs; users with fewer are left out (and counted)."""
     resources: Annotated[Resources, OPERATIONAL] = Resources()
     shard_rows: Count = 50_000
     """Items per shard of the workspace. A shard is the unit of work that is committed, or repeated after a failure."""

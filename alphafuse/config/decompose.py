@@ -25,7 +25,7 @@ class DecomposeConfig(Section):
     null_threshold: Positive | None = None
     """Largest eigenvalue of the null space, instead of `null_dim`."""
     row_energy: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of the kept variance that the row space, as small as possible, must hold, instead of `null_dim`."""
+    """Share of the kept variance that the row space, as small as possible, holds at least, instead of `null_dim`."""
     standardize: bool = True
     """Whiten: divide each direction by the root of its eigenvalue."""
     popularity_weighted: bool = False

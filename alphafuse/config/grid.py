@@ -28,7 +28,7 @@ class MethodConfig(Section):
     name: Name
     """Name of the row."""
     set: Settings = ()
-    """Settings that the row changes of the base configuration. In a tree, a section that is chosen by its `name` is
+    """Settings of the base configuration that the row changes. In a tree, a section that is chosen by its `name` is
     replaced as a whole by one with another `name`; KEY=VALUE texts change single values."""
 
 
@@ -49,7 +49,7 @@ class GridConfig(Section):
     workspace: str
     """Folder or URI that holds the workspaces of all runs, and the table."""
     set: Settings = ()
-    """Settings that all methods change of the base configuration."""
+    """Settings of the base configuration that are changed for all methods."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (22, 23, 24)
     """Seeds of the trainings. Data are split, and texts decomposed, with the seed of the base configuration."""
     methods: Annotated[tuple[MethodConfig, ...], Field(min_length=1)]
@@ -85,18 +85,18 @@ class GridConfig(Section):
         return self._row(self.against or "alphafuse") or self.methods[0].name
 
     def _row(self, name: str) -> str | None:
-        """The row of a name, whatever the case of its letters."""
+        """The row called `name`, in upper or lower case; None where there is none."""
         return next((row for row in self.rows if row.lower() == name.lower()), None)
 
 
 def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> tuple[GridConfig, dict[str, Config]]:
-    """Read a grid, and the configuration of each method from the base and its settings.
+    """Read a grid, and make the configuration of each method from the base and the method's settings.
 
     The configurations have the seed of the base and the workspace of the grid; `data.split.seed` and `decompose.seed`
     are set, so that split and null space do not follow the seed of a training.
 
     Raises:
-        ConfigError: a file cannot be read, or a key or value is wrong; the methods have other queries to answer.
+        ConfigError: a file cannot be read, a key or value is wrong, or the methods would answer different queries.
     """
     tree = read_tree(path)
     if "methods" not in tree and "data" in tree:
@@ -123,7 +123,7 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> tuple[GridConf
 
 
 def apply_settings(tree: dict[str, Any], settings: Settings) -> None:
-    """Change a tree of plain values in place by a row's settings."""
+    """Apply a row's settings to a tree of plain values, in place."""
     if isinstance(settings, dict):
         _merge(tree, settings)
     else:
@@ -137,11 +137,11 @@ def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
         if isinstance(before, dict) and isinstance(value, dict) and value.get("name") in (None, before.get("name")):
             _merge(before, value)
         else:
-            tree[key] = copy.deepcopy(value)  # other methods may begin with the same settings
+            tree[key] = copy.deepcopy(value)  # a copy, since other methods may share the settings
 
 
 def _with_shared_seeds(config: Config) -> Config:
-    """The same, with the seeds of what the runs share said where they are not."""
+    """The configuration with seeds of its own for split and decomposition, which the runs share."""
     split = config.data.split.model_copy(update={"seed": config.split_seed})
     data = config.data.model_copy(update={"split": split})
     decompose = config.decompose.model_copy(update={"seed": config.decompose_seed})
@@ -149,7 +149,7 @@ def _with_shared_seeds(config: Config) -> Config:
 
 
 def _require_comparable(grid: GridConfig, configs: Mapping[str, Config]) -> None:
-    """All methods answer the same queries, from the same items, and are measured alike."""
+    """Check that all methods answer the same queries, from the same items, and are measured alike."""
     asked = {}
     for name, config in configs.items():
         data = config.data.model_dump(exclude={"shard_rows": True, "catalog": {"text", "title"}})

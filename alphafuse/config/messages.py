@@ -16,8 +16,13 @@ from alphafuse.config.root import Config
 
 
 def explain(error: Any, tree: object, root: type[Section] = Config) -> str:
-    """One line for one pydantic error about a tree of plain values, of `root`: path, what is wrong, what would be
-    right."""
+    """Return one line on a pydantic error: the path of the key, what is wrong, and what would be right.
+
+    Args:
+        error: one of `ValidationError.errors()`.
+        tree: the plain values that were checked.
+        root: the section that they were checked against.
+    """
     keys = [str(part) for part in error["loc"]]
     path, section = ".".join(keys), _holder(keys, tree, root)
     if error["type"] == "extra_forbidden":
@@ -73,7 +78,7 @@ def _close(key: str, known: Iterable[str]) -> list[str]:
 
 
 def _sections(field: FieldInfo, tree: object = None) -> list[type[Section]]:
-    """The sections that a field holds; of those that a name chooses, the chosen one of `tree` first."""
+    """The sections that a field may hold; where a name chooses among them, the one that `tree` chooses comes first."""
     for registry in field.metadata:
         if isinstance(registry, Registry):
             chosen = registry.settings_class(tree)

@@ -1,4 +1,4 @@
-"""The section `model`: item encoder and backbone, and what the settings of each must answer.
+"""The section `model`: item encoder and backbone, and the base classes of their settings.
 
 The settings of an encoder stand beside it in `alphafuse/items/encoders/`, those of a backbone in
 `alphafuse/recommenders/`; `registry.py` lists them.
@@ -27,28 +27,28 @@ class EncoderConfig(Section):
 
     @property
     def reads(self) -> tuple[Artifact, ...]:
-        """Artefacts of the texts that the encoder needs: the stages that make them run, and a training is made from
-        them."""
+        """Artefacts made from texts that the encoder needs. Only the stages that make them run, and the fingerprint of
+        the trained model covers them."""
         return ("features",)
 
     @property
     def width_of_features(self) -> bool:
-        """True where item vectors are made of the features as they are, or begin as them: features are then as wide as
-        the model."""
+        """Tell whether item vectors are made of the features as they are, or begin as the features, which must then be
+        as wide as the model."""
         return False
 
     def check(self, config: Config) -> None:
-        """Check what the encoder wants of other sections.
+        """Check that the other sections fit the encoder.
 
         Raises:
             ValueError: one of them does not fit.
         """
 
     def check_embeddings(self, hidden_dim: int, embedding_dim: int) -> None:
-        """Check what the encoder wants of the language embeddings' dimension, which no configuration tells.
+        """Check the width of the model against that of the language embeddings, which no setting names.
 
         Raises:
-            ConfigError: `model.hidden_dim` does not fit it.
+            ConfigError: `model.hidden_dim` does not fit.
         """
 
 
@@ -60,11 +60,11 @@ class BackboneConfig(Section):
 
     @property
     def generates(self) -> bool:
-        """True where the backbone generates item vectors, which the loss `diffusion` trains."""
+        """Tell whether the backbone generates item vectors, which the loss `diffusion` trains."""
         return False
 
     def check(self, config: Config) -> None:
-        """Check what the backbone wants of other sections.
+        """Check that the other sections fit the backbone.
 
         Raises:
             ValueError: one of them does not fit.
@@ -77,8 +77,8 @@ class ModelConfig(Section):
     hidden_dim: Count = 128
     """Width of the item vectors and of the backbone; directions kept by the decomposition."""
     history_length: Count = 10
-    """Latest items of a user that the model sees."""
-    # The defaults are made when they are needed: their classes import torch, and this package.
+    """Number of a user's latest items that the model sees."""
+    # Defaults are made only when they are needed, since their classes import torch and this package.
     encoder: Annotated[SerializeAsAny[EncoderConfig], ENCODERS] = Field(
         default_factory=lambda: ENCODERS.find(ENCODERS.default).settings_class()
     )

@@ -31,11 +31,11 @@ class MonitoringConfig(Section):
     metrics: bool = True
     """Serve metrics from the run's own process and from every worker, and list their addresses for Prometheus."""
     host: str | None = None
-    """Address that metrics are served on; null: the loopback address with an embedded Ray, else that of each machine
-    in the cluster."""
+    """Address that metrics are served on; null: the loopback address with an embedded Ray, else each machine's
+    address in the cluster."""
     first_port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """First port that processes try, each taking the next free one, where a firewall lets only some through; null: any
-    port."""
+    """First port that a process tries; it takes the first free one from there on. For firewalls that let only some
+    ports through; null: any port."""
     targets: str | None = None
     """Local folder where runs list the addresses of their processes; null: `/tmp/alphafuse/targets`."""
     tensorboard: TensorBoardConfig | None = None

@@ -11,7 +11,7 @@ class NodeGroupConfig(Section):
     """Machines of one kind that an autoscaling cluster adds when they are needed."""
 
     max_nodes: Count
-    """Machines of this kind at most, those running included."""
+    """Most machines of this kind, those running included."""
     cpus: NonNegative = 0
     """CPUs of each machine."""
     gpus: NonNegative = 0

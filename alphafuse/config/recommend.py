@@ -9,7 +9,7 @@ class RecommendConfig(Section):
     """Top items for users or histories."""
 
     top_k: Count = 10
-    """Items for each user."""
+    """Number of items for each user."""
     exclude_seen: bool = True
     """Leave out items that the history holds."""
     users: str | None = None

@@ -28,7 +28,7 @@ class Registry:
     choose, and describes the section in the JSON schema as one of those of this project.
 
     Attributes:
-        kind: one of its classes in words.
+        kind: what messages call one of the classes.
         base: import path of the classes' base.
         settings_base: import path of the base of their settings.
         default: name that a section without `name` chooses.
@@ -42,10 +42,10 @@ class Registry:
     built_in: Mapping[str, str]
 
     def find(self, name: object) -> Any:
-        """The class of a name: one of `built_in`, or an import path `package.module:Class`.
+        """Return the class that a name chooses: one of `built_in`, or an import path `package.module:Class`.
 
         Raises:
-            ValueError: it is neither, cannot be imported, or is no class of this kind.
+            ValueError: the name is neither, or what it names cannot be imported or is no class of this kind.
         """
         path = self.built_in.get(name, name) if isinstance(name, str) else None
         if path is None or ":" not in path:
@@ -70,14 +70,14 @@ class Registry:
         return found
 
     def settings_class(self, tree: object) -> type[Section] | None:
-        """The settings that the plain values of a section choose; None where their `name` chooses nothing."""
+        """The settings class that the plain values of a section choose; None where their `name` chooses nothing."""
         try:
             return self._settings_class(tree) if isinstance(tree, Mapping) else self._settings_class({})
         except ValueError:
             return None
 
     def built_in_settings(self) -> Iterator[type[Section]]:
-        """The settings of all classes of this project."""
+        """The settings classes of all classes of this project."""
         for name in self.built_in:
             yield self.find(name).settings_class
 

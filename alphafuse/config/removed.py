@@ -19,11 +19,11 @@ REMOVED: dict[str, str] = {
     "train.gpus_per_worker": "train.resources.gpus",
     "train.pool": "train.resources.pool",
 }
-"""Dotted key of before: its present dotted key, or, where there is none, a sentence that says what to do instead."""
+"""Old dotted key → present dotted key, or, where there is none, a sentence that says what to do instead."""
 
 
 def replacement(path: str) -> str | None:
-    """A message on a key that was removed or renamed; None for a key that never was."""
+    """A message on a key that was removed or renamed; None for a key that never existed."""
     instead = REMOVED.get(path)
     if instead is None:
         return None

@@ -18,11 +18,11 @@ class Resources(Section):
     workers: Count | None = None
     """Tasks that run at a time; null: as many as the cluster has room for."""
     cpus: Positive = 1
-    """CPUs of each."""
+    """CPUs of each worker."""
     pool: str | None = None
-    """Custom resource of the machines that they run on; null: any that have room."""
+    """Custom resource of the machines that the workers run on; null: any machines that have room."""
     environment: dict[str, str] = Field(default_factory=dict)
-    """Environment variables of their processes."""
+    """Environment variables of the workers' processes."""
 
     @property
     def gpus_of_each(self) -> float:
@@ -31,7 +31,7 @@ class Resources(Section):
 
     @property
     def fewest_workers(self) -> int:
-        """Workers without which nothing is started."""
+        """Fewest workers that a stage starts with."""
         return self.workers or 1
 
 
@@ -41,9 +41,9 @@ class EngineResources(Resources):
     workers: Count = 1
     """Engines that run side by side."""
     cpus: NonNegative = 1
-    """CPUs of each."""
+    """CPUs of each engine."""
     gpus: NonNegative = 0
-    """GPUs (or a fraction of one) of each; 0 runs on the CPU."""
+    """GPUs (or a fraction of one) of each engine; 0 runs on the CPU."""
 
     @property
     def gpus_of_each(self) -> float:
@@ -62,14 +62,14 @@ class RankResources(Resources):
     workers: Count = 1
     """Ranks; each owns a range of the item table's rows."""
     min_workers: Count | None = None
-    """Ranks to go on with where the cluster has no room for `workers`, because a machine was lost or has yet to come;
-    when there is room again, training continues with more. The batches, and what they teach, are the same for any
-    number. null: always `workers`."""
+    """Fewest ranks to go on with where the cluster has no room for `workers`, because a machine was lost or has yet to
+    come; when there is room again, training continues with more. The batches are the same for any number of ranks.
+    null: always `workers`."""
     gpus: Annotated[float, Field(ge=0, le=1)] = 0
-    """1 trains on a GPU, 0 on CPUs; a part of one leaves the rest of a GPU to others, for a single rank."""
+    """GPUs of each rank: 1, or 0 to train on CPUs; a single rank may take a fraction and leave the rest to others."""
     max_restarts: Annotated[int, Field(ge=0)] = 3
-    """Restarts of all ranks in a row, without progress in between, after one of them died. Each continues from the
-    latest checkpoint."""
+    """Most restarts in a row, without progress in between, after a rank died. All ranks are started again and continue
+    from the latest checkpoint."""
 
     @property
     def gpus_of_each(self) -> float:

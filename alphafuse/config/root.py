@@ -47,7 +47,7 @@ class Config(Section):
         return self
 
     def _check_directions(self) -> None:
-        """The kept directions have a row space, and are as many as the encoder wants."""
+        """Check that the kept directions have a row space, and are as many as the encoder needs."""
         encoder, null_dim = self.model.encoder, self.decompose.null_dim
         decomposed = {"features", "nullspace"} & set(encoder.reads)
         if decomposed and null_dim is not None and null_dim >= self.directions:
@@ -62,7 +62,7 @@ class Config(Section):
             )
 
     def _check_diffusion(self) -> None:
-        """A backbone that generates item vectors has a loss of its own."""
+        """Check that a backbone that generates item vectors has the loss and the similarity for it."""
         backbone, loss = self.model.backbone, self.train.loss.name
         if backbone.generates != (loss == "diffusion"):
             raise ValueError(

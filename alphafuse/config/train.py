@@ -31,7 +31,7 @@ class LossConfig(Section):
     calibration: Annotated[float, Field(ge=0, le=1)] = 0.75
     """Calibration t of `gbce`: 0 is `bce` with a sum over the negatives, 1 has the full softmax's probabilities."""
     memory_mib: Count = 64
-    """MiB that a rank's scores of its own items take at most (`softmax`, `shard_local`)."""
+    """Most MiB that a rank's scores of its own items take (`softmax`, `shard_local`)."""
 
     @model_validator(mode="after")
     def _check(self) -> LossConfig:
@@ -56,7 +56,7 @@ class ScheduleConfig(Section):
     kind: Literal["constant", "linear", "cosine"] = "constant"
     """Course of the rates after the warm-up: constant, or falling to zero at `max_epochs`."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Optimizer steps in which the rates rise from zero to theirs."""
+    """Optimizer steps in which the rates rise from zero to their full values."""
 
 
 class DeepSpeedConfig(Section):
@@ -96,13 +96,13 @@ class TrainConfig(Section):
     positions: Literal["all", "last"] = "all"
     """`all`: every position of a window predicts its next item in one causal pass; `last`: one sample per prefix."""
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Share of a window that repeats the window before as history, with `positions: all`, for users with more targets
-    than one window holds."""
+    """Share of a window that repeats the end of the window before it, as history; for `positions: all` and users with
+    more targets than one window holds."""
     batch_size: Count = 64
     """Samples (windows or prefixes) of one optimizer step over all workers together."""
     shuffle_users: Count = 1_000_000
-    """Users in the shuffle buffer: their sequences are in memory at a time, and samples are shuffled among them. A
-    longer log is read anew in each epoch, its blocks of users in random order."""
+    """Users in the shuffle buffer: so many users' sequences are in memory at a time, and their samples are shuffled.
+    A log with more users is read again in each epoch, in blocks of users in random order."""
     accumulation: Count = 1
     """Micro-batches that an optimizer step is split into."""
     max_epochs: Count = 100
@@ -131,6 +131,6 @@ class TrainConfig(Section):
     finish: FinishConfig | None = None
     """Second phase, from the best weights on, where training would stop; `{}`: with its defaults; null: none."""
     checkpoint_steps: Annotated[Count | None, OPERATIONAL] = None
-    """Steps between checkpoints inside of an epoch; null: checkpoints after validations alone."""
+    """Steps between checkpoints inside of an epoch; null: checkpoints only after validations."""
     log_steps: Annotated[Count, OPERATIONAL] = 20
     """Steps between reports of the loss."""

@@ -1,7 +1,7 @@
 """The collectives that the sharded parts use, over torch.distributed or over a single process.
 
 Owns rank, world size and the shapes that travel; every rank must call the same methods in the same order.
-Model code never sees this module. What goes to other ranks is counted, and the time that it takes is measured.
+Model code never sees this module. Bytes sent to other ranks are counted, and the time of collectives is measured.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Communicator:
     """All ranks of the default process group, or the one rank of a process without a group.
 
     Attributes:
-        timer: gets the time of collectives as the span `exchange`, and as `bytes_sent` what this rank has for others.
+        timer: gets the time of collectives as the span `exchange`, and the bytes for other ranks as `bytes_sent`.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Communicator:
         self.timer = StepTimer()
 
     def timed(self, timer: StepTimer) -> Communicator:
-        """The same ranks, measured by `timer`."""
+        """Return a communicator of the same ranks that `timer` measures."""
         measured = copy.copy(self)
         measured.timer = timer
         return measured
@@ -79,7 +79,7 @@ class Communicator:
         return received
 
     def gather_objects(self, value: T) -> list[T]:
-        """The value of every rank, on every rank. For small things: counters, names, errors."""
+        """Return the value of every rank, on every rank; for small values: counters, names, errors."""
         if self.world_size == 1:
             return [value]
         values: list[T] = [value] * self.world_size

@@ -1,7 +1,7 @@
-"""Which rank owns which rows of the item table: one contiguous range each.
+"""Partition of the item table's rows: each rank owns one contiguous range.
 
-Item indices follow a hash of the item id (see `alphafuse.data.catalog`), so equal ranges carry equal load and a
-change of world size only moves the cuts.
+Item indices follow a hash of the item id (see `alphafuse.data.preparation.catalog`), so equal ranges carry equal
+load and a change of world size only moves the cuts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class RowPartition:
         return rank * self.num_rows // self.world_size, (rank + 1) * self.num_rows // self.world_size
 
     def counts(self, sorted_rows: torch.Tensor) -> list[int]:
-        """How many of the ascending row numbers [rows] each rank owns."""
+        """Count how many of the ascending row numbers [rows] each rank owns."""
         cuts = torch.tensor([self.range(rank)[0] for rank in range(1, self.world_size)], dtype=sorted_rows.dtype)
         edges = torch.searchsorted(sorted_rows, cuts.to(sorted_rows.device)).tolist()
         return [end - start for start, end in zip([0, *edges], [*edges, len(sorted_rows)], strict=True)]

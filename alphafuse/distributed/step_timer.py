@@ -1,7 +1,6 @@
 """Measures where the time of a repeated step goes, and counts what it moves.
 
-Knows nothing of what the spans mean. On a GPU, whose work only begins when Python has long gone on, times are taken on
-the device's own clock.
+Knows nothing of what the spans mean. A GPU works behind Python, so its times are taken on the device's own clock.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ Item = TypeVar("Item")
 
 
 class Clock(Protocol):
-    """Marks points in time, and tells the seconds between two of them."""
+    """Marks points in time, and measures the seconds between two marks."""
 
     def mark(self) -> Any: ...
 
@@ -26,7 +25,7 @@ class Clock(Protocol):
 
 
 class HostClock:
-    """The time of this process."""
+    """Clock of this process."""
 
     def mark(self) -> float:
         return time.perf_counter()
@@ -36,7 +35,7 @@ class HostClock:
 
 
 class CudaClock:
-    """The time of the current CUDA stream: a mark lies between what was put onto it before and after."""
+    """Clock of the current CUDA stream: a mark lies between the work queued before it and the work queued after it."""
 
     def mark(self) -> torch.cuda.Event:
         event = torch.cuda.Event(enable_timing=True)
@@ -51,10 +50,10 @@ class CudaClock:
 class StepTimer:
     """Seconds by span and counts by name of one step; outside of a step it measures nothing.
 
-    Spans nest: the time of an inner one is not that of the outer.
+    Spans nest: the time of an inner span does not count for the outer one.
 
     Args:
-        device: whose time is measured.
+        device: device whose time is measured; None: the CPU.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -64,7 +63,7 @@ class StepTimer:
         self._counts: dict[str, float] = defaultdict(float)
 
     def steps(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items, one for each step, which begins with the span `data`: fetching the item."""
+        """Yield one item for each step; fetching the item is the first span of the step, `data`."""
         iterator, none_left = iter(items), object()
         while True:
             self._counts.clear()
@@ -78,7 +77,7 @@ class StepTimer:
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
-        """A stretch of the step's time."""
+        """Measure the block as a span of the step's time."""
         self._lap()
         self._spans.append(name)
         try:
@@ -93,7 +92,7 @@ class StepTimer:
             self._counts[name] += amount
 
     def end_step(self) -> dict[str, float]:
-        """What the step took: `seconds` in all, `SPAN_seconds`, and the counts. It is over then."""
+        """End the step and return what it took: `seconds` in all, `SPAN_seconds`, and the counts."""
         self._lap()
         taken: dict[str, float] = defaultdict(float)
         start = self._marks[0][0]
@@ -108,6 +107,6 @@ class StepTimer:
         return dict(taken)
 
     def _lap(self) -> None:
-        """What lies between the last mark and this one belongs to the present span."""
+        """Give the time since the last mark to the present span."""
         if self._marks:
             self._marks.append((self._clock.mark(), self._spans[-1]))

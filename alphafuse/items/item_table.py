@@ -2,7 +2,7 @@
 
 A lookup gathers whatever rows a step needs in one exchange, and the update sends their gradients back to the
 owners, so traffic and memory of a step depend on the batch and not on the catalog. The table knows nothing of
-what the rows mean: that is the encoder's business.
+what the rows mean; the encoder does.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ class Rows:
     Attributes:
         features: [distinct, feature_dim], frozen.
         trainable: [distinct, trainable_dim], a leaf that collects the gradient.
-        inverse: shape of the requested ids; position of each in the distinct rows. Padding points behind the end.
+        inverse: int64, shape of the requested item indices: position of each in the distinct rows. Padding points
+            behind the end.
         requested: row numbers that this rank must answer for, within its own range, in the order they were sent.
-        sent, received: how many rows this rank asked of, and owes to, each rank.
+        sent, received: numbers of rows that this rank asked each rank for, and that each rank asked it for.
     """
 
     features: torch.Tensor
@@ -42,7 +43,7 @@ class Rows:
     received: list[int]
 
     def expand(self, encoded: torch.Tensor) -> torch.Tensor:
-        """Encoded distinct rows [distinct, dim] → [*shape of the requested ids, dim]; padding becomes zeros."""
+        """Spread encoded rows [distinct, dim] to [*shape of the requested indices, dim]; padding becomes zeros."""
         return functional.embedding(self.inverse, functional.pad(encoded, (0, 0, 0, 1)))
 
 
@@ -51,7 +52,7 @@ class Update:
     """Effect of one optimizer step on this rank's rows.
 
     Attributes:
-        rows: how many it touched.
+        rows: number of rows that it touched.
         gradient_norm: norm of the table's gradient before clipping: over all ranks where it is clipped, else over
             this rank's rows.
     """
@@ -63,15 +64,15 @@ class Update:
 class ItemTable:
     """This rank's rows [first_row, first_row + rows) and the exchange with the other ranks.
 
-    Everything kept of an item lies side by side in memory, so a lookup or an update touches one place per item. All of
-    it begins as zeros; whoever builds the table fills `features` and `trainable`.
+    All values of an item lie side by side in memory, so a lookup or an update touches one place per item. They begin as
+    zeros; `build_table` fills `features` and `trainable`.
 
     Args:
-        num_items: rows over all ranks.
-        feature_dim, trainable_dim: may be 0.
+        num_items: number of rows over all ranks.
+        feature_dim, trainable_dim: numbers of frozen and of trainable columns; either may be 0.
         optimizer: updates the trainable rows.
-        communicator: the ranks.
-        device: of the rows.
+        communicator: collectives of the ranks that share the table.
+        device: device of the rows.
         trains: False: the rows are looked up and never updated; there is no room for the optimizer's moments.
 
     Attributes:
@@ -137,7 +138,7 @@ class ItemTable:
         gradient = rows.trainable.grad
         if gradient is None:
             gradient = torch.zeros_like(rows.trainable)
-        rows.trainable.grad = None  # kept once
+        rows.trainable.grad = None  # so that only one copy is kept
         if rows.sent:
             gradient = self._communicator.exchange(gradient, rows.sent, rows.received)
         self._pending.append((rows.requested, gradient))

@@ -20,7 +20,7 @@ class RowAdam:
         weight_decay: L2 term, added to the gradient of touched rows.
 
     Attributes:
-        steps: taken, with the present one; whoever takes a step counts it first.
+        steps: number of steps, with the present one; the caller counts a step before it updates.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class RowAdam:
         self._weight_decay = weight_decay
 
     def update(self, state: torch.Tensor, gradient: torch.Tensor, learning_rate: float) -> None:
-        """Update touched rows in place. A step may do so in several parts.
+        """Update touched rows in place. A step may take several calls.
 
         Args:
             state: [touched, 3 · dim]; value, first and second moment of each row side by side.

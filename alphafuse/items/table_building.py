@@ -1,4 +1,4 @@
-"""Fills a rank's part of the item table: features from the workspace, trainable rows at their start."""
+"""Builds a rank's rows of the item table: features from the workspace, trainable rows at their initial values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def build_table(
     device: torch.device,
     trains: bool = True,
 ) -> ItemTable:
-    """This rank's part of the item table: its features from the workspace, its trainable rows at their start.
+    """Build this rank's rows of the item table: features from the workspace, trainable rows at their initial values.
 
     Args:
         trains: False leaves out what only an update needs.
@@ -39,23 +39,24 @@ def build_table(
     for first in range(start, stop, BLOCK_ROWS):
         last = min(first + BLOCK_ROWS, stop)
         table.trainable[first - start : last - start] = encoder.initial_rows(first, last, config.seed).to(device)
-    # Nothing but their text is known of these items: no step touches their rows.
+    # Held-out items are known by their text alone: no step touches their rows.
     held_out = torch.from_numpy(load_held_out(workspace)[start:stop]).to(device)
     table.trainable[held_out] = 0
     if encoder.initialization == "features":
         _fill(FrozenFeatures("features", slice(0, encoder.trainable_dim)), workspace, start, table.trainable)
     if frozen is not None:
         _fill(frozen, workspace, start, table.features)
-    _begin_without_text(encoder, table, held_out, config.seed)
+    _initialise_without_text(encoder, table, held_out, config.seed)
     return table
 
 
-def _begin_without_text(encoder: ItemEncoder, table: ItemTable, held_out: torch.Tensor, seed: int) -> None:
-    """Begin as IDs do where there is no text whose features the vector would begin as: a vector of zeros has no
-    direction, and its first gradient, of a cosine, would be of the size 1 / `SHORTEST`.
+def _initialise_without_text(encoder: ItemEncoder, table: ItemTable, held_out: torch.Tensor, seed: int) -> None:
+    """Give the trainable rows of items without a text the values of "normal", where their vectors would be zeros.
+
+    A vector of zeros has no direction: its first gradient from a cosine would be of the size 1 / `SHORTEST`.
 
     Args:
-        held_out: [rows], items that stay as they are.
+        held_out: bool [rows of this rank]; held-out items stay as they are.
     """
     text = table.trainable if encoder.initialization == "features" else table.features  # [rows, dim]
     if encoder.initialization == "normal" or not (encoder.trainable_dim and text.shape[1]):

@@ -27,7 +27,7 @@ def infonce(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
 def binary_cross_entropy(
     positive: torch.Tensor, negative: torch.Tensor, positive_weight: float | None = None
 ) -> torch.Tensor:
-    """Positives against 1, negatives against 0.
+    """Binary cross entropy of positives against 1 and negatives against 0, summed over the targets.
 
     Args:
         positive, negative: as in `infonce`.
@@ -56,7 +56,7 @@ def calibrated_weight(calibration: float, num_negatives: int, num_items: int) ->
 def log_weights(
     count: float, num_items: int, frequency: torch.Tensor | None, estimate_softmax: bool
 ) -> torch.Tensor | float:
-    """What is added to the logits of sampled negatives, which are not equal to the target (logQ correction).
+    """Correction to add to the logits of sampled negatives, which are not equal to the target (logQ correction).
 
     The partition sum over the catalog is e^(s₊) + Σ_{j≠₊} e^(s_j). A negative drawn with probability q_j, `count` of
     them, weighs 1 / (count · q_j): the weighted sum over the drawn ones estimates the second term without bias. The
@@ -64,7 +64,7 @@ def log_weights(
     (Khrylchenko et al. 2025).
 
     Args:
-        count: negatives drawn for each target; in the mean, where it differs.
+        count: number of negatives drawn for each target; its mean where it differs.
         frequency: [count], q_j, or None for a uniform draw.
         estimate_softmax: False: only the proposal is corrected, relative to a uniform draw, which has weight 1 as in
             InfoNCE; True: the weights above.

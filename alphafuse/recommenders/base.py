@@ -18,8 +18,8 @@ from alphafuse.config.registry import BACKBONES
 from alphafuse.items.encoders.base import ItemEncoder
 
 Dropout = Annotated[float, Field(ge=0, lt=1, description="Share of the activations that training drops.")]
-NumHeads = Annotated[int, Field(ge=1, description="Attention heads; they share the width.")]
-NumLayers = Annotated[int, Field(ge=1, description="Blocks behind one another.")]
+NumHeads = Annotated[int, Field(ge=1, description="Number of attention heads, which share the width.")]
+NumLayers = Annotated[int, Field(ge=1, description="Number of layers, one after the other.")]
 
 
 class AttentionConfig(BackboneConfig):
@@ -66,7 +66,7 @@ class Backbone(nn.Module):
     @classmethod
     @abstractmethod
     def build(cls, settings: Any, context: BackboneContext) -> Backbone:
-        """The backbone of these settings, of `settings_class`."""
+        """Build the backbone from settings of `settings_class`."""
         raise NotImplementedError
 
     @abstractmethod
@@ -81,8 +81,8 @@ class Backbone(nn.Module):
 
 
 def build_backbone(config: Config, encoder: ItemEncoder) -> nn.Module:
-    """The backbone that `model.backbone` chooses, with what the encoder puts around the part that reads histories; its
-    weights are drawn from torch's generator."""
+    """The backbone that `model.backbone` chooses, whose reader of histories the encoder wraps; its weights are drawn
+    from torch's generator."""
     settings = config.model.backbone
     context = BackboneContext(config.model.hidden_dim, config.model.history_length, config.seed, encoder)
     backbone: Backbone = BACKBONES.find(settings.name).build(settings, context)

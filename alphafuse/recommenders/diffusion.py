@@ -1,6 +1,6 @@
 """Diffusion of vectors: noise schedules, the forward process, and sampling by DDIM. Knows nothing of what is generated.
 
-x_t = √ᾱ_t x₀ + √(1 − ᾱ_t) ε with ε ~ N(0, I) (Ho et al. 2020, eq. 4); steps count t = 0 … T − 1.
+x_t = √ᾱ_t x₀ + √(1 − ᾱ_t) ε with ε ~ N(0, I) (Ho et al. 2020, eq. 4); the steps are t = 0 … T − 1.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def remaining_signal(schedule: Schedule, timesteps: int, beta_range: tuple[float
 
 
 class Diffusion:
-    """The forward process of a schedule, and the way back.
+    """The forward process of a schedule, and sampling, which reverses it.
 
     Args:
         signal: ᾱ, as `remaining_signal` gives it.
@@ -54,7 +54,7 @@ class Diffusion:
         self._noise_scale = (1 - signal).sqrt()
 
     def add_noise(self, clean: torch.Tensor, steps: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """x_t of clean vectors [batch, dim]; steps int64 [batch], noise [batch, dim]."""
+        """Return x_t for clean vectors x₀ [batch, dim]; steps t int64 [batch], noise [batch, dim]."""
         signal_scale, noise_scale = (
             scale.to(clean)[steps, None] for scale in (self._signal_scale, self._noise_scale)
         )  # [batch, 1] each
@@ -63,13 +63,13 @@ class Diffusion:
     def sample(
         self, predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], noise: torch.Tensor, stride: int
     ) -> torch.Tensor:
-        """From noise [batch, dim] to clean vectors by DDIM without fresh noise (Song et al. 2021, eq. 12, σ = 0).
+        """Turn noise [batch, dim] into clean vectors by DDIM without fresh noise (Song et al. 2021, eq. 12, σ = 0).
 
         Visits every `stride`-th step from the last one down, and the first, where next to no noise is left: what is
         predicted there is the sample.
 
         Args:
-            predict: (x_t [batch, dim], t int64 [1], the same for all) → the prediction of x₀ [batch, dim].
+            predict: maps (x_t [batch, dim], t int64 [1], the same for all) to the prediction of x₀ [batch, dim].
         """
         current, clean = noise, noise
         visited = [*range(self.timesteps - 1, 0, -stride), 0]

@@ -26,7 +26,9 @@ class GRU4RecConfig(BackboneConfig):
 
 
 class GRU4Rec(Backbone):
-    """Histories are padded at the end, which a recurrent network reaches only after every valid position.
+    """Gated recurrent units over the item vectors of a history.
+
+    Histories are padded at the end, which a recurrent network reaches only after every valid position.
 
     Args:
         hidden_dim: width of item vectors and hidden states.

@@ -1,7 +1,7 @@
 """HSTU: hierarchical sequential transduction units over the item vectors of a history (Zhai et al. 2024).
 
-Plain torch: item vectors in, one hidden state per position out. Positions are told apart by the bias of their
-distance alone; the paper's bias of the time between interactions is left out, since histories carry no times.
+Plain torch: item vectors in, one hidden state per position out. Positions enter only by the bias of their
+distance; the paper's bias of the time between interactions is left out, since histories carry no times.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ class HSTUConfig(AttentionConfig):
 
 
 class HSTU(Backbone):
-    """Histories are padded at the end, so the causal mask keeps padding out of every valid position.
+    """Blocks of gated pointwise attention over the item vectors of a history.
+
+    Histories are padded at the end, so the causal mask keeps padding out of every valid position.
 
     Args:
         hidden_dim: width of item vectors and hidden states.
@@ -65,7 +67,7 @@ class HSTUBlock(nn.Module):
     """Pointwise attention, gated, with a residual: Zhai et al. 2024, eq. 1 to 3.
 
     (U, V, Q, K) = SiLU(f₁(norm(X))), A = SiLU(QKᵀ + b) for each head, Y = X + f₂(norm(AV) ⊙ U). The weights A need not
-    sum to one: how many earlier items match a query counts.
+    sum to one, so the number of earlier items that match a query counts.
     """
 
     def __init__(self, hidden_dim: int, history_length: int, num_heads: int, dropout: float) -> None:

@@ -21,7 +21,9 @@ class SASRecConfig(AttentionConfig):
 
 
 class SASRec(Backbone):
-    """Histories are padded at the end, so a causal mask keeps padding out of every valid position.
+    """Blocks of causal self-attention over the item vectors of a history.
+
+    Histories are padded at the end, so a causal mask keeps padding out of every valid position.
 
     Args:
         hidden_dim: width of item vectors and hidden states.
@@ -64,7 +66,7 @@ class SASRecBlock(nn.Module):
     def __init__(self, hidden_dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(hidden_dim)
-        # Without bias: that of the keys would have no gradient but rounding noise, which Adam blows up to steps.
+        # No bias: the gradient of the keys' bias would be rounding noise alone, which Adam scales up to full steps.
         self.query_key_value = nn.Linear(hidden_dim, 3 * hidden_dim, bias=False)
         self.output = nn.Linear(hidden_dim, hidden_dim)
         self.feed_forward_norm = nn.LayerNorm(hidden_dim)

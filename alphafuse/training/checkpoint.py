@@ -37,13 +37,16 @@ class Checkpoints:
         return Artifact(self._folder / f"step-{step:09d}", "checkpoint", "train")
 
     def latest(self) -> tuple[Manifest | None, list[str]]:
-        """The newest checkpoint that is whole, as are those that it needs. A collective: the ranks read in turns.
+        """Find the newest checkpoint that is whole, as are those that it needs.
+
+        A collective: each rank reads some of the files.
 
         Returns:
-            Its manifest, whose `details` are what `save` was given, or None; and what is damaged of newer ones.
+            Manifest of the checkpoint, with the `progress` given to `save` among its `details`, or None where there is
+            none; and the damaged files of newer checkpoints.
 
         Raises:
-            WorkspaceError: it was made from other inputs.
+            WorkspaceError: a checkpoint was made from other inputs.
         """
         damaged: list[str] = []
         for step in reversed(self._steps()):
@@ -67,7 +70,7 @@ class Checkpoints:
         """
         artifact = self.at(step)
         if self._communicator.rank == 0:
-            artifact.clear()  # what an interrupted attempt left, perhaps of another world size
+            artifact.clear()  # an interrupted attempt may have left files, perhaps of another world size
         self._communicator.barrier()
         tensors = {
             "rows": table.trainable,
@@ -104,7 +107,7 @@ class Checkpoints:
         return [int(name.removeprefix("step-")) for name in self._folder.names() if name.startswith("step-")]
 
     def _damaged_files(self, step: int) -> list[str]:
-        """Files of a checkpoint that are not as they were committed. A collective: each rank reads some of them."""
+        """Files of a checkpoint that differ from what was committed. A collective: each rank reads some of them."""
         artifact, ranks = self.at(step), self._communicator.world_size
         manifest = artifact.manifest()
         files = [] if manifest is None else manifest.files
@@ -114,8 +117,8 @@ class Checkpoints:
 
 
 def _needs(checkpoint: Manifest) -> list[int]:
-    """Steps of the checkpoints that this one needs; where it does not name them, version 0.1.0 has written it, whose
-    checkpoints needed that of the best weights."""
+    """Steps of the checkpoints that this one needs. Those of version 0.1.0 do not name them: they need the one
+    of the best weights."""
     best = checkpoint.details.get("best")
     needs: list[int] = checkpoint.details.get("needs", [best["step"]] if best else [])
     return needs

@@ -28,14 +28,14 @@ class DenseEngine:
     """Trains the parameters of `module`; needs an initialised process group (of one rank at least).
 
     Args:
-        module: on the device it is to train on. Forward passes go through `self.module`.
+        module: model, on the device that it trains on. Forward passes go through `self.module`.
     """
 
     def __init__(self, module: nn.Module, config: TrainConfig, world_size: int) -> None:
         self._zero_stage = config.deepspeed.zero_stage
         self._plain = not config.deepspeed.zero_stage and not config.deepspeed.bf16
         settings: dict[str, Any] = {
-            "train_batch_size": world_size * config.accumulation,  # counts parts; sample counts are ours to weigh
+            "train_batch_size": world_size * config.accumulation,  # counts parts; losses weigh the samples
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": config.accumulation,
             "zero_optimization": {"stage": self._zero_stage, "overlap_comm": False},
@@ -65,7 +65,7 @@ class DenseEngine:
         """Count one micro-batch; at the last one of a step, clip and update.
 
         Args:
-            measured: True to compute the norm, which costs some time.
+            measured: compute the norm, which costs some time.
 
         Returns:
             At the last micro-batch of a step the norm of the dense gradient before clipping, over all ranks; NaN where
@@ -73,7 +73,7 @@ class DenseEngine:
         """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        # Of plain float32 weights DeepSpeed keeps no norm.
+        # DeepSpeed keeps no gradient norm of plain float32 weights.
         norm = self._gradient_norm() if self._plain and measured else None
         self._engine.step()
         if not self._plain:
@@ -122,7 +122,7 @@ class DenseEngine:
         return max((float(state["step"]) for state in states if "step" in state), default=0.0)
 
     def _prepare_optimizer_state(self, steps: float) -> None:
-        """Give Adam its state before the first step, which is when it makes it by itself."""
+        """Create Adam's state, which Adam itself would create only in its first step."""
         for parameter in self._updated():
             state = self._adam.state[parameter]
             state["step"] = torch.tensor(steps)

@@ -108,7 +108,7 @@ class Trainer:
         return self._phase.order
 
     def training_step(self, batches: list[Batch]) -> torch.Tensor:
-        """The next optimizer step over its micro-batches; returns this rank's share of its mean loss."""
+        """Take the next optimizer step over its micro-batches; returns this rank's share of the mean loss."""
         step, phase = self.progress.step, self._phase
         return phase.step(batches, step, phase.rates(step, self.progress))
 
@@ -124,13 +124,13 @@ class Trainer:
         return BatchOrder(samples, phase.batch_size, phase.accumulation)
 
     def _stopped(self) -> str | None:
-        """Why training is over, or None."""
+        """The reason why training is over; None where it is not."""
         most = self._config.train.max_steps
         ends = self._phase is self._phases[-1] or (most is not None and self.progress.step >= most)
         return self._phase.over(self.progress) if ends else None
 
     def _train_epoch(self) -> None:
-        """The rest of the epoch, and what is due at its end."""
+        """Train the rest of the epoch, and do what is due at its end."""
         progress, train, started = self.progress, self._config.train, time.monotonic()
         steps = self.order.epoch(
             progress.epoch, progress.step_in_epoch, self._communicator.rank, self._communicator.world_size
@@ -188,7 +188,7 @@ class Trainer:
         self._epoch_loss.zero_()
 
     def _save(self) -> None:
-        """Write a checkpoint, and delete those before it but for the one of the best weights."""
+        """Write a checkpoint, and delete earlier ones but for the one of the best weights."""
         progress, started = self.progress, time.monotonic()
         needs = {progress.best_step} if progress.best else set()
         self._checkpoints.save(progress.step, self.table, self.engine, dataclasses.asdict(progress), needs)
@@ -199,7 +199,7 @@ class Trainer:
         self._checkpoints.load(step, self.table, self.engine)
 
     def _resume(self) -> None:
-        """Take up the newest checkpoint that is whole; without one, begin."""
+        """Continue from the newest checkpoint that is whole; without one, from the beginning."""
         checkpoint, damaged = self._checkpoints.latest()
         if checkpoint is not None:
             self.progress = Progress.of(checkpoint.details)

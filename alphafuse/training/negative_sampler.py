@@ -32,7 +32,7 @@ class Negatives:
 
 
 def needs_popularity(config: LossConfig) -> bool:
-    """True for losses that draw items in proportion to their popularity."""
+    """Tell whether the loss draws items in proportion to their popularity."""
     return config.samples_negatives and config.negatives == "in_batch"
 
 
@@ -42,8 +42,8 @@ class NegativeSampler:
     Args:
         popularity: [items], training interactions of each, where the negatives are drawn by it (`needs_popularity`).
         trained: int64, ascending, the items that training may know of; None: all.
-        aligns: True where the encoder aligns text and ID against the negatives. There are negatives then for losses
-            that need none, too: as if they were `shared`.
+        aligns: True where the encoder aligns text and ID against the negatives. Then they are drawn even for
+            losses that need none, as for `shared`.
 
     Attributes:
         trained, aligns: as given.
@@ -69,7 +69,7 @@ class NegativeSampler:
         self._frequency = None if popularity is None else popularity / popularity.sum()
 
     def draw(self, batch: Batch, step: int) -> Negatives:
-        """For one micro-batch of this rank. A collective for `in_batch`, which asks for all ranks' targets."""
+        """Draw for one micro-batch of this rank. A collective for `in_batch`, which gathers all ranks' targets."""
         config, num_items, frequency = self._config, self._num_items, None
         if not config.samples_negatives:
             return Negatives(self._draw_for_all(step) if self.aligns else np.zeros(0, np.int64), 0.0)
@@ -96,19 +96,20 @@ class NegativeSampler:
         return Negatives(items, log_weights(drawn, num_items, frequency, estimate))
 
     def _draw_for_all(self, step: int) -> np.ndarray:
-        """[num_negatives], for the whole batch."""
+        """Draw [num_negatives] items for the whole batch."""
         return self._items(shared_negatives(self._seed, step, self._config.num_negatives, self._num_items))
 
     def _draw_for_each_target(self, batch: Batch, step: int) -> np.ndarray:
-        """[targets, num_negatives]; drawn for every slot that could hold a target, so that its draws have a place."""
+        """Draw [targets, num_negatives] items. Every slot that could hold a target has its draws, so that a target's
+        draws depend on its slot alone."""
         slots = batch.targets if self._positions == "all" else batch.targets.max(axis=1, keepdims=True)
         count = self._config.num_negatives
         first = batch.first_sample * slots.shape[1]
-        there = slots.ravel() != PADDING
+        is_target = slots.ravel() != PADDING
         targets = slots.ravel() if self.trained is None else np.searchsorted(self.trained, slots.ravel())
         negatives = uniform_negatives(self._seed, step, first, targets, count, self._num_items)
-        return self._items(negatives[there])
+        return self._items(negatives[is_target])
 
     def _items(self, drawn: np.ndarray) -> np.ndarray:
-        """The items that were drawn as numbers among those that train."""
+        """Map draws, numbers among the items that train, to item indices."""
         return drawn if self.trained is None else self.trained[drawn]

@@ -1,4 +1,4 @@
-"""The phases of a training: the whole of it and, where it is wanted, a finish from the best weights on."""
+"""The phases of a training: the first and, where `train.finish` asks for it, one from the best weights on."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from alphafuse.training.step import TrainingStep
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase.
+    """One phase of a training.
 
     Attributes:
         config: settings of the phase.
-        order: its batches.
+        order: batches of the phase.
         step: takes its optimizer steps.
     """
 
@@ -36,7 +36,7 @@ class Phase:
         return LearningRates(self.config.learning_rate * factor, self.config.table_learning_rate * factor)
 
     def over(self, progress: Progress) -> str | None:
-        """Why the phase is over, or None."""
+        """The reason why the phase is over; None where it is not."""
         config = self.config
         if progress.stale >= config.patience:
             return f"{config.monitor} did not improve in {config.patience} validations"
@@ -47,7 +47,7 @@ class Phase:
 
 
 def phase_configs(config: TrainConfig) -> list[TrainConfig]:
-    """Configuration of each phase: that of the training itself, then the one that `finish` makes of it."""
+    """Configuration of each phase: that of the training itself, then the one with the changes of `finish`."""
     finish = config.finish
     if finish is None:
         return [config]

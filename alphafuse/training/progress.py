@@ -9,18 +9,18 @@ from typing import Any
 
 @dataclass
 class Progress:
-    """Saved with every checkpoint.
+    """Position of a training between two steps; saved with every checkpoint.
 
     Attributes:
-        step: optimizer steps taken.
+        step: number of optimizer steps taken.
         epoch, step_in_epoch: the next step's place in the data.
-        phase: which of the training's phases it is in, from 0 on.
-        phase_step, phase_epoch: step and epoch that the phase began with.
+        phase: number of the present phase, from 0.
+        phase_step, phase_epoch: values of `step` and `epoch` when the phase began.
         loss_sum, loss_steps: sum and number of the losses of the epoch so far.
         seconds: time of the epoch so far.
         history: one entry per finished epoch.
         best: value, epoch and step of the best validation, or None before the first.
-        stale: validations since the best, or since the phase began.
+        stale: number of validations since the best, or since the phase began.
     """
 
     step: int = 0
@@ -49,7 +49,7 @@ class Progress:
         return step
 
     def note_validation(self, value: float) -> None:
-        """The last epoch was validated; `value` is the metric that is monitored."""
+        """Note the validation of the last epoch; `value` is that of the monitored metric."""
         if self.best is None or value > self.best["value"]:
             self.best, self.stale = {"value": value, "epoch": self.epoch, "step": self.step}, 0
         else:

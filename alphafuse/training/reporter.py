@@ -1,4 +1,4 @@
-"""Events of a training: every rank's steps, and how the training as a whole goes on."""
+"""Events of a training: every rank's steps, and the progress of the training as a whole."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TrainingReporter:
         self._emitted = time.monotonic()
 
     def resumed(self, progress: Progress, damaged: list[str]) -> None:
-        """The training stands at `progress`, since newer checkpoints are damaged, if any are."""
+        """Note that training continues from `progress`; warn where newer checkpoints are damaged."""
         self._reported = (progress.loss_sum, progress.loss_steps)
         if damaged:
             where = f"step {progress.step}" if progress.step else "the beginning"
@@ -52,11 +52,11 @@ class TrainingReporter:
             self._emit(StageWarning("train", message))
 
     def step(self, number: int, batches: list[Batch]) -> None:
-        """The step `number` is over; `batches` were this rank's part of it."""
+        """Report that the step `number` is over; `batches` are this rank's part of it."""
         self._steps.end_step(number, batches)
 
     def progress(self, progress: Progress, phase: Phase) -> None:
-        """Means over the steps since the last report. A collective."""
+        """Report means over the steps since the last report. A collective."""
         loss_sum, loss_steps = self._reported
         self._reported = (progress.loss_sum, progress.loss_steps)
         rates = phase.rates(progress.step - 1, progress)
@@ -76,19 +76,19 @@ class TrainingReporter:
         self._emit(report)
 
     def epoch(self, entry: dict[str, Any]) -> None:
-        """An epoch is over; `entry` is its line in the history."""
+        """Report that an epoch is over; `entry` is its line in the history."""
         self._reported = (0.0, 0)
         numbers = entry["validation"] or {}
         event = EpochMetrics("train", split="validation", epoch=entry["epoch"], loss=entry["loss"], numbers=numbers)
         self._emit(event)
 
     def validating(self, users: int, total: int) -> None:
-        """A validation goes on."""
+        """Report that a validation goes on, after `VALIDATION_REPORT_SECONDS` of silence."""
         if time.monotonic() - self._emitted > VALIDATION_REPORT_SECONDS:
             self._emit(ValidationProgress("train", users, total, "users"))
 
     def checkpoint(self, step: int, artifact: Artifact, seconds: float) -> None:
-        """The checkpoint of `step` is committed; writing it took `seconds`."""
+        """Report that the checkpoint of `step` is committed; writing it took `seconds`."""
         if self._communicator.rank == 0:
             size = sum(file.bytes for file in artifact.require().files)
             self._emit(CheckpointWritten("train", step, seconds, size))
@@ -112,7 +112,7 @@ class StepReporter:
 
     Args:
         communicator: its timer measures the steps.
-        device: whose memory is reported.
+        device: device whose memory is reported.
     """
 
     def __init__(self, communicator: Communicator, device: torch.device, listen: Listener) -> None:
@@ -125,7 +125,7 @@ class StepReporter:
         self._sums = dict.fromkeys(MEASURED, 0.0)
 
     def end_step(self, number: int, batches: list[Batch]) -> None:
-        """The step `number` is over; `batches` were this rank's part of it."""
+        """End the step `number` and emit `StepTaken`; `batches` are this rank's part of it."""
         taken = self._communicator.timer.end_step()
         measured = {name: taken.get(name, 0.0) for name in MEASURED}
         samples = sum(len(batch.histories) for batch in batches)

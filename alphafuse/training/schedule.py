@@ -13,8 +13,8 @@ class LearningRates:
     """Learning rates of one step.
 
     Attributes:
-        dense: of backbone and encoder.
-        table: of the item table's rows.
+        dense: learning rate of backbone and encoder.
+        table: learning rate of the item table's rows.
     """
 
     dense: float

@@ -18,7 +18,7 @@ class ScoringModel:
     """Item vectors of this rank, and hidden states of histories.
 
     Attributes:
-        num_items: of the catalog.
+        num_items: number of items in the catalog.
         first_row: item index of the first of this rank's item vectors.
         history_length: longest history that the model takes.
     """
@@ -44,7 +44,7 @@ class ScoringModel:
 
     @torch.no_grad()
     def hidden_states(self, histories: torch.Tensor) -> torch.Tensor:
-        """States behind the histories, int64 [queries, length] padded with −1 at the end: [queries, dim].
+        """States after the histories, int64 [queries, length] padded with −1 at the end: [queries, dim].
 
         A collective: every rank must call it equally often, if need be with no queries.
         """

@@ -53,12 +53,12 @@ class TrainingStep:
         self._communicator = communicator
         self._device = device
         self.gradient_norm = self.table_gradient_norm = math.nan
-        # All rows need no copy: they are read where they lie.
+        # None where all items train: their rows are then read in place, without a copy.
         trained = sampler.trained
         self._trained_rows = None if trained is None else self._own_rows(torch.from_numpy(trained))
 
     def __call__(self, batches: list[Batch], step: int, rates: LearningRates) -> torch.Tensor:
-        """One optimizer step over its micro-batches. A collective.
+        """Take one optimizer step over its micro-batches. A collective.
 
         Args:
             batches: this rank's part of each micro-batch.
@@ -119,7 +119,7 @@ class TrainingStep:
         loss, table = self._config.loss, self._table
         if loss.name != "softmax" and not (loss.samples_negatives and loss.negatives == "shard_local"):
             return None
-        # Scores, their exponentials and the gradient of both, and the encoded rows with theirs.
+        # Of a row: scores, their exponentials and the gradients of both; values, encoded vector and their gradients.
         targets_of_all = batch.targets_per_part * self._communicator.world_size
         bytes_per_row = 16 * (targets_of_all + table.features.shape[1] + table.trainable.shape[1])
         block_rows = max(1, int((loss.memory_mib << 20) / bytes_per_row))
@@ -139,11 +139,11 @@ class TrainingStep:
         return [table.local_block(start, min(start + block_rows, num_rows)) for start in starts]
 
     def _own_rows(self, items: torch.Tensor) -> torch.Tensor:
-        """Row numbers within this rank's range of those of the items that it holds."""
+        """Row numbers, within this rank's range, of those of the items that this rank owns."""
         rows = items.to(self._device) - self._table.first_row
         return rows[(rows >= 0) & (rows < len(self._table.trainable))]
 
     def _seed_dropout(self, step: int, micro: int) -> None:
-        """Dropout depends on (seed, step, part) alone, so that a resumed training repeats it."""
+        """Make dropout depend on seed, step, micro-batch and rank alone, so that a resumed training repeats it."""
         entropy = [self._seed, step, micro, self._communicator.rank]
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))

@@ -30,8 +30,9 @@ def write_trained(
 
     Args:
         inputs: everything that the model is made from.
-        details: kept in the manifest.
-        table, weights: the model's; its dense weights by their names.
+        details: facts to keep in the manifest.
+        table: item table of the model.
+        weights: dense weights of the model, by name.
     """
     artifact, wanted = workspace.artifact("model"), fingerprint(inputs)
     if communicator.rank == 0:
@@ -49,7 +50,7 @@ def write_trained(
 def load_trained(
     config: Config, workspace: Workspace, communicator: Communicator, device: torch.device | None = None
 ) -> ScoringModel:
-    """The best weights of a finished training.
+    """Load the best weights of a finished training.
 
     Raises:
         WorkspaceError: training has not finished, or a file is damaged.

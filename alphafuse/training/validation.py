@@ -36,7 +36,7 @@ class Validation:
         """Metrics by name, equal on every rank. A collective.
 
         Args:
-            report: called now and then with the users that are done, and all of them.
+            report: called now and then with the numbers of users that are done and of all users.
         """
         config = self._config
         return validation_metrics(

@@ -1,7 +1,7 @@
 """A grid of methods × seeds: every run trains and evaluates in a workspace of its own, several side by side.
 
 A run is a Ray task without a CPU of its own, which waits for the workers that its training starts. There are never
-more of them than have room for all of their workers together, so none holds what another waits for.
+more runs at a time than the cluster has room for with all of their workers, so no run holds what another waits for.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from monitoring.comparison.dot_plot import dot_plot
 
 
 def run(grid: GridConfig, configs: Mapping[str, Config], listen: Listener, again: Sequence[str] = ()) -> Comparison:
-    """Do what is left of a grid, and write `comparison.md`, `.csv` and `.svg` about all that has finished, at once
-    where something has before, and again after every run.
+    """Carry out the unfinished runs of a grid, and write `comparison.md`, `.csv` and `.svg` about all finished ones.
 
-    A run that fails is named in the result and stops no other.
+    These are written first where earlier runs have finished, and again after every run. A run that fails is named in
+    the result and stops no other.
 
     Args:
-        configs: of each method, as of `load_grid`.
-        again: rows that are made again: methods are trained, ensembles evaluated.
+        configs: configuration of each method, from `load_grid`.
+        again: rows to make again: methods are trained, ensembles evaluated.
 
     Raises:
-        ConfigError: `again` names what is no row.
+        ConfigError: `again` names a row that the grid does not have.
         ResourceError: the machines of the cluster cannot all reach the workspace.
     """
     for name in again:
@@ -55,7 +55,7 @@ def run(grid: GridConfig, configs: Mapping[str, Config], listen: Listener, again
         finished: set[str] = set()
 
         def publish(*names: str) -> Comparison:
-            """Write what is known, now that these have finished, too."""
+            """Write the comparison, with the runs `names` among the finished ones."""
             finished.update(names)
             measured, unreadable = _measured([*methods, *ensembles], finished, failures)
             comparison = compare_methods(grid, configs, measured, failures | unreadable)
@@ -84,7 +84,7 @@ def run(grid: GridConfig, configs: Mapping[str, Config], listen: Listener, again
 
 
 def side_by_side(runs: Sequence[Run], parallel: int) -> int:
-    """How many runs go at a time: as many as are wanted, and as the cluster holds with all of their workers.
+    """Number of runs at a time: no more than `parallel`, and than the cluster holds with all of their workers.
 
     A run whose workers alone are too many takes no place: it fails at once.
     """
@@ -94,7 +94,7 @@ def side_by_side(runs: Sequence[Run], parallel: int) -> int:
 
 
 def _failed_before(runs: Sequence[Run], configs: Mapping[str, Config], broken: Mapping[str, str]) -> dict[str, str]:
-    """Why runs cannot begin, by name: what went wrong in the shared stages that they need."""
+    """Reasons why runs cannot begin, by the run's name: failures of the shared stages that they need."""
     failures = {}
     for run in runs:
         reasons = [broken[shared.folder] for shared in shared_stages(configs[run.row]) if shared.folder in broken]
@@ -115,11 +115,11 @@ def _carry_out(
     failures: dict[str, str],
     finish: Callable[[str], object],
 ) -> None:
-    """Carry out runs that do not depend on each other; adds those that fail, and calls `finish` with the name of each
-    of the others."""
+    """Carry out runs that do not depend on each other. Add those that fail to `failures`, and call `finish` with the
+    name of each of the others."""
     if not runs:
         return
-    # On this machine, where whoever watches the comparison looks for the lists of its runs' processes.
+    # On this machine: whoever watches the comparison looks here for the lists of its runs' processes.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     task = carry_out.options(scheduling_strategy=here)
     with EventRelay(listen) as relay:
@@ -135,8 +135,8 @@ def _carry_out(
 def _measured(
     runs: Sequence[Run], finished: Container[str], failures: Container[str]
 ) -> tuple[dict[str, dict[int, FinishedRun]], dict[str, str]]:
-    """Where the results of the finished runs are, by row and seed; no seeds where all that has ended has failed. And
-    why results cannot be read, by the name of the run."""
+    """Return the finished runs by row and seed, with no seeds for a row whose ended runs have all failed; and why
+    results cannot be read, by the name of the run."""
     rows: dict[str, dict[int, FinishedRun]] = {}
     unreadable: dict[str, str] = {}
     for run in runs:

@@ -21,8 +21,8 @@ from jobs.stages.evaluate import finish, measure
 
 
 def ensemble_inputs(members: Sequence[Config]) -> dict[str, Any]:
-    """What the evaluation is made from: the models by their content, since one that is trained again from equal inputs
-    may have other weights.
+    """Return what the evaluation is made from. Models count by their content, since a model that is trained again from
+    equal inputs may have other weights.
 
     Raises:
         WorkspaceError: a member has no model.
@@ -41,14 +41,14 @@ def ensemble_inputs(members: Sequence[Config]) -> dict[str, Any]:
 def run(members: Sequence[Config], workspace: Workspace, listen: Listener) -> Summary | None:
     """Write the artefact `evaluation` of an ensemble; it is made again whenever one of its models was.
 
-    The first member says on how many workers, and how it is measured.
+    The number of workers and the settings of the evaluation are those of the first member.
 
     Args:
         members: configurations of finished runs.
         workspace: borrows or holds `catalog`, `sequences` and `popularity`.
 
     Returns:
-        What a person is told of it; None where it was there.
+        Summary of the evaluation; None where it was there already.
     """
     artifact, config, inputs = workspace.artifact("evaluation"), members[0], ensemble_inputs(members)
     made = artifact.manifest()
@@ -70,7 +70,7 @@ def evaluate_on_worker(
     device: torch.device,
     listen: Listener,
 ) -> dict[str, Any]:
-    """What one rank does: each holds its rows of all members."""
+    """Evaluate on one rank, which holds its rows of all members."""
     models = [load_trained(member, Workspace(member.workspace), communicator, device) for member in members]
     ensemble = Ensemble(models, [member.similarity for member in members])
     return measure(ensemble, "dot", members[0].evaluate, workspace, wanted, communicator, listen)

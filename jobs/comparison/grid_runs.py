@@ -16,7 +16,7 @@ from alphafuse.stages import EVALUATE, TRAIN
 from alphafuse.storage.folder import Folder, resolve
 from alphafuse.storage.workspace import Workspace
 from jobs.comparison import ensemble
-from jobs.comparison.shown_events import OfRun
+from jobs.comparison.shown_events import RunListener
 from jobs.pipeline import run_stages
 from monitoring.run_log.event_log import EventLog
 
@@ -27,8 +27,8 @@ class Run:
 
     Attributes:
         row: name of the method or the ensemble.
-        seed: of the training.
-        config: with this seed and the run's own workspace.
+        seed: random seed of the training.
+        config: configuration with this seed and the run's own workspace.
         parts: the runs that an ensemble is made of; none for a method.
     """
 
@@ -39,7 +39,7 @@ class Run:
 
     @property
     def trainings(self) -> tuple[Run, ...]:
-        """The runs whose models it ranks with: of a method itself."""
+        """The runs whose models this run ranks with; for a method, the run itself."""
         return self.parts or (self,)
 
     @property
@@ -68,8 +68,8 @@ def ensemble_runs(grid: GridConfig, runs: list[Run]) -> list[Run]:
 
 
 def is_finished(run: Run) -> bool:
-    """Whether the results of a run are there, made from what the grid says now. Where that is refused or cannot be
-    read, it is not: whoever carries the run out is told why."""
+    """Tell whether the results of a run are there, made from the settings of the grid. A run whose files are refused
+    or cannot be read is not finished: carrying it out raises the reason."""
     try:
         trained = all(
             part.workspace.artifact("model").is_committed(TRAIN.inputs(part.config, part.workspace))
@@ -82,17 +82,17 @@ def is_finished(run: Run) -> bool:
 
 @ray.remote(num_cpus=0)
 def carry_out(run: Run, events: Queue) -> None:
-    """Do what is left of a run.
+    """Carry out what is left of a run.
 
     Args:
-        events: gets what the console shows (`OfRun`); the log of the run has all.
+        events: gets the events for the console (`RunListener`); the run's own event log has all.
 
     Raises:
-        StaleError: it holds results of other settings than the grid gives.
+        StaleError: the run's workspace holds results of other settings than the grid gives.
     """
     events.put(StageStarted(run.name))
     try:
-        summary = _make(run, OfRun(run.name, events.put))
+        summary = _make(run, RunListener(run.name, events.put))
     except StaleError as error:
         remedy = "Give the grid another `workspace`, or make the row again: `alphafuse compare GRID --redo"
         raise StaleError(error.fault, f"{remedy} {run.row}`") from error
@@ -100,7 +100,7 @@ def carry_out(run: Run, events: Queue) -> None:
 
 
 def _make(run: Run, show: Listener) -> Summary:
-    """Carry a run out; returns what is told of all of its stages."""
+    """Carry out a run; returns the summaries of its stages as one."""
     workspace = run.workspace
     if run.parts:
         listen = FanOut(EventLog(workspace), show)

@@ -1,6 +1,6 @@
-"""What several runs need alike: prepare, embed and decompose, each made once for all runs that have the same settings.
+"""Stages that runs share: prepare, embed and decompose, each made once for all runs that have the same settings.
 
-Every such stage has a workspace of its own, named by its settings and those of the stages before it; those after it,
+Every such stage has a workspace of its own, named by its settings and those of the stages before it; later stages,
 and the runs, borrow its artefacts (docs/workspace.md).
 """
 
@@ -16,7 +16,7 @@ from alphafuse.stages import Stage, needed_stages
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.folder import Folder
 from alphafuse.storage.workspace import Workspace
-from jobs.comparison.shown_events import OfSharedStage
+from jobs.comparison.shown_events import SharedStageListener
 from jobs.execution.tasks import reason
 from jobs.pipeline import run_stages
 
@@ -29,7 +29,7 @@ class SharedStage:
 
     Attributes:
         stage: the stage.
-        folder: of its workspace, inside of `shared/`.
+        folder: folder of its workspace, inside of `shared/`.
         before: folders of the stages that it builds upon, by the artefacts they make.
     """
 
@@ -65,7 +65,7 @@ def make_shared(configs: Iterable[Config], folder: Folder, listen: Listener) -> 
     """Run the shared stages of all configurations that are not done yet, one after the other.
 
     Returns:
-        What went wrong, by the folder of the stage; what builds upon a stage that failed is not tried.
+        Error messages, by the folder of the stage that failed; stages that build upon it are not tried.
     """
     failed: dict[str, str] = {}
     tried: set[str] = set()
@@ -88,6 +88,6 @@ def make_shared(configs: Iterable[Config], folder: Folder, listen: Listener) -> 
 
 def _make(config: Config, workspace: Workspace, stage: Stage, listen: Listener) -> None:
     try:
-        run_stages(config, workspace, [stage], OfSharedStage(listen))
-    except StaleError as error:  # with equal settings: the files that it reads are others
+        run_stages(config, workspace, [stage], SharedStageListener(listen))
+    except StaleError as error:  # the settings are equal, so the files that the stage reads differ
         raise StaleError(error.fault, "Give the grid another `workspace`") from error

@@ -1,4 +1,4 @@
-"""Which events of its parts a comparison shows: listeners that leave the others out."""
+"""Listeners that choose which events of its runs and shared stages a comparison shows."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import dataclasses
 from alphafuse.events import Event, Listener, Progress, StageFailed, StageWarning, WorkersRestarted
 
 
-class OfRun:
-    """Shows the progress, warnings and restarts of a run, under its name. How it starts and ends tells the comparison,
-    since a run has several stages."""
+class RunListener:
+    """Shows the progress, warnings and restarts of a run, under its name. The comparison itself reports how it
+    starts and ends, since a run has several stages."""
 
     def __init__(self, name: str, show: Listener) -> None:
         self._name = name
@@ -20,8 +20,9 @@ class OfRun:
             self._show(dataclasses.replace(event, stage=self._name))
 
 
-class OfSharedStage:
-    """Shows all of a shared stage but its failure, which the comparison tells: an error may be older than the stage."""
+class SharedStageListener:
+    """Shows all events of a shared stage but its failure, which the comparison reports: an error may come before the
+    stage begins."""
 
     def __init__(self, show: Listener) -> None:
         self._show = show

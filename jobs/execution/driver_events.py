@@ -15,11 +15,11 @@ from monitoring.tracking.tracker import tracking_tools
 
 @contextmanager
 def driver_listener(config: Config, workspace: Workspace, show: Listener) -> Iterator[Listener]:
-    """What the stages of a run report to: the event log, the console, the metrics with the list of processes, and the
-    tracking tools. To be used on a connection to Ray.
+    """The listener that the stages of a run report to: the event log, the console, the metrics with the list of
+    processes, and the tracking tools. To be used on a connection to Ray.
 
     Args:
-        show: the console, or whoever else wants to see the run; it and the event log get the warnings of the others.
+        show: the console, or another listener; it and the event log get the warnings of the others.
     """
     shown = FanOut(EventLog(workspace), show)
     with run_metrics(config, workspace, shown) as metrics, tracking_tools(config, workspace, shown) as tools:

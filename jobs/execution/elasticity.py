@@ -1,8 +1,7 @@
-"""How many ranks a stage gets: all that were asked for, or as many as the machines that are left have places for; and
-how lost machines are waited for.
+"""Elastic groups of ranks: all that were asked for, or as many as the machines that are left have places for.
 
-Ray Train starts a group again with more ranks when there is room. It asks what the cluster believes, which is some
-seconds behind the death of a machine: here that is waited for.
+Ray Train starts a group again with more ranks when there is room. Its view of the cluster is some seconds behind the
+death of a machine, so this module waits until every machine has answered, and for lost machines to be replaced.
 """
 
 from __future__ import annotations
@@ -24,18 +23,19 @@ from jobs.execution.placement import on_pool, require_places, room
 from jobs.execution.ray_internals import is_in_task
 
 RESIZE_SECONDS = 60.0
-"""How often a group with fewer ranks than asked for looks for room: growing costs what it did since its checkpoint."""
+"""Seconds after which a group with fewer ranks than asked for looks for room: growing costs its work since the last
+checkpoint."""
 REPLACEMENT_SECONDS = 600.0
-"""How long lost machines may take to come back, once fewer are left than are needed."""
+"""Seconds that lost machines may take to be replaced, once fewer are left than are needed."""
 ANSWER_SECONDS = 120.0
-"""How long a machine may take to answer, or to be declared dead."""
+"""Seconds that a machine may take to answer, or to be declared dead."""
 
 
 def scaling(resources: RankResources, resumes: bool) -> ScalingConfig:
-    """What Ray Train is asked for.
+    """The ranks that Ray Train is asked for.
 
     Args:
-        resumes: whether a running group may be stopped for a larger one, since what it has done is kept.
+        resumes: whether a running group may be stopped for a larger one, since its work is kept.
     """
     per_worker = {"CPU": resources.cpus, **on_pool(resources.pool)}
     if resources.gpus:
@@ -53,10 +53,10 @@ def await_places(stage: str, key: str, resources: Resources, workers: int, liste
     """Wait until there is room for so many workers: after a death, a lost machine may be replaced.
 
     Args:
-        key: of the resources in the configuration, for messages.
+        key: key of the resources in the configuration, for messages.
 
     Raises:
-        ResourceError: it was not, in `REPLACEMENT_SECONDS`.
+        ResourceError: there was no room within `REPLACEMENT_SECONDS`.
     """
     _await_answers()
     deadline = time.monotonic() + REPLACEMENT_SECONDS
@@ -71,7 +71,7 @@ def await_places(stage: str, key: str, resources: Resources, workers: int, liste
 
 
 def alive_machines() -> set[str]:
-    """Ids of the machines that the cluster believes in."""
+    """Ids of the machines that the cluster counts as alive."""
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
@@ -80,7 +80,7 @@ def released_places() -> Iterator[None]:
     """Give back, when the block ends, the places that this job has taken in it: Ray Train keeps those of a group that
     dies as it starts, or whose controller dies, until the job ends.
 
-    Not in a task of a job: there others train beside it (`alphafuse compare`), and their places look the same.
+    Does nothing in a task of a job (`alphafuse compare`): others train beside it, and their places look the same.
     """
     if is_in_task():
         yield
@@ -94,7 +94,7 @@ def released_places() -> Iterator[None]:
 
 
 def _places_of_this_job() -> set[str]:
-    """Ids of the placement groups that it holds; each ends with that of its job."""
+    """Ids of the placement groups that this job holds; each ends with the id of its job."""
     job = ray.get_runtime_context().get_job_id()
     groups = placement_group_table().items()
     return {name for name, group in groups if name.endswith(job) and group["state"] != "REMOVED"}
@@ -109,4 +109,4 @@ def _await_answers() -> None:
 
 @ray.remote(num_cpus=0, max_retries=0)
 def _answer() -> None:
-    """That is enough."""
+    """Does nothing; returning proves that the machine answers."""

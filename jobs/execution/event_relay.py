@@ -24,15 +24,15 @@ class ToDriver:
 
 
 class EventRelay:
-    """A context: what is put into `queue`, on any machine, is handed to the listener, in a thread.
+    """A context in which a thread hands the listener every event that is put into `queue`, on any machine.
 
     An error of the listener is raised when the block ends, unless another error ended it.
     """
 
     def __init__(self, listen: Listener) -> None:
-        # On the driver's machine: with any other one, all that the workers tell later would be lost.
+        # On the driver's machine: with any other machine, all later events of the workers could be lost.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        # Killed, it is started again: what was in it is lost, which costs some news of progress and no work.
+        # Ray starts a killed queue again: the events in it are lost, which costs news of progress and no work.
         lives = {"max_restarts": -1, "max_task_retries": -1}
         self.queue: Queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here, **lives})
         self._listen = listen
@@ -48,7 +48,7 @@ class EventRelay:
     ) -> None:
         self.queue.put(None)
         self._thread.join()
-        self.queue.shutdown(force=True)  # asked to end by itself, it would be started again
+        self.queue.shutdown(force=True)  # an actor that is asked to end by itself would be started again
         if self._error is not None and error is None:
             raise self._error
 

@@ -1,5 +1,6 @@
-"""Whether a cluster can hold what a stage asks of it, now or once it has grown, and reach what it writes: Ray would
-wait without end.
+"""Checks that a cluster can hold the workers of a stage, as it is or once it has grown, and reach the workspace.
+
+Without these checks Ray would wait without end.
 
 A *pool* is a part of the cluster's machines, those that have a custom resource of its name. Each worker of a stage
 with a pool takes a sliver of it, so that the scheduler and any autoscaler find the right machines.
@@ -22,9 +23,9 @@ from alphafuse.errors import ResourceError
 from alphafuse.storage.workspace import Workspace
 
 POOL_SHARE = 0.001
-"""Of a pool's resource, for each worker: a machine that has 1 of it holds more workers than it has CPUs."""
+"""Amount of a pool's resource that a worker takes: a machine that has 1 of it runs out of CPUs first."""
 SLIVER = 0.001
-"""Of a GPU, for a task that must run beside one and does not compute on it."""
+"""Share of a GPU that a task takes which must run beside a GPU and does not compute on it."""
 
 _NONE: Mapping[str, NodeGroupConfig] = MappingProxyType({})
 _node_groups: ContextVar[Mapping[str, NodeGroupConfig]] = ContextVar("node_groups", default=_NONE)
@@ -32,7 +33,7 @@ _node_groups: ContextVar[Mapping[str, NodeGroupConfig]] = ContextVar("node_group
 
 @contextmanager
 def growing(groups: Mapping[str, NodeGroupConfig]) -> Iterator[None]:
-    """The cluster that this process is connected to may grow, for the time of the block, to these machines."""
+    """Count, within the block, the machines of these groups as those that the connected cluster may add."""
     before = _node_groups.set(groups)
     try:
         yield
@@ -59,7 +60,7 @@ def room(resources: Resources, *, grown: bool = False) -> int:
     """The number of workers that an idle cluster holds, whatever number is asked for.
 
     Args:
-        grown: count machines, too, that the cluster may add.
+        grown: also count machines that the cluster may add.
     """
     needs = {name: amount for name, amount in (("CPU", resources.cpus), ("GPU", resources.gpus_of_each)) if amount}
     if not needs:
@@ -74,11 +75,11 @@ def require_places(key: str, resources: Resources, workers: int | None = None) -
     """Check that workers fit on the machines that the cluster has or may add.
 
     Args:
-        key: of the resources in the configuration, for messages.
-        workers: their number; None: the fewest that the resources allow.
+        key: key of the resources in the configuration, for messages.
+        workers: number of workers; None: the fewest that the resources allow.
 
     Raises:
-        ResourceError: they do not.
+        ResourceError: the workers do not fit.
     """
     workers = workers or resources.fewest_workers
     places = room(resources, grown=True)
@@ -91,8 +92,8 @@ def require_places(key: str, resources: Resources, workers: int | None = None) -
 
 
 def task_slots(key: str, resources: Resources) -> int:
-    """How many tasks may run at a time: as many as are asked for, or as there is room for, with the machines that the
-    cluster may add.
+    """Number of tasks that may run at a time: as many as are asked for, or as there is room for, counting the machines
+    that the cluster may add.
 
     Raises:
         ResourceError: there is not room for a single one.
@@ -116,7 +117,7 @@ def require_shared(workspace: Workspace) -> None:
     """Check that every machine of the cluster can reach the workspace.
 
     Raises:
-        ResourceError: it is a folder of this machine, and the cluster has others, or will have.
+        ResourceError: the workspace is a folder of this machine, and the cluster has other machines, or may add some.
     """
     machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
     if "://" not in workspace.folder.uri and (len(machines) > 1 or _to_come()):
@@ -129,16 +130,16 @@ def require_shared(workspace: Workspace) -> None:
 
 
 def _machines() -> list[dict[str, float]]:
-    """What each machine of the cluster has."""
+    """Resources of each machine of the cluster."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _to_come() -> list[dict[str, float]]:
-    """What each machine has that the cluster may still add: of a group, those that are there are among its pool."""
+    """Resources of the machines that the cluster may still add: of each group, `max_nodes` minus those running."""
     machines, come = _machines(), []
     for name, group in _node_groups.get().items():
-        there = sum(machine.get(name, 0) > 0 for machine in machines)
-        come += [{"CPU": group.cpus, "GPU": group.gpus, name: 1.0}] * max(0, group.max_nodes - there)
+        running = sum(machine.get(name, 0) > 0 for machine in machines)
+        come += [{"CPU": group.cpus, "GPU": group.gpus, name: 1.0}] * max(0, group.max_nodes - running)
     return come
 
 
@@ -148,7 +149,7 @@ def _asked(workers: int, resources: Resources) -> str:
 
 
 def _advice(key: str, pool: str | None) -> str:
-    advice = "; where it grows by itself, say to what in ray.node_groups"
+    advice = "; for a cluster that grows by itself, name the machines that it may add in ray.node_groups"
     if pool is not None:
         advice += (
             f"; a machine is in the pool if it has the custom resource {pool!r} "

@@ -15,12 +15,12 @@ from alphafuse.errors import ResourceError
 from jobs.execution.placement import growing
 
 TIMED_OUT = "timed out during startup"
-"""What tells Ray's error for a machine that is too slow, which has no class of its own."""
+"""Text by which Ray's error for a machine that is too slow is known; it has no class of its own."""
 
 
 @contextmanager
 def connected(config: RayConfig) -> Iterator[None]:
-    """Ray for the time of the block. Inside of a connection that exists already, that one is used and kept.
+    """Connect to Ray for the time of the block. A connection that exists already is used and kept.
 
     Raises:
         ResourceError: the cluster at `config.address` does not answer, or this machine is too busy to start one.
@@ -58,7 +58,7 @@ def connected(config: RayConfig) -> Iterator[None]:
 
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Keep what this program does at SIGTERM, in whose place `ray.init` puts an exit of its own."""
+    """Keep this program's handler of SIGTERM, which `ray.init` replaces by one that exits."""
     handler = signal.getsignal(signal.SIGTERM)
     yield
     if callable(handler) and signal.getsignal(signal.SIGTERM) is not handler:

@@ -1,5 +1,7 @@
-"""Every private interface of Ray that this project and its tests use, by a name that says what for, and why no public
-one does. Nothing else imports from a package of Ray whose name begins with an underscore.
+"""Every private interface of Ray that this project and its tests use.
+
+The name of each function says what it is for, its docstring why no public interface serves. Nothing else imports from a
+package of Ray whose name begins with an underscore.
 """
 
 from __future__ import annotations
@@ -12,36 +14,36 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, Wo
 
 
 def refresh_ray_trains_view() -> None:
-    """Have Ray Train's view of the cluster taken anew.
+    """Make Ray Train look at the cluster again.
 
-    Ray Train takes it every 20 seconds, which no public setting changes, and would start workers on lost machines.
+    Ray Train does so every 20 seconds, which no public setting changes, and would start workers on lost machines.
     """
     coordinator = get_or_create_autoscaling_coordinator()
     ray.get(coordinator.get_reserved_resources.remote("", recompute=True))
 
 
 def is_in_task() -> bool:
-    """Tell the process of a task or an actor from a driver's, which the public runtime context does not."""
+    """Tell whether this process runs a task or an actor, and is no driver; the public runtime context does not tell."""
     return ray.get_runtime_context().worker.mode == ray.WORKER_MODE
 
 
 def is_startup_timeout(error: BaseException) -> bool:
-    """Tell that workers found no place in time; `ray.train` exports only the exceptions that wrap this one."""
+    """Tell whether workers found no place in time; `ray.train` exports only the exceptions that wrap this one."""
     return isinstance(error, WorkerGroupStartupTimeoutError)
 
 
 def startup_timeout(workers: int) -> Exception:
-    """What Ray Train raises where so many workers find no place, for tests; not exported, as above."""
+    """The exception of Ray Train where so many workers find no place, for tests; `ray.train` does not export it."""
     return WorkerGroupStartupTimeoutError(num_workers=workers)
 
 
 def failed_health_check(cause: Exception) -> Exception:
-    """What Ray Train raises where a worker does not answer, for tests; not exported, as above."""
+    """The exception of Ray Train where a worker does not answer, for tests; `ray.train` does not export it."""
     return WorkerHealthCheckFailedError("A worker health check failed.", cause)
 
 
 def filled_launcher_file(config: dict[str, Any]) -> dict[str, Any]:
-    """A file of Ray's cluster launcher, filled in as `ray up` does, which itself would start machines."""
+    """Fill in a file of Ray's cluster launcher as `ray up` does; `ray up` itself would start machines."""
     from ray.autoscaler._private.util import prepare_config
 
     return prepare_config(config)
@@ -55,7 +57,8 @@ def check_launcher_file(config: dict[str, Any]) -> None:
 
 
 def autoscaling_config(ray_cluster: dict[str, Any]) -> dict[str, Any]:
-    """What Ray's autoscaler reads out of a RayCluster of KubeRay; publicly it does so on Kubernetes alone."""
+    """The configuration that Ray's autoscaler reads from a RayCluster of KubeRay; publicly it does so on Kubernetes
+    alone."""
     from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
     return _derive_autoscaling_config_from_ray_cr(ray_cluster)

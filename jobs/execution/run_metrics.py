@@ -20,7 +20,7 @@ from monitoring.metrics.run_recorder import RunRecorder
 from monitoring.metrics.targets import Target, TargetFile, default_folder, run_label
 
 LISTING_SECONDS = 10.0
-"""How often machines are looked for, and the list is marked as that of a living run."""
+"""Seconds after which the machines are listed again, and the list is marked as that of a living run."""
 
 
 @contextmanager
@@ -43,14 +43,14 @@ def run_metrics(config: Config, workspace: Workspace, warn: Listener) -> Iterato
                 yield FanOut(recorder, processes)
             finally:
                 error = sys.exception()
-                if error is None or isinstance(error, Exception):  # nobody who interrupts it wants to wait
+                if error is None or isinstance(error, Exception):  # whoever interrupts the run does not want to wait
                     exporter.await_scrape()
 
 
 class _Processes:
     """A listener and a context: the list of a run's processes, kept up to date in a file.
 
-    A folder that cannot be written to is a warning: nobody may be watching.
+    A folder that cannot be written to causes a warning and no error, since nobody may be watching.
     """
 
     def __init__(self, run: str, address: str, folder: Path, warn: Listener) -> None:
@@ -91,7 +91,7 @@ class _Processes:
                 self._write()
 
     def _forget(self, stage: str, first: int = 0) -> None:
-        """Take the workers of a stage off the list, of those that are numbered from the `first` on."""
+        """Take the workers of a stage that are numbered `first` or higher off the list."""
         with self._lock:
             kept = {key: address for key, address in self._workers.items() if key[0] != stage or int(key[1]) < first}
             self._workers = kept

@@ -77,7 +77,7 @@ def result(reference: ray.ObjectRef) -> Any:
 
 
 def reason(error: Exception) -> str:
-    """What to tell of a failure that stops nothing else; of what should not happen, the traceback goes to the log."""
+    """Message on a failure that stops nothing else; the traceback of an unexpected error goes to the log."""
     if isinstance(error, AlphafuseError):
         return str(error)
     traceback.print_exception(error, file=sys.stderr)

@@ -27,12 +27,12 @@ from jobs.execution.ray_internals import is_startup_timeout, refresh_ray_trains_
 from jobs.execution.worker_metrics import Serving, worker_listener
 
 WRAPPED_AS = ("cause", "health_check_failure", "__cause__")
-"""Where Ray's exceptions keep the one that they are about."""
+"""Attributes in which Ray's exceptions keep the exception that they wrap."""
 
 WorkerFunction = Callable[..., Any]
 
 RESOURCES = "train.resources"
-"""Key of what all groups of ranks run on, for messages."""
+"""Key of the resources that all groups of ranks run on, for messages."""
 
 TUNING = {
     # Memory that a step frees stays in the process for the next one: by default glibc gives blocks of some MiB back to
@@ -100,7 +100,7 @@ def run_workers(
 
 
 def _found_no_place(failure: Exception) -> bool:
-    """Whether no worker was started, since others hold the machines, or they have yet to come or are just lost."""
+    """Tell whether no worker was started, since machines are held by others, have yet to come, or are lost."""
     return is_startup_timeout(_failures(failure)[0])
 
 
@@ -108,7 +108,7 @@ class _Farthest:
     """A listener that knows how far the workers have got.
 
     Attributes:
-        done: the most that a progress event has told.
+        done: the highest count that a progress event has reported.
     """
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ class _Farthest:
 
 
 def _reason_to_restart(stage: str, failure: Exception, last: bool) -> str:
-    """One line on why the workers failed; raises what no restart cures, and anything after the last one."""
+    """Return one line on why the workers failed; raise errors that no restart cures, and any after the last restart."""
     causes = [_cause(error) for error in _failures(failure)]
     for cause in causes:
         if isinstance(cause, AlphafuseError):
@@ -152,7 +152,7 @@ def _fit(settings: dict[str, Any], resources: RankResources, resumes: bool) -> A
             run_config=RunConfig(  # type: ignore[call-arg]
                 storage_path=folder,
                 worker_runtime_env={"env_vars": worker_environment(resources)},
-                # Of its own, Ray Train tries for ever to start workers for which a machine was lost.
+                # By default, Ray Train tries for ever to start workers whose machine is lost.
                 failure_config=FailureConfig(controller_failure_limit=0),  # type: ignore[call-arg]
             ),
         )
@@ -170,8 +170,8 @@ def worker_environment(resources: RankResources) -> dict[str, str]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C as in any program: Ray Train puts a handler of its own in place, which ends the process as if all were
-    well, and leaves it there."""
+    """Make Ctrl-C raise `KeyboardInterrupt` as in any program: Ray Train sets a handler of its own, which ends the
+    process as if all were well, and leaves it in place."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -196,7 +196,7 @@ def _worker_main(settings: dict[str, Any]) -> Any:
 
 
 def _failures(failure: Exception) -> list[BaseException]:
-    """What Ray Train collected: one exception per failed worker, or that of a worker which died as it started."""
+    """The exceptions that Ray Train collected: one per failed worker, or that of a worker which died as it started."""
     if isinstance(failure, WorkerGroupError):
         return list(failure.worker_failures.values())
     return [failure.controller_failure if isinstance(failure, ControllerError) else failure]

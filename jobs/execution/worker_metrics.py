@@ -22,11 +22,11 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Serving:
-    """Where processes serve their metrics.
+    """Address on which processes serve their metrics.
 
     Attributes:
-        host: address; None: that of the machine in the cluster.
-        first_port: as `MonitoringConfig.first_port`.
+        host: host name or address; None: that of the machine in the cluster.
+        first_port: see `MonitoringConfig.first_port`.
     """
 
     host: str | None
@@ -38,7 +38,7 @@ class Serving:
 
 
 def serving(config: Config) -> Serving | None:
-    """Where the processes of a run serve their metrics; None if they do not."""
+    """Address on which the processes of a run serve their metrics; None if they do not."""
     monitoring = config.monitoring
     if not monitoring.metrics:
         return None
@@ -49,10 +49,10 @@ def serving(config: Config) -> Serving | None:
 def worker_listener(
     stage: str, worker: str, settings: Serving | None, send: Listener, workers: int | None = None
 ) -> Iterator[Listener]:
-    """What a worker reports to; its metrics are served for the time of the block.
+    """The listener that a worker reports to; its metrics are served for the time of the block.
 
     Args:
-        worker, workers: as of `WorkerServing`.
+        worker, workers: see `WorkerServing`.
         send: carries events to the driver.
     """
     driver = ToDriver(send)

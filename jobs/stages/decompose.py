@@ -39,17 +39,17 @@ from jobs.stages import decompose_tasks as tasks
 
 STAGE = DECOMPOSE.name
 MAX_PARTIALS = 256
-"""Most partial results of one pass: beyond as many shards, neighbouring shards share one."""
+"""Most partial results of one pass; of more shards, neighbouring ones share a partial result."""
 
 
 def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | None:
     """Make the artefacts `nullspace` and `features`; what is committed already is kept.
 
     Returns:
-        What a person is told of them; None where both were there.
+        Summary of the stage; None where both artefacts were there already.
 
     Raises:
-        WorkspaceError: `embed` has not finished, a shard is damaged, or the artefacts are of another configuration.
+        WorkspaceError: `embed` has not finished, a shard is damaged, or the artefacts were made from other inputs.
         DataError: the embeddings cannot be decomposed.
         ConfigError: the embeddings have fewer dimensions than `model.hidden_dim`, or others than the encoder wants, or
             the cut leaves an empty space.
@@ -120,7 +120,7 @@ class _Progress:
 
 
 class _Covariance:
-    """The covariance of the stored embeddings: called with Ω [dim, columns] it returns C Ω, with None C itself.
+    """The covariance of the stored embeddings: called with Ω [dim, columns] it returns C Ω, called with None C itself.
 
     Each call is one pass over the shards.
     """
@@ -231,7 +231,7 @@ def _method(config: Config, workspace: Workspace, dim: int) -> str:
 
 
 def _inputs(config: Config, workspace: Workspace, method: str) -> dict[str, Any]:
-    """What the null space is made from. The settings of the randomized method count only where it is used."""
+    """Return what the null space is made from. The settings of the randomized method count only where it is used."""
     unused = {"method", "seed"}
     if method == "gram":
         unused |= {"power_passes", "oversampling"}

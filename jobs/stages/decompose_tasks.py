@@ -33,8 +33,8 @@ def moments_of_shards(
     probe: np.ndarray | None,
     threads: int,
 ) -> Moments:
-    """Moments of the embeddings of some shards, read block by block; without those of items that are held out of
-    training, which must not know of their texts."""
+    """Moments of the embeddings of some shards, read block by block. Items that are held out of training are left out:
+    training must not know of their texts."""
     moments = Moments.empty(dim, weighted=weighted, probe=probe)
     held_out = load_held_out(workspace) if some_held_out else None
     with threadpool_limits(threads):
@@ -51,7 +51,7 @@ def moments_of_shards(
 
 @ray.remote
 def eigen(covariance: np.ndarray, num_directions: int, threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All eigenvalues λ, descending, and eigenvectors u; of the first `num_directions` the residuals ‖C u − λ u‖."""
+    """All eigenvalues λ, descending, their eigenvectors u, and ‖C u − λ u‖ of the first `num_directions`."""
     with threadpool_limits(threads):
         values, vectors = np.linalg.eigh(covariance)
         values, vectors = values[::-1], vectors[:, ::-1]

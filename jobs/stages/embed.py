@@ -42,7 +42,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
     """Embed the catalog of a workspace with the engine of the configuration, or bring in its precomputed vectors.
 
     Returns:
-        What a person is told of the embeddings; None where they were there. So do `embed` and `bring_in`.
+        Summary of the stage; None where the embeddings were there already. `embed` and `bring_in` return the same.
 
     Raises:
         ConfigError: there is no such model.
@@ -69,7 +69,7 @@ def embed(
     """Embed the catalog with `encoder`, a copy of which is started in each of `config.resources.workers` actors.
 
     Args:
-        identity: of the encoder, as the workers see it; None: as this process does.
+        identity: identity of the encoder, as the workers see it; None: as this process sees it.
         serving: where the engines serve their metrics; None if they do not.
     """
     identity = encoder.identity() if identity is None else identity
@@ -88,7 +88,7 @@ def _make(
     listen: Listener,
     write_shards: Callable[[EmbedConfig, Artifact, EmbeddingStore, Listener], dict[str, Any]],
 ) -> Summary | None:
-    """The artefact `embeddings`; `write_shards` writes those that are missing and returns details for the manifest."""
+    """Make the artefact `embeddings`; `write_shards` writes missing shards and returns details for the manifest."""
     started = time.monotonic()
     catalog = workspace.artifact("catalog")
     inputs = _inputs(identity, config, catalog)
@@ -136,9 +136,9 @@ def _encoder_of_the_workers(config: EmbedConfig) -> tuple[TextEncoder, Mapping[s
     """The encoder and its identity, made where the engines run: another machine may lack the engine or the model."""
     resources = config.resources
     require_places(EMBED.resources, resources)
-    # A relative folder is meant from here: a worker may have another current folder.
+    # A relative folder starts from this process's current folder; a worker may have another.
     model = os.path.abspath(config.model) if os.path.isdir(config.model) else config.model
-    # It reads the model's files and computes nothing: a GPU itself is left to others.
+    # The task reads the model's files and computes nothing: a GPU itself is left to others.
     beside = {"num_gpus": SLIVER} if resources.gpus else {}
     task = _make_encoder.options(**task_options(resources) | beside)
     return result(task.remote(config.model_copy(update={"model": model})))
@@ -171,7 +171,7 @@ def _watch_batches(
         fill = batch.texts / config.batch_size
         listen(EmbeddingProgress("embed", done, plan.distinct, "texts", tokens, failed.total(), fill, engines))
         # Every text stands for at least one item: no need to embed the rest of a catalog that fails.
-        _check_quarantined(failed, items, config, f"Such as {', '.join(examples)}")
+        _check_quarantined(failed, items, config, f"Examples: {', '.join(examples)}")
     return round(plan.to_embed * engines / seconds, 1)
 
 
@@ -238,7 +238,7 @@ def _finish(
     details: Mapping[str, Any],
     listen: Listener,
 ) -> Summary:
-    """Count what is in the shards, judge it, commit; returns the summary of the stage."""
+    """Count and check the items of the shards, and commit; returns the summary of the stage."""
     shards = [record for record in store.artifact.committed_files(store.wanted).values() if record.rows]
     empty = sum(shard.details["empty"] for shard in shards)
     reasons: Counter[str] = sum((Counter(shard.details["quarantined"]) for shard in shards), Counter())

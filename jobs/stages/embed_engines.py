@@ -1,6 +1,6 @@
 """The pool of embedding engines of the stage `embed`: Ray Data hands batches of texts to actors that write the vectors.
 
-Knows how engines are placed, fed and restarted; what a batch is for is the stage's business.
+Knows how engines are placed, fed and restarted; the stage knows what a batch is for.
 """
 
 from __future__ import annotations
@@ -46,27 +46,27 @@ from jobs.execution.worker_metrics import Serving, worker_listener
 
 STAGE = EMBED.name
 
-# A batch that takes its engine down this often and once more ends the job.
 _BATCH_RETRIES = 3
+"""Times that a batch is repeated whose engine died; the next death ends the job."""
 
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What an engine tells of a batch that it has written."""
+    """Report of an engine on a batch that it has written."""
 
     texts: int
     tokens: int
-    """That the engine read."""
+    """Number of tokens that the engine read."""
     seconds: float
-    """Of the engine, reading not counted."""
+    """Time of the engine, without reading the texts."""
     failed: dict[str, int]
-    """Texts without a vector, by category of the reason."""
+    """Number of texts without a vector, by category of the reason."""
     examples: list[str]
     """Some of those texts, with their reasons."""
 
 
 def num_engines(config: EmbedConfig, batches: Sequence[Batch]) -> int:
-    """Engines that are started: never more than there are batches."""
+    """Number of engines that are started: never more than there are batches."""
     return min(config.resources.workers, len(batches))
 
 
@@ -82,13 +82,13 @@ def embed_on_engines(
 ) -> Iterator[BatchResult]:
     """Embed batches of the catalog's texts and write them to the store; yields as batches are done, in any order.
 
-    An engine that is killed is started again by Ray and its batch repeated, which gives the same file. So is what was
-    left when a machine was lost, on the machines that are there then.
+    An engine that is killed is started again by Ray and its batch repeated, which gives the same file. When a machine
+    is lost, the batches that are left are embedded on the other machines.
 
     Args:
-        shards: of the catalog, which the batches were planned for.
-        listen: gets to know of engines that were started again, and where they serve their metrics.
-        serving: where they shall; None if they do not.
+        shards: shards of the catalog that the batches were planned for.
+        listen: hears of engines that were started again, and of where engines serve their metrics.
+        serving: where engines serve their metrics; None if they do not.
 
     Raises:
         ResourceError: no such engines fit on the cluster, or a batch has taken its engine down too often.
@@ -109,7 +109,7 @@ def embed_on_engines(
                     failed, examples = dict(Counter(row["failed"])), list(row["examples"])
                     yield BatchResult(row["texts"], row["tokens"], row["seconds"], failed, examples)
             except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as error:
-                # Of an engine whose machine is gone Ray tells the same as of one that has died again and again.
+                # Ray raises the same error for an engine whose machine is gone as for one that died again and again.
                 await_places(STAGE, EMBED.resources, config.resources, 1, listen)
                 failures = 1 if len(left) < before else failures + 1
                 if machines <= alive_machines() or failures > _BATCH_RETRIES:
@@ -141,7 +141,7 @@ def _embed(
         num_cpus=0,
     )
     with warnings.catch_warnings():
-        # max_task_retries has no other way in; Ray announces to close this one in 2.64.
+        # There is no other way to set max_task_retries; Ray announces that this one ends in 2.64.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         results = texts.map(
             _Engine,  # type: ignore[arg-type]  # the annotation leaves out callable classes
@@ -154,7 +154,7 @@ def _embed(
 
 
 class _EngineEvents:
-    """A listener that passes on what engines report, numbers in place of Ray's names for them, and counts restarts."""
+    """A listener that passes on the events of engines, with numbers in place of Ray's names, and counts restarts."""
 
     def __init__(self, listen: Listener) -> None:
         self._listen = listen
@@ -183,7 +183,7 @@ def _read_texts(row: dict[str, Any], catalog: Artifact) -> dict[str, Any]:
 class _Engine:
     """An actor of the pool: an encoder that writes what it embeds.
 
-    It is started with the first batch and not before: of an actor that fails while it is made, Ray tells no cause.
+    The encoder starts with the first batch and not before: Ray names no cause for an actor that fails in its making.
     """
 
     def __init__(
@@ -204,11 +204,11 @@ class _Engine:
         self.store.write_vectors(row["file"], pa.array(list(row["hashes"]), pa.binary(16)), encoded)
         failed = failures_by_category(encoded.failures)
         seconds = time.monotonic() - begin
-        told: dict[str, Any] = {"texts": len(row["texts"]), "tokens": encoded.tokens, "seconds": seconds}
+        facts: dict[str, Any] = {"texts": len(row["texts"]), "tokens": encoded.tokens, "seconds": seconds}
         fill = len(row["texts"]) / self.config.batch_size
-        report(BatchEmbedded(STAGE, **told, fill=fill, retries=encoded.retries, failed=failed))
+        report(BatchEmbedded(STAGE, **facts, fill=fill, retries=encoded.retries, failed=failed))
         return {
-            **told,
+            **facts,
             "file": row["file"],
             "failed": list(Counter(failed).elements()),
             "examples": [
@@ -230,7 +230,7 @@ class _Engine:
 
 
 def _configure_ray_data() -> None:
-    """Errors as they were raised; nothing on the console, where the progress goes out as events."""
+    """Have Ray Data raise errors as they are, and keep it off the console, where progress is shown by events."""
     context = ray.data.DataContext.get_current()
     context.raise_original_map_exception = True
     context.enable_progress_bars = False
@@ -240,7 +240,7 @@ def _configure_ray_data() -> None:
 
 
 def _rows(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
-    """The rows of a data set; an error of ours in a worker is raised as itself."""
+    """Yield the rows of a data set; an `AlphafuseError` in a worker is raised as itself."""
     try:
         yield from dataset.iter_rows()
     except ray.exceptions.RayError as error:

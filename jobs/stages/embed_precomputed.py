@@ -46,7 +46,7 @@ def bring_in_files(
     """
     limit = task_slots(EMBED.resources, Resources())
     num_buckets = max(1, -(-sum(source.bytes for source in files.vectors) // BUCKET_BYTES))
-    # Among the vectors of texts, which go when the shards are committed: a run that is refused may be repeated.
+    # Beside the vectors of texts, which are deleted once the artefact is committed: until then a run may be repeated.
     scratch = store.vectors.folder / f"buckets-{store.wanted[:16]}-{num_buckets}"
     reference = ray.put(files)
     partitions: list[dict[str, Any]] = []
@@ -56,7 +56,7 @@ def bring_in_files(
         partitions.append(partition)
         listen(Progress("embed", len(partitions), len(files.vectors), "vector files"))
     dim = common_dim(files, partitions)
-    runs: ray.ObjectRef[Sequence[str]] = ray.put([name for part in partitions for name in part["runs"]])
+    runs: ray.ObjectRef[Sequence[str]] = ray.put([name for partition in partitions for name in partition["runs"]])
 
     manifest, finished = catalog.require(), store.finished_shards()
     left = [shard for shard in manifest.files if shard.name not in finished]

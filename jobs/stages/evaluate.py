@@ -1,4 +1,4 @@
-"""The evaluate stage: the trained model ranks the full catalog for every test target."""
+"""The stage `evaluate`: the trained model ranks the full catalog for every test target."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ METRICS_FILE = "metrics.json"
 
 def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | None:
     """Write the artefact `evaluation` with `metrics.json` (see `alphafuse.evaluation.evaluator.evaluate`) and
-    `ranks.parquet`, unless the split tests nothing."""
+    `ranks.parquet`; returns its summary, None where it was there already or the split has no test targets."""
     artifact, inputs = workspace.artifact("evaluation"), EVALUATE.inputs(config, workspace)
     if artifact.is_committed(inputs):
         return None
@@ -45,7 +45,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
 def finish(
     artifact: Artifact, inputs: Mapping[str, Any], result: Mapping[str, Any], monitor: str, listen: Listener
 ) -> Summary:
-    """Complete an evaluation, whose ranks are written and metrics known."""
+    """Complete an evaluation whose ranks are written and whose metrics are known; returns its summary."""
     content = json.dumps(result, indent=1).encode()
     artifact.write_file(METRICS_FILE, content, fingerprint(inputs))
     artifact.commit(inputs, {"queries": result["queries"], "overall": result["overall"]})

@@ -1,4 +1,4 @@
-"""The export stage: what an ANN index or a serving system needs, without anything of this project's own formats."""
+"""The stage `export`: item vectors and weights for an ANN index or a serving system, in common formats."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ MODEL_FILE = "model.json"
 
 
 def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | None:
-    """Write the artefact `export`; returns what a person is told of it, None where it was there.
+    """Write the artefact `export`; returns its summary, None where it was there already.
 
     `items-*.parquet`: item_index, item_id and vector (float32, as the backbone takes it; for similarity `cosine`
-    an index must scale to unit length); `weights.safetensors`: dense weights; `model.json`: what they fit into.
+    an index must scale to unit length); `weights.safetensors`: dense weights; `model.json`: the model that they fit.
     """
     artifact = workspace.artifact("export")
     inputs = EXPORT.inputs(config, workspace)
@@ -55,7 +55,7 @@ def _export_on_worker(
     """Every rank writes the vectors of its own range of items, in files named by their first item, and the first rank
     the rest; returns what `model.json` holds."""
     artifact, catalog = workspace.artifact("export"), workspace.artifact("catalog")
-    # The seed, since samplings of a diffusion start from its noise.
+    # With the seed, since a diffusion starts from noise that is drawn from it.
     description = {"similarity": config.similarity, "seed": config.seed, **config.model.model_dump(mode="json")}
     if communicator.rank == 0:
         artifact.clear()  # ranges of an interrupted attempt may have been cut for another number of workers

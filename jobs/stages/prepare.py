@@ -41,7 +41,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
     """Make the artefacts `catalog`, `sequences` and `popularity`; what is committed already is kept.
 
     Returns:
-        What a person is told of them; None where all were there.
+        Summary of the stage; None where all artefacts were there already.
 
     Raises:
         ConfigError: the text template is malformed, or the temporal split has no timestamps to cut by.
@@ -64,7 +64,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
 
 @dataclass
 class _Stage:
-    """What all steps need; `seed` is that of the split."""
+    """Inputs that all steps share; `seed` is that of the split."""
 
     data: DataConfig
     seed: int
@@ -77,11 +77,11 @@ class _Stage:
         return self.workspace.folder / "scratch"
 
     def task(self, function: Any) -> Callable[..., ray.ObjectRef]:
-        """A task, on the machines that the configuration wants it on."""
+        """Return a function that submits a task to the machines that the configuration asks for."""
         return function.options(**task_options(self.data.resources)).remote
 
     def do(self, unit: str, submit: Callable[[Any], ray.ObjectRef], arguments: Sequence[Any]) -> list[Any]:
-        """The results of one task per argument, in their order, with a progress event after each."""
+        """Run one task per argument; returns the results in order, with a progress event after each."""
         self.worked = True
         limit = task_slots(PREPARE.resources, self.data.resources)
         results = []
@@ -92,7 +92,7 @@ class _Stage:
 
     @cached_property
     def cold_items(self) -> ray.ObjectRef:
-        """Which items are held out of training (see `find_cold_items`)."""
+        """The items that are held out of training (see `find_cold_items`)."""
         return self.task(tasks.find_cold_items)(self.workspace.artifact("catalog"), self.data.split, self.seed)
 
     def warn(self, messages: Iterable[str]) -> None:
@@ -101,7 +101,7 @@ class _Stage:
 
 
 def _make_catalog(stage: _Stage, sources: list[Source]) -> dict[str, Any]:
-    """The artefact `catalog`; returns the counts in its manifest."""
+    """Make the artefact `catalog`; returns the counts in its manifest."""
     artifact, config, shard_rows = stage.workspace.artifact("catalog"), stage.data.catalog, stage.data.shard_rows
     inputs = {
         "catalog": config.model_dump(mode="json", exclude={"path", "format"}),
@@ -148,7 +148,7 @@ def _make_catalog(stage: _Stage, sources: list[Source]) -> dict[str, Any]:
 
 
 def _make_sequences(stage: _Stage, sources: Sources) -> dict[str, Any]:
-    """The artefact `sequences`; returns the counts in its manifest."""
+    """Make the artefact `sequences`; returns the counts in its manifest."""
     artifact, catalog = stage.workspace.artifact("sequences"), stage.workspace.artifact("catalog")
     config, split = stage.data.interactions, stage.data.split
     inputs = {
@@ -237,7 +237,7 @@ def _group(
 
 
 def _make_popularity(stage: _Stage, num_items: int) -> None:
-    """The artefact `popularity`."""
+    """Make the artefact `popularity`."""
     artifact, sequences = stage.workspace.artifact("popularity"), stage.workspace.artifact("sequences")
     inputs = {"sequences": sequences.require().fingerprint}
     if not artifact.is_committed(inputs):
@@ -249,7 +249,7 @@ def _make_popularity(stage: _Stage, num_items: int) -> None:
 
 
 def _split_inputs(split: SplitConfig, seed: int, sources: Sequence[Source]) -> dict[str, Any]:
-    """What a protocol depends on, and nothing else."""
+    """Return the inputs that the protocol of the split depends on, and no others."""
     inputs: dict[str, Any] = {"kind": split.kind}
     if split.kind in ("users", "temporal"):
         inputs["ratios"] = list(split.ratios)
@@ -278,7 +278,7 @@ def _sum(results: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def _flat(name: str, counts: Mapping[str, Any]) -> dict[str, Value]:
-    """Counts as the values of an event."""
+    """Flatten counts to values of an event."""
     flat: dict[str, Value] = {}
     for key, value in counts.items():
         if isinstance(value, Mapping):

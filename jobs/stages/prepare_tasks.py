@@ -1,6 +1,6 @@
-"""The Ray tasks of the stage `prepare`: one for each piece of work, of which what is finished is not done again.
+"""The Ray tasks of the stage `prepare`: one for each piece of work; what is finished is not done again.
 
-They meet in a scratch folder; in which order they run is the stage's business.
+The tasks meet in a scratch folder; the stage decides their order.
 """
 
 from __future__ import annotations

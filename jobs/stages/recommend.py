@@ -1,4 +1,4 @@
-"""The recommend stage: top items for many users into Parquet, or for one history written by hand."""
+"""The stage `recommend`: top items for many users into Parquet, or for one history written by hand."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
     """Write the artefact `recommendations`: user_id, item_ids, titles and scores (lists, best first).
 
     Returns:
-        What a person is told of it; None where it was there.
+        Summary of the stage; None where the artefact was there already.
     """
     artifact = workspace.artifact("recommendations")
     users = config.recommend.users

@@ -1,4 +1,4 @@
-"""The report stage: one self-contained HTML page about the run. A view, made again whenever what it shows changes."""
+"""The stage `report`: one self-contained HTML page about the run, made again whenever what it shows changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The train stage: data-parallel training on Ray Train workers, each with its rows of the item table."""
+"""The stage `train`: data-parallel training on Ray Train workers, each with its rows of the item table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
     """Train, or continue training, and write the best weights as the artefact `model`.
 
     Returns:
-        What a person is told of it; None where the model was there.
+        Summary of the stage; None where the model was there already.
     """
     summary, inputs = None, TRAIN.inputs(config, workspace)
     if not workspace.artifact("model").is_committed(inputs):
@@ -41,7 +41,7 @@ def train_on_worker(
     device: torch.device,
     listen: Listener,
 ) -> dict[str, Any]:
-    """What one rank of the training runs; continues from the latest checkpoint of the workspace."""
-    from alphafuse.training.loop import Trainer  # and with it DeepSpeed, which takes seconds and ranks alone need
+    """Train on one rank; continues from the latest checkpoint of the workspace."""
+    from alphafuse.training.loop import Trainer  # imports DeepSpeed, which takes seconds and only ranks need
 
     return Trainer(config, workspace, inputs, communicator, device, listen).run()

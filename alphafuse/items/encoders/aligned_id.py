@@ -1,4 +1,4 @@
-"""Shared by the methods whose item vector is an ID embedding that a second loss aligns with the text."""
+"""Base of the methods whose item vector is an ID embedding that a second loss aligns with the text."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ class AlignedConfig(EmbeddingsConfig):
     """Base of the settings of methods that align the text and the ID of an item by a second loss."""
 
     alignment_weight: Positive = 0.1
-    """Weight of the loss that aligns text and ID, beside the one of the recommendation. It compares with the negatives
-    of `train.loss`, or with `num_negatives` that are drawn for the batch where the recommendation looks none up
-    (`softmax`, `shard_local`, `diffusion`)."""
+    """Weight of the loss that aligns text and ID, beside the recommendation loss. Its negatives are those of
+    `train.loss`; where the recommendation loss looks none up (`softmax`, `shard_local`, `diffusion`), `num_negatives`
+    items are drawn for the batch."""
 
 
 class AlignedIdEncoder(IdEncoder):
     """h = z; the text e is read by the alignment alone.
 
     Args:
-        embeddings: e.
-        alignment_weight: of the loss that `alignment_views` enters.
+        embeddings: e, the language embeddings.
+        alignment_weight: weight of the loss between the `alignment_views`.
     """
 
     def __init__(self, embeddings: FrozenFeatures, hidden_dim: int, alignment_weight: float) -> None:

@@ -22,20 +22,20 @@ class AlphaFuseConfig(EncoderConfig):
     fusion: Literal["add", "replace"] = "add"
     """`add`: IDs are added to the null-space coordinates; `replace`: they take their place."""
     initialization: Literal["zeros", "normal"] = "zeros"
-    """First values of the ID embeddings; normal has unit variance, as the whitened features. Items without a text begin
-    with it in any case."""
+    """Initial values of the ID embeddings; `normal` has unit variance, as the whitened features. Items without a text
+    begin with `normal` in any case."""
     id_space: Literal["singular", "euclidean"] = "singular"
-    """Space that IDs are learnt in: as coordinates of the null space, or in the space of the language embeddings, from
-    where they are projected onto the null space (an ablation of the paper)."""
+    """Space in which IDs are learnt. `singular`: they are coordinates of the null space; `euclidean`: they lie in the
+    space of the language embeddings and are projected onto the null space (an ablation of the paper)."""
     injection_space: Literal["singular", "euclidean"] = "singular"
-    """Space that text and ID meet in: in the kept directions, or in the space of the language embeddings, neither
-    whitened nor clipped, whose dimension is then that of the model (an ablation of the paper)."""
+    """Space in which text and ID are fused. `singular`: the kept directions; `euclidean`: the space of the language
+    embeddings, neither whitened nor clipped, which must be as wide as the model (an ablation of the paper)."""
     frozen: bool = True
-    """false: the text features are trained too (an ablation of the paper)."""
+    """Keep the text features as they are; false: train them too (an ablation of the paper)."""
 
     @property
     def euclidean(self) -> bool:
-        """True where item vectors are computed with the basis of the null space."""
+        """Tell whether item vectors are computed with the basis of the null space."""
         return "euclidean" in (self.id_space, self.injection_space)
 
     @property
@@ -104,7 +104,7 @@ class AlphaFuseEncoder(ItemEncoder):
 
     @classmethod
     def build(cls, settings: AlphaFuseConfig, context: EncoderContext) -> ItemEncoder:
-        """The method, or one of its ablations."""
+        """Build the method, or one of its ablations."""
         if not settings.frozen:
             return LLMInitEncoder.build(settings, context)
         if settings.injection_space == "euclidean":

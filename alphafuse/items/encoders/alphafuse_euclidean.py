@@ -10,11 +10,11 @@ from alphafuse.items.encoders.base import EncoderContext, FrozenFeatures, ItemEn
 
 
 class EuclideanAlphaFuseEncoder(ItemEncoder):
-    """h = y + U_null c, with y = s·e − μ the centred language embedding, neither whitened nor clipped.
+    """h = y + U_null c, with y = s·e − μ, the centred language embedding, neither whitened nor clipped.
 
     c is z itself where IDs are learnt in the singular space, or U_nullᵀ z where they are learnt in the Euclidean one.
-    With the fusion `replace`, y is first rid of its own part in the null space. (The authors' code can also whiten y in
-    its row space.) The map has no weights of its own.
+    With the fusion `replace`, the null-space component of y itself is taken out first. (The authors' code can also
+    whiten y in its row space.) The map has no weights of its own.
 
     Args:
         basis: [embedding_dim, null_dim], U_null, orthonormal.
@@ -44,7 +44,7 @@ class EuclideanAlphaFuseEncoder(ItemEncoder):
 
     @classmethod
     def build(cls, settings: Any, context: EncoderContext) -> ItemEncoder:
-        """The ablation of settings of AlphaFuse that inject in the Euclidean space."""
+        """Build the ablation from settings of AlphaFuse with `injection_space: euclidean`."""
         nullspace = context.nullspace()
         settings.check_embeddings(context.hidden_dim, len(nullspace.basis))
         spaces = (settings.id_space, settings.fusion, settings.initialization)

@@ -1,6 +1,6 @@
 """Item encoders: what a method stores for each item, and the dense map from there to the model width.
 
-Where rows live and how they travel is the table's business; an encoder sees only the rows it is given.
+The item table decides where rows live and how they travel; an encoder sees only the rows that it is given.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from alphafuse.storage.workspace import Workspace
 
 Initialization = Literal["zeros", "normal", "features"]
 
-# Rows are initialised in blocks with a seed each, so that a row's first value does not depend on the world size.
+# Rows are initialised in blocks with a seed each, so that a row's initial value does not depend on the world size.
 INITIALIZATION_BLOCK = 4096
 
 
@@ -29,11 +29,11 @@ class FrozenFeatures:
     """Features of an item's text that a method reads.
 
     Attributes:
-        artifact: `features`: projections onto the kept directions (whitened, where the configuration says so);
-            `embeddings`: what the language model gave, which is of unit length by default.
-        columns: which of them.
+        artifact: artefact that holds them. `features`: projections onto the kept directions (whitened, where the
+            configuration says so); `embeddings`: vectors of the language model, of unit length by default.
+        columns: range of the columns that are read.
         scale: factor on the values.
-        mean: [columns], subtracted from the scaled values of items that have any; items without a text stay zero.
+        mean: [columns], subtracted from the scaled values of items with a text; those without a text stay zero.
     """
 
     artifact: Literal["features", "embeddings"]
@@ -51,7 +51,7 @@ class EncoderContext:
 
     Attributes:
         hidden_dim: width of the item vectors.
-        directions: how many directions of the language embeddings are kept: width of all features.
+        directions: number of kept directions of the language embeddings, which is the width of all features.
     """
 
     def __init__(self, config: Config, workspace: Workspace) -> None:
@@ -91,11 +91,11 @@ class ItemEncoder(nn.Module):
         settings_class: settings of the section `model.encoder` that chooses this encoder.
         frozen: the features that this method reads, or None where it reads none.
         trainable_dim: width of the trainable rows (0: none).
-        initialization: of the trainable rows; "normal" has unit variance, "features" takes the first `trainable_dim`
-            columns of the artefact `features`.
-        alignment_weight: of the loss that pulls the two views of `alignment_views` together; 0: there is none.
-        num_parts: vectors of the model's width that lie side by side in an item vector; more than one need a backbone
-            that `wrap` has prepared for them.
+        initialization: initial values of the trainable rows; "normal" has unit variance, "features" takes the first
+            `trainable_dim` columns of the artefact `features`.
+        alignment_weight: weight of the loss that pulls the two `alignment_views` together; 0: there is none.
+        num_parts: number of vectors of the model's width that lie side by side in an item vector; with more than one,
+            `wrap` must prepare the backbone for them.
     """
 
     settings_class: ClassVar[type[EncoderConfig]]
@@ -108,7 +108,7 @@ class ItemEncoder(nn.Module):
     @classmethod
     @abstractmethod
     def build(cls, settings: Any, context: EncoderContext) -> ItemEncoder:
-        """The encoder of these settings, of `settings_class`.
+        """Build the encoder from settings of `settings_class`.
 
         Raises:
             ConfigError: a setting does not fit the texts of the catalog.
@@ -121,24 +121,24 @@ class ItemEncoder(nn.Module):
 
     def alignment_views(self, features: torch.Tensor, trainable: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Two views of every item, [rows, any dim] each, for methods that align text and behaviour: the first view of a
-        target is to be nearer to its second view than to those of the step's negatives. Items without features are
-        left out."""
+        target is to be nearer to its own second view than to those of the step's negatives. Items without features
+        are left out."""
         raise NotImplementedError
 
     def wrap(self, backbone: nn.Module) -> nn.Module:
-        """The backbone, of the model's width, made to read histories of this method's item vectors; most methods take
-        it as it is."""
+        """Return the backbone, of the model's width, wrapped to read histories of this method's item vectors; most
+        methods return it as it is."""
         return backbone
 
     def initial_rows(self, start: int, stop: int, seed: int) -> torch.Tensor:
-        """First values of the trainable rows [start, stop): [stop − start, trainable_dim], float32; zeros for
-        "features", which whoever builds the table fills in."""
+        """Initial values of the trainable rows [start, stop): [stop − start, trainable_dim], float32; zeros for
+        "features", which `build_table` fills in."""
         if self.initialization != "normal":
             return torch.zeros(stop - start, self.trainable_dim)
         return self.normal_rows(start, stop, seed)
 
     def normal_rows(self, start: int, stop: int, seed: int) -> torch.Tensor:
-        """Draws of "normal" for the rows [start, stop): [stop − start, trainable_dim], float32."""
+        """Standard normal values for the rows [start, stop): [stop − start, trainable_dim], float32."""
         rows = np.empty((stop - start, self.trainable_dim), np.float32)
         for block in range(start // INITIALIZATION_BLOCK, -(-stop // INITIALIZATION_BLOCK)):
             first = block * INITIALIZATION_BLOCK

@@ -16,7 +16,7 @@ class IdConfig(EncoderConfig):
 
     name: Literal["id"] = "id"
     initialization: Literal["zeros", "normal"] = "normal"
-    """First values of the ID embeddings; normal has unit variance."""
+    """Initial values of the ID embeddings; `normal` has unit variance."""
 
     @property
     def reads(self) -> tuple[Artifact, ...]:
@@ -27,7 +27,7 @@ class IdConfig(EncoderConfig):
         if self.initialization == "zeros" and undirected:
             raise ValueError(
                 "the encoder 'id' cannot learn from zeros with cosines, since they have no direction, nor with the "
-                "backbone `dreamrec`, whose error is none when all vectors are alike; take initialization: normal"
+                "backbone `dreamrec`, whose error is zero when all vectors are alike; take initialization: normal"
             )
 
 

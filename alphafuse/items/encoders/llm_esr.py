@@ -94,6 +94,6 @@ class CrossAttention(nn.Module):
         self.key_value = nn.Linear(hidden_dim, 2 * hidden_dim, bias=False)
 
     def forward(self, asking: torch.Tensor, answering: torch.Tensor) -> torch.Tensor:
-        """[batch, length, hidden_dim] twice → the same shape; position t sees the positions up to t."""
+        """Map two views [batch, length, hidden_dim] to one of that shape; position t attends to positions up to t."""
         key, value = self.key_value(answering).chunk(2, dim=2)
         return functional.scaled_dot_product_attention(self.query(asking), key, value, is_causal=True)

@@ -22,8 +22,8 @@ class LLMInitConfig(EncoderConfig):
 class LLMInitEncoder(IdEncoder):
     """h = z, where z begins as the features and is trained in all of its dimensions.
 
-    It also stands for AlphaFuse without freezing, x + [0; z] with both trained: the same function of one vector, though
-    Adam would move the null-space components of two.
+    It also serves AlphaFuse with `frozen: false`, which trains both x and z of x + [0; z]. One vector gives the same
+    function; only Adam's steps on the null-space components differ from those on two.
     """
 
     settings_class = LLMInitConfig

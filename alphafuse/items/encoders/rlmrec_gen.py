@@ -21,7 +21,7 @@ class RLMRecGenerativeConfig(AlignedConfig):
 
 
 class RLMRecGenerativeEncoder(AlignedIdEncoder):
-    """The text that is reconstructed from an ID, σ(mask(z)), is to be nearer to that of its item than to others.
+    """The text that is reconstructed from an ID, σ(mask(z)), is to be nearer to its item's text than to others.
 
     The loss is the paper's, −log of exp(cos(σ(mask(z_i)), e_i)/τ) over its sum with all exp(cos(σ(mask(z_i)), e_j)/τ).
     Different here, beside what `RLMRecContrastiveEncoder` names: the paper masks whole nodes of a graph, which their

@@ -1,4 +1,4 @@
-"""Shared by the methods without ID embeddings: the text of an item, through dense layers, is its vector."""
+"""Base of the methods without ID embeddings: the text of an item, through dense layers, is its vector."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class EmbeddingsConfig(EncoderConfig):
 
 
 class Adapter(nn.Sequential):
-    """Layers on rows [rows, in], computed in the precision of their weights and given back in that of the rows."""
+    """Layers on rows [rows, in], computed in the precision of their weights; the result has that of the rows."""
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         adapted: torch.Tensor = super().forward(rows.to(next(self.parameters()).dtype))
@@ -30,8 +30,8 @@ class TextOnlyEncoder(ItemEncoder):
     """h = adapter(x); nothing is trained per item.
 
     Args:
-        frozen: x.
-        adapter: [rows, feature_dim] → [rows, hidden_dim].
+        frozen: x, the features of the text.
+        adapter: map from [rows, feature_dim] to [rows, hidden_dim].
     """
 
     def __init__(self, frozen: FrozenFeatures, adapter: nn.Module) -> None:

@@ -19,17 +19,17 @@ class UniSRecConfig(EmbeddingsConfig):
 
     name: Literal["unisrec"] = "unisrec"
     num_experts: Count = 8
-    """Number of the maps that a gate mixes."""
+    """Number of experts that the gate mixes."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Share of the numbers of a language embedding that training drops."""
+    """Share of the components of a language embedding that training drops."""
 
 
 class UniSRecEncoder(TextOnlyEncoder):
     """The item vectors of UniSRec (§2.1); its pre-training over several domains and its contrastive tasks are left
     out, as in AlphaFuse's comparison.
 
-    One draw of dropout and noise holds for an item in all places of what a rank looked up in a step; the blocks of a
-    loss over the catalog have draws of their own.
+    Within a step, an item has the same dropout and noise wherever a rank's lookup holds it; the blocks of a loss over
+    the catalog have draws of their own.
     """
 
     settings_class = UniSRecConfig

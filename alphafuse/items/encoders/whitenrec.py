@@ -21,8 +21,8 @@ class WhitenRecConfig(EncoderConfig):
 class WhitenRecEncoder(TextOnlyEncoder):
     """h = GELU(W x + b), with x the features in all kept directions, whitened by `decompose.standardize`.
 
-    Whitening is that of the principal components; the paper's (ZCA) differs by a rotation, which W can learn. The
-    projection head is one layer, as in AlphaFuse's comparison, and the ensemble of WhitenRec+ is left out.
+    Features are whitened along the principal components; the paper's whitening (ZCA) differs by a rotation, which W can
+    learn. The projection head is one layer, as in AlphaFuse's comparison, and the ensemble of WhitenRec+ is left out.
     """
 
     settings_class = WhitenRecConfig

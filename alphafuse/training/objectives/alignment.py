@@ -21,7 +21,7 @@ def alignment_loss(encoder: ItemEncoder, rows: Rows, step: StepInput, temperatur
     with.
 
     Args:
-        rows: what `step.items()` looked up.
+        rows: rows looked up for `step.items()`.
     """
     if not encoder.alignment_weight:
         return rows.trainable.new_zeros(())

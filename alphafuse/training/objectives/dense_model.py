@@ -15,7 +15,7 @@ from alphafuse.training.objectives.step_input import StepInput
 
 
 class DenseModel(nn.Module):
-    """Item encoder and backbone. A subclass computes a loss in `forward`: from the rows that `step.items()` looked up,
+    """Item encoder and backbone. A subclass computes a loss in `forward`: from the rows looked up for `step.items()`,
     the step's input and, for losses over sharded items, `ScoredRows`, to the sum over this rank's targets, a scalar."""
 
     def __init__(self, encoder: ItemEncoder, backbone: nn.Module) -> None:
@@ -24,7 +24,7 @@ class DenseModel(nn.Module):
         self.backbone = backbone
 
     def hidden_states(self, rows: Rows, histories: torch.Tensor) -> torch.Tensor:
-        """Vectors that the items are ranked by: state behind the last item of each history [queries, length] →
+        """Vectors that the items are ranked by: the states after the last items of histories [queries, length], as
         [queries, hidden_dim]."""
         encoded = self.encoder(rows.features, rows.trainable)
         last = (histories != PADDING).sum(dim=1).clamp(min=1) - 1
@@ -32,7 +32,7 @@ class DenseModel(nn.Module):
 
     def gather(self, rows: Rows, step: StepInput) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Item vectors of the histories [samples, length, hidden_dim], zeros for padding; of the targets
-        [samples · length, hidden_dim], anything for padding; and of the negatives [negatives, hidden_dim]."""
+        [samples · length, hidden_dim], arbitrary for padding; and of the negatives [negatives, hidden_dim]."""
         encoded = self.encoder(rows.features, rows.trainable)  # [distinct, hidden_dim]
         # One gathering for all, whose backward pass writes the gradient of the rows once; padding takes any row.
         gathered = functional.embedding(rows.inverse.clamp(max=len(encoded) - 1), encoded)

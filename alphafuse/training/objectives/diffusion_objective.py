@@ -36,8 +36,8 @@ class DiffusionObjective(DenseModel):
         """Squared error of the predicted x₀, its mean over the dimensions, summed over this rank's targets: a scalar.
 
         Args:
-            rows: what `step.items()` looked up.
-            scored: there are none; a target is denoised without regard to other items.
+            rows: rows looked up for `step.items()`.
+            scored: None, since a target is denoised without regard to other items.
         """
         item_vectors, targets, _ = self.gather(rows, step)
         predicted = step.targets != PADDING
@@ -57,7 +57,8 @@ class DiffusionObjective(DenseModel):
         return self.backbone.generate(super().hidden_states(rows, histories))
 
     def _draw(self, step: StepInput, predicted: torch.Tensor, dim: int) -> TargetNoise:
-        """A place for every position of every sample, so that the draws of a target are the same on any rank."""
+        """Draw timesteps, dropped conditions and noise. Every position of every sample has its draws, so that
+        those of a target are the same on any rank."""
         chosen: np.ndarray = predicted.flatten().cpu().numpy()
         first_slot = step.first_sample * predicted.shape[1]
         timesteps, drop_rate = self.backbone.diffusion.timesteps, self.backbone.condition_dropout

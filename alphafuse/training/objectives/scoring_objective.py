@@ -38,7 +38,7 @@ class ScoringObjective(DenseModel):
         """Sum of the losses over this rank's targets, a scalar.
 
         Args:
-            rows: what `step.items()` looked up.
+            rows: rows looked up for `step.items()`.
             scored: rows that the targets are scored against, for losses over sharded items.
         """
         item_vectors, targets, negatives = self.gather(rows, step)
@@ -83,5 +83,5 @@ class ScoringObjective(DenseModel):
         return (torch.logaddexp(positive, others + log_weights) - positive).sum()
 
     def _space(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Vectors as the similarity wants them: of unit length for the cosine."""
+        """Scale vectors for the similarity: to unit length for the cosine."""
         return functional.normalize(vectors, dim=-1) if self._loss.similarity == "cosine" else vectors

@@ -19,7 +19,7 @@ class StepInput:
             targets are scored against `ScoredRows`, or against nothing, they are those of the alignment alone, and
             empty for methods that align nothing.
         log_weights: added to the logits of the negatives: a number or [count].
-        number: of the optimizer step.
+        number: number of the optimizer step.
         first_sample: position of the first sample in the step's global batch.
     """
 

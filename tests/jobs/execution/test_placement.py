@@ -77,7 +77,7 @@ def test_a_pool_counts_its_own_machines_alone(machines: Machines) -> None:
 def test_machines_that_may_come_count_and_are_waited_for(machines: Machines) -> None:
     groups = {"gpu": NodeGroupConfig(max_nodes=3, cpus=8, gpus=2)}
     machines({"CPU": 0.0})
-    with pytest.raises(ResourceError, match=r"where it grows by itself, say to what in ray.node_groups"):
+    with pytest.raises(ResourceError, match=r"name the machines that it may add in ray.node_groups"):
         require_places("train.resources", _takes(workers=6, gpus=1))
     with growing(groups):
         require_places("train.resources", _takes(workers=6, gpus=1, pool="gpu"))
