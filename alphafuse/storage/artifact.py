@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from alphafuse.errors import StaleError, WorkspaceError
 from alphafuse.storage.folder import TEMPORARY_SUFFIX, Folder
-from alphafuse.storage.parquet import NOT_READABLE, iterate_parquet, read_parquet, take_rows
+from alphafuse.storage.parquet_files import NOT_READABLE, iterate_parquet, read_parquet, take_rows
 
 FORMAT_VERSION = 1
 """Version of the files in a workspace; it rises when an older program could not read them."""

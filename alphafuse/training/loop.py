@@ -29,11 +29,11 @@ from alphafuse.training.engine import DenseEngine
 from alphafuse.training.negative_sampler import NegativeSampler, needs_popularity
 from alphafuse.training.objectives.objective_building import build_objective
 from alphafuse.training.phases import Phase, phase_configs
-from alphafuse.training.progress import Progress
 from alphafuse.training.reporter import TrainingReporter
 from alphafuse.training.scoring_model import ScoringModel
 from alphafuse.training.step import TrainingStep
 from alphafuse.training.trained_model import write_trained
+from alphafuse.training.training_state import TrainingState
 from alphafuse.training.validation import Validation
 
 
@@ -53,7 +53,7 @@ class Trainer:
         device: torch.device,
         listen: Listener,
     ) -> None:
-        self.progress = Progress()
+        self.state = TrainingState()
         self._config = config
         self._workspace = workspace
         self._inputs = inputs
@@ -85,16 +85,16 @@ class Trainer:
         """
         self._resume()
         while (stopped := self._stopped()) is None:
-            if self._phase.over(self.progress):
-                self._load(self.progress.best_step)
-                self.progress.begin_next_phase()
+            if self._phase.over(self.state):
+                self._load(self.state.best_step)
+                self.state.begin_next_phase()
             self._train_epoch()
-        self._load(self.progress.best_step)
+        self._load(self.state.best_step)
         details = {
-            "history": self.progress.history,
-            "best": self.progress.best,
+            "history": self.state.history,
+            "best": self.state.best,
             "stopped": stopped,
-            "steps": self.progress.step,
+            "steps": self.state.step,
             "num_items": self.table.num_items,
             "world_size": self._communicator.world_size,
         }
@@ -109,12 +109,12 @@ class Trainer:
 
     def training_step(self, batches: list[Batch]) -> torch.Tensor:
         """Take the next optimizer step over its micro-batches; returns this rank's share of the mean loss."""
-        step, phase = self.progress.step, self._phase
-        return phase.step(batches, step, phase.rates(step, self.progress))
+        step, phase = self.state.step, self._phase
+        return phase.step(batches, step, phase.rates(step, self.state))
 
     @property
     def _phase(self) -> Phase:
-        return self._phases[self.progress.phase]
+        return self._phases[self.state.phase]
 
     def _batch_order(self, phase: TrainConfig, sequences: SequenceStore) -> BatchOrder:
         windowing = Windowing.of(phase, self._config.model.history_length)
@@ -126,54 +126,54 @@ class Trainer:
     def _stopped(self) -> str | None:
         """The reason why training is over; None where it is not."""
         most = self._config.train.max_steps
-        ends = self._phase is self._phases[-1] or (most is not None and self.progress.step >= most)
-        return self._phase.over(self.progress) if ends else None
+        ends = self._phase is self._phases[-1] or (most is not None and self.state.step >= most)
+        return self._phase.over(self.state) if ends else None
 
     def _train_epoch(self) -> None:
         """Train the rest of the epoch, and do what is due at its end."""
-        progress, train, started = self.progress, self._config.train, time.monotonic()
+        state, train, started = self.state, self._config.train, time.monotonic()
         steps = self.order.epoch(
-            progress.epoch, progress.step_in_epoch, self._communicator.rank, self._communicator.world_size
+            state.epoch, state.step_in_epoch, self._communicator.rank, self._communicator.world_size
         )
         for batches in self._communicator.timer.steps(steps):
             self._epoch_loss += self.training_step(batches)
-            progress.step += 1
-            progress.step_in_epoch += 1
-            self._reporter.step(progress.step, batches)
-            if progress.step % train.log_steps == 0:
+            state.step += 1
+            state.step_in_epoch += 1
+            self._reporter.step(state.step, batches)
+            if state.step % train.log_steps == 0:
                 self._reduce_loss()
-                self._reporter.progress(progress, self._phase)
-            if progress.step == train.max_steps:
+                self._reporter.progress(state, self._phase)
+            if state.step == train.max_steps:
                 break
-            if train.checkpoint_steps and progress.step % train.checkpoint_steps == 0:
-                progress.seconds += time.monotonic() - started
+            if train.checkpoint_steps and state.step % train.checkpoint_steps == 0:
+                state.seconds += time.monotonic() - started
                 started = time.monotonic()
                 self._reduce_loss()
                 self._save()
-        progress.seconds += time.monotonic() - started
+        state.seconds += time.monotonic() - started
         self._end_epoch()
 
     def _end_epoch(self) -> None:
         """Validate if it is due, note the epoch in the history, keep the best weights, save."""
-        progress, train = self.progress, self._phase.config
+        state, train = self.state, self._phase.config
         self._reduce_loss()
-        epoch = progress.epoch + 1
-        last = epoch - progress.phase_epoch == train.max_epochs or progress.step == train.max_steps
+        epoch = state.epoch + 1
+        last = epoch - state.phase_epoch == train.max_epochs or state.step == train.max_steps
         metrics = self._validate() if last or epoch % train.validate_every == 0 else None
-        progress.history.append(
+        state.history.append(
             {
                 "epoch": epoch,
-                "step": progress.step,
-                "loss": progress.loss_sum / max(1, progress.loss_steps),
-                "learning_rate": self._phase.rates(progress.step - 1, progress).dense,
-                "seconds": progress.seconds,
+                "step": state.step,
+                "loss": state.loss_sum / max(1, state.loss_steps),
+                "learning_rate": self._phase.rates(state.step - 1, state).dense,
+                "seconds": state.seconds,
                 "validation": metrics,
             }
         )
-        self._reporter.epoch(progress.history[-1])
-        progress.end_epoch()
+        self._reporter.epoch(state.history[-1])
+        state.end_epoch()
         if metrics is not None:
-            progress.note_validation(metrics[train.monitor])
+            state.note_validation(metrics[train.monitor])
             self._save()
 
     def _validate(self) -> dict[str, float]:
@@ -182,18 +182,18 @@ class Trainer:
 
     def _reduce_loss(self) -> None:
         """Add the loss of the steps since the last call to the epoch's, summed over the ranks."""
-        progress = self.progress
-        progress.loss_sum += float(self._communicator.all_reduce(self._epoch_loss))
-        progress.loss_steps = progress.step_in_epoch
+        state = self.state
+        state.loss_sum += float(self._communicator.all_reduce(self._epoch_loss))
+        state.loss_steps = state.step_in_epoch
         self._epoch_loss.zero_()
 
     def _save(self) -> None:
         """Write a checkpoint, and delete earlier ones but for the one of the best weights."""
-        progress, started = self.progress, time.monotonic()
-        needs = {progress.best_step} if progress.best else set()
-        self._checkpoints.save(progress.step, self.table, self.engine, dataclasses.asdict(progress), needs)
-        self._checkpoints.keep_only({progress.step, *needs})
-        self._reporter.checkpoint(progress.step, self._checkpoints.at(progress.step), time.monotonic() - started)
+        state, started = self.state, time.monotonic()
+        needs = {state.best_step} if state.best else set()
+        self._checkpoints.save(state.step, self.table, self.engine, dataclasses.asdict(state), needs)
+        self._checkpoints.keep_only({state.step, *needs})
+        self._reporter.checkpoint(state.step, self._checkpoints.at(state.step), time.monotonic() - started)
 
     def _load(self, step: int) -> None:
         self._checkpoints.load(step, self.table, self.engine)
@@ -202,6 +202,6 @@ class Trainer:
         """Continue from the newest checkpoint that is whole; without one, from the beginning."""
         checkpoint, damaged = self._checkpoints.latest()
         if checkpoint is not None:
-            self.progress = Progress.of(checkpoint.details)
-            self._load(self.progress.step)
-        self._reporter.resumed(self.progress, damaged)
+            self.state = TrainingState.of(checkpoint.details)
+            self._load(self.state.step)
+        self._reporter.resumed(self.state, damaged)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from alphafuse.config import ScheduleConfig, TrainConfig
 from alphafuse.data.sampling.batches import BatchOrder
-from alphafuse.training.progress import Progress
 from alphafuse.training.schedule import LearningRates, rate_factor
 from alphafuse.training.step import TrainingStep
+from alphafuse.training.training_state import TrainingState
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,19 @@ class Phase:
         """Optimizer steps of the whole phase, if nothing stops it earlier."""
         return self.config.max_epochs * self.order.steps_per_epoch
 
-    def rates(self, step: int, progress: Progress) -> LearningRates:
+    def rates(self, step: int, state: TrainingState) -> LearningRates:
         """Learning rates of optimizer step `step` of the training."""
-        factor = rate_factor(self.config.schedule, step - progress.phase_step, self.steps)
+        factor = rate_factor(self.config.schedule, step - state.phase_step, self.steps)
         return LearningRates(self.config.learning_rate * factor, self.config.table_learning_rate * factor)
 
-    def over(self, progress: Progress) -> str | None:
+    def over(self, state: TrainingState) -> str | None:
         """The reason why the phase is over; None where it is not."""
         config = self.config
-        if progress.stale >= config.patience:
+        if state.stale >= config.patience:
             return f"{config.monitor} did not improve in {config.patience} validations"
-        if config.max_steps is not None and progress.step >= config.max_steps:
+        if config.max_steps is not None and state.step >= config.max_steps:
             return f"max_steps ({config.max_steps}) reached"
-        done = progress.epoch - progress.phase_epoch
+        done = state.epoch - state.phase_epoch
         return f"max_epochs ({config.max_epochs}) reached" if done >= config.max_epochs else None
 
 

@@ -26,7 +26,7 @@ from alphafuse.events import (
 )
 from alphafuse.storage.artifact import Artifact
 from alphafuse.training.phases import Phase
-from alphafuse.training.progress import Progress
+from alphafuse.training.training_state import TrainingState
 
 VALIDATION_REPORT_SECONDS = 30.0
 """Longest silence of a validation: on a large catalog it may take longer than a run may be silent."""
@@ -43,11 +43,11 @@ class TrainingReporter:
         self._reported = (0.0, 0)  # sum and number of the epoch's losses, at the last report
         self._emitted = time.monotonic()
 
-    def resumed(self, progress: Progress, damaged: list[str]) -> None:
+    def resumed(self, state: TrainingState, damaged: list[str]) -> None:
         """Note that training continues from `progress`; warn where newer checkpoints are damaged."""
-        self._reported = (progress.loss_sum, progress.loss_steps)
+        self._reported = (state.loss_sum, state.loss_steps)
         if damaged:
-            where = f"step {progress.step}" if progress.step else "the beginning"
+            where = f"step {state.step}" if state.step else "the beginning"
             message = f"checkpoints are damaged ({', '.join(damaged)}); training continues from {where}"
             self._emit(StageWarning("train", message))
 
@@ -55,23 +55,23 @@ class TrainingReporter:
         """Report that the step `number` is over; `batches` are this rank's part of it."""
         self._steps.end_step(number, batches)
 
-    def progress(self, progress: Progress, phase: Phase) -> None:
+    def progress(self, state: TrainingState, phase: Phase) -> None:
         """Report means over the steps since the last report. A collective."""
         loss_sum, loss_steps = self._reported
-        self._reported = (progress.loss_sum, progress.loss_steps)
-        rates = phase.rates(progress.step - 1, progress)
+        self._reported = (state.loss_sum, state.loss_steps)
+        rates = phase.rates(state.step - 1, state)
         report = TrainingProgress(
             "train",
-            done=progress.step,
-            total=phase.config.max_steps or progress.phase_step + phase.steps,
+            done=state.step,
+            total=phase.config.max_steps or state.phase_step + phase.steps,
             unit="steps",
-            epoch=progress.epoch + 1,
-            loss=(progress.loss_sum - loss_sum) / (progress.loss_steps - loss_steps),
+            epoch=state.epoch + 1,
+            loss=(state.loss_sum - loss_sum) / (state.loss_steps - loss_steps),
             learning_rate=rates.dense,
             table_learning_rate=rates.table,
             gradient_norm=phase.step.gradient_norm,
             table_gradient_norm=self._table_gradient_norm(phase),
-            samples_per_second=self._steps.report(progress.step),
+            samples_per_second=self._steps.report(state.step),
         )
         self._emit(report)
 

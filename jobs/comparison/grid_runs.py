@@ -15,7 +15,7 @@ from alphafuse.events import FanOut, Listener, StageFinished, StageStarted, Summ
 from alphafuse.stages import EVALUATE, TRAIN
 from alphafuse.storage.folder import Folder, resolve
 from alphafuse.storage.workspace import Workspace
-from jobs.comparison import ensemble
+from jobs.comparison import ensemble_evaluation
 from jobs.comparison.shown_events import RunListener
 from jobs.pipeline import run_stages
 from monitoring.run_log.event_log import EventLog
@@ -104,7 +104,7 @@ def _make(run: Run, show: Listener) -> Summary:
     workspace = run.workspace
     if run.parts:
         listen = FanOut(EventLog(workspace), show)
-        summary = ensemble.run([part.config for part in run.parts], workspace, listen)
+        summary = ensemble_evaluation.run([part.config for part in run.parts], workspace, listen)
         if summary is None:
             return {}
         listen(StageFinished(EVALUATE.name, summary))
@@ -116,7 +116,7 @@ def _make(run: Run, show: Listener) -> Summary:
 
 def _evaluation_inputs(run: Run) -> dict[str, Any]:
     if run.parts:
-        return ensemble.ensemble_inputs([part.config for part in run.parts])
+        return ensemble_evaluation.ensemble_inputs([part.config for part in run.parts])
     return EVALUATE.inputs(run.config, run.workspace)
 
 

@@ -62,7 +62,7 @@ def _train_on_a_disk_that_fills_up(config: Config, ballast: Path) -> str:
     take_step = Trainer.training_step
 
     def filling_step(self: Trainer, batches: Any) -> Any:
-        if self.progress.step == 5:
+        if self.state.step == 5:
             with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
                 while file.write(bytes(1024)):
                     pass

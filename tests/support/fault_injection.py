@@ -91,10 +91,10 @@ def _train_on_worker(
 
     def training_step(self: Trainer, batches: Any) -> Any:
         time.sleep(seconds_per_step)
-        while communicator.world_size == 1 and self.progress.step >= alone_until:
+        while communicator.world_size == 1 and self.state.step >= alone_until:
             time.sleep(0.1)
         for fault in own:
-            if fault.moment == "step" and fault.step == self.progress.step:
+            if fault.moment == "step" and fault.step == self.state.step:
                 _meet(fault, folder)
         return take_step(self, batches)
 

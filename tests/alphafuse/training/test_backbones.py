@@ -38,7 +38,7 @@ def _run_steps(config: Config) -> tuple[list[float], dict[str, torch.Tensor], to
     trainer, communicator, losses = _trainer(config), Communicator(), []
     for batches in list(trainer.order.epoch(0, 0, communicator.rank, communicator.world_size))[:STEPS]:
         losses.append(float(trainer.training_step(batches)))
-        trainer.progress.step += 1
+        trainer.state.step += 1
     return losses, trainer.engine.state(), trainer.table.trainable, trainer._validate()
 
 

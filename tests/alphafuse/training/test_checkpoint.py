@@ -30,7 +30,7 @@ def _trainer(config: Config, events: list[Event]) -> Trainer:
 
 def _take_steps(trainer: Trainer, steps: int) -> list[float]:
     """This rank's shares of the losses; goes on where the trainer stands."""
-    progress, communicator, losses = trainer.progress, Communicator(), []
+    progress, communicator, losses = trainer.state, Communicator(), []
     batches = trainer.order.epoch(0, progress.step_in_epoch, communicator.rank, communicator.world_size)
     for _, batch in zip(range(steps), batches, strict=False):
         losses.append(float(trainer.training_step(batch)))
@@ -151,14 +151,14 @@ def _save_twice(config: Config) -> None:
 
 
 def _progress(trainer: Trainer) -> dict[str, Any]:
-    return {**vars(trainer.progress)}
+    return {**vars(trainer.state)}
 
 
 def _resumed_step(config: Config) -> tuple[int, list[str]]:
     events: list[Event] = []
     trainer = _trainer(config, events)
     trainer._resume()
-    return trainer.progress.step, [event.message for event in events if isinstance(event, StageWarning)]
+    return trainer.state.step, [event.message for event in events if isinstance(event, StageWarning)]
 
 
 def _flip_a_bit(path: Path) -> None:

@@ -103,7 +103,7 @@ def _run_steps(configs: list[Config]) -> list[tuple[list[float], dict[str, torch
         with patch("torch.randn_like", torch.zeros_like):  # the noise of UniSRec's gates
             for batches in list(trainer.order.epoch(0, 0, communicator.rank, communicator.world_size))[:STEPS]:
                 losses.append(float(trainer.training_step(batches)))
-                trainer.progress.step += 1
+                trainer.state.step += 1
         results.append((losses, trainer.engine.state(), trainer.table.trainable.clone()))
     return results
 

@@ -52,7 +52,7 @@ def _run_steps(config: Config) -> tuple[list[float], dict[str, torch.Tensor], to
     losses = []
     for batches in list(trainer.order.epoch(0, 0, communicator.rank, communicator.world_size))[:STEPS]:
         losses.append(float(trainer.training_step(batches)))
-        trainer.progress.step += 1
+        trainer.state.step += 1
     return losses, trainer.engine.state(), trainer.table.trainable
 
 
@@ -182,7 +182,7 @@ def _train(config: Config, kill_at: int | None) -> tuple[list[float], dict[str, 
     step = trainer.training_step
 
     def dying_step(batches: Any) -> Any:
-        if trainer.progress.step == kill_at:
+        if trainer.state.step == kill_at:
             raise Killed
         return step(batches)
 

@@ -41,7 +41,7 @@ def _train(packages: Path, tree: dict[str, Any], kill_at: int | None) -> dict[in
     take_step = trainer.training_step
 
     def step(batches: Any) -> Any:
-        if trainer.progress.step == kill_at:
+        if trainer.state.step == kill_at:
             raise Killed
         return take_step(batches)
 

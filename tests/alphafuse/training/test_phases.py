@@ -34,9 +34,9 @@ def _train(config: Config, kill_at: int | None = None) -> dict[str, Any]:
     take_step, seen = trainer.training_step, dict[str, Any](batches=[])
 
     def step(batches: Any) -> Any:
-        if trainer.progress.step == kill_at:
+        if trainer.state.step == kill_at:
             raise Killed
-        if trainer.progress.phase == 1:
+        if trainer.state.phase == 1:
             seen.setdefault("rows", trainer.table.trainable.clone())
             seen["batches"] += [(len(batch.targets), (batch.targets != PADDING).sum(axis=1).max()) for batch in batches]
         return take_step(batches)

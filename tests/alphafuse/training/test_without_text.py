@@ -42,7 +42,7 @@ def _largest_gradient(config: Config) -> float:
     for batches in trainer.order.epoch(0, 0, 0, 1):
         trainer.training_step(batches)
         norms.append(trainer._phase.step.table_gradient_norm)
-        trainer.progress.step += 1
+        trainer.state.step += 1
     return max(norms)
 
 

@@ -24,7 +24,7 @@ from alphafuse.stages import EVALUATE, TRAIN
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.workspace import Workspace
 from jobs.comparison import compare, grid_runs
-from jobs.comparison.ensemble import ensemble_inputs
+from jobs.comparison.ensemble_evaluation import ensemble_inputs
 from jobs.comparison.grid_runs import Run, method_runs
 from jobs.stages import train
 from jobs.stages.evaluate import METRICS_FILE

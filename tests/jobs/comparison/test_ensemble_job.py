@@ -18,14 +18,14 @@ from alphafuse.evaluation.ranks import read_ranks
 from alphafuse.events import ignore
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.trained_model import load_trained
-from jobs.comparison import ensemble
+from jobs.comparison import ensemble_evaluation
 
 pytestmark = pytest.mark.distributed
 
 
 @pytest.fixture(autouse=True)
 def _workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ensemble, "run_workers", run_on_gloo)
+    monkeypatch.setattr(ensemble_evaluation, "run_workers", run_on_gloo)
 
 
 def _set_up(folder: Path, workers: int) -> tuple[list[Config], Workspace]:
@@ -59,7 +59,7 @@ def _ranks(members: list[Config]) -> list[int]:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ranks_are_those_of_the_summed_scores(tmp_path: Path, workers: int) -> None:
     members, workspace = _set_up(tmp_path, workers)
-    ensemble.run(members, workspace, ignore)
+    ensemble_evaluation.run(members, workspace, ignore)
     artifact, expected = workspace.artifact("evaluation"), _ranks(members)
     assert read_ranks(artifact, "rank")["rank"].to_pylist() == expected
     metrics = json.loads(artifact.folder.read_bytes("metrics.json"))
@@ -69,21 +69,21 @@ def test_ranks_are_those_of_the_summed_scores(tmp_path: Path, workers: int) -> N
 
 def test_it_is_made_again_when_a_model_was(tmp_path: Path) -> None:
     members, workspace = _set_up(tmp_path, 1)
-    assert ensemble.run(members, workspace, ignore) is not None
-    assert ensemble.run(members, workspace, ignore) is None
+    assert ensemble_evaluation.run(members, workspace, ignore) is not None
+    assert ensemble_evaluation.run(members, workspace, ignore) is None
     Workspace(members[1].workspace).artifact("model").clear()
     other = members[1].model_copy(update={"seed": 3})
     tiny_model(Workspace(other.workspace), other, made_by="other hands")
-    assert ensemble.run([members[0], other], workspace, ignore) is not None
+    assert ensemble_evaluation.run([members[0], other], workspace, ignore) is not None
 
 
 def test_it_is_made_again_when_a_model_of_equal_inputs_has_other_weights(tmp_path: Path) -> None:
     members, workspace = _set_up(tmp_path, 1)
-    ensemble.run(members, workspace, ignore)
+    ensemble_evaluation.run(members, workspace, ignore)
     again = Workspace(members[1].workspace)
     before = again.artifact("model").require().fingerprint
     again.artifact("model").clear()
     tiny_model(again, members[1].model_copy(update={"seed": 3}))
     assert again.artifact("model").require().fingerprint == before
-    ensemble.run(members, workspace, ignore)
+    ensemble_evaluation.run(members, workspace, ignore)
     assert read_ranks(workspace.artifact("evaluation"), "rank")["rank"].to_pylist() == _ranks(members)

@@ -1,4 +1,4 @@
-"""Progress of a training: the part of a checkpoint beside the weights."""
+"""TrainingState of a training: the part of a checkpoint beside the weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass
-class Progress:
+class TrainingState:
     """Position of a training between two steps; saved with every checkpoint.
 
     Attributes:
@@ -37,8 +37,8 @@ class Progress:
     stale: int = 0
 
     @classmethod
-    def of(cls, details: Mapping[str, Any]) -> Progress:
-        """The progress among the details of a checkpoint."""
+    def of(cls, details: Mapping[str, Any]) -> TrainingState:
+        """The state among the details of a checkpoint."""
         return cls(**{entry.name: details[entry.name] for entry in fields(cls)})
 
     @property
