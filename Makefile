@@ -97,7 +97,7 @@ format: setup
 
 constraints: setup
 	head -2 constraints.txt > constraints.new
-	$(BIN)/pip freeze --exclude-editable --exclude recbole | sed 's/+.*//' >> constraints.new
+	$(BIN)/pip freeze --exclude-editable --exclude recbole | grep -v '^#' | sed 's/+.*//' >> constraints.new
 	mv constraints.new constraints.txt
 
 clean:
