@@ -69,16 +69,16 @@ def test_parts_of_a_step_are_means_over_the_workers_that_told() -> None:
     """Rank 1 tells at other steps: between them its latest value holds, before and after them it does not count."""
     events = [STARTED, _worker(0, 10, lookup=1.0), _worker(1, 20, lookup=5.0), _worker(0, 20, lookup=3.0)]
     events += [_worker(0, 30, lookup=3.0), _worker(1, 40, lookup=7.0), _worker(0, 50, lookup=2.0)]
-    lookup = training_of(events).parts["lookup"]
+    lookup = training_of(events).spans["lookup"]
     assert lookup.x.tolist() == [10, 20, 30, 40, 50]
     assert lookup.y.tolist() == [1.0, (3 + 5) / 2, (3 + 5) / 2, (3 + 7) / 2, 2.0]
 
 
-def test_the_slowest_part_and_its_share() -> None:
+def test_the_slowest_span_and_its_share() -> None:
     training = training_of([STARTED, *(_worker(rank, 10, forward=1.0, lookup=2.5) for rank in (0, 1))])
-    assert training.parts["rest"].y.tolist() == [0.5]
-    assert training.slowest_part() == ("lookup", pytest.approx(2.5 / 4.0))
-    assert training_of([STARTED]).slowest_part() is None
+    assert training.spans["rest"].y.tolist() == [0.5]
+    assert training.slowest_span() == ("lookup", pytest.approx(2.5 / 4.0))
+    assert training_of([STARTED]).slowest_span() is None
 
 
 def test_a_worker_is_slow_by_its_own_work_and_not_by_waiting() -> None:

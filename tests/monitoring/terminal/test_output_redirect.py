@@ -8,8 +8,8 @@ from pathlib import Path
 
 SCRIPT = """
 import logging, os, pathlib, subprocess, sys, warnings
-from monitoring.terminal.output_redirect import chatter_to_file
-with chatter_to_file(pathlib.Path(sys.argv[1])) as (output, errors):
+from monitoring.terminal.output_redirect import output_to_file
+with output_to_file(pathlib.Path(sys.argv[1])) as (output, errors):
     print("printed")
     os.write(2, b"from C\\n")
     subprocess.run(["echo", "from a child"])
