@@ -1,4 +1,4 @@
-"""One run of the quick start on two workers beside a real Prometheus, as a user starts it: all tests share it."""
+"""A run of the quick start on two workers beside a real Prometheus, started like a user starts it; tests share it."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class WatchedRun:
     """A run of all stages that has ended.
 
     Attributes:
-        workspace: its folder.
+        workspace: folder of the workspace.
         arguments: configuration and settings, for any command about the run.
-        output: what it printed.
-        server: a Prometheus that goes on.
-        started: seconds since 1970.
-        seen: (role, stage, worker) → addresses that were scraped.
+        output: standard output of the run.
+        server: Prometheus, which goes on after the run.
+        started: start of the run, seconds since the epoch.
+        seen: addresses that were scraped, by (role, stage, worker).
     """
 
     workspace: Path
@@ -52,7 +52,8 @@ def watched_run(folder: Path) -> Iterator[WatchedRun]:
     workspace, targets, started = folder / "quick", folder / "targets", time.time()
     settings = {**SETTINGS, "workspace": workspace}
     arguments = [str(CONFIG), *(part for key, value in settings.items() for part in ("--set", f"{key}={value}"))]
-    command = [*COMMAND, "run", *arguments, "--set", f"monitoring.targets={targets}"]  # those that come later go unseen
+    # Later commands with `arguments` use another folder of targets, so that this server does not see them.
+    command = [*COMMAND, "run", *arguments, "--set", f"monitoring.targets={targets}"]
     with prometheus(folder / "prometheus", targets) as server:
         seen: dict[tuple[str, str, str], set[str]] = {}
         with (folder / "output").open("w") as output, (folder / "errors").open("w") as errors:

@@ -1,4 +1,4 @@
-"""How far a run has come, as it is printed: from made-up events with round times."""
+"""Printed progress of runs, from made-up events with round times."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def _tell(folder: Path, *events: Event) -> None:
-    """Log events, whose times are in seconds from now."""
+    """Log events; their times are in seconds from now."""
     log, now = EventLog(tiny_workspace(folder)), time.time()
     for event in events:
         log(dataclasses.replace(event, time=now + event.time))

@@ -93,7 +93,7 @@ def test_workers_that_die_again_and_again_end_with_advice(tmp_path: Path) -> Non
 
 
 def _fails_twice(*, log: Path, **_: Any) -> None:
-    """Without a word, and started again with what a user can cure."""
+    """Fail without a message, and after the restart with an error that a user can cure."""
     with log.open("a") as file:
         file.write("called\n")
     if log.read_text() == "called\n":
@@ -132,7 +132,7 @@ def test_an_error_of_the_listener_does_not_go_unheard(tmp_path: Path, monkeypatc
 
 
 def test_the_scale_of_raw_embeddings_is_an_input(tmp_path: Path) -> None:
-    """Features have it in their fingerprint; raw embeddings are scaled as they are read."""
+    """The fingerprint of features contains the scale; raw embeddings are scaled when they are read."""
     workspace, tree = tiny_workspace(tmp_path), tiny_config(tmp_path).model_dump(mode="json")
     scales = {}
     for name in ("morec", "llminit"):

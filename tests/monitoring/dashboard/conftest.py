@@ -1,4 +1,4 @@
-"""A headless browser, which notes what no page may do."""
+"""A headless browser that records forbidden actions of pages."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Opens an address at a width and colour scheme. At the end of the test no page may have complained, run a script
-    of the data, or asked anything but its own server."""
+    """Opens an address at a width and colour scheme. At the end of the test no page may have logged an error, run a
+    script of the data, or sent a request to another server."""
     complaints: list[str] = []
     with ExitStack() as stack:
 

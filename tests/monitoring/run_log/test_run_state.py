@@ -1,4 +1,4 @@
-"""The state of runs from hand-made events: each case says what happened, and what shall be seen of it."""
+"""The state of runs from hand-made events: each case has the events, and the expected state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NOW = 10_000.0
 
 
 def _events(*told: tuple[str, str, float]) -> dict[str, list[Event]]:
-    """Stage, kind and age in seconds of each event."""
+    """Events from stage, kind and age in seconds."""
     events: dict[str, list[Event]] = {}
     for stage, kind, age in told:
         time = NOW - age

@@ -1,4 +1,5 @@
-"""Chatter goes to the file, our own words to the terminal. In processes of their own: descriptors are theirs."""
+"""Output of dependencies goes to the file, our own output to the terminal. The test redirects descriptors of a process
+of its own."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Tracking: what the tools' own readers find afterwards, over a continued and a repeated training; a tool that fails is
-a warning, once."""
+"""Tracking: numbers that the tools' own readers find after a continued and a repeated training. A tool that fails
+causes one warning."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ START = 1_700_000_000.0
 
 
 def _train(first: int, last: int) -> list[Event]:
-    """A training from one epoch to another: two progress events and a validation in each."""
+    """Events of a training from one epoch to another: two progress events and a validation in each."""
     events: list[Event] = [StageStarted("train", time=START)]
     for epoch in range(first, last + 1):
         for step in (2 * epoch - 1, 2 * epoch):
@@ -76,7 +76,7 @@ def _track(config: Config, *events: Event) -> list[Event]:
 
 
 def _train_continue_evaluate(config: Config, folder: Path) -> None:
-    """A training is interrupted in its second epoch, and goes on from the checkpoint of the first."""
+    """Track a training that is interrupted in its second epoch and continues from the checkpoint of the first."""
     interrupted = StageFailed("train", "interrupted", time=START + 5)
     assert _warnings(_track(config, *_train(1, 2), interrupted)) == []
     (folder / "checkpoints").mkdir()
@@ -151,7 +151,7 @@ def test_a_missing_package_is_a_warning_that_names_it(tmp_path: Path, monkeypatc
 
 
 class _Broken:
-    """Fails at the third call of `log`."""
+    """A tool that fails at the third call of `log`."""
 
     def __init__(self) -> None:
         self.logged = 0
