@@ -58,12 +58,12 @@ def undisturbed(ray_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) 
     return _result(config)
 
 
-def _check_addresses(told: list[Any]) -> None:
+def _check_addresses(announced: list[Any]) -> None:
     """Check that two workers served their metrics, then none, then two others, then none."""
-    workers = [values["worker"] for values in told]
+    workers = [values["worker"] for values in announced]
     assert sorted(workers[:2]) == sorted(workers[3:5]) == ["0", "1"]
     assert workers[2:3] + workers[5:] == [None, None]
-    assert all(str(values["address"]).startswith("127.0.0.1:") for values in told[:2] + told[3:5])
+    assert all(str(values["address"]).startswith("127.0.0.1:") for values in announced[:2] + announced[3:5])
 
 
 def test_a_worker_killed_at_a_random_step(tmp_path: Path, undisturbed: tuple[torch.Tensor, Any]) -> None:

@@ -78,8 +78,8 @@ def test_stages_run_in_order_and_tell_what_they_did(tmp_path: Path, ran: list[st
     events: list[Event] = []
     summaries = pipeline.run_stages(config, workspace, needed_stages(config, TRAIN), events.append)
     assert ran == ["prepare", "embed", "decompose", "train"]
-    told = [type(event) for event in events if not isinstance(event, ArtifactCommitted)]
-    assert told == [StageStarted, StageFinished] * 4
+    kinds = [type(event) for event in events if not isinstance(event, ArtifactCommitted)]
+    assert kinds == [StageStarted, StageFinished] * 4
     assert [type(event) for event in events if event.stage == "decompose"] == [
         StageStarted, ArtifactCommitted, ArtifactCommitted, StageFinished
     ]  # fmt: skip

@@ -217,13 +217,13 @@ def test_a_job_is_stopped_and_what_it_did_is_kept(user: User, dashboard: str, da
 def test_more_workers_than_there_is_room_for_are_refused_at_once(user: User, dashboard: str, data: Path) -> None:
     asked = ("--set", "train.resources.workers=5", "--set", f"workspace={data.parent}/other")
     errors = user.start("submit", data, "-f", *asked)
-    output, told = errors.communicate(timeout=SECONDS)
+    output, complaint = errors.communicate(timeout=SECONDS)
     assert errors.returncode == 1
     assert (
         "train.resources.workers asks for 5 workers with 1 CPUs and 0 GPUs each, but the cluster has room for 4"
         in output
     )
-    assert "Traceback" not in output + told
+    assert "Traceback" not in output + complaint
     assert not (data.parent / "other" / "catalog").exists()
 
 

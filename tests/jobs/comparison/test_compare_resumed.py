@@ -167,10 +167,10 @@ def test_other_settings_are_refused_with_what_to_do(
     run = method_runs(grid, {"IDs": tiny_config(tmp_path, batch_size=11)})[0]
     with pytest.raises(StaleError) as caught:
         grid_runs.carry_out._function(run, queue.SimpleQueue())
-    for told in (str(caught.value), str(pickle.loads(pickle.dumps(caught.value)))):
-        assert "IDs-1/model was made from other inputs" in told
-        assert "train.batch_size: 10 → 11" in told
-        assert told.endswith("make the row again: `alphafuse compare GRID --redo IDs`")
+    for text in (str(caught.value), str(pickle.loads(pickle.dumps(caught.value)))):
+        assert "IDs-1/model was made from other inputs" in text
+        assert "train.batch_size: 10 → 11" in text
+        assert text.endswith("make the row again: `alphafuse compare GRID --redo IDs`")
 
 
 @pytest.mark.parametrize(

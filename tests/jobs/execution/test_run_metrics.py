@@ -179,13 +179,13 @@ def test_nothing_is_served_if_not_wanted(tmp_path: Path) -> None:
 def test_a_worker_keeps_its_steps_and_sends_the_rest(tmp_path: Path) -> None:
     sent: list[Event] = []
     with worker_listener("train", "1", serving(_with(tmp_path)), sent.append, workers=2) as listen:
-        (told,) = sent
-        assert isinstance(told, WorkerServing)
-        assert (told.stage, told.worker, told.workers) == ("train", "1", 2)
+        (announced,) = sent
+        assert isinstance(announced, WorkerServing)
+        assert (announced.stage, announced.worker, announced.workers) == ("train", "1", 2)
         listen(STEP)
         listen(MEASURED)
-        assert "alphafuse_train_steps_total 1.0" in _scrape(told.address)
-    assert sent == [told, MEASURED]
+        assert "alphafuse_train_steps_total 1.0" in _scrape(announced.address)
+    assert sent == [announced, MEASURED]
 
 
 def test_every_listener_gets_every_event_in_turn() -> None:

@@ -68,18 +68,18 @@ def test_only_deaths_without_progress_count(
         reported = Progress("train", done, None, "steps")
         settings["events"].put(reported)
         deadline = time.monotonic() + 60
-        while heard[-1:] != [reported] and time.monotonic() < deadline:
+        while received[-1:] != [reported] and time.monotonic() < deadline:
             time.sleep(0.01)
         raise WorkerGroupError("failed", {0: failed_health_check(ActorDiedError())})
 
-    heard: list[Event] = []
+    received: list[Event] = []
     monkeypatch.setattr(worker_group, "_fit", fit)
     config = RankResources(max_restarts=1)
     if attempts == 4:
-        assert worker_group.run_workers("train", lambda: None, config, {}, heard.append) == "finished"
+        assert worker_group.run_workers("train", lambda: None, config, {}, received.append) == "finished"
     else:
         with pytest.raises(ResourceError, match="died again and again"):
-            worker_group.run_workers("train", lambda: None, config, {}, heard.append)
+            worker_group.run_workers("train", lambda: None, config, {}, received.append)
     assert len(started) == attempts
 
 

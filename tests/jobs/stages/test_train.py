@@ -113,7 +113,7 @@ def test_a_fault_starts_all_again_and_what_a_user_can_cure_comes_out_as_raised(t
 
 
 def test_an_error_of_the_listener_does_not_go_unheard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard = []
+    received = []
 
     def fit(settings: dict[str, Any], *_: Any) -> None:
         for number in range(3):
@@ -121,14 +121,14 @@ def test_an_error_of_the_listener_does_not_go_unheard(tmp_path: Path, monkeypatc
 
     def listen(event: Event) -> None:
         assert isinstance(event, Progress)
-        heard.append(event.done)
+        received.append(event.done)
         if event.done == 1:
             raise OSError("disk full")
 
     monkeypatch.setattr(worker_group, "_fit", fit)
     with pytest.raises(OSError, match="disk full"):
         run_workers("train", lambda: None, tiny_config(tmp_path).train.resources, {}, listen)
-    assert heard == [0, 1, 2]
+    assert received == [0, 1, 2]
 
 
 def test_the_scale_of_raw_embeddings_is_an_input(tmp_path: Path) -> None:

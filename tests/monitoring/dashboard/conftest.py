@@ -37,7 +37,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
             stack.callback(context.close)
             context.set_default_timeout(SLOW)
             page = context.new_page()
-            page.on("console", lambda told: complaints.append(told.text) if told.type in ("error", "warning") else None)
+            page.on("console", lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None)
             page.on("pageerror", lambda error: complaints.append(str(error)))
             page.on("dialog", lambda dialog: complaints.append(f"dialog {dialog.message}"))
             page.on("request", lambda request: _judge(request.url, own, complaints))

@@ -68,11 +68,11 @@ def _config(folder: Path, **monitoring: Any) -> Config:
 
 def _track(config: Config, *events: Event) -> list[Event]:
     """Feed one process's events; returns the warnings."""
-    heard: list[Event] = []
-    with tracking_tools(config, Workspace(config.workspace), heard.append) as listen:
+    received: list[Event] = []
+    with tracking_tools(config, Workspace(config.workspace), received.append) as listen:
         for event in events:
             listen(event)
-    return heard
+    return received
 
 
 def _train_continue_evaluate(config: Config, folder: Path) -> None:
@@ -169,12 +169,12 @@ class _Broken:
 
 
 def test_a_tool_that_fails_is_a_warning_once(tmp_path: Path) -> None:
-    broken, heard = _Broken(), list[Event]()
-    with Tracker("Keeper", lambda: broken, Workspace(str(tmp_path)), heard.append) as listen:
+    broken, received = _Broken(), list[Event]()
+    with Tracker("Keeper", lambda: broken, Workspace(str(tmp_path)), received.append) as listen:
         for event in (*_train(1, 4), ENDED):
             listen(event)
     assert broken.logged == 3
-    (warning,) = _warnings(heard)
+    (warning,) = _warnings(received)
     assert warning == ("Keeper does not keep this run any more; the run itself goes on (OSError: the disk is full)")
 
 
@@ -182,17 +182,17 @@ def test_a_tool_that_hangs_holds_up_neither_the_run_nor_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracker, "CLOSE_SECONDS", 0.1)
-    over, heard = threading.Event(), list[Event]()
+    over, received = threading.Event(), list[Event]()
 
     class Hanging(_Broken):
         def begin(self, is_new: bool) -> None:
             over.wait()
 
-    with Tracker("Keeper", Hanging, Workspace(str(tmp_path)), heard.append) as listen:
+    with Tracker("Keeper", Hanging, Workspace(str(tmp_path)), received.append) as listen:
         for event in _train(1, 1):
             listen(event)
     over.set()
-    (warning,) = _warnings(heard)
+    (warning,) = _warnings(received)
     assert "has not taken all within" in warning
 
 
