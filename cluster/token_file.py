@@ -75,7 +75,7 @@ def ensure_token() -> str:
 
 def show_token_to_clusters() -> None:
     """Make Ray send the token, if there is one, to the clusters that this process connects to. Must be called before
-    Ray is imported, which reads the mode then."""
+    Ray is imported, since Ray reads the mode at that moment."""
     if MODE_VARIABLE not in os.environ and (TOKEN_VARIABLE in os.environ or token_file().exists()):
         os.environ[MODE_VARIABLE] = "token"
 

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from support.watched_run import WatchedRun
 
 sys.path.insert(0, str(Path(__file__).parent))
-# Read when numpy and torch are imported. Tests run side by side: more threads would wait for each other.
+# numpy and torch read this when they are imported. Tests run side by side: more threads would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses the shared Ray cluster: `make test` runs the rest beside it."""
+    """Mark the tests that use the shared Ray cluster; `make test` runs the other tests beside them."""
     for item in items:
         if "ray_cluster" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.on_ray)
@@ -31,16 +31,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Cluster]:
-    """A Ray of its own with 4 CPUs on one machine, shared by all tests that need one; those of lost machines add more
-    for their time (`tests/faults/machines.py`)."""
+    """A Ray cluster of one machine with 4 CPUs, shared by all tests that need one. Tests of lost machines add more
+    machines while they run (`tests/support/fault_machines.py`)."""
     import ray
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="ray")  # short: the path of a socket has 107 characters
     with pytest.MonkeyPatch.context() as patch:
-        # Where Ray notes the address of a cluster that was started: not for every process of this machine to find.
+        # Ray notes the address of a started cluster here, so that other processes of this machine do not find it.
         patch.setenv("RAY_TMPDIR", folder)
-        # A machine is dead when it has refused to answer for 10 seconds; a slow one has longer.
+        # A machine counts as dead when it has refused to answer for 10 seconds; a slow one has longer.
         system = {"health_check_period_ms": 500, "health_check_failure_threshold": 20}
         head = {"num_cpus": 4, "include_dashboard": False, "include_log_monitor": False, "_system_config": system}
         cluster = Cluster(initialize_head=True, head_node_args=head)

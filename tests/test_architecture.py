@@ -1,4 +1,4 @@
-"""docs/architecture.md holds: its files exist, its walks are short, and imports run one way."""
+"""Checks docs/architecture.md: its files exist, its walks are short, and imports run one way."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _modules() -> Iterator[tuple[str, Path]]:
 
 
 def _imports(path: Path) -> Iterator[str]:
-    """Modules that a file imports when it runs: what only a type checker sees is left out."""
+    """Modules that a file imports when it runs; imports for type checkers alone are left out."""
     waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     while waiting:
         node = waiting.pop()
@@ -64,7 +64,7 @@ def _imports(path: Path) -> Iterator[str]:
 
 
 def _layer(module: str) -> int | None:
-    """The layer of a module; None for those of other projects and for the packages themselves."""
+    """The layer of a module; None for modules of other projects and for the packages themselves."""
     names = ".".join(module.split(".")[:2])
     return next((number for number, layer in enumerate(LAYERS) if names in layer), None)
 

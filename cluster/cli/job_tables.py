@@ -68,7 +68,7 @@ def print_run(run: Run) -> None:
     for stage in state.stages:
         table.add_row(MARKS[stage.status], stage.name, _how_far(stage), _results(run, stage.name))
     console.print(table)
-    for event in run.told(StageWarning, WorkersRestarted):
+    for event in run.latest_events(StageWarning, WorkersRestarted):
         console.print(f"[yellow]! {event.stage:<10} {escape(event.message)}[/]", soft_wrap=True)
     for stage in state.stages:
         if stage.message:
@@ -95,7 +95,7 @@ def _count(stage: StageState) -> str:
 
 def _results(run: Run, stage: str) -> str:
     """The first numbers of the latest metrics of a stage."""
-    reports = [event for event in run.told(Metrics) if event.stage == stage]
+    reports = [event for event in run.latest_events(Metrics) if event.stage == stage]
     numbers: dict[str, float] = {}
     if reports and isinstance(reports[-1], EpochMetrics):
         numbers = {"epoch": reports[-1].epoch, "loss": reports[-1].loss}

@@ -66,7 +66,7 @@ def _stage_command(stage: Stage) -> Callable[..., None]:
 
 
 for _stage in STAGES:
-    if _stage is not RECOMMEND:  # which has options of its own
+    if _stage is not RECOMMEND:  # `recommend` has options of its own
         app.command(_stage.name, help=_stage.help)(_stage_command(_stage))
 
 

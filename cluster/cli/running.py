@@ -23,7 +23,7 @@ from alphafuse.evaluation.ranking_metrics import measured_cutoffs
 from alphafuse.stages import Stage
 from alphafuse.storage.folder import Folder
 from alphafuse.storage.workspace import Workspace
-from monitoring.terminal.output_redirect import chatter_to_file
+from monitoring.terminal.output_redirect import output_to_file
 from monitoring.terminal.run_console import RunConsole
 
 LOG = "logs/run.log"
@@ -33,12 +33,12 @@ LOG = "logs/run.log"
 @contextmanager
 def redirect_output(folder: Folder) -> Iterator[TextIO]:
     """Yields standard output; until the end of the block, output of dependencies goes to `logs/run.log` of a folder."""
-    with _log_of(folder) as log, chatter_to_file(log) as (output, errors):
+    with _log_of(folder) as log, output_to_file(log) as (output, errors):
         try:
             yield output
         except (AlphafuseError, KeyboardInterrupt):
             raise
-        except OSError:  # of the machine or the storage: the command shows the message, the log has the traceback
+        except OSError:  # the machine or the storage failed: the command shows the message, the log the traceback
             traceback.print_exc()
             raise
         except Exception:

@@ -48,7 +48,7 @@ head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" hostname --ip-addre
 port=$((20000 + SLURM_JOB_ID % 20000))
 gpus=${SLURM_GPUS_ON_NODE:-0}
 
-# The node of the head runs tasks, too; its CPUs would be idle otherwise. The dashboard listens on loopback alone.
+# The node of the head runs tasks, too; its CPUs would be idle otherwise. The dashboard listens on the loopback address.
 srun --nodes=1 --ntasks=1 --overlap --nodelist="${nodes[0]}" \
     ray start --block --head --node-ip-address="${head_ip}" --port="${port}" --dashboard-host=127.0.0.1 \
     --num-cpus="${SLURM_CPUS_PER_TASK}" --num-gpus="${gpus}" --disable-usage-stats &

@@ -20,7 +20,7 @@ def require_no_credentials(tree: Mapping[str, Any]) -> None:
     """Check that no text in a tree of plain values has the name of a secret, or is a URI with a password.
 
     Raises:
-        ConfigError: a text is; the message gives its key and not its value.
+        ConfigError: there is such a text; the message gives its key and not its value.
     """
     for key, name, value in _texts("", "", tree):
         if _PASSWORD_IN_URI.search(value) or any(map(_SECRET_NAME.search, _PARAMETER_OF_URI.findall(value))):

@@ -10,7 +10,7 @@ from alphafuse.storage.folder import resolve
 
 
 def absolute(config: Config) -> Config:
-    """The same configuration with relative paths made absolute, since a job runs in another folder.
+    """Make the relative paths of a configuration absolute, since a job runs in another folder.
 
     `package://…` stays as it is, and means the package on the cluster.
     """
@@ -32,8 +32,8 @@ def absolute(config: Config) -> Config:
 
 
 def local_paths(config: Config) -> dict[str, str]:
-    """Key → path of everything that a run reads or writes on the disks of this machine. `monitoring.targets` is not
-    included, since it belongs to the machine that runs the stages.
+    """Paths, by setting, of everything that a run reads or writes on the disks of this machine. `monitoring.targets` is
+    not included, since it belongs to the machine that runs the stages.
 
     Args:
         config: result of `absolute`.

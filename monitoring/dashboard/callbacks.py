@@ -37,7 +37,8 @@ def _route(app: Dash, poller: RunPoller) -> None:
 
 
 def _changed(parts: Mapping[str, Part], before: Mapping[str, str] | None) -> tuple[dict[str, Part], Any]:
-    """The parts that differ from the page's, and `no_update` for the others, by name; likewise the digests of all.
+    """Return the parts that differ from those of the page, by name, with `no_update` for the others; and the digests of
+    all parts, or `no_update` if none differs.
 
     Dash replaces everything within a part that changes. A part that stays keeps its elements, and with them the focus.
 

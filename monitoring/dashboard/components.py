@@ -37,6 +37,7 @@ def badge(status: str) -> Part:
 
 
 def link_to(run: Run) -> Part:
+    """A link to the page of a run."""
     return dcc.Link(run.key, href=RUN_PATH + quote(run.key), className="name")
 
 
@@ -48,6 +49,7 @@ def bar(share: float | None, label: str) -> Part:
 
 
 def ago(moment: float, now: float) -> str:
+    """Time since a moment, such as "about 4 min ago"."""
     return "just now" if now - moment < 2 else f"{rough(now - moment)} ago"
 
 
@@ -89,6 +91,7 @@ def figure(name: str, title: str, drawing: go.Figure | None = None, said: str = 
 
 
 def spark(values: Sequence[float], said: str) -> Part:
+    """A tiny line as an image, with its content in words for screen readers."""
     encoded = base64.b64encode(sparkline(values).encode()).decode()
     return html.Img(src=f"data:image/svg+xml;base64,{encoded}", alt=said, className="spark")
 
@@ -136,13 +139,15 @@ def table_parts(
 
 
 def scroll(table: Part, label: str) -> Part:
-    """Lets a table that is wider than the page scroll; the keyboard can reach it."""
+    """A frame in which a table that is wider than the page can be scrolled, also with the keyboard."""
     return html.Div(table, className="scroll", tabIndex="0", role="group", **aria(label=label))
 
 
 def section(title: str, name: str, *parts: Part) -> Part:
+    """A section with a heading, whose id is `name`."""
     return html.Section([html.H2(title, id=name), *parts], **aria(labelledby=name))
 
 
 def soft(*parts: Part) -> Part:
+    """A paragraph in the colour of secondary text."""
     return html.P(list(parts), className="soft")

@@ -12,8 +12,8 @@ class FinalResult(NamedTuple):
     """A result on the test split.
 
     Attributes:
-        metric, value: the monitored metric.
-        seen: whether items that a user has seen before were "left out" of the ranking or "left in".
+        metric, value: name and value of the monitored metric.
+        seen: "left out" or "left in": how the ranking treated items that the user has seen; "not recorded" if unknown.
     """
 
     metric: str
@@ -22,7 +22,7 @@ class FinalResult(NamedTuple):
 
 
 def final_result(run: Run) -> FinalResult | None:
-    """The result on the test split, once it is evaluated."""
+    """The result of a run on the test split; None if it is not evaluated yet."""
     for event in reversed(run.events.get("evaluate", ())):
         value = event.summary.get(run.monitor) if isinstance(event, StageFinished) else None
         if isinstance(event, StageFinished) and isinstance(value, (int, float)):

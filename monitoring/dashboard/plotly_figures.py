@@ -27,7 +27,7 @@ def line(curves: Mapping[str, Curve], x: str, y: str, best: tuple[float, float] 
     """Curves by name over steps or epochs.
 
     Args:
-        best: x and y of a point to be marked, where there is one curve.
+        best: x and y of a point to be marked, if there is one curve.
     """
     figure = _figure(x, y, legend=len(curves) > 1)
     for number, (name, curve) in enumerate(curves.items()):
@@ -52,13 +52,13 @@ def line(curves: Mapping[str, Curve], x: str, y: str, best: tuple[float, float] 
     return figure
 
 
-def step_split(parts: Mapping[str, Curve]) -> go.Figure:
-    """Milliseconds of a step by phase, stacked."""
+def step_split(spans: Mapping[str, Curve]) -> go.Figure:
+    """Milliseconds of a step by span, stacked."""
     figure = _figure("step", "ms a step", legend=True)
     for number, name in enumerate([*SPANS, "rest"]):
-        if name in parts and np.nansum(parts[name].y) > 0:
-            # All phases are reported at the same steps: thinned alike, they can be stacked.
-            curve = parts[name]
+        if name in spans and np.nansum(spans[name].y) > 0:
+            # All spans are reported at the same steps: thinned alike, they can be stacked.
+            curve = spans[name]
             kept = np.linspace(0, len(curve.x) - 1, min(len(curve.x), 300)).astype(int)
             color = GRAY if name == "rest" else SERIES[number]
             figure.add_scatter(

@@ -14,7 +14,7 @@ from monitoring.run_log.reader import Run, RunReader
 LOCAL_SECONDS, REMOTE_SECONDS = 2.0, 10.0
 """Seconds between two reads of a place."""
 DISCOVER_READS = 5
-"""New workspaces are looked for at every fifth read."""
+"""New workspaces are looked for at every n-th read."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Place:
 
 
 class RunPoller:
-    """Reads every place in a thread of its own until it is closed: a place that hangs delays no other.
+    """Reads every place in a thread of its own until it is closed, so that a place that hangs delays no other.
 
     Args:
         places: folders or URIs, as the user named them.
-        seconds: time between two reads; None: `LOCAL_SECONDS` or `REMOTE_SECONDS`.
+        seconds: time between two reads; None for `LOCAL_SECONDS` or `REMOTE_SECONDS`.
     """
 
     def __init__(self, places: Sequence[str], seconds: float | None = None) -> None:

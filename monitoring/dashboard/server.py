@@ -37,8 +37,8 @@ def serve(places: Sequence[str], port: int, announce: Callable[[str], None]) -> 
 
     Args:
         places: folders or URIs that are workspaces, or hold some.
-        port: 0 takes a free one.
-        announce: called with the address.
+        port: port to listen on; 0 takes a free one.
+        announce: function that is called with the address.
 
     Raises:
         ResourceError: the port is taken.
@@ -54,7 +54,7 @@ def serve(places: Sequence[str], port: int, announce: Callable[[str], None]) -> 
 
 
 def free_port(port: int) -> socket.socket:
-    """A socket of the loopback device, listening.
+    """A listening socket of the loopback address.
 
     Raises:
         ResourceError: the port is taken.
@@ -101,8 +101,8 @@ def application(poller: RunPoller) -> Flask:
 
 
 def _protect(server: Flask, scripts: Sequence[str]) -> None:
-    """Answer only requests to names of this machine (another site may point its own name here), and let the browser run
-    no script but ours and load nothing from elsewhere."""
+    """Answer only requests to names of this machine, since another site may point its own name here. Let the browser
+    run no script but ours and load nothing from elsewhere."""
     server.config["TRUSTED_HOSTS"] = [HOST, "localhost"]
     policy = "; ".join(
         [

@@ -145,8 +145,12 @@ EMBED_FILL = Metric(
 STEPS = Metric("alphafuse_train_steps_total", "counter", "Optimizer steps of this worker.")
 SAMPLES = Metric("alphafuse_train_samples_total", "counter", "Samples that this worker has trained on.")
 STEP_SECONDS = Metric("alphafuse_train_step_seconds", "histogram", "Time of an optimizer step.", (), "seconds")
-PHASE_SECONDS = Metric(
-    "alphafuse_train_phase_seconds", "histogram", "Time that a step spent in one of its phases.", ("phase",), "seconds"
+SPAN_SECONDS = Metric(
+    "alphafuse_train_phase_seconds",
+    "histogram",
+    "Time that a step spent in one of its spans (label phase).",
+    ("phase",),
+    "seconds",
 )
 ROWS_REQUESTED = Metric("alphafuse_table_rows_requested_total", "counter", "Items looked up, repeats included.")
 ROWS_DISTINCT = Metric("alphafuse_table_rows_distinct_total", "counter", "Distinct items looked up in each step.")
@@ -165,7 +169,7 @@ DEVICE_MEMORY = Metric("alphafuse_device_memory_bytes", "gauge", "GPU memory tha
 WORKER_METRICS: dict[str, tuple[Metric, ...]] = {
     "embed": (EMBED_TEXTS, EMBED_TOKENS, EMBED_FAILED, EMBED_RETRIES, EMBED_SECONDS, EMBED_FILL),
     "train": (
-        STEPS, SAMPLES, STEP_SECONDS, PHASE_SECONDS, ROWS_REQUESTED, ROWS_DISTINCT, ROWS_SERVED, ROWS_TOUCHED,
+        STEPS, SAMPLES, STEP_SECONDS, SPAN_SECONDS, ROWS_REQUESTED, ROWS_DISTINCT, ROWS_SERVED, ROWS_TOUCHED,
         BYTES_SENT, DEVICE_MEMORY,
     ),
 }  # fmt: skip
@@ -207,7 +211,7 @@ class Instruments:
         self._child(metric, ()).set_function(value)
 
     def drop(self, metric: Metric, first_label: str) -> None:
-        """Forget the values whose first label is this one."""
+        """Remove the values of a gauge whose first label has this value."""
         for key in [key for key in self._children if key[0] is metric and key[1][0] == first_label]:
             del self._children[key]
             self._made[metric].remove(*key[1])

@@ -15,7 +15,7 @@ from alphafuse.errors import ResourceError
 from monitoring.metrics.storage_retries import StorageRetries
 
 PORTS = 1000
-"""Number of ports that are tried, from the first one on."""
+"""Number of ports that are tried, beginning with the first one."""
 PATIENCE_INTERVALS = 3
 """A Prometheus server that has not scraped for this many of its intervals is not waited for."""
 PATIENCE_SECONDS = 90.0
@@ -23,7 +23,7 @@ PATIENCE_SECONDS = 90.0
 
 
 class Exporter:
-    """Serves a registry of our metrics and the other metrics of this process (storage, Python, vLLM); a context.
+    """Context that serves a registry of our metrics and the other metrics of this process (storage, Python, vLLM).
 
     Args:
         host: address to serve on.
@@ -41,9 +41,8 @@ class Exporter:
         disable_created_metrics()  # a second series for each counter, which nobody reads
         self.registry = CollectorRegistry()
         self._scrapes = _Scrapes()
-        self.registry.register(
-            self._scrapes
-        )  # first, so that values set before a scrape is noted are part of the scrape
+        # Registered first, so that values set before a scrape is noted are part of the scrape.
+        self.registry.register(self._scrapes)
         self.registry.register(REGISTRY)
         ports = [0] if first_port is None else range(first_port, min(first_port + PORTS, 65536))
         for port in ports:
@@ -82,8 +81,8 @@ class Exporter:
         self._thread.join()
 
     def await_scrape(self) -> None:
-        """Wait until this process is scraped once more, if it is scraped regularly: its last values would be lost
-        otherwise."""
+        """Wait until this process is scraped once more, if it is scraped regularly. Without waiting, its last values
+        would be lost."""
         self._scrapes.await_next()
 
     @property

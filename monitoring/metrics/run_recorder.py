@@ -1,4 +1,4 @@
-"""Turns what the stages of a run report into its metrics (`metrics.RUN_METRICS`)."""
+"""Turns the events of a run's stages into the metrics of the run (`definitions.RUN_METRICS`)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ TRAINING: dict[str, tuple[m.Metric, tuple[str, ...]]] = {
 
 @dataclass
 class _Part:
-    """What a stage counts at present: since when, and from where on."""
+    """The part of a stage that runs: the unit that it counts, when it began, and its count at that time."""
 
     unit: str
     since: float
@@ -61,11 +61,11 @@ class _Part:
 
 
 class RunRecorder:
-    """A listener.
+    """Listener that sets the run's metrics.
 
     Args:
-        registry: to register the metrics in.
-        folder: of the workspace; the free space of its disk is told where it is a local one.
+        registry: registry for the metrics.
+        folder: folder of the workspace; if it is local, size and free space of its disk are served.
     """
 
     def __init__(self, registry: CollectorRegistry, folder: Folder) -> None:
@@ -77,7 +77,7 @@ class RunRecorder:
             self._metrics.set_function(m.WORKSPACE_SIZE, lambda: shutil.disk_usage(folder.uri).total)
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, WorkerServing | WorkersGone):  # tells of processes, not of the work
+        if isinstance(event, WorkerServing | WorkersGone):  # these concern processes, not the work of a stage
             return
         self._metrics.set(m.STAGE_EVENT, event.time, event.stage)
         match event:
@@ -103,7 +103,7 @@ class RunRecorder:
         self._started[event.stage] = event.time
         self._metrics.set(m.STAGE_RUNNING, 1, event.stage)
         for counter in (m.RESTARTS, m.STAGE_WARNINGS, m.STAGE_FAILURES):
-            self._metrics.add(counter, 0, event.stage)  # an increase is seen only from a value that is there
+            self._metrics.add(counter, 0, event.stage)  # Prometheus sees an increase only over an earlier value
         if event.stage == "train":
             self._metrics.set(m.CHECKPOINT_TIME, event.time)
 
@@ -152,5 +152,5 @@ class RunRecorder:
 
 
 def _number(value: Value) -> float:
-    """NaN for what is not known."""
+    """The value as a number; NaN if it is none."""
     return float(value) if isinstance(value, (int, float)) else math.nan

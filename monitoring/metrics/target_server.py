@@ -16,10 +16,11 @@ PATH = "/targets"
 
 
 def make_server(folder: Path, host: str, port: int) -> ThreadingHTTPServer:
-    """A server, not yet serving, that answers `GET /targets` with the processes of all living runs.
+    """Make a server, not yet serving, that answers `GET /targets` with the processes of all living runs.
 
     Args:
-        port: 0 takes a free one.
+        folder: folder of the lists.
+        port: port to listen on; 0 takes a free one.
 
     Raises:
         ResourceError: the address does not exist, or the port is taken.

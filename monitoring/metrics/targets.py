@@ -39,7 +39,7 @@ class Target:
 
 
 def default_folder() -> Path:
-    """The folder of lists where the configuration names no other: the same for all users and jobs of a machine,
+    """The folder of lists if the configuration names no other. It is the same for all users and jobs of a machine,
     whatever their TMPDIR, since Prometheus watches only this one."""
     return Path("/tmp/alphafuse/targets")
 
@@ -53,7 +53,10 @@ def run_label(workspace: Workspace) -> str:
 
 
 class TargetFile:
-    """The file of one run; the run's label is unique.
+    """The file that lists the processes of one run.
+
+    Args:
+        run: label of the run, which is unique.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -67,7 +70,7 @@ class TargetFile:
         _delete(folder.glob(f"{glob.escape(run)}.*{SUFFIX}"))  # left by the same run when it was killed
 
     def write(self, targets: Sequence[Target]) -> None:
-        """List the processes. To be called at least every `STALE_SECONDS`, with or without changes."""
+        """Write the list of processes. Must be called at least every `STALE_SECONDS`, with or without changes."""
         _delete(path for path in self._folder.glob(f"*{SUFFIX}") if not is_alive(path))
         content = json.dumps([{"targets": [t.address], "labels": dict(t.labels)} for t in targets], indent=1)
         if content == self._content and self._path.exists():

@@ -1,4 +1,4 @@
-"""Turns what a worker reports of its steps and batches into the metrics of its process (`metrics.WORKER_METRICS`)."""
+"""Turns the events of a worker's steps and batches into the metrics of its process (`definitions.WORKER_METRICS`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COUNTERS = {
 
 
 class WorkerRecorder:
-    """A listener in a worker of `stage`; it hears every step, so it must be quick."""
+    """Listener in a worker of `stage`. It must be fast, since it gets an event of every step."""
 
     def __init__(self, registry: CollectorRegistry, stage: str) -> None:
         self._metrics = m.Instruments(registry, m.WORKER_METRICS.get(stage, ()))
@@ -37,7 +37,7 @@ class WorkerRecorder:
         metrics.add(m.STEPS, 1)
         metrics.observe(m.STEP_SECONDS, event.seconds)
         for span, seconds in event.span_seconds().items():
-            metrics.observe(m.PHASE_SECONDS, seconds, span)
+            metrics.observe(m.SPAN_SECONDS, seconds, span)
         for name, metric in COUNTERS.items():
             metrics.add(metric, getattr(event, name))
 

@@ -1,7 +1,7 @@
-"""Keeps the events of every stage in the workspace, `events/STAGE.jsonl`, for reports and dashboards: writes and reads.
+"""Writes and reads the event log of a workspace: one file per stage, `events/STAGE.jsonl`, for reports and dashboards.
 
-Object stores cannot append, so a stage's file is written anew: at once for what matters, now and then for progress.
-Events that are in no file, such as single steps, are in the metrics of a process.
+Object stores cannot append, so the whole file of a stage is written again for each event that is kept. Progress is kept
+only now and then. Events of single steps and batches are not kept: they go into the metrics of their process.
 """
 
 from __future__ import annotations
@@ -30,13 +30,17 @@ KINDS: dict[str, tuple[type[Event], ...]] = {
     "skipped": (e.StageSkipped,),
     "failed": (e.StageFailed,),
 }
-"""The name of each class in a file. Where classes share one, the first is read whose fields are all there."""
+"""The name of each event class in a file. A record of a name that several classes share is read as the first of them
+whose required fields it has."""
 NAMES = {cls: kind for kind, classes in KINDS.items() for cls in classes}
 
 
 class EventLog:
-    """A listener. Of progress events only one in `PROGRESS_SECONDS` and the last of a stage are kept, of the means of a
-    worker's steps as many; the latter come into the file with the next event that is kept."""
+    """Listener that keeps events in the log.
+
+    Progress of a stage is kept once in `PROGRESS_SECONDS`, and at its end. The means of a worker's steps are kept once
+    in `PROGRESS_SECONDS`, too; they come into the file with the next event of another kind.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -55,7 +59,7 @@ class EventLog:
             (self._workspace.folder / "events").write_bytes(f"{event.stage}.jsonl", b"\n".join([*lines, b""]))
 
     def _is_due(self, event: Event) -> bool:
-        """Whether to keep an event, of those of one worker or those of progress."""
+        """Tell whether to keep an event: progress and means of steps are kept only now and then."""
         if not isinstance(event, e.Progress | e.StepMeans):
             return True
         key = event.stage, event.rank if isinstance(event, e.StepMeans) else None
@@ -67,7 +71,7 @@ class EventLog:
 
 
 def read_events(workspace: Workspace, stage: str) -> list[Event]:
-    """The events of a stage over all its runs, oldest first; none where it has not run.
+    """Return the events of a stage over all its runs, oldest first; an empty list if it has not run.
 
     Raises:
         ValueError: a line is damaged.
@@ -76,8 +80,12 @@ def read_events(workspace: Workspace, stage: str) -> list[Event]:
 
 
 def iterate_events(workspace: Workspace, stage: str) -> Iterator[Event]:
-    """As `read_events`, one by one: those before a damaged line are yielded. Events of a kind that this version does
-    not know are left out."""
+    """Yield the events of a stage one by one, oldest first. Events of a kind that this version does not know are left
+    out.
+
+    Raises:
+        ValueError: a line is damaged; the events before it have been yielded.
+    """
     for line in _lines(workspace, stage):
         event = from_record(json.loads(line))
         if event is not None:
@@ -90,7 +98,7 @@ def _lines(workspace: Workspace, stage: str) -> list[bytes]:
 
 
 def to_record(event: Event) -> dict[str, Any]:
-    """What stands in a file: `stage`, `kind`, `values` (flat, without what is optional and not known) and `time`."""
+    """Turn an event into a record: `stage`, `kind`, `values` (flat, without optional ones that are None) and `time`."""
     values: dict[str, Any] = {}
     for entry in _own_fields(type(event)):
         value = getattr(event, entry.name)
@@ -103,10 +111,10 @@ def to_record(event: Event) -> dict[str, Any]:
 
 
 def from_record(record: object) -> Event | None:
-    """The event that `to_record` made a record of; None for one of a kind that this version does not know.
+    """Turn a record back into its event; None if the event is of a kind that this version does not know.
 
     Raises:
-        ValueError: it is no record of an event.
+        ValueError: the record is not one of an event.
     """
     if not isinstance(record, dict) or not isinstance(values := record.get("values"), dict):
         raise ValueError(f"not an event: {record!r}"[:200])
@@ -130,7 +138,7 @@ def _is_required(entry: dataclasses.Field[Any]) -> bool:
 
 
 def _arguments(cls: type[Event], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values by field; those of no field are in the open one, or left out where the class has none."""
+    """The values by field. Values without a field go into the open field, or are left out if the class has none."""
     fields = _own_fields(cls)
     named = {entry.name: values[entry.name] for entry in fields if entry.name in values}
     others = {name: value for name, value in values.items() if name not in named}

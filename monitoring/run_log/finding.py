@@ -1,4 +1,4 @@
-"""Finds the workspaces in a folder: it may be one itself, or hold them, also in folders of comparisons."""
+"""Finds the workspaces in a folder: the folder itself, or folders below it, such as those of a comparison."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from alphafuse.storage.workspace import BORROWED, Workspace
 DEPTH = 3
 """Workspaces are looked for this many folders down: a folder of comparisons, a comparison, its `shared/`."""
 MOST_FOLDERS = 2_000
-"""No more folders are opened, so that a dashboard on a home folder or a bucket comes to an end."""
+"""Largest number of folders that are opened, so that a search of a home folder or a bucket comes to an end."""
 
 
 def find_workspaces(place: str) -> list[str]:
@@ -42,12 +42,13 @@ def _search(folder: Folder, depth: int, opened: Iterator[int]) -> Iterator[str]:
 
 
 def _is_workspace(names: set[str]) -> bool:
-    """A run that has only begun has no artefact yet, one that was copied may have no events."""
+    """Tell whether a folder with these names is a workspace. A run that has just begun has no artefact yet, and a
+    copied run may have no events."""
     return bool({"events", BORROWED} & names) or ("config.yaml" in names and bool(ARTIFACTS.keys() & names))
 
 
 def committed_stages(workspace: Workspace) -> frozenset[str]:
-    """The stages all of whose artefacts are finished, borrowed ones included."""
+    """Names of the stages whose artefacts are all finished, borrowed ones included."""
     return frozenset(
         stage.name
         for stage in STAGES
@@ -56,5 +57,5 @@ def committed_stages(workspace: Workspace) -> frozenset[str]:
 
 
 def borrowed_stages(workspace: Workspace) -> frozenset[str]:
-    """The stages of which other workspaces made something for this one."""
+    """Names of the stages that have an artefact which another workspace made for this one."""
     return frozenset(stage.name for name, stage in ARTIFACTS.items() if workspace.borrows(name))

@@ -1,7 +1,7 @@
-"""Tells from the workspace alone whether a run's process still lives: a file that it writes anew while it does.
+"""The heartbeat of a run: a file that its process keeps writing, so that the workspace tells whether the process lives.
 
-Events cannot tell: a process that was killed says nothing, and one that validates on a large catalog may say nothing
-for minutes either.
+Events cannot tell this. A process that was killed reports nothing, and a process that validates on a large catalog may
+report nothing for minutes either.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from alphafuse.storage.workspace import Workspace
 FILE = "heartbeat.json"
 BEAT_SECONDS = 10.0
 LOST_SECONDS = 60.0
-"""A run whose latest beat is older has lost its process, or its machine the storage."""
+"""A run whose latest beat is older than this counts as lost: its process died, or cannot reach the storage."""
 
 
 @dataclass(frozen=True)
 class Beat:
-    """What the file says.
+    """The content of the file.
 
     Attributes:
-        time: of the latest beat, seconds since the epoch.
-        ended: the process has left the run, with success or not.
+        time: time of the latest beat, seconds since the epoch.
+        ended: True if the process has left the run, with success or not.
     """
 
     time: float
@@ -35,7 +35,7 @@ class Beat:
 
 
 class Heartbeat:
-    """A context: beats from a thread of its own until the block ends, however it does."""
+    """Context that writes beats from a thread of its own until the block ends, with or without an error."""
 
     def __init__(self, workspace: Workspace, seconds: float = BEAT_SECONDS) -> None:
         self._folder = workspace.folder / "events"
@@ -63,11 +63,11 @@ class Heartbeat:
         try:
             self._folder.write_bytes(FILE, json.dumps({"time": time.time(), "ended": ended}).encode())
         except (OSError, ResourceError):
-            # A run goes on when its storage is full or silent for a moment; who reads sees the age of the file.
+            # A run goes on when its storage is full or does not answer for a moment; readers see the age of the beat.
             return
 
 
 def read_heartbeat(workspace: Workspace) -> Beat | None:
-    """The latest beat, None where a run has never beaten."""
+    """The latest beat; None if there is none."""
     folder = workspace.folder / "events"
     return Beat(**json.loads(folder.read_bytes(FILE))) if folder.exists(FILE) else None

@@ -25,16 +25,20 @@ Reported = TypeVar("Reported", bound=Event)
 
 @dataclass(frozen=True)
 class Run:
-    """What is known of a run at a moment; immutable, so that pages may read it while the next one is made.
+    """Everything known of a run at one moment; immutable, so that pages may use it while the next one is made.
 
     Attributes:
-        key: its name, unique on the dashboard.
-        settings: its configuration; empty where there is none (yet).
-        committed: stages whose artefacts are finished, of those that have left no events.
+        key: name of the run, unique on the dashboard.
+        uri: URI of its workspace.
+        settings: its configuration; empty if there is none (yet).
+        events: events of each stage, oldest first.
+        beat: latest heartbeat; None if there is none.
+        committed: stages without events whose artefacts are finished.
         borrowed: stages that another run made for this one.
-        version: grows with every change of events or settings.
-        problem: why something of it could not be read; empty where all could.
-        read: when, seconds since the epoch.
+        training: curves and workers of the training.
+        version: number that grows with every change of events or settings.
+        problem: why a part of the run could not be read; empty if all of it was.
+        read: time of reading, seconds since the epoch.
     """
 
     key: str
@@ -57,27 +61,28 @@ class Run:
         """The validation metric that chooses the best weights."""
         return str(self.settings.get("train", {}).get("monitor", "ndcg@20"))
 
-    def told(self, *kinds: type[Reported]) -> list[Reported]:
-        """Events of some kinds, of the latest run of each stage, oldest first."""
+    def latest_events(self, *kinds: type[Reported]) -> list[Reported]:
+        """The events of these classes from the latest run of each stage, oldest first."""
         streams = [latest_real_run(stream) for stream in self.events.values()]
         found = [event for stream in streams for event in stream if isinstance(event, kinds)]
         return sorted(found, key=lambda event: event.time)
 
 
 class RunReader:
-    """Keeps what it has read of a workspace, and of which state of its files."""
+    """Reads a workspace and remembers what it has read, with size and time of each file."""
 
     def __init__(self, key: str, uri: str) -> None:
         self.run = Run(key, uri)
         self._seen: dict[str, tuple[int | None, int | None]] = {}
 
     def read(self) -> Run:
-        """The run as it is. What cannot be read keeps its latest state, and is named in `problem`."""
+        """Read what has changed, and return the run. A damaged file is named in `problem`; its events before the damage
+        are kept."""
         problems: list[str] = []
         workspace, earlier = Workspace(self.run.uri), self.run
         files = self._files(workspace)
         changed = {name for name, state in files.items() if name.endswith(SUFFIX) and self._seen.get(name) != state}
-        events = {stage: told for stage, told in earlier.events.items() if f"{stage}{SUFFIX}" in files}
+        events = {stage: known for stage, known in earlier.events.items() if f"{stage}{SUFFIX}" in files}
         for name in sorted(changed):
             stage = name.removesuffix(SUFFIX)
             events[stage] = []
@@ -86,7 +91,7 @@ class RunReader:
                     events[stage].append(event)
             except ValueError as error:
                 problems.append(f"events/{name} cannot be read to its end: {error}")
-                del files[name]  # so that it is tried again
+                del files[name]  # so that the file is read again
         self._seen = files
         settings = _settings(workspace) if CONFIG in files else {}
         first = not earlier.read

@@ -1,4 +1,4 @@
-"""What the events of a run say about its state: alive or not, how far, how long still. Knows no storage and no page."""
+"""Derives the state of a run from its events: alive or not, progress, time left. Knows no storage and no page."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from monitoring.run_log.heartbeat import LOST_SECONDS, Beat
 
 ENDS = (StageFinished, StageSkipped, StageFailed)
 SILENT_SECONDS = 900.0
-"""Without a heartbeat (a workspace of another version) a run that has told nothing for this long counts as lost."""
+"""Without a heartbeat (a workspace of another version) a run that has reported nothing for this long counts as lost."""
 QUIET_SECONDS, QUIET_FACTOR = 120.0, 10.0
-"""A living run is quiet when its latest event is older than both: seconds, and times the usual distance of two."""
+"""A living run is quiet if its latest event is older than so many seconds, and than so many times the usual time
+between two events."""
 
 StageStatus = Literal["waiting", "left out", "running", "finished", "failed", "cut off"]
 RunStatus = Literal["running", "quiet", "lost", "stopped", "failed", "finished", "empty"]
@@ -33,15 +34,15 @@ RunStatus = Literal["running", "quiet", "lost", "stopped", "failed", "finished",
 
 @dataclass(frozen=True)
 class StageState:
-    """One stage.
+    """The state of one stage.
 
     Attributes:
-        done, total, unit: of its progress; None where unknown.
-        rate: units per second, lately.
+        done, total, unit: progress of the stage; None (`unit`: empty) if unknown.
+        rate: units per second, measured lately.
         remaining: seconds until `total` at this rate.
-        seconds: that its latest run took, or has taken so far; a run that was skipped does not count.
-        ended: when that run finished or failed; None while it runs, and for a stage without events.
-        message: why it failed.
+        seconds: duration of the latest run of the stage, or its time so far; a run that was skipped does not count.
+        ended: time when that run finished or failed; None while it runs, and for a stage without events.
+        message: why the stage failed.
     """
 
     name: str
@@ -57,7 +58,7 @@ class StageState:
 
     @property
     def share(self) -> float | None:
-        """Of `total`, in [0, 1]; None where unknown."""
+        """Share of `total` that is done, in [0, 1]; None if unknown."""
         if self.status == "finished":
             return 1.0
         return min(1.0, self.done / self.total) if self.done is not None and self.total else None
@@ -65,11 +66,11 @@ class StageState:
 
 @dataclass(frozen=True)
 class RunState:
-    """A whole run.
+    """The state of a whole run.
 
     Attributes:
-        stage: the one that has told something last; None where none has.
-        latest: time of the latest event; None where there is none.
+        stage: the stage that has reported last; None if none has.
+        latest: time of the latest event, seconds since the epoch; None if there is none.
     """
 
     status: RunStatus
@@ -89,13 +90,14 @@ def judge(
     committed: Collection[str] = (),
     borrowed: Collection[str] = (),
 ) -> RunState:
-    """The state of a run.
+    """Derive the state of a run.
 
     Args:
-        events: of each stage, oldest first.
+        events: events of each stage, oldest first.
+        beat: latest heartbeat; None if there is none.
         now: seconds since the epoch.
-        committed: stages whose artefacts are there, which tells of stages without events.
-        borrowed: stages that another run made for this one: that they are done does not mean that this one has begun.
+        committed: stages whose artefacts are finished, by which finished stages without events are known.
+        borrowed: stages that another run made for this one; if only they are done, this run has not begun.
     """
     streams = {stage: events[stage] for stage in STAGE_NAMES if events.get(stage)}
     newest = max(streams, key=lambda stage: streams[stage][-1].time, default=None)
@@ -103,38 +105,38 @@ def judge(
     alive = _is_alive(beat, streams[newest] if newest else (), now)
     begun = max((STAGE_NAMES.index(stage) for stage in streams), default=-1)
     stages = {}
-    made_anew = 0.0  # when an earlier stage began to be made again: what follows from it is to be made again, too
+    rerun_started = 0.0  # start of the latest run of the stages so far: what was made before it is to be made again
     for number, stage in enumerate(STAGE_NAMES):
-        if stage in streams and streams[stage][-1].time < made_anew:
+        if stage in streams and streams[stage][-1].time < rerun_started:
             stages[stage] = StageState(stage, "waiting")
         elif stage in streams:
-            made_anew = max(made_anew, _made_since(streams[stage]))
+            rerun_started = max(rerun_started, _work_started(streams[stage]))
             stages[stage] = _stage(stage, streams[stage], alive and stage == newest, now)
         else:
             absent: StageStatus = "left out" if number < begun else "waiting"
             stages[stage] = StageState(stage, "finished" if stage in committed else absent)
-    telling = stages[newest] if newest else None
+    current = stages[newest] if newest else None
     own = [stage for stage in stages.values() if stage.name not in borrowed]
-    status = _status(beat, telling, alive, any(stage.status == "finished" for stage in own))
-    if status == "running" and newest and telling and telling.status == "running" and _is_quiet(streams[newest], now):
+    status = _status(beat, current, alive, any(stage.status == "finished" for stage in own))
+    if status == "running" and newest and current and current.status == "running" and _is_quiet(streams[newest], now):
         status = "quiet"
-    return RunState(status, tuple(stages.values()), telling, latest)
+    return RunState(status, tuple(stages.values()), current, latest)
 
 
-def _status(beat: Beat | None, telling: StageState | None, alive: bool, any_finished: bool) -> RunStatus:
+def _status(beat: Beat | None, current: StageState | None, alive: bool, any_finished: bool) -> RunStatus:
     if alive:
         return "running"
-    if telling is not None and telling.status == "failed":
+    if current is not None and current.status == "failed":
         return "failed"
     if beat is not None and not beat.ended:
         return "lost"
-    if telling is not None and telling.status == "cut off":
+    if current is not None and current.status == "cut off":
         return "lost" if beat is None else "stopped"
     return "finished" if any_finished else "empty"
 
 
 def _is_alive(beat: Beat | None, stream: Sequence[Event], now: float) -> bool:
-    """By the heartbeat; without one, by whether the stage that has told something last may still run."""
+    """Tell by the heartbeat whether a run is alive; without one, by whether the stage that reported last may run."""
     if beat is not None:
         return not beat.ended and now - beat.time < LOST_SECONDS
     return bool(stream) and _end(_latest_run(stream)) is None and now - stream[-1].time < SILENT_SECONDS
@@ -165,8 +167,8 @@ def _stage(name: str, stream: Sequence[Event], may_run: bool, now: float) -> Sta
     return StageState(name, "running", done, total, unit, rate, remaining, now - started)
 
 
-def _made_since(stream: Sequence[Event]) -> float:
-    """When the latest run of a stage began that has done something; 0 where none has."""
+def _work_started(stream: Sequence[Event]) -> float:
+    """Start of the latest run of a stage that was not skipped; 0 if that run has done nothing yet."""
     latest_run = latest_real_run(stream)
     works = any(isinstance(event, Progress | Metrics | StageFinished) for event in latest_run)
     return latest_run[0].time if works else 0.0
@@ -180,7 +182,7 @@ def latest_real_run(stream: Sequence[Event]) -> Sequence[Event]:
 
 
 def _latest_run(stream: Sequence[Event]) -> Sequence[Event]:
-    """From the last "started" on."""
+    """The events from the last `StageStarted` on."""
     first = max((number for number, event in enumerate(stream) if isinstance(event, StageStarted)), default=0)
     return stream[first:]
 
@@ -190,12 +192,12 @@ def _end(latest_run: Sequence[Event]) -> Event | None:
 
 
 def _progress(stream: Sequence[Event]) -> tuple[float | None, float | None, str, float | None]:
-    """Done, total, unit and rate of the part of the stage that runs; the rate is that of its latest ten events."""
-    told = [event for event in stream if isinstance(event, Progress)]
-    if not told:
+    """Done, total, unit and rate of the part of the stage that runs; the rate is that over its latest ten reports."""
+    reports = [event for event in stream if isinstance(event, Progress)]
+    if not reports:
         return None, None, "", None
-    last = told[-1]
-    recent = [event for event in told[-10:] if event.unit == last.unit]
+    last = reports[-1]
+    recent = [event for event in reports[-10:] if event.unit == last.unit]
     advance, seconds = last.done - recent[0].done, last.time - recent[0].time
     rate = advance / seconds if seconds > 0 and advance > 0 else None
     return last.done, last.total, last.unit, rate

@@ -1,4 +1,4 @@
-"""The curves of a training and the health of its workers, from its events (`step`, `epoch` and `rank` by rank)."""
+"""Derives the curves of a training and the health of its workers from its events."""
 
 from __future__ import annotations
 
@@ -21,48 +21,48 @@ from alphafuse.events import (
 )
 
 POINTS = 600
-"""More points than this are not drawn: there are fewer pixels."""
+"""Largest number of points that are drawn of a curve: there are no more pixels."""
 SLOW_FACTOR = 1.5
-"""A worker is slow when its own work takes this many times as long as that of the others."""
+"""A worker is slow if its own work takes more than this many times the median of the others."""
 CURVES = (
     "loss", "learning_rate", "table_learning_rate", "gradient_norm", "table_gradient_norm", "samples_per_second",
 )  # fmt: skip
 """The numbers of `TrainingProgress` that are drawn over steps."""
 SILENT_SECONDS, SILENT_FACTOR = 60.0, 3.0
-"""A worker is silent when it has told nothing for both: seconds, and times the usual distance of two reports,
-while others have."""
+"""A worker is silent if its latest report is older than that of another worker by more than so many seconds, and by
+more than so many times the usual time between its reports."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A number over steps or epochs: [points] each."""
+    """A number `y` over steps or epochs `x`, both of shape [points]."""
 
     x: np.ndarray
     y: np.ndarray
 
     def thinned(self, points: int = POINTS) -> Curve:
-        """At most about `points`: of each stretch the lowest and the highest, so that no spike gets lost."""
+        """Return about `points` points: the lowest and the highest of each stretch, so that no spike gets lost."""
         if len(self.x) <= points:
             return self
         bounds = np.linspace(0, len(self.x), points // 2 + 1).astype(int)
         kept = {0, len(self.x) - 1}
         for start, stop in itertools.pairwise(bounds):
-            part = self.y[start:stop]
-            if np.isfinite(part).any():
-                kept |= {start + int(np.nanargmin(part)), start + int(np.nanargmax(part))}
+            stretch = self.y[start:stop]
+            if np.isfinite(stretch).any():
+                kept |= {start + int(np.nanargmin(stretch)), start + int(np.nanargmax(stretch))}
         index = np.array(sorted(kept))
         return Curve(self.x[index], self.y[index])
 
 
 @dataclass(frozen=True)
 class Worker:
-    """What a rank has reported last.
+    """The state of a worker by its latest report.
 
     Attributes:
-        means: its latest report.
-        busy: seconds of a step in which it waits for no other. `backward` is not among them: in it the dense gradients
-            are averaged, and a fast rank waits for a slow one.
-        complaint: what is wrong with it, compared with the others; empty where nothing is.
+        means: latest report of the worker.
+        busy: seconds of a step in which the worker waits for no other. `backward` is not included: it averages the
+            dense gradients, so that a fast rank waits for a slow one.
+        complaint: what is wrong with the worker, compared with the others; empty if nothing is.
     """
 
     means: StepMeans
@@ -76,46 +76,46 @@ class Worker:
 
 @dataclass(frozen=True)
 class Training:
-    """Everything that is drawn of a training.
+    """The curves and the workers of a training.
 
     Attributes:
-        by_step: loss, samples_per_second, learning rates, norms (`CURVES`).
-        by_epoch: mean training loss (`loss`) and validation metrics.
-        parts: seconds of a step by what they go to, means over the workers; `rest` is what no part names.
-        workers: by rank.
-        restarts: of the workers, so far.
+        by_step: curves over steps: loss, samples_per_second, learning rates, norms (`CURVES`).
+        by_epoch: curves over epochs: mean training loss (`loss`) and validation metrics.
+        spans: curves over steps: seconds of each span of a step, means over the workers; `rest` is time in no span.
+        workers: workers in the order of their ranks.
+        restarts: number of restarts of the workers since the latest start of the stage.
     """
 
     by_step: Mapping[str, Curve] = field(default_factory=dict)
     by_epoch: Mapping[str, Curve] = field(default_factory=dict)
-    parts: Mapping[str, Curve] = field(default_factory=dict)
+    spans: Mapping[str, Curve] = field(default_factory=dict)
     workers: Sequence[Worker] = ()
     restarts: int = 0
 
     def best(self, metric: str) -> tuple[int, float] | None:
-        """Epoch and value of the largest value of a validation metric."""
+        """Epoch and value of a validation metric at its largest value; None if it was never measured."""
         curve = self.by_epoch.get(metric)
         if curve is None or not len(curve.x):
             return None
         place = int(np.argmax(curve.y))
         return int(curve.x[place]), float(curve.y[place])
 
-    def slowest_part(self) -> tuple[str, float] | None:
-        """What most of a step's time goes to, lately (over the last tenth of the reports), and its share."""
-        recent = {name: float(np.mean(curve.y[-max(1, len(curve.y) // 10) :])) for name, curve in self.parts.items()}
+    def slowest_span(self) -> tuple[str, float] | None:
+        """The span that takes the most time of a step, and its share, over the last tenth of the reports."""
+        recent = {name: float(np.mean(curve.y[-max(1, len(curve.y) // 10) :])) for name, curve in self.spans.items()}
         if not recent or not sum(recent.values()):
             return None
-        name = max(recent, key=lambda part: recent[part])
+        name = max(recent, key=lambda span: recent[span])
         return name, recent[name] / sum(recent.values())
 
 
 def training_of(events: Iterable[Event]) -> Training:
-    """Curves and workers from the events of the stage `train`, oldest first, over all its runs.
+    """Derive curves and workers from the events of the stage `train`, oldest first, over all its runs.
 
-    A training that goes on from a checkpoint takes some steps again, one that is made again all of them: what it
-    tells then replaces what was told before.
+    A training that continues from a checkpoint repeats some steps, and a training that is run again repeats all of
+    them. The reports of repeated steps replace the earlier ones.
     """
-    by_step, by_epoch, parts = _Points(), _Points(), _Points()
+    by_step, by_epoch, step_spans = _Points(), _Points(), _Points()
     reports: dict[int, list[StepMeans]] = defaultdict(list)
     restarts = 0
     for event in events:
@@ -123,8 +123,8 @@ def training_of(events: Iterable[Event]) -> Training:
             case StageStarted():
                 reports, restarts = defaultdict(list), 0
             case TrainingProgress():
-                told = {name: getattr(event, name) for name in CURVES}
-                by_step.add(event.done, {name: value for name, value in told.items() if value is not None})
+                numbers = {name: getattr(event, name) for name in CURVES}
+                by_step.add(event.done, {name: value for name, value in numbers.items() if value is not None})
             case EpochMetrics():
                 by_epoch.add(event.epoch, {"loss": event.loss, **event.numbers})
             case WorkersRestarted():
@@ -133,13 +133,13 @@ def training_of(events: Iterable[Event]) -> Training:
                 reports[event.rank].append(event)
                 spans = event.span_seconds()
                 rest = max(0.0, event.seconds - sum(spans.values()))
-                parts.add(event.step, {**spans, "rest": rest}, event.rank)
-    return Training(by_step.curves(), by_epoch.curves(), parts.curves(), _workers(reports), restarts)
+                step_spans.add(event.step, {**spans, "rest": rest}, event.rank)
+    return Training(by_step.curves(), by_epoch.curves(), step_spans.curves(), _workers(reports), restarts)
 
 
 class _Points:
-    """Numbers by name over x, from one or several sources. A source's x only grows: a point at or before its last one
-    takes its later ones away."""
+    """Numbers by name over x, from one or several sources. If the x of a source goes back, its points from there on are
+    dropped."""
 
     def __init__(self) -> None:
         self._sources: dict[int, list[tuple[float, dict[str, float]]]] = defaultdict(list)
@@ -160,7 +160,8 @@ class _Points:
 
 
 def _mean(curves: Sequence[Curve]) -> Curve:
-    """Over curves with different x, each of which keeps its value until its next point, and counts up to its last."""
+    """Mean of curves with different x. A curve keeps its value until its next point, and counts from its first point to
+    its last."""
     if len(curves) == 1:
         return curves[0]
     x = np.unique(np.concatenate([curve.x for curve in curves]))
@@ -175,7 +176,7 @@ def _mean(curves: Sequence[Curve]) -> Curve:
 
 def _workers(reports: Mapping[int, Sequence[StepMeans]]) -> list[Worker]:
     """The latest report of each rank, with what is wrong with it."""
-    latest = {rank: told[-1] for rank, told in sorted(reports.items())}
+    latest = {rank: received[-1] for rank, received in sorted(reports.items())}
     busy = {rank: _busy(event) for rank, event in latest.items()}
     newest = max((event.time for event in latest.values()), default=0.0)
     workers = []
@@ -195,6 +196,6 @@ def _busy(means: StepMeans) -> float:
     return sum(spans[name] for name in OWN_SPANS)
 
 
-def _usual_gap(told: Sequence[Event]) -> float:
-    gaps = [after.time - before.time for before, after in itertools.pairwise(told)]
+def _usual_gap(reports: Sequence[Event]) -> float:
+    gaps = [after.time - before.time for before, after in itertools.pairwise(reports)]
     return statistics.median(gaps) if gaps else 0.0

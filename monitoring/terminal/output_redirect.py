@@ -14,8 +14,8 @@ from typing import TextIO
 
 
 @contextmanager
-def chatter_to_file(path: Path) -> Iterator[tuple[TextIO, TextIO]]:
-    """Redirect standard output and error of this process and its children to the end of a file.
+def output_to_file(path: Path) -> Iterator[tuple[TextIO, TextIO]]:
+    """Context that appends standard output and error of this process and its children to a file.
 
     Yields:
         The real standard output and error, as text streams.

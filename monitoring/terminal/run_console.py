@@ -1,7 +1,7 @@
 """Shows a run to the person who started it: one line per stage with rate and time left, warnings, results.
 
-On a terminal the line of a running stage moves (several may run side by side); elsewhere (files, CI) there is a plain
-line now and then.
+On a terminal each running stage has a progress bar (several stages may run side by side). Elsewhere (files, CI) a plain
+line is written now and then.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ PLAIN_SECONDS = 15.0
 
 
 class RunConsole:
-    """A listener and a context: `with RunConsole(stream, "ndcg@20") as listen`.
+    """Listener and context that prints a run: `with RunConsole(stream, "ndcg@20") as listen`.
 
     Args:
-        stream: where to write.
-        monitor: the validation metric that is shown with each epoch of a training.
-        failures: show that a stage has failed; not where the command ends with the same message.
+        stream: stream to write to.
+        monitor: validation metric that is shown with each epoch of a training.
+        failures: print the failures of stages; False for a command that ends with the same message.
     """
 
     def __init__(self, stream: TextIO, monitor: str = "", failures: bool = True) -> None:
@@ -121,7 +121,7 @@ class RunConsole:
         self._print(f"[green]✓[/] {event.stage:<10} {seconds:>8}  [dim]{escape(' · '.join(facts))}[/]")
 
     def _end(self, stage: str) -> float | None:
-        """Take the line of a stage away; returns when the stage started, if it has."""
+        """Remove the line of a stage; returns when the stage started, or None if it has no line."""
         running = self._running.pop(stage, None)
         if running is None:
             return None
@@ -132,7 +132,7 @@ class RunConsole:
 
 @dataclass
 class _Running:
-    """A stage with a line of its own."""
+    """A running stage: its line, when it started, and when its latest plain line was printed."""
 
     task: TaskID
     started: float

@@ -1,1 +1,1 @@
-"""Experiment tracking: what a training reports, in the tools that teams keep their experiments in."""
+"""Experiment tracking: copies the numbers of trainings and evaluations to TensorBoard and MLflow."""

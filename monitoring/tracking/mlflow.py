@@ -1,7 +1,7 @@
 """Keeps a run in MLflow: its settings as parameters, its curves and results as metrics.
 
-The workspace remembers which run of MLflow is its own (`events/mlflow.json`), so that a continued training, and the
-evaluation after it, go on with that one.
+The workspace remembers the id of its MLflow run (`events/mlflow.json`), so that a continued training, and the
+evaluation after it, are logged to the same MLflow run.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from alphafuse.storage.workspace import Workspace
 
 FILE = "mlflow.json"
 PARAMS_AT_A_TIME, METRICS_AT_A_TIME = 100, 1000
-"""As many as the server takes."""
+"""Largest numbers of parameters and metrics that the server takes in one request."""
 SEND_SECONDS = 2.0
-"""Metrics are gathered for so long, and sent together."""
+"""Time for which metrics are gathered, to be sent together."""
 LONGEST_VALUE = 500
-"""Characters of a parameter that every server takes."""
+"""Number of characters of a parameter that every server takes."""
 
 
 class MLflowSink:
-    """A `Sink`.
+    """`Sink` that writes to a tracking server.
 
     Args:
-        uri: of the tracking server.
-        settings: the configuration.
+        uri: URI of the tracking server.
+        experiment: name of the experiment, which is created if there is none.
+        settings: configuration of the run.
     """
 
     def __init__(self, uri: str, experiment: str, workspace: Workspace, settings: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Which numbers of a run's events are tracked, under which names, over which axis."""
+"""Chooses the numbers of a run's events that are tracked, with their names and their axes."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from monitoring.run_log.training_curves import CURVES
 
 
 def tracked_numbers(event: Event) -> tuple[int, dict[str, float]]:
-    """Place on the axis, and numbers by name; no numbers for events that are not tracked.
+    """Return the place on the axis, and the numbers by name; no numbers for events that are not tracked.
 
-    `train/…` and `step/…` (seconds of a step by what they go to, of rank 0) go over the optimizer's steps,
-    `epoch/loss` and `validation/…` over epochs; `test/…` are single numbers.
+    The axis of `train/…` and `step/…` (seconds of a step by span, of rank 0) is the optimizer's steps, that of
+    `epoch/loss` and `validation/…` epochs; `test/…` are single numbers.
     """
     match event:
         case TrainingProgress():
-            told = {f"train/{name}": getattr(event, name) for name in CURVES}
-            return event.done, {name: value for name, value in told.items() if value is not None}
+            numbers = {f"train/{name}": getattr(event, name) for name in CURVES}
+            return event.done, {name: value for name, value in numbers.items() if value is not None}
         case StepMeans(rank=0):
             spans = {f"step/{span}_seconds": seconds for span, seconds in event.span_seconds().items()}
             return event.step, {"step/seconds": event.seconds, **spans}

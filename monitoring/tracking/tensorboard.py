@@ -1,4 +1,4 @@
-"""Writes curves for TensorBoard: a folder for each training, which one that is continued goes on with."""
+"""Writes curves for TensorBoard: a folder for each training. A continued training goes on in its folder."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from alphafuse.storage.folder import Folder, resolve
 
 
 class TensorBoardSink:
-    """A `Sink`.
+    """`Sink` that writes the event files of TensorBoard.
 
     Args:
-        folder: folder or URI of all trainings of a run.
+        folder: folder or URI that holds the folders of a run's trainings.
     """
 
     def __init__(self, folder: str) -> None:

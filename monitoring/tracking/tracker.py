@@ -1,7 +1,7 @@
 """Hands a run's numbers to tracking tools, without ever holding the run up or ending it.
 
-Each tool is fed by a thread of its own, so that a server that answers late delays nothing. One that fails is told as a
-warning, once, and gets nothing more of this run.
+Each tool is fed by a thread of its own, so that a server that answers late delays nothing. The failure of a tool is
+reported once, as a warning, and the tool gets nothing more of this run.
 """
 
 from __future__ import annotations
@@ -30,29 +30,30 @@ from monitoring.tracking.numbers import tracked_numbers
 from monitoring.tracking.tensorboard import TensorBoardSink
 
 CLOSE_SECONDS = 30.0
-"""At its end a run waits so long for a tool to take what is left."""
+"""Longest time that a run waits at its end for a tool to take the remaining numbers."""
 STAGES = ("train", "evaluate")
+"""Stages whose numbers are tracked."""
 
 
 class Sink(Protocol):
-    """A tool that keeps numbers. It may raise whatever it likes."""
+    """A tool that keeps numbers. Its methods may raise any exception."""
 
     def begin(self, is_new: bool) -> None:
-        """A stage has numbers; `is_new`: those of another training than before."""
+        """Begin a stage that has numbers; `is_new` for a training that starts from the beginning."""
 
     def log(self, step: int, numbers: Mapping[str, float], time: float) -> None:
-        """Numbers by name at a place of their axis, at a time in seconds since the epoch."""
+        """Keep numbers by name, at a step or epoch and a time in seconds since the epoch."""
 
     def end(self, failed: bool) -> None:
-        """The stage that had them has ended; what was logged must be safe now."""
+        """End the stage; when this returns, everything logged must be stored."""
 
 
 @contextmanager
 def tracking_tools(config: Config, workspace: Workspace, warn: Listener) -> Iterator[Listener]:
-    """The listener that feeds the tools of `config.monitoring`.
+    """Context with a listener that feeds the tools of `config.monitoring`.
 
     Args:
-        warn: gets a warning of each tool that fails.
+        warn: listener that gets a warning for each tool that fails.
     """
     makers: dict[str, Callable[[], Sink]] = {}
     if (tensorboard := config.monitoring.tensorboard) is not None:
@@ -66,12 +67,12 @@ def tracking_tools(config: Config, workspace: Workspace, warn: Listener) -> Iter
 
 
 class Tracker:
-    """A listener and a context that feeds one tool.
+    """Listener and context that feeds one tool.
 
     Args:
-        name: of the tool, for warnings; in lower case the extra of the package that it needs.
-        make: called in the thread: what is slow or fails to import does so there.
-        warn: gets the warning.
+        name: name of the tool, for warnings; in lower case, the extra of the package that the tool needs.
+        make: function that makes the tool; called in the thread, so that slow or failing imports happen there.
+        warn: listener that gets the warning.
     """
 
     def __init__(self, name: str, make: Callable[[], Sink], workspace: Workspace, warn: Listener) -> None:
@@ -81,7 +82,7 @@ class Tracker:
         self._warning = warn
         self._calls: queue.SimpleQueue[Callable[[Sink], None] | None] = queue.SimpleQueue()
         self._failed = threading.Event()
-        self._is_new: bool | None = None  # of a stage that has begun and told no number yet
+        self._is_new: bool | None = None  # None unless a stage has begun and has no numbers yet
         self._thread = threading.Thread(target=self._feed, daemon=True)
 
     def __enter__(self) -> Tracker:
@@ -118,7 +119,7 @@ class Tracker:
             self._calls.put(lambda sink: sink.log(step, numbers, event.time))
 
     def _is_new_training(self) -> bool:
-        """Neither finished nor to be continued."""
+        """Tell whether the training starts from the beginning: it is neither finished nor to be continued."""
         folder = self._workspace.folder
         return not (folder.exists("checkpoints") or folder.exists("model/manifest.json"))
 
@@ -130,7 +131,7 @@ class Tracker:
         except ModuleNotFoundError as error:
             self._failed.set()
             self._warn(f"{error}: pip install 'alphafuse[{self._name.lower()}]'")
-        except Exception as error:  # whatever goes wrong in a tool is no reason to end a training
+        except Exception as error:  # no failure of a tool may end a training
             self._failed.set()
             self._warn(f"{type(error).__name__}: {error}")
 

@@ -1,4 +1,4 @@
-"""The declared stages: their order, what a run needs of them, and what their fingerprints cover."""
+"""The declared stages: their order, the stages that a run needs, and the content of fingerprints."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GRID = Path(__file__).parents[2] / "configs" / "grids" / "quickstart.yaml"
 
 
 class FinishedWorkspace:
-    """Stands in for a workspace whose artefacts are all committed, with their names as fingerprints."""
+    """Replaces a workspace whose artefacts are all committed, with their names as fingerprints."""
 
     def artifact(self, name: str) -> Any:
         manifest = type("Manifest", (), {"fingerprint": f"fp-{name}"})
@@ -83,7 +83,7 @@ def test_stages_are_found_by_their_names_and_artefacts() -> None:
     ],
 )
 def test_fingerprints_are_those_of_earlier_versions(row: str, trained: str, evaluated: str) -> None:
-    """Literals made by version 0.1.0 (commit f7a612f): workspaces that it has left are used and not refused."""
+    """Literals made by version 0.1.0 (commit f7a612f): workspaces of that version are used and not refused."""
     config = load_grid(GRID)[1][row]
     workspace: Any = FinishedWorkspace()
     assert fingerprint(TRAIN.inputs(config, workspace)) == trained

@@ -1,4 +1,4 @@
-"""Which neighbours of an item are still its neighbours."""
+"""The neighbours that an item keeps after training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_nearest_equals_a_full_sort_of_the_cosines() -> None:
 
 
 def test_an_item_is_no_neighbour_of_itself_among_copies() -> None:
-    vectors = torch.ones(6, 3)  # the first ones win, and the last item is not among them
+    vectors = torch.ones(6, 3)  # of equal neighbours the first ones count, without the last item
     assert nearest(vectors[[0, 5]], np.array([0, 5]), iter([(0, vectors)]), 2).tolist() == [[1, 2], [0, 1]]
 
 

@@ -1,4 +1,4 @@
-"""Where tokens are looked for, how one is made, and what is said where there is none."""
+"""Tokens: the places of the file, making one, and errors if there is none."""
 
 from __future__ import annotations
 

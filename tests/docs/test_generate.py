@@ -1,4 +1,4 @@
-"""The lists of settings and metrics in the documentation are those that there are."""
+"""The lists of settings and metrics in the documentation are complete and current."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Half a minute of `benchmarks.chaos`: kills at random over the whole road, and the same bytes in the end."""
+"""Half a minute of `benchmarks.chaos`: kills at random times in all stages, and the same bytes in the end."""
 
 from __future__ import annotations
 

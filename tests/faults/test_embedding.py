@@ -1,4 +1,4 @@
-"""Embedding that loses an engine, and then a machine with another, gives the bytes of the undisturbed run."""
+"""Embedding that loses an engine, and then a machine with another engine, gives the bytes of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHARD_ROWS = 40
 
 
 class DoomedEncoder(HashEncoder):
-    """Stands in for a language model: the stage starts, feeds and replaces it as it does vLLM.
+    """Replaces a language model; the stage starts, feeds and restarts it like vLLM.
 
     Once in the run the text "text 50" kills the engine that embeds it, and "text 170" the whole machine.
     """
@@ -52,7 +52,7 @@ class DoomedEncoder(HashEncoder):
 
 
 for module in (embed_cases, sys.modules[__name__]):
-    ray.cloudpickle.register_pickle_by_value(module)  # the workers cannot import what lies among the tests
+    ray.cloudpickle.register_pickle_by_value(module)  # the workers cannot import modules of the tests
 
 
 def test_an_engine_and_a_machine_are_lost(tmp_path: Path, ray_cluster: Cluster) -> None:

@@ -1,4 +1,4 @@
-"""Training on hosts with addresses of their own, one of which is cut off."""
+"""Training on hosts with addresses of their own, of which one is cut off."""
 
 from __future__ import annotations
 

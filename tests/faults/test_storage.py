@@ -1,4 +1,4 @@
-"""Storage that is full, that loses a bit of what was committed, and that fails for a moment."""
+"""Storage that is full, that flips a bit of a committed file, and that fails for a moment."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from alphafuse.training.loop import Trainer
 from jobs.stages import decompose, evaluate, export, recommend, train
 from jobs.stages.embed import embed
 
-ray.cloudpickle.register_pickle_by_value(embed_cases)  # the workers cannot import what lies among the tests
+ray.cloudpickle.register_pickle_by_value(embed_cases)  # the workers cannot import modules of the tests
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip(f"file systems cannot be mounted here: {mounted.stderr.strip()}")
     yield folder
-    # No process of ours must keep it: lazily, as a reader's mapping may live on.
+    # Unmounted lazily, since a reader may still map a file of it.
     ctypes.CDLL(None, use_errno=True).umount2(os.fsencode(folder), 2)
 
 
@@ -58,7 +58,7 @@ def _config(workspace: Path | str) -> Config:
 
 
 def _train_on_a_disk_that_fills_up(config: Config, ballast: Path) -> str:
-    """Returns what the stage says to it."""
+    """Train; returns the error of the stage."""
     take_step = Trainer.training_step
 
     def filling_step(self: Trainer, batches: Any) -> Any:
@@ -93,7 +93,7 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_committed(tmp_path: Path, sm
 
 
 def _train_and_use(config: Config, failure_rate: float) -> int:
-    """All stages from training on; returns how often the storage failed."""
+    """Run all stages from training on; returns how often the storage failed."""
     with without_ray() as patch:
         patch.setattr(retries, "FIRST_PAUSE_SECONDS", 1e-3)
         flaky_storage.fail_at_random(failure_rate, seed=1)

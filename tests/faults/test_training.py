@@ -1,4 +1,4 @@
-"""Training that loses workers, machines and its driver gives what the undisturbed training gives."""
+"""Training that loses workers, machines and its driver gives the model of an undisturbed training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from jobs.execution import elasticity
 from jobs.execution.worker_metrics import serving
 from jobs.stages import train
 
-ray.cloudpickle.register_pickle_by_value(injection)  # the workers cannot import what lies among the tests
+ray.cloudpickle.register_pickle_by_value(injection)  # the workers cannot import modules of the tests
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
 
 SETTINGS: dict[str, Any] = {"workers": 2, "checkpoint_steps": 2, "max_epochs": 3}
@@ -43,7 +43,7 @@ def _prepared(folder: Path, **settings: Any) -> Config:
 
 
 def _result(config: Config) -> tuple[torch.Tensor, list[dict[str, Any]]]:
-    """Item vectors, and the history without the time that it took."""
+    """Item vectors, and the history without its times."""
     workspace = Workspace(config.workspace)
     workspace.artifact("model").verify()
     history = workspace.artifact("model").require().details["history"]
@@ -59,7 +59,7 @@ def undisturbed(ray_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def _check_addresses(events: list[Event]) -> None:
-    """Two workers served their metrics, then none, then two others, then none."""
+    """Check that two workers served their metrics, then none, then two others, then none."""
     changes = [event for event in events if isinstance(event, WorkerServing | WorkersGone)]
     assert [type(event) for event in changes] == [WorkerServing, WorkerServing, WorkersGone] * 2
     served = [event for event in changes if isinstance(event, WorkerServing)]

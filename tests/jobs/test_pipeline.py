@@ -1,4 +1,4 @@
-"""The order of the stages, skipping, redoing. What the stages do is tested with each."""
+"""The order of the stages, skipping, redoing. The work of each stage has tests of its own."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from monitoring.run_log.event_log import read_events
 
 
 def _machine(number: int) -> dict[str, Any]:
-    """As `ray.nodes` describes one."""
+    """A machine in the form of `ray.nodes`."""
     address = {"NodeManagerAddress": f"10.0.0.{number}", "MetricsExportPort": 0}
     return {"Alive": True, "Resources": {"CPU": 4.0}, **address}
 
@@ -78,8 +78,8 @@ def test_stages_run_in_order_and_tell_what_they_did(tmp_path: Path, ran: list[st
     events: list[Event] = []
     summaries = pipeline.run_stages(config, workspace, needed_stages(config, TRAIN), events.append)
     assert ran == ["prepare", "embed", "decompose", "train"]
-    told = [type(event) for event in events if not isinstance(event, ArtifactCommitted)]
-    assert told == [StageStarted, StageFinished] * 4
+    kinds = [type(event) for event in events if not isinstance(event, ArtifactCommitted)]
+    assert kinds == [StageStarted, StageFinished] * 4
     assert [type(event) for event in events if event.stage == "decompose"] == [
         StageStarted, ArtifactCommitted, ArtifactCommitted, StageFinished
     ]  # fmt: skip
@@ -139,7 +139,7 @@ def test_redo_deletes_a_stage_and_what_follows(tmp_path: Path, ran: list[str]) -
     assert _committed(workspace)[-1] == "features"
     assert not checkpoint.exists()
     pipeline.redo(workspace, PREPARE)
-    assert _committed(workspace) == ["embeddings"]  # it tells by the texts itself what still holds
+    assert _committed(workspace) == ["embeddings"]  # the stage tells by the texts what is still valid
     pipeline.redo(workspace, EMBED)
     assert _committed(workspace) == []
 

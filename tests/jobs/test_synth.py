@@ -1,4 +1,4 @@
-"""Made-up data as files: complete, kept when half written, and read by the stages through their own configuration."""
+"""Synthetic data as files: complete, continued if half written, and read by the stages with their configuration."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_files_that_are_there_are_kept_and_other_settings_refused(tmp_path: Path
 
 
 def test_a_small_catalog_of_wide_embeddings_can_be_decomposed(tmp_path: Path) -> None:
-    """No more directions are kept than there are items to tell them from."""
+    """No more directions are kept than the items determine."""
     synth.run(SyntheticData(num_items=20, num_users=30, dim=200, seed=3), Folder(str(tmp_path)), RayConfig(), ignore)
     config = load_config(tmp_path / "config.yaml")
     workspace = Workspace(config.workspace)

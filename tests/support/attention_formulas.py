@@ -1,4 +1,4 @@
-"""What models are compared with: values and gradients of a formula that is written out."""
+"""Compares models with a formula that is written out, values and gradients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def blocks_and_norm(model: Any, inputs: torch.Tensor, block: Callable[..., torch
     """States of a model with `blocks` of two heads and a `norm`, by the formula of one block for one history.
 
     Args:
-        inputs: [batch, length, width], what the first block gets.
+        inputs: input of the first block, [batch, length, width].
     """
     states = []
     for hidden in inputs:
@@ -24,7 +24,7 @@ def blocks_and_norm(model: Any, inputs: torch.Tensor, block: Callable[..., torch
 
 
 def assert_equal_with_gradients(found: torch.Tensor, expected: torch.Tensor, inputs: Sequence[torch.Tensor]) -> None:
-    """Both are equal, and so are the gradients with respect to the inputs of a weighted sum of either."""
+    """Assert that two tensors are equal, and the gradients of a weighted sum of each with respect to `inputs`."""
     torch.testing.assert_close(found, expected)
     weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64).to(found.dtype)
     gradients = [torch.autograd.grad((values * weights).sum(), inputs) for values in (found, expected)]

@@ -17,7 +17,8 @@ from alphafuse.evaluation.ranks import FILE, SCHEMA
 from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.workspace import Workspace
 
-USERS = ["ann", "ann", "bob", "bob"]  # of the four queries
+USERS = ["ann", "ann", "bob", "bob"]
+"""User of each of the four queries."""
 RANKS = {
     ("AlphaFuse", 1): [1, 2, 1, 5],
     ("AlphaFuse", 2): [1, 1, 2, 9],
@@ -25,7 +26,8 @@ RANKS = {
     ("IDs", 2): [5, 9, 1, 30],
     ("text", 1): [2, 1, 1, 5],
 }
-SECONDS = {"AlphaFuse": [1.0, 2.0], "IDs": [3.0], "text": [0.5]}  # of the epochs
+SECONDS = {"AlphaFuse": [1.0, 2.0], "IDs": [3.0], "text": [0.5]}
+"""Seconds of each epoch."""
 
 
 def _hits(ranks: list[int]) -> list[float]:
@@ -49,7 +51,7 @@ def _details(row: str, ranks: list[int]) -> dict[str, Any]:
 
 
 def finished_run(folder: Path, row: str, ranks: list[int]) -> FinishedRun:
-    """A workspace with a model and an evaluation in which the targets have these ranks."""
+    """Write a workspace with a model and an evaluation in which the targets have these ranks."""
     workspace, inputs = Workspace(str(folder)), {"made by": "hand"}
     evaluation = workspace.artifact("evaluation")
     table = pa.table([USERS, [1] * 4, range(4), ranks], SCHEMA)
@@ -73,7 +75,7 @@ def finished_run(folder: Path, row: str, ranks: list[int]) -> FinishedRun:
 
 
 def hand_made_comparison(folder: Path) -> Comparison:
-    """Two methods with two seeds, one with one seed, an ensemble of two, and a method that failed."""
+    """Compare two methods with two seeds, one with one seed, an ensemble of two, and a method that failed."""
     rows: dict[str, dict[int, FinishedRun]] = {"AlphaFuse": {}, "IDs": {}, "text": {}, "broken": {}}
     for (row, seed), ranks in RANKS.items():
         rows[row][seed] = finished_run(folder / f"{row}-{seed}", row, ranks)
@@ -82,7 +84,7 @@ def hand_made_comparison(folder: Path) -> Comparison:
 
 
 def comparison_without_common_seeds(folder: Path) -> Comparison:
-    """AlphaFuse with seed 1 and IDs with seed 2."""
+    """Compare AlphaFuse with seed 1 and IDs with seed 2."""
     rows = {
         name: {seed: finished_run(folder / f"{name}-{seed}", name, RANKS[name, seed])}
         for name, seed in (("AlphaFuse", 1), ("IDs", 2))

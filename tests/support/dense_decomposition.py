@@ -1,4 +1,4 @@
-"""The decomposition written down directly, in memory and float64: what the streamed one is compared with."""
+"""The decomposition by its definition, in memory and float64; tests compare the streamed one with it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def exact_covariance(rows: np.ndarray, popularity: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [dim] and covariance [dim, dim] of rows [items, dim] (DESIGN §3), by numpy's own definition."""
+    """Mean [dim] and covariance [dim, dim] of rows [items, dim] by numpy's own definition."""
     rows = rows.astype(np.float64)
     if popularity is None:
         return rows.mean(axis=0), np.cov(rows, rowvar=False)

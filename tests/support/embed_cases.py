@@ -1,6 +1,6 @@
 """Hand-made catalogs and an encoder without a model, for the tests of the embed stage.
 
-As a program it runs the stage until someone kills it: `embed_cases.py WORKSPACE FOLDER SECONDS_PER_BATCH`.
+As a program, this file runs the stage until someone kills it: `embed_cases.py WORKSPACE FOLDER SECONDS_PER_BATCH`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CONFIG = EmbedConfig(batch_size=16, storage_dtype="float32")
 
 
 def write_catalog(workspace: Workspace, texts: Sequence[str], shard_rows: int) -> None:
-    """A catalog artefact as `prepare` makes it; item i has the id "item-i"."""
+    """Write a catalog artefact like that of `prepare`; item i has the id "item-i"."""
     catalog = workspace.artifact("catalog")
     catalog.clear()
     inputs = {"texts": list(texts), "shard_rows": shard_rows}
@@ -51,16 +51,16 @@ def write_catalog(workspace: Workspace, texts: Sequence[str], shard_rows: int) -
 
 
 def vector(text: str) -> np.ndarray:
-    """What the encoder below gives for a text, scaled to unit length."""
+    """The vector of a text from `HashEncoder`, scaled to unit length."""
     values = np.frombuffer(hashlib.sha256(text.encode()).digest()[:DIM], np.uint8).astype(np.float32) + 1
     return values / np.linalg.norm(values)
 
 
 class HashEncoder:
-    """Vectors from hashes; writes to `folder` how often it was started and which texts it embedded.
+    """Encoder whose vectors are hashes; writes to `folder` how often it was started and which texts it embedded.
 
-    Texts with "refused", "too long" and "not finite" in them meet that fate; one with "deadly" kills its process once,
-    one with "lethal" always. Nothing is embedded before `engines` of them have started.
+    A text with "refused", "too long" or "not finite" in it is treated so. A text with "deadly" kills its process once,
+    one with "lethal" always. Nothing is embedded before `engines` encoders have started.
     """
 
     def __init__(

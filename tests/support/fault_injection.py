@@ -1,7 +1,7 @@
-"""Faults as data: which rank, at which step, what happens, and the training that meets them.
+"""Faults as data (rank, step, what is lost), and a training in which they happen.
 
-As a program it trains until someone kills it: `injection.py WORKSPACE SECONDS_PER_STEP [ADDRESS]`, on two ranks of its
-own, or on those of a cluster, which may shrink.
+As a program, this file trains until someone kills it: `fault_injection.py WORKSPACE SECONDS_PER_STEP [ADDRESS]`, on two
+ranks of its own, or on a cluster, where the number of ranks may shrink.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ from jobs.stages import train
 
 @dataclass(frozen=True)
 class Fault:
-    """What befalls a rank; once, or a training would never end.
+    """The loss of a rank. It happens once, since the training would never end otherwise.
 
     Attributes:
-        step: before which it happens, or in the writing of whose checkpoint.
+        step: step before which it happens, or first step whose checkpoint it interrupts.
+        moment: before the step, or while its checkpoint is written.
         lost: the rank's process, or its machine.
     """
 
@@ -53,11 +54,12 @@ def train_with_faults(
     alone_until: int = sys.maxsize,
     serving: Serving | None = None,
 ) -> list[int]:
-    """The stage `train` on a workspace that is prepared; returns the number of ranks of each attempt.
+    """Run the stage `train` on a prepared workspace; returns the number of ranks of each attempt.
 
     Args:
-        alone_until: a rank that is alone waits before this step for others to come.
-        serving: where the ranks serve their metrics.
+        seconds_per_step: time that each step waits.
+        alone_until: a rank that is alone waits for others from this step on.
+        serving: how the ranks serve their metrics.
     """
     workspace = Workspace(config.workspace)
     folder = Path(config.workspace) / "faults"
@@ -70,7 +72,7 @@ def train_with_faults(
 
 
 def happened(config: Config) -> list[str]:
-    """Names of the faults that were met."""
+    """Names of the faults that have happened."""
     return sorted(path.name for path in (Path(config.workspace) / "faults").glob("rank*"))
 
 
@@ -95,7 +97,7 @@ def _train_on_worker(
             time.sleep(0.1)
         for fault in own:
             if fault.moment == "step" and fault.step == self.state.step:
-                _meet(fault, folder)
+                _inject(fault, folder)
         return take_step(self, batches)
 
     def saving(self: Checkpoints, step: int, *arguments: Any) -> None:
@@ -110,14 +112,14 @@ def _train_on_worker(
 
 
 def _die_in_the_middle_of_a_file(fault: Fault, folder: Path) -> None:
-    """The next file that this process writes gets half of its content."""
+    """Let the fault happen when half of the next file of this process is written."""
     write = storage.HashedStream.write
 
     def write_half(self: storage.HashedStream, content: Any) -> int:
         write(self, memoryview(content)[: len(content) // 2])
         self.flush()
-        _meet(fault, folder)
-        raise AssertionError("the fault was met before")
+        _inject(fault, folder)
+        raise AssertionError("the fault has happened before")
 
     storage.HashedStream.write = write_half  # type: ignore[method-assign]
 
@@ -126,7 +128,8 @@ def _marker(fault: Fault, folder: Path) -> Path:
     return folder / f"rank {fault.rank} step {fault.step} {fault.moment} {fault.lost}"
 
 
-def _meet(fault: Fault, folder: Path) -> None:
+def _inject(fault: Fault, folder: Path) -> None:
+    """Kill this process or its machine, unless the fault has happened before."""
     marker = _marker(fault, folder)
     if marker.exists():
         return

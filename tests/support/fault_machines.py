@@ -1,4 +1,4 @@
-"""Machines that join the shared cluster for a test and may be lost in it: separate raylets on this one."""
+"""Machines that join the shared cluster for a test and may be lost in it: separate raylets on this machine."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ import ray
 from ray.cluster_utils import Cluster
 
 CPUS = 5
-"""Of each: more than the first machine of the cluster has, so that what asks for so many runs on these alone."""
+"""CPUs of each machine. The first machine of the cluster has fewer, so that work that asks for as many runs on these
+machines alone."""
 DEADLINE_SECONDS = 600
 
 
 class Machines:
-    """What a test has added to a cluster."""
+    """The machines that a test has added to a cluster."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._nodes: list[Any] = []
 
     def add(self) -> None:
-        """A machine with `CPUS` CPUs joins."""
+        """Add a machine with `CPUS` CPUs."""
         self._nodes.append(self._cluster.add_node(num_cpus=CPUS))
 
     def alive(self) -> int:
-        """How many of them the cluster believes in."""
+        """Number of added machines that the cluster takes to be alive."""
         return sum(node["Alive"] and node["Resources"].get("CPU") == CPUS for node in ray.nodes())
 
     def remove_all(self) -> None:
@@ -38,7 +39,7 @@ class Machines:
 
 @contextlib.contextmanager
 def joined(cluster: Cluster, count: int) -> Iterator[Machines]:
-    """So many machines, gone again after the block."""
+    """Context in which `count` machines have joined; they are removed at its end."""
     machines = Machines(cluster)
     try:
         for _ in range(count):
@@ -49,7 +50,7 @@ def joined(cluster: Cluster, count: int) -> Iterator[Machines]:
 
 
 def wait_until(condition: object) -> None:
-    """Wait for a condition, with patience."""
+    """Wait until a condition is true, `DEADLINE_SECONDS` at most."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "it did not happen"

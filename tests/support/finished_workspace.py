@@ -19,10 +19,10 @@ METRICS = {f"{name}@{k}": k / 1000 for name in ("hr", "ndcg", "mrr") for k in (1
 
 
 def finished_workspace(folder: Path, odd: str) -> tuple[Config, Workspace]:
-    """Write it.
+    """Write the workspace.
 
     Args:
-        odd: a text that stands where texts of the data stand: a title, a user's id, a reason.
+        odd: text that takes the place of texts of the data: a title, a user's id, a reason.
     """
     config, workspace = tiny_config(folder), tiny_workspace(folder)
     for name in ("catalog", "sequences", "embeddings", "nullspace"):

@@ -1,4 +1,4 @@
-"""A file system that fails for a moment, now and then: `flaky://` is the local disk with errors of input and output."""
+"""A file system that fails for a moment, now and then: `flaky://` is the local disk with input and output errors."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ PROTOCOL = "flaky"
 
 
 class FlakyFileSystem(LocalFileSystem):
-    """Fails at the calls and reads that `schedule` says, which is asked in the order of the calls.
+    """File system whose calls and reads fail when `schedule` returns True.
 
     Attributes:
-        failures: how often it failed.
+        schedule: asked at every call and read, in their order.
+        failures: number of failures so far.
     """
 
     protocol = PROTOCOL

@@ -1,4 +1,4 @@
-"""Stands in for Ray Train where a test is about what the workers do: the same functions on gloo ranks."""
+"""Replaces Ray Train in tests about the work of the workers: the same functions run on gloo ranks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run_on_gloo(
     serving: Serving | None = None,
     resumes: bool = False,
 ) -> Any:
-    """Stand in for `run_workers`; events arrive when all is done. A single worker runs in this process."""
+    """Replacement of `run_workers`; events arrive when all is done. A single worker runs in this process."""
     if resources.workers == 1:
         result, events = _call(function, arguments)
     else:
@@ -40,7 +40,7 @@ def run_on_gloo(
 
 @contextlib.contextmanager
 def without_ray() -> Iterator[pytest.MonkeyPatch]:
-    """In this block the stages that run on ranks do so on gloo's."""
+    """Context in which the stages that run on ranks use gloo ranks."""
     with pytest.MonkeyPatch.context() as patch:
         for job in (train, evaluate, recommend, export):
             patch.setattr(job, "run_workers", run_on_gloo)
@@ -48,7 +48,7 @@ def without_ray() -> Iterator[pytest.MonkeyPatch]:
 
 
 def train_without_ray(config: Config) -> None:
-    """The stage `train` on this process alone, which is the one rank of a group."""
+    """Run the stage `train` in this process, as the only rank."""
     with without_ray():
         train.run(config, Workspace(config.workspace), ignore)
 

@@ -1,4 +1,4 @@
-"""Comparison with an independent definition, gradients included."""
+"""Compares values with an independent definition, gradients included."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 
 
 def assert_same(found: torch.Tensor, expected: torch.Tensor, inputs: Sequence[torch.Tensor]) -> None:
-    """Values, and the gradients of a function of them by all `inputs`, none of which is zero throughout."""
+    """Assert that the values are equal, and the gradients of a function of them with respect to all `inputs`. None of
+    the gradients may be zero throughout."""
     torch.testing.assert_close(found, expected)
     of_found, of_expected = (
         torch.autograd.grad(values.pow(3).sum(), inputs, retain_graph=True) for values in (found, expected)

@@ -1,4 +1,4 @@
-"""Workspaces as runs leave them, in every state that the dashboard tells apart."""
+"""Writes workspaces like those of real runs, in every state that the dashboard tells apart."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ EVIL = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 
 
 def write_events(folder: Path, events: Iterable[Event]) -> None:
-    """As the event log writes them, but all at once: it thins what comes close together, and writes a file anew for
-    each event."""
+    """Write events like the event log, but all of them at once. The event log itself would thin out events that are
+    close together, and rewrite the file for each event."""
     (folder / "events").mkdir(parents=True, exist_ok=True)
     for event in events:
         with (folder / "events" / f"{event.stage}.jsonl").open("a") as file:
@@ -37,26 +37,28 @@ def write_events(folder: Path, events: Iterable[Event]) -> None:
 
 
 def beat(folder: Path, age: float = 0.0, ended: bool = False) -> None:
-    """A heartbeat of `age` seconds ago."""
+    """Write a heartbeat of `age` seconds ago."""
     (folder / "events").mkdir(parents=True, exist_ok=True)
     content = json.dumps({"time": time.time() - age, "ended": ended})
-    # As runs do, whole or not at all: somebody may read it at any moment.
+    # Whole or not at all, as runs write it: somebody may read it at any moment.
     written = folder / "events" / "heartbeat.json.new"
     written.write_text(content)
     written.replace(folder / "events" / "heartbeat.json")
 
 
 def configure(folder: Path, **train: object) -> None:
+    """Write the configuration of a run, with these settings of `train`."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = tiny_config(folder, **train).model_dump(mode="json")
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
 
 
 def training(first: int, last: int, since: float, workers: int = 2, slow: float = 1.0) -> list[Event]:
-    """Steps of a training from one step to another, one a second; an epoch is ten steps.
+    """Events of a training from one step to another, one step per second and ten steps per epoch.
 
     Args:
-        slow: how many times as long the own work of the last rank takes.
+        since: time of step 0.
+        slow: factor by which the own work of the last rank takes longer.
     """
     events: list[Event] = []
     for step in range(first, last + 1):
@@ -97,7 +99,7 @@ def _epoch(epoch: int, loss: float, ndcg: float, time: float) -> Event:
 
 
 def finished_run(folder: Path) -> None:
-    """All stages are done; its texts are hostile."""
+    """Write a run whose stages are all done; its texts are hostile."""
     config, _ = finished_workspace(folder, EVIL)
     (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     for log in (folder / "events").iterdir():
@@ -113,6 +115,7 @@ def finished_run(folder: Path) -> None:
 
 
 def failed_run(folder: Path) -> None:
+    """Write a run that failed in `embed`."""
     configure(folder)
     since = time.time() - 600
     write_events(folder, [StageStarted("embed", time=since)])
@@ -121,7 +124,7 @@ def failed_run(folder: Path) -> None:
 
 
 def lost_run(folder: Path) -> None:
-    """Its process was killed in the 20th step."""
+    """Write a run whose process was killed in the 20th step."""
     configure(folder)
     since = time.time() - 1200
     write_events(folder, [StageStarted("train", time=since), *training(1, 20, since)])
@@ -129,7 +132,7 @@ def lost_run(folder: Path) -> None:
 
 
 def half_written_run(folder: Path) -> None:
-    """A copy caught it as it began: a line is cut off, and an artefact has no manifest yet."""
+    """Write a run that was copied while it began: a line is cut off, and an artefact has no manifest yet."""
     configure(folder)
     (folder / "catalog").mkdir()
     (folder / "catalog" / "part-00000.parquet").write_bytes(b"PAR1")
@@ -139,7 +142,7 @@ def half_written_run(folder: Path) -> None:
 
 
 def live_run(folder: Path, steps: int = 30, **train: object) -> float:
-    """A training goes on; returns when it began. To be kept alive with `beat`."""
+    """Write a run whose training goes on; returns when it began. It stays alive as long as `beat` is called."""
     configure(folder, **train)
     since = time.time() - steps
     restart = WorkersRestarted("train", "a worker died", 1, time=since + 0.5)
@@ -149,6 +152,7 @@ def live_run(folder: Path, steps: int = 30, **train: object) -> float:
 
 
 def long_run(folder: Path, epochs: int) -> None:
+    """Write a finished training of many epochs."""
     configure(folder)
     since = time.time() - 50 * epochs
     events: list[Event] = [StageStarted("train", time=since)]

@@ -26,8 +26,8 @@ def run_ranks(world_size: int, function: Callable[..., Any], *arguments: Any) ->
     `function` must be defined at the top level of a module.
 
     Raises:
-        RuntimeError: with the traceback of the first rank that raised. The ranks are started afresh afterwards,
-            since the others may wait in a collective.
+        RuntimeError: a rank raised; the message is its traceback. The ranks are started again afterwards, since the
+            others may wait in a collective.
     """
     pipes = _ranks(world_size)
     for pipe in pipes:

@@ -25,14 +25,14 @@ class Hosts:
     """A head without CPUs at `SUBNET`.1, and `count` hosts with one CPU each from `SUBNET`.2 on.
 
     Attributes:
-        address: for `ray.address`.
-        environment: for processes that connect to it.
+        address: address of the cluster, for `ray.address`.
+        environment: environment variables of processes that connect to the cluster.
     """
 
     def __init__(self, count: int) -> None:
         self._names = [f"afhost{number}" for number in range(count)]
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._folder = Path(tempfile.mkdtemp(prefix="ray"))  # short: sockets lie in it
+        self._folder = Path(tempfile.mkdtemp(prefix="ray"))  # short, since paths of sockets are limited
         self.environment = os.environ | {"RAY_TMPDIR": str(self._folder), "RAY_AUTH_MODE": "disabled", "PYTHONPATH": ""}
 
     def __enter__(self) -> Hosts:
@@ -53,7 +53,7 @@ class Hosts:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for process in reversed(self._processes):
-            with contextlib.suppress(ProcessLookupError):  # one that did not start
+            with contextlib.suppress(ProcessLookupError):  # it did not start
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         for name in self._names:
@@ -66,7 +66,7 @@ class Hosts:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def cut(self, number: int) -> None:
-        """Nothing gets through to host `number` any more, and nobody is told so."""
+        """Cut the link of host `number`; nobody is notified."""
         _ip("link", "set", f"{self._names[number]}v", "down")
 
     def _connect(self) -> None:
@@ -93,10 +93,11 @@ class Hosts:
             self._spawn(["ip", "netns", "exec", name, *start, *own])
 
     def _spawn(self, command: list[str]) -> None:
-        """Start a raylet and wait for it: those that start at the same time take the same name for their sockets, which
-        all lie in one folder here, and one of them never joins."""
+        """Start a raylet and wait for it. Raylets that start at the same time take the same name for their sockets,
+        which lie in one folder here; one of the raylets then never joins."""
         bin_folder = Path(sys.executable).parent
-        # The interface that ranks listen at: the host name leads to that of the first host, which others do not reach.
+        # The interface that ranks listen at. By the host name they would take that of the first host, which others do
+        # not reach.
         variables = self.environment | {"GLOO_SOCKET_IFNAME": "eth0", "PATH": f"{bin_folder}:{os.environ['PATH']}"}
         log = self._folder / "output"
         with log.open("ab") as output:

@@ -14,7 +14,7 @@ OWN_MODEL: dict[str, Any] = {
 
 
 def write_own_package(folder: Path) -> None:
-    """Write the files that the page names, with what it shows of each."""
+    """Write the files that the page names, with the content that it shows."""
     files = re.findall(r"the file `(shop/\w+\.py)`.*?```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert [name for name, _ in files] == ["shop/encoders.py", "shop/backbones.py"]
     (folder / "shop").mkdir()

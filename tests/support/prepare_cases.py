@@ -1,6 +1,6 @@
 """Logs with every kind of damage, and the rules of the prepare stage written as plain loops over lists.
 
-As a program it prepares until it kills itself: `prepare_cases.py FOLDER UNIT DONE`.
+As a program, this file runs the stage and kills itself at a progress event: `prepare_cases.py FOLDER UNIT DONE`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from alphafuse.storage.workspace import Workspace
 from jobs.stages import prepare
 
 SMALL_BUCKET = 500
-"""Bytes for each bucket, so that tiny files fill several."""
+"""Bytes of each bucket, so that tiny files fill several buckets."""
 
 Row = tuple[str | None, str | None, float | None]
 """User id, item id, timestamp."""
 
 
 def configuration(folder: Path, /, hidden_dim: int = 2, **data: Any) -> Config:
-    """items.parquet and log.parquet of `folder`, into `folder`/run."""
+    """A configuration that reads items.parquet and log.parquet of `folder`; the workspace is `folder`/run."""
     sources = {"catalog": {"path": "items.parquet"}, "interactions": {"path": "log.parquet"}}
     return parse_config(
         {
@@ -44,7 +44,7 @@ def configuration(folder: Path, /, hidden_dim: int = 2, **data: Any) -> Config:
 
 
 def write_items(path: Path, items: Sequence[tuple[str | None, str | None]]) -> None:
-    """Item ids and texts."""
+    """Write a catalog from item ids and texts."""
     columns = list(zip(*items, strict=True))
     pq.write_table(
         pa.table({"item_id": pa.array(columns[0], pa.string()), "text": pa.array(columns[1], pa.string())}), path
@@ -58,7 +58,7 @@ def write_log(path: Path, log: Sequence[Row]) -> None:
 
 
 def damaged_log(seed: int, num_users: int, num_items: int) -> list[Row]:
-    """Users of 1 to 12 interactions, some of whose ids, items or times are missing, unknown, repeated or disordered."""
+    """Users with 1 to 12 interactions; some ids, items or times are missing, unknown, repeated or out of order."""
     generator = random.Random(seed)
     log: list[Row] = []
     for user in range(num_users):
@@ -83,7 +83,7 @@ def damaged_log(seed: int, num_users: int, num_items: int) -> list[Row]:
 def sequences_by_rules(
     log: Sequence[Row], known: set[str], min_interactions: int
 ) -> dict[str, list[tuple[str, float]]]:
-    """Items and times of every user that stays, by the stated rules; the time is NaN where a user has none at all."""
+    """Items and times of every user that stays, by the documented rules; NaN for a user without any time."""
     users: dict[str, list[tuple[str, float | None]]] = {}
     for user, item, time in log:
         if user is None or item is None or item not in known:
@@ -106,14 +106,14 @@ def sequences_by_rules(
 
 
 def stored_catalog(workspace: Workspace) -> list[dict[str, Any]]:
-    """All rows, in order."""
+    """All rows of the catalog, in order."""
     artifact = workspace.artifact("catalog")
     artifact.verify()
     return pa.concat_tables([artifact.read_table(file.name) for file in artifact.require().files]).to_pylist()
 
 
 def stored_sequences(workspace: Workspace) -> dict[str, dict[str, Any]]:
-    """By user: items as ids, train_end, validation_end."""
+    """Rows of the sequences by user, with item ids in place of item indices."""
     names = {row["item_index"]: row["item_id"] for row in stored_catalog(workspace)}
     artifact = workspace.artifact("sequences")
     artifact.verify()
@@ -125,7 +125,7 @@ def stored_sequences(workspace: Workspace) -> dict[str, dict[str, Any]]:
     return result
 
 
-if __name__ == "__main__":  # FOLDER UNIT DONE: prepare, and be killed at that progress event
+if __name__ == "__main__":
     ray.init(
         "local",
         num_cpus=2,

@@ -20,7 +20,7 @@ DEADLINE_SECONDS = 120
 
 
 class Prometheus:
-    """Its HTTP API."""
+    """The HTTP API of a Prometheus server."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -40,7 +40,7 @@ class Prometheus:
         return self.get("query_range", query=expression, start=start, end=time.time(), step=1)["result"]
 
     def wait(self, condition: Callable[[], Any]) -> Any:
-        """What the condition gives once that is true."""
+        """Wait until a condition is true; returns its value."""
         deadline = time.monotonic() + DEADLINE_SECONDS
         while not (found := condition()):
             assert time.monotonic() < deadline, f"still not so: {self.targets()}"
@@ -50,8 +50,8 @@ class Prometheus:
 
 @contextmanager
 def prometheus(folder: Path, targets: Path) -> Iterator[Prometheus]:
-    """Started with the shipped configuration and rules, but for the folder that it looks for targets in, how often it
-    scrapes, and that nobody is alerted."""
+    """Context with a server that has the shipped configuration and rules, except for the folder of targets, the scrape
+    interval, and alerting, which is off."""
     settings = yaml.safe_load((SHIPPED / "prometheus.yml").read_text())
     settings["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     settings["rule_files"] = [str(SHIPPED / "rules" / "*.yml")]

@@ -1,4 +1,4 @@
-"""Hand-made sequences, in memory and as an artefact in blocks."""
+"""Hand-made sequences, in memory and as an artefact of several blocks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.workspace import Workspace
 
 USERS = [([10, 11, 12, 13, 14, 15], 6), ([20, 21], 2), ([30, 31, 32], 0), ([40, 41, 42, 43], 3)]
-"""Items of each user, and the end of those that train."""
+"""Items of each user, and the number of them that train."""
 
 
 def write_sequences(
@@ -22,9 +22,10 @@ def write_sequences(
     users_per_shard: int = 10**6,
     held_out: list[list[int]] | None = None,
 ) -> SequenceStore:
-    """The artefact `sequences` of users as (items, train_end), who validate on nothing.
+    """Write the artefact `sequences`. No user has validation targets.
 
     Args:
+        users: (items, train_end) of each user.
         held_out: positions of each user that do not train.
     """
     artifact, inputs = Workspace(str(folder)).artifact("sequences"), {"made by": "hand"}
@@ -49,8 +50,7 @@ def write_sequences(
 
 
 def random_users(count: int, seed: int = 0) -> list[tuple[list[int], int]]:
-    """Users with 1 to 12 items that are all different, so that every target is a number of its own; some do not
-    train."""
+    """Users with 1 to 12 items, some of whom do not train. No item occurs twice, so that every target is unique."""
     generator = np.random.default_rng(seed)
     users, item = [], 0
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""Dashboards on free ports."""
+"""Serves dashboards on free ports."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from monitoring.dashboard.run_poller import RunPoller
 from monitoring.dashboard.server import free_port, web_server
 
 SLOW = 60_000
-"""Milliseconds that a page may take on a machine with other things to do."""
+"""Milliseconds that a page may take on a busy machine."""
 
 
 @contextmanager
 def serving(*places: str) -> Iterator[str]:
-    """The address of a dashboard on these folders."""
+    """Context with a dashboard of these folders; yields its address."""
     poller = RunPoller(places, seconds=0.2)
     with free_port(0) as listening:
         server = web_server(poller, listening)

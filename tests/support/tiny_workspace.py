@@ -31,8 +31,12 @@ NUM_USERS = 24
 
 
 def tiny_config(folder: Path, backbone: dict[str, Any] | None = None, **train: Any) -> Config:
-    """A configuration that fits `tiny_workspace`; SASRec without dropout, so that ranks can be compared, or another
-    backbone. Settings of `train`, and of `train.resources`, may be given."""
+    """A configuration that fits `tiny_workspace`.
+
+    Args:
+        backbone: settings of the backbone; by default SASRec without dropout, so that ranks can be compared.
+        train: settings of `train` and of `train.resources`.
+    """
     resources = {name: train.pop(name) for name in RankResources.model_fields if name in train}
     return parse_config(
         {
@@ -65,13 +69,13 @@ def tiny_features() -> np.ndarray:
 
 
 def tiny_embeddings() -> np.ndarray:
-    """Of unit length, as a language model gives them."""
+    """Embeddings of unit length, like those of a language model."""
     vectors = np.random.default_rng(2).standard_normal((NUM_ITEMS, EMBEDDING_DIM)).astype(np.float32)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def tiny_nullspace() -> NullSpace:
-    """Some orthonormal basis; `tiny_features` are not what it projects to."""
+    """A random orthonormal basis. `tiny_features` are not projections to it."""
     basis, _ = np.linalg.qr(np.random.default_rng(3).standard_normal((EMBEDDING_DIM, HIDDEN_DIM)))
     eigenvalues = np.arange(HIDDEN_DIM, 0.0, -1.0)
     return NullSpace(
@@ -99,8 +103,8 @@ def tiny_workspace(
     sequences: list[list[int]] | None = None,
     without_text: Sequence[int] = (),
 ) -> Workspace:
-    """Write the artefacts that training reads, for `tiny_sequences` or others of as many users. The first 18 users
-    train, the next ones validate, the rest tests."""
+    """Write the artefacts that training reads, for `tiny_sequences` or other sequences of as many users. The first 18
+    users train, the next `validation_users` validate, the others test."""
     workspace = Workspace(str(folder))
     inputs = {"made by": "hand"}
     wanted = fingerprint(inputs)
@@ -149,7 +153,7 @@ def tiny_workspace(
 
 
 def hold_out(workspace: Workspace, held_out: np.ndarray) -> None:
-    """Write the popularity anew, with which items are held out of training, bool [items]."""
+    """Rewrite the popularity with the items that are held out of training, bool [items]."""
     popularity, inputs = workspace.artifact("popularity"), {"made by": "hand"}
     table = popularity.read_table("popularity.parquet").append_column("held_out", pa.array(held_out))
     popularity.write_table("popularity.parquet", table, fingerprint(inputs))
@@ -157,7 +161,7 @@ def hold_out(workspace: Workspace, held_out: np.ndarray) -> None:
 
 
 def tiny_model(workspace: Workspace, config: Config, made_by: str = "hand") -> None:
-    """Write a `model` artefact whose rows are random: what is done with scores does not depend on training."""
+    """Write a `model` artefact with random rows, for tests to which training does not matter."""
     communicator, artifact, inputs = Communicator(), workspace.artifact("model"), {"made by": made_by}
     objective = build_objective(config, workspace, communicator)
     table = build_table(config, workspace, objective.encoder, communicator, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""One run of the quick start on two workers beside a real Prometheus, as a user starts it: all tests share it."""
+"""A run of the quick start on two workers beside a real Prometheus, started like a user starts it; tests share it."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class WatchedRun:
     """A run of all stages that has ended.
 
     Attributes:
-        workspace: its folder.
+        workspace: folder of the workspace.
         arguments: configuration and settings, for any command about the run.
-        output: what it printed.
-        server: a Prometheus that goes on.
-        started: seconds since 1970.
-        seen: (role, stage, worker) → addresses that were scraped.
+        output: standard output of the run.
+        server: Prometheus, which goes on after the run.
+        started: start of the run, seconds since the epoch.
+        seen: addresses that were scraped, by (role, stage, worker).
     """
 
     workspace: Path

@@ -21,7 +21,7 @@ PARTS = ("results", "settings")
 
 
 def skeleton(runs: Sequence[Run], wanted: Sequence[str]) -> Part:
-    """The page with some runs chosen: those wanted by name, then the latest that were validated."""
+    """The frame of the page, with some runs chosen: the wanted ones, then the latest that were validated."""
     trained = sorted(
         (run for run in runs if run.training.by_epoch), key=lambda run: -(run.state(run.read).latest or 0.0)
     )
@@ -49,6 +49,7 @@ def skeleton(runs: Sequence[Run], wanted: Sequence[str]) -> Part:
 
 
 def options(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """Runs as options of the drop-down list."""
     return [{"label": run.key, "value": run.key} for run in runs if run.events]
 
 

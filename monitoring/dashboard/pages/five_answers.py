@@ -78,7 +78,7 @@ def _learning(run: Run) -> tuple[Part, Part, str]:
 
 
 def _slow(run: Run, state: RunState) -> tuple[Part, Part, str]:
-    slowest, rate = run.training.slowest_part(), run.training.by_step.get("samples_per_second")
+    slowest, rate = run.training.slowest_span(), run.training.by_step.get("samples_per_second")
     if slowest is not None and state.stage is not None and state.stage.name == "train":
         speed = "" if rate is None or not len(rate.y) else f"; {number(round(float(rate.y[-1])))} samples/s"
         return slowest[0], f"{slowest[1]:.0%} of a step{speed}", ""

@@ -26,9 +26,9 @@ class Overview:
     """The content of the page.
 
     Attributes:
-        parts: by the names in `PARTS`.
+        parts: parts of the page, by the names in `PARTS`.
         order: keys and states of the runs as they are listed. While the order stays the same, the listing is kept,
-            with the reader's focus and opened details; only the news in it change.
+            with the reader's focus and opened details, and only its `news` change.
         news: changing cells of each run's row, by the run's key.
     """
 
@@ -38,6 +38,7 @@ class Overview:
 
 
 def skeleton() -> Part:
+    """The frame that stays while the page is open; callbacks fill it."""
     return [
         dcc.Interval(id="overview-tick", interval=2000),
         html.H1("Runs"),

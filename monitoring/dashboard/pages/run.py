@@ -36,6 +36,7 @@ SIGNS = {"finished": "✓", "failed": "✗", "cut off": "✗", "running": "●",
 EPOCHS = 15
 """Number of epochs in the table."""
 MESSAGES = 12
+"""Largest number of messages that are shown."""
 WORKERS_NOTE = (
     "Recent means of a step. A worker's own work is the time of a step without waiting for the others: "
     "where one worker is slow, the others wait."
@@ -104,7 +105,7 @@ def _stage(stage: StageState, is_alive: bool) -> Part:
 
 def messages(run: Run, state: RunState, now: float) -> Part:
     """Failures, restarts and warnings, the latest first; None where there are none."""
-    events = list(reversed(run.told(StageFailed, WorkersRestarted, StageWarning)))
+    events = list(reversed(run.latest_events(StageFailed, WorkersRestarted, StageWarning)))
     words = {StageFailed: " failed", WorkersRestarted: " started again", StageWarning: ""}
     notes = [
         html.Li(
@@ -126,7 +127,7 @@ def messages(run: Run, state: RunState, now: float) -> Part:
 
 
 def drawn(run: Run) -> dict[str, tuple[go.Figure, str]]:
-    """The figures by name, each with its content in words."""
+    """The figures that there are data for, by name, each with its content in words."""
     training, monitor = run.training, run.monitor
     loss, rate = training.by_step.get("loss"), training.by_step.get("samples_per_second")
     by_epoch, validation = training.by_epoch.get("loss"), training.by_epoch.get(monitor)
@@ -144,9 +145,9 @@ def drawn(run: Run) -> dict[str, tuple[go.Figure, str]]:
         )
     if rate is not None:
         made["throughput"] = plotly_figures.line({"samples/s": rate}, "step", "samples/s"), _said(rate, "steps")
-    if training.parts:
-        part, share = training.slowest_part() or ("–", 0.0)
-        made["split"] = plotly_figures.step_split(training.parts), f"Recently, {share:.0%} of a step is {part}"
+    if training.spans:
+        span, share = training.slowest_span() or ("–", 0.0)
+        made["split"] = plotly_figures.step_split(training.spans), f"Recently, {share:.0%} of a step is {span}"
     return made
 
 

@@ -1,4 +1,4 @@
-"""Grids: what each method's configuration becomes, and errors in the words of the file."""
+"""Grids: the configuration of each method, and errors that name the keys of the file."""
 
 from __future__ import annotations
 

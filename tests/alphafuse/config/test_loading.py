@@ -222,6 +222,6 @@ def test_ready_made_configurations_are_valid(path: Path) -> None:
 
 @pytest.mark.parametrize("chosen", ["seed=22", "model.encoder.name=llm_esr", "model.backbone.name=hstu"])
 def test_a_configuration_that_was_written_is_the_same_when_it_is_read(tmp_path: Path, chosen: str) -> None:
-    """To the letter: artefacts are named by the values that they are made from, and 8 is not 8.0 there."""
+    """To the letter: fingerprints are made from the values of settings, and 8 is not 8.0 in them."""
     written = _load(tmp_path, MINIMAL, chosen).model_dump(mode="json")
     assert json.dumps(_load(tmp_path, yaml.safe_dump(written)).model_dump(mode="json")) == json.dumps(written)

@@ -1,4 +1,4 @@
-"""Encoders and backbones by name: settings as they were always written, and classes of a user's own package."""
+"""Encoders and backbones by name: settings as earlier versions wrote them, and classes of a user's own package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from alphafuse.storage.artifact import fingerprint
 
 DIFFUSION = {"name": "diffusion", "similarity": "dot"}
 
-# Models that were trained are named by these: a changed one would be trained again.
+# Fingerprints of trained models contain these settings: with a changed one, a model would be trained again.
 FINGERPRINTS: list[tuple[dict[str, Any], str]] = [
     ({}, "706c92673744aa636f38ac3dc7cceed7b6d9d60544d1ca904b1a17835bae1c8a"),
     ({"encoder": {"name": "alphafuse"}}, "706c92673744aa636f38ac3dc7cceed7b6d9d60544d1ca904b1a17835bae1c8a"),
@@ -101,7 +101,7 @@ def test_the_configuration_knows_no_class_before_one_is_chosen() -> None:
 
 
 class NoSettings(ItemEncoder):
-    """Does not say what its settings are."""
+    """A class without `settings_class`."""
 
 
 class OtherSettings(ItemEncoder):

@@ -1,4 +1,4 @@
-"""Names of items and items of names, over shards with several row groups."""
+"""Look-ups of names by item and of items by name, over shards with several row groups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Made-up data: the same at any time, complete, and with the structure that it promises."""
+"""Synthetic data: reproducible, complete, and with the structure that is promised."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_topics_show_in_texts_embeddings_and_popularity(catalog: pa.Table, log: 
 
 
 def test_behaviour_beats_popularity(log: pa.Table) -> None:
-    """Where the log goes from an item, seen in half of the users, predicts the other half."""
+    """The items that follow an item in one half of the users predict those of the other half."""
     users, items = numbers(log["user_id"]), numbers(log["item_id"])
     step = np.diff(users) == 0
     before, after = items[:-1][step], items[1:][step]

@@ -1,4 +1,4 @@
-"""Whom to recommend to, from a log that is read in several groups."""
+"""Users to recommend to, from a log that is read in several row groups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spans and counts against a clock whose hands the test moves."""
+"""Spans and counts, with a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_gpu_is_measured_on_its_own_clock() -> None:
     steps = timer.steps([None])
     next(steps)
     with timer.span("forward"):
-        torch.cuda._sleep(100_000_000)  # cycles; Python goes on at once
+        torch.cuda._sleep(100_000_000)  # cycles; the call returns at once
     with timer.span("backward"):
         pass
     taken = timer.end_step()

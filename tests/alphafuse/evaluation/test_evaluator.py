@@ -33,7 +33,7 @@ def _config(folder: Path, **evaluate: Any) -> Config:
 
 
 def _model(config: Config) -> ScoringModel:
-    """The untrained model: what evaluation does with its scores does not depend on how good they are."""
+    """An untrained model, since evaluation does not depend on how good the scores are."""
     workspace, communicator = Workspace(config.workspace), Communicator()
     objective = build_objective(config, workspace, communicator)
     table = build_table(config, workspace, objective.encoder, communicator, torch.device("cpu"))
@@ -78,7 +78,7 @@ def _expected_ranks(config: Config, users: range, exclude: bool) -> list[tuple[i
 
 
 def _ranks_of_users(expected: list[tuple[int, int, int, list[int]]], wanted: Callable[[int], bool]) -> list[int]:
-    """Ranks of the targets of test users with as many interactions."""
+    """Ranks of the targets of the test users whose number of interactions is `wanted`."""
     lengths = [len(tiny_sequences()[user]) for user in range(21, 24) for _ in tiny_sequences()[user][1:]]
     return [rank for (rank, *_), length in zip(expected, lengths, strict=True) if wanted(length)]
 

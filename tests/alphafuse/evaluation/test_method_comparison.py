@@ -1,4 +1,4 @@
-"""Numbers of a comparison against numbers worked out from hand-made ranks."""
+"""Numbers of a comparison, checked against hand-made ranks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_p_values_are_those_of_a_paired_t_test_over_users_with_holms_correction(
         }
         shared = {"IDs": (1, 2), "text": (1,), "both": (1,)}  # seeds that the row and AlphaFuse have
         averaged |= {("both", (1,)): averaged["text", (1,)]}
-        # With as many queries for each user, the test of clusters is the t-test of the users' means.
+        # If all users have as many queries, the test of clusters is the t-test of the users' means.
         averaged = {key: [statistics.mean(own) for own in (each[:2], each[2:])] for key, each in averaged.items()}
         pairs = {name: (averaged[name, seeds], averaged["AlphaFuse", seeds]) for name, seeds in shared.items()}
         raw = {name: stats.ttest_rel(*pair).pvalue for name, pair in pairs.items()}

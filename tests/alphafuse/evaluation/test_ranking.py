@@ -77,7 +77,7 @@ def test_of_equal_scores_the_lower_index_comes_first(world_size: int) -> None:
 @pytest.mark.parametrize("num_items", [100, 1025, 2049])
 @pytest.mark.parametrize("num_queries", [1, 2, 3, 5, 513])
 def test_equal_vectors_tie_whatever_the_number_of_queries_and_items(num_queries: int, num_items: int) -> None:
-    """Thirty-seven vectors, each of many items; products of different shapes would round their scores differently."""
+    """Thirty-seven vectors, each of many items. Products of different shapes would round their scores differently."""
     generator = torch.Generator().manual_seed(num_queries * num_items)
     kinds, kind = torch.randn(37, 48, generator=generator), torch.arange(num_items) % 37
     hidden = torch.randn(num_queries, 48, generator=generator)

@@ -1,4 +1,4 @@
-"""P-values against scipy where it has the test, and against simulation where users have several queries."""
+"""P-values against scipy, and against simulation for users with several queries."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_false_findings_are_as_rare_as_promised_where_a_users_queries_agree() ->
         users = np.repeat(np.arange(60), generator.integers(1, 20, 60))
         differences = generator.normal(size=60)[users] + 0.1 * generator.normal(size=len(users))
         found += paired_p_value(differences, users) < 0.05
-    assert 30 < found < 80  # taking queries for independent finds a difference in more than 400
+    assert 30 < found < 80  # a test that takes queries as independent finds more than 400
 
 
 def test_edges() -> None:

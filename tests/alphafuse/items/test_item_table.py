@@ -39,12 +39,12 @@ def _weights(step: int, rank: int, count: int) -> torch.Tensor:
 
 
 def _loss(vectors: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Not linear in the rows, so that a wrong row would show in the gradient."""
+    """A loss that is not linear in the rows, so that a wrong row would show in the gradient."""
     return (weights * vectors.tanh()).sum()
 
 
 def _train(requests: list[list[list[int]]], max_grad_norm: float | None) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """requests[step][rank] are item indices; returns this rank's rows and the vectors it looked up."""
+    """Train on the item indices `requests[step][rank]`; returns this rank's rows and the vectors that it looked up."""
     communicator = Communicator()
     table = _table(communicator)
     looked_up = []
@@ -60,7 +60,7 @@ def _train(requests: list[list[list[int]]], max_grad_norm: float | None) -> tupl
 
 
 def _dense_definition(requests: list[list[list[int]]], max_grad_norm: float | None) -> torch.Tensor:
-    """The same in one dense table in float64: mean over ranks, Adam on touched rows with L2."""
+    """The same training with one dense table in float64: mean over ranks, Adam with L2 on touched rows."""
     features, trainable = (tensor.double() for tensor in _dense())
     first, second = torch.zeros_like(trainable), torch.zeros_like(trainable)
     for step, of_ranks in enumerate(requests):

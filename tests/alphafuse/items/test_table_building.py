@@ -1,4 +1,4 @@
-"""From a configuration and a workspace to the encoder and its rows of the table."""
+"""Building the encoder and the rows of its table from a configuration and a workspace."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_euclidean_ids(tmp_path: Path) -> None:
 
 
 def test_items_without_a_text_are_their_ids_alone(tmp_path: Path) -> None:
-    """A missing embedding is no embedding of zeros: it adds nothing to the ID."""
+    """A missing embedding is not an embedding of zeros: it adds nothing to the ID."""
     config = _config(tmp_path, hidden_dim=EMBEDDING_DIM, name="alphafuse", injection_space="euclidean")
     vectors, rows = _vectors(config, tiny_workspace(tmp_path, without_text=[4]))
     expected = CENTRED.copy()

@@ -12,7 +12,7 @@ from alphafuse.language.encoder import EMPTY, Encoded, encode_texts, failures_by
 
 
 class LengthEncoder:
-    """[length of the text, 1]; refuses batches with a text that begins with "bad"; calls are recorded."""
+    """Gives [length of the text, 1]; refuses batches with a text that begins with "bad"; records calls."""
 
     dim = 2
 

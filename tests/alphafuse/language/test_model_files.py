@@ -1,4 +1,4 @@
-"""What identifies a language model, and how it cuts texts."""
+"""The identity of a language model, and its limit of tokens."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from alphafuse.language.plan import hash_array, make_plan
 
 
 def hashes_of(texts: list[int]) -> np.ndarray:
-    """Two words each, of which either alone is ambiguous: [texts, 2]."""
+    """Hashes [texts, 2] of two words each; either word alone is ambiguous."""
     values = np.array(texts, np.uint64).reshape(-1)
     return np.stack([values % np.uint64(3), values // np.uint64(3)], axis=1)
 

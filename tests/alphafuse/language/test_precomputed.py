@@ -40,7 +40,7 @@ NPY = {"path": "vectors.npy", "precomputed_ids": "ids.txt"}
 
 
 def look_up(config: EmbedConfig, folder: str, item_ids: list[str], num_buckets: int = 3) -> tuple[Encoded, int]:
-    """What the stage does, without Ray: the items' vectors in the order asked for, and how many vectors there are."""
+    """The work of the stage, without Ray: vectors of the items in the given order, and the number of all vectors."""
     files = find_precomputed(config, folder)
     scratch = Folder(f"memory://scratch-{uuid.uuid4().hex}")
     parts = [

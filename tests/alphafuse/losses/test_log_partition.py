@@ -1,4 +1,4 @@
-"""Partition sums over sharded items, and the losses made of them, against torch's dense definitions in float64."""
+"""Partition sums over sharded items, and their losses, against torch's dense definitions in float64."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ FREQUENCY = torch.tensor([0.4, 0.2, 0.05, 0.05, 0.1, 0.2], dtype=torch.float64)
 
 @pytest.mark.parametrize("frequency", [None, FREQUENCY], ids=["uniform", "by popularity"])
 def test_weighted_negatives_estimate_the_partition_sum_without_bias(frequency: torch.Tensor | None) -> None:
-    """The expectation over all ways to draw one negative, written out: what equals the target does not count."""
+    """The expectation over all draws of one negative, written out; a negative that equals the target does not count."""
     target, drawn = 1, torch.arange(6)
     probability = torch.full((6,), 1 / 6, dtype=torch.float64) if frequency is None else frequency
     weight = log_weights(1, 6, frequency, estimate_softmax=True)
@@ -72,7 +72,7 @@ def test_gradient_approaches_that_of_the_softmax(frequency: torch.Tensor | None)
 
 
 def test_infonce_corrects_the_proposal_alone() -> None:
-    """Uniform negatives weigh 1, as in the paper; drawn by popularity, they weigh as much on average."""
+    """Uniform negatives have weight 1, as in the paper; those drawn by popularity have weight 1 on average."""
     assert log_weights(64, 1000, None, estimate_softmax=False) == 0
     weights = log_weights(64, 6, FREQUENCY, estimate_softmax=False)
     assert float((FREQUENCY * weights.exp()).sum()) == pytest.approx(1)

@@ -151,7 +151,7 @@ def test_an_empty_row_or_null_space_is_refused(settings, message):
 
 @pytest.mark.parametrize("method", ["gram", "randomized"])
 def test_all_directions_can_be_kept(method):
-    """model.hidden_dim as wide as the embeddings: nothing is clipped, so unwhitened features are a rotation."""
+    """If model.hidden_dim is the dimension of the embeddings, unwhitened features are a rotation."""
     nullspace = decompose(ROWS, method, hidden_dim=ROWS.shape[1], standardize=False)
     assert nullspace.retained_energy == pytest.approx(1)
     centred = 40.0 * (ROWS - ROWS.mean(axis=0, dtype=np.float64))

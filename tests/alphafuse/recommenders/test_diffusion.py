@@ -67,7 +67,7 @@ def test_the_forward_process_is_the_composition_of_its_steps() -> None:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("stride", [1, 7, 50])
 def test_sampling_with_a_perfect_denoiser_recovers_the_clean_vectors(schedule: Schedule, stride: int) -> None:
-    """On the way it moves along the forward process, with the noise that its start and the clean vectors imply."""
+    """On the way, sampling follows the forward process, with the noise that its start and the clean vectors imply."""
     clean = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
     start = torch.randn(3, 5, generator=torch.Generator().manual_seed(1))
     signal = remaining_signal(schedule, 50, BETA_RANGE)

@@ -1,4 +1,4 @@
-"""DreamRec: conditions, guidance, and what sampling depends on."""
+"""DreamRec: conditions, guidance and sampling."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_dropped_conditions_become_the_learned_one() -> None:
 
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
 def test_guidance_weighs_two_predictions(guidance: float) -> None:
-    """The loop of Song et al. 2021 by hand; without guidance it is that of the conditional model alone."""
+    """The loop of Song et al. 2021 by hand; without guidance it uses the conditional model alone."""
     model, conditions = _model(guidance), _vectors(3, 8)
     signal = remaining_signal("linear", 40, (1e-4, 0.2)).tolist()
     current = torch.randn(8, generator=torch.Generator().manual_seed(3)).expand(3, 8)
@@ -84,7 +84,7 @@ def test_a_sample_depends_on_its_condition_and_the_seed_alone() -> None:
 
 
 def test_sampling_starts_in_the_precision_of_scores() -> None:
-    """With weights in bfloat16 what moves along the steps is float32."""
+    """With weights in bfloat16, the vectors between the steps are float32."""
     conditions = _vectors(5, 8)
     half = _model(1.0).to(torch.bfloat16).generate(conditions)
     assert half.dtype == torch.float32

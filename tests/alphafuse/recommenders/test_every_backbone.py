@@ -1,4 +1,4 @@
-"""What every backbone promises: causality, one wanted position, histories of any length, batches without queries."""
+"""The contract of every backbone: causality, one wanted position, histories of any length, batches without queries."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ def _vectors(*shape: int) -> torch.Tensor:
 
 
 def _block(block: HSTUBlock, x: torch.Tensor, num_heads: int) -> torch.Tensor:
-    """One history [length, width], written out (Zhai et al. 2024, eq. 1 to 3)."""
+    """A block on one history [length, width], written out (Zhai et al. 2024, eq. 1 to 3)."""
     length, width = x.shape
     normed = functional.layer_norm(x, (width,), block.input_norm.weight, block.input_norm.bias)
     projected = functional.silu(normed @ block.projection.weight.T + block.projection.bias)

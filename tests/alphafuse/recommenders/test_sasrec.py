@@ -14,7 +14,7 @@ def _vectors(*shape: int) -> torch.Tensor:
 
 
 def _block(block: SASRecBlock, x: torch.Tensor, num_heads: int) -> torch.Tensor:
-    """One history [length, width], written out (Kang & McAuley 2018, §3, with the norms in front)."""
+    """A block on one history [length, width], written out (Kang & McAuley 2018, §3, with the norms in front)."""
     length, width = x.shape
     normed = functional.layer_norm(x, (width,), block.attention_norm.weight, block.attention_norm.bias)
     query, key, value = (normed @ block.query_key_value.weight.T).split(width, dim=1)

@@ -45,7 +45,7 @@ def test_an_artifact_exists_once_it_is_committed(tmp_path: Path, scheme: str) ->
 
 
 def test_a_record_whose_file_is_gone_does_not_count(tmp_path: Path) -> None:
-    """As an interrupted deletion leaves it."""
+    """An interrupted deletion leaves such a record."""
     workspace = Workspace(str(tmp_path))
     for number in range(2):
         _write(workspace, 3, f"part-{number}.parquet", first_row=3 * number)
@@ -158,7 +158,7 @@ def test_rows_that_are_missing_or_doubled_are_not_committed(tmp_path: Path) -> N
 
 
 def test_a_file_of_another_size_does_not_count_as_written(tmp_path: Path) -> None:
-    """As a machine that loses its power leaves it, where the storage does not keep its promise."""
+    """A machine that loses its power may leave such a file, on storage that does not keep its promises."""
     workspace = Workspace(str(tmp_path))
     _write(workspace)
     _write(workspace, name="part-1.parquet", first_row=3)
@@ -215,7 +215,7 @@ def test_a_flipped_bit_is_met_by_whoever_reads_the_page(tmp_path: Path, monkeypa
     artifact.commit(INPUTS, rows=100)
     path = tmp_path / "catalog" / "part-0.parquet"
     content = bytearray(path.read_bytes())
-    content[content.index(vectors[50].tobytes()) + 3] ^= 4  # some number is a little larger: nothing else tells
+    content[content.index(vectors[50].tobytes()) + 3] ^= 4  # one number is a little larger: only the checksum tells
     path.write_bytes(content)
     for read in (
         lambda: artifact.read_table("part-0.parquet"),

@@ -1,4 +1,4 @@
-"""Matrices in Parquet shards: what is read back is what was written, for any range."""
+"""Matrices in Parquet shards: any range is read back as it was written."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_columns_keep_type_and_bits(dtype):
     found, present = from_column(column)
 
     assert column.type == VectorType(np.dtype(dtype), 3)
-    assert column.storage[5].as_py() == matrix[5].tobytes()  # what a reader without the type sees
+    assert column.storage[5].as_py() == matrix[5].tobytes()  # the value for a reader that does not know the type
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, matrix)
     assert present.all()

@@ -1,4 +1,4 @@
-"""Storage that fails for a moment is asked again; what lasts is told at once."""
+"""Requests to storage that fails for a moment are repeated; lasting errors are reported at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from alphafuse.storage.workspace import Workspace
 INPUTS = {"made by": "hand"}
 ROWS = 40
 CALLS = 60
-"""More than any of the operations below needs."""
+"""A number of calls that is larger than any operation below needs."""
 
 
 @pytest.fixture(autouse=True)

@@ -70,7 +70,7 @@ def test_steps_are_equal_on_any_number_of_ranks(tmp_path: Path, variant: str) ->
 
 
 def _planted() -> list[list[int]]:
-    """Every item has one successor."""
+    """Sequences in which every item has one successor."""
     starts = np.random.default_rng(2).integers(NUM_ITEMS, size=NUM_USERS)
     return [[(int(start) + 7 * step) % NUM_ITEMS for step in range(20)] for start in starts]
 

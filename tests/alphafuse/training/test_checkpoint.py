@@ -1,4 +1,4 @@
-"""Elastic training: what N ranks saved loads on M ranks bit for bit, and the same batches teach the same on all."""
+"""Elastic training: a checkpoint of N ranks loads on M ranks bit for bit, and training continues in the same way."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def _trainer(config: Config, events: list[Event]) -> Trainer:
 
 
 def _take_steps(trainer: Trainer, steps: int) -> list[float]:
-    """This rank's shares of the losses; goes on where the trainer stands."""
-    progress, communicator, losses = trainer.state, Communicator(), []
-    batches = trainer.order.epoch(0, progress.step_in_epoch, communicator.rank, communicator.world_size)
+    """Take steps from where the trainer stands; returns this rank's shares of the losses."""
+    state, communicator, losses = trainer.state, Communicator(), []
+    batches = trainer.order.epoch(0, state.step_in_epoch, communicator.rank, communicator.world_size)
     for _, batch in zip(range(steps), batches, strict=False):
         losses.append(float(trainer.training_step(batch)))
-        progress.step += 1
-        progress.step_in_epoch += 1
+        state.step += 1
+        state.step_in_epoch += 1
     return losses
 
 
@@ -53,7 +53,7 @@ def _train_and_save(config: Config) -> dict[str, Any]:
 
 
 def _load(config: Config) -> tuple[dict[str, Any], list[float], dict[str, Any], list[Event]]:
-    """State after loading, losses of two steps from there, state after them, and what was told."""
+    """State after loading, losses of the next two steps, state after them, and the events."""
     events: list[Event] = []
     trainer = _trainer(config, events)
     trainer._resume()
@@ -117,7 +117,7 @@ def _compare_world_sizes(config: Config, world_sizes: tuple[int, ...]) -> None:
 @pytest.mark.distributed
 @pytest.mark.parametrize(("batch_size", "accumulation"), [(10, 1), (7, 2), (2, 1)])
 def test_a_batch_is_the_same_for_any_number_of_ranks(tmp_path: Path, batch_size: int, accumulation: int) -> None:
-    """Also where it does not divide by them, and where there are more ranks than samples."""
+    """Also if the number of samples is not divisible by the number of ranks, or is smaller."""
     settings = {"batch_size": batch_size, "accumulation": accumulation, "max_grad_norm": 0.5}
     _compare_world_sizes(tiny_config(tmp_path, **settings), WORLD_SIZES)
 
@@ -138,7 +138,7 @@ LOSSES: list[dict[str, Any]] = [
 @pytest.mark.distributed
 @pytest.mark.parametrize("settings", LOSSES)
 def test_a_rank_without_samples_takes_its_steps(tmp_path: Path, settings: dict[str, Any]) -> None:
-    """As the last step of an epoch may leave it."""
+    """The last step of an epoch may leave a rank without samples."""
     _compare_world_sizes(tiny_config(tmp_path, batch_size=2, **settings), (1, 3))
 
 
@@ -185,7 +185,7 @@ def test_a_damaged_checkpoint_is_not_continued(tmp_path: Path) -> None:
 
 
 def _write_half(config: Config) -> None:
-    """A checkpoint of which rank 1 has written nothing, as if it had died."""
+    """Write a checkpoint without the files of rank 1, as if that rank had died."""
     trainer = _trainer(config, [])
     _take_steps(trainer, 1)
     checkpoint = trainer._checkpoints.at(1)
@@ -201,7 +201,7 @@ def test_half_a_checkpoint_is_none(tmp_path: Path) -> None:
     tiny_workspace(tmp_path)
     run_ranks(2, _write_half, config)
     assert run_ranks(2, _resumed_step, config) == [(0, [])] * 2
-    run_ranks(3, _save_twice, config)  # over what was left
+    run_ranks(3, _save_twice, config)  # over the remains of the first attempt
     assert run_ranks(2, _resumed_step, config) == [(2, [])] * 2
 
 

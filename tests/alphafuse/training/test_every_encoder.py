@@ -62,7 +62,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "dreamrec": {"name": "dreamrec", "dropout": 0.0, "timesteps": 40, "beta_range": [0.01, 0.4], "sampling_stride": 8},
 }
 Case = tuple[str, str, str]
-# The losses whose rows travel and those whose rows do not, and the backbones, each with methods of every kind.
+# Sampled and sharded losses, and the backbones, each with methods of every kind.
 CASES: list[Case] = [(encoder, "shared", "sasrec") for encoder in ENCODERS if "dropout" not in encoder] + [
     ("rlmrec_con", "uniform", "sasrec"),
     ("rlmrec_con", "softmax", "sasrec"),
@@ -81,7 +81,7 @@ CASES: list[Case] = [(encoder, "shared", "sasrec") for encoder in ENCODERS if "d
 
 
 def _config(folder: Path, encoder: str, loss: str, backbone: str, **settings: Any) -> Config:
-    """Of a case, with further settings of the encoder."""
+    """The configuration of a case, with further settings of the encoder."""
     tree = tiny_config(folder, BACKBONES[backbone], loss=LOSSES[loss], max_epochs=1).model_dump(mode="json")
     tree["decompose"]["directions"] = HIDDEN_DIM
     tree["model"] |= ENCODERS[encoder]
@@ -139,7 +139,7 @@ def _first_losses(configs: list[Config]) -> list[tuple[float, np.ndarray]]:
 
 @pytest.mark.distributed
 def test_a_loss_that_looks_no_negatives_up_leaves_the_alignment_some_of_the_batch(tmp_path: Path) -> None:
-    """What the loss grows by with the weight of the alignment, against InfoNCE with items drawn for the step."""
+    """The growth of the loss with the weight of the alignment, against InfoNCE with items drawn for the step."""
     workspace, device = tiny_workspace(tmp_path), torch.device("cpu")
     cases = [case for case in CASES if case[0] in ALIGNED and case[1] in ("softmax", "shard-local", "diffusion")]
     configs = [_config(tmp_path, *case, alignment_weight=weight) for case in cases for weight in (0.5, 1.5)]
@@ -158,7 +158,7 @@ def test_a_loss_that_looks_no_negatives_up_leaves_the_alignment_some_of_the_batc
 
 
 def _train(configs: list[Config]) -> list[torch.Tensor]:
-    """Train to the end; the item vectors of this rank."""
+    """Train to the end; returns the item vectors of this rank."""
     vectors = []
     for config in configs:
         trainer = _trainer(config)
@@ -170,7 +170,7 @@ def _train(configs: list[Config]) -> list[torch.Tensor]:
 
 @pytest.mark.distributed
 def test_what_two_ranks_wrote_loads_on_one(tmp_path: Path) -> None:
-    """Also where items have no trained columns; dropout and noise are on, and do not reach the item vectors."""
+    """Also for items without trained columns. Dropout and noise are on, and do not change the item vectors."""
     cases: list[Case] = [(name, "shared", "sasrec") for name in ("idreamrec", "unisrec, dropout", "all euclidean")]
     cases += [("llm_esr", "shared", "sasrec"), ("llm_esr", "diffusion", "dreamrec")]
     names = [" with ".join(case) for case in cases]

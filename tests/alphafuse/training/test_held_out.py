@@ -1,4 +1,4 @@
-"""Items that are held out: nothing of them is known in training, and nothing but their text afterwards."""
+"""Held-out items: training knows nothing of them, and afterwards only their texts are known."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _hold_out(folder: Path) -> None:
 
 
 def _train(config: Config) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Item vectors of all ranks after a training, and the dense weights."""
+    """Train; returns item vectors of all ranks, and the dense weights."""
     communicator, workspace = Communicator(), Workspace(config.workspace)
     trainer = Trainer(config, workspace, {"made by": "hand"}, communicator, torch.device("cpu"), ignore)
     trainer.run()
@@ -52,7 +52,7 @@ LOSSES: list[dict[str, Any]] = [
 def test_training_knows_nothing_of_held_out_items(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world_size: int, loss: dict[str, Any]
 ) -> None:
-    """Other texts of held-out items change their own vectors, and nothing else."""
+    """If held-out items have other texts, their own vectors change, and nothing else."""
     features, results = tiny_features(), []
     for name, factor in (("one", 1.0), ("other", -3.0)):
         texts = np.where(HELD_OUT[:, None], np.float32(factor) * features, features)

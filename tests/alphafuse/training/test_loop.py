@@ -127,7 +127,7 @@ def _plain_torch(config: Config) -> tuple[list[float], dict[str, torch.Tensor], 
 
 
 def _probability(config: Config, item: int) -> float:
-    """With which a negative is drawn: by its training interactions in a batch, else uniformly."""
+    """Probability with which a negative is drawn: by its training interactions for in-batch negatives, else uniform."""
     loss = config.train.loss
     if loss.negatives != "in_batch":
         return 1 / (NUM_ITEMS - 1 if loss.negatives == "uniform" else NUM_ITEMS)
@@ -251,22 +251,22 @@ def test_validation_on_some_targets(tmp_path: Path, wanted: int) -> None:
     assert details["history"][0]["validation"] == pytest.approx(expected)
 
 
-def _told_of_validations(config: Config, seconds: float) -> list[tuple[int, int | None, str]]:
-    reporter.VALIDATION_REPORT_SECONDS = seconds  # in a process of its own
+def _validation_reports(config: Config, seconds: float) -> list[tuple[int, int | None, str]]:
+    reporter.VALIDATION_REPORT_SECONDS = seconds  # this function runs in a process of its own
     events: list[Event] = []
     _trainer(config, events).run()
     return [(e.done, e.total, e.unit) for e in events if isinstance(e, ValidationProgress)]
 
 
 def test_a_long_validation_tells_that_it_goes_on(tmp_path: Path) -> None:
-    told = {}
+    reports = {}
     for seconds in (30.0, -1.0):
         tiny_workspace(tmp_path / str(seconds))
         config = tiny_config(tmp_path / str(seconds), max_epochs=1)
-        told[seconds] = run_ranks(1, _told_of_validations, config, seconds)[0]
-    assert told[30.0] == []
-    # Those of the test come behind the 21 users that train or validate.
-    assert told[-1.0][-1] == (21, len(tiny_sequences()), "users")
+        reports[seconds] = run_ranks(1, _validation_reports, config, seconds)[0]
+    assert reports[30.0] == []
+    # The test users come behind the 21 users that train or validate.
+    assert reports[-1.0][-1] == (21, len(tiny_sequences()), "users")
 
 
 def test_no_training_without_validation(tmp_path: Path) -> None:

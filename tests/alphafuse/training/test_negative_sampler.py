@@ -1,4 +1,4 @@
-"""Draws of negatives by their expectation, written out."""
+"""Draws of negatives, against their expectation, written out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ LOGITS = torch.tensor([0.4, -0.7, 1.2], dtype=torch.float64)
 @pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize("target", [0, 1, 2])
 def test_a_batch_as_negatives_estimates_the_partition_sum_without_bias(target: int, count: int) -> None:
-    """Over all batches in which the other three targets are drawn by popularity, and over draws of `count` of them."""
+    """The expectation over all batches whose other three targets are drawn by popularity, and over draws of `count`
+    of these targets."""
     loss = LossConfig(name="sampled_softmax", negatives="in_batch", num_negatives=count)
     sampler = NegativeSampler(TrainConfig(loss=loss, positions="last"), 0, 3, Communicator(), POPULARITY, None, False)
     expectation, draws = 0.0, 1 if count == 4 else 60
@@ -49,7 +50,7 @@ def test_a_target_alone_and_a_batch_without_any_have_no_negatives(targets: list[
 
 @pytest.mark.parametrize("loss", [{"name": "softmax"}, {"name": "diffusion", "similarity": "dot"}], ids=str)
 def test_an_alignment_has_negatives_beside_a_loss_without_any(loss: dict[str, Any]) -> None:
-    """The same for every rank and among the items that train, whatever kind of negatives is named."""
+    """These negatives are equal on all ranks and among the items that train, for any kind of negatives."""
     trained, batch = np.array([1, 4, 5, 8]), Batch(np.array([[4]]), np.array([[5]]), 0, 1.0)
     config = TrainConfig(loss=LossConfig(**loss, negatives="uniform", num_negatives=50))
     drawn = [

@@ -26,7 +26,7 @@ class Killed(Exception):
 
 
 def _tree(folder: Path) -> dict[str, Any]:
-    """Plain values: only where the package is on the path can its settings be read."""
+    """The configuration as plain values: only processes with the package on their path can read its settings."""
     tree = tiny_config(folder, checkpoint_steps=2).model_dump(mode="json")
     tree["model"] |= OWN_MODEL
     return tree

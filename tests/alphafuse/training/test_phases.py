@@ -1,4 +1,4 @@
-"""A training in two phases: where the second begins, what holds in it, and that it resumes like any other."""
+"""A training in two phases: the beginning of the second, its settings, and that it resumes like any other."""
 
 from __future__ import annotations
 

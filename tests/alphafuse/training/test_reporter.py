@@ -1,4 +1,4 @@
-"""What ranks report of their steps, against counts made by hand from the batches that they got."""
+"""Reports of the ranks about their steps, against counts made from their batches by hand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NUM_NEGATIVES = 6
 
 
 def _train(config: Config) -> tuple[list[Any], list[dict[str, set[int]]], list[int]]:
-    """Events of this rank; for each step the items that it looks up, and its samples."""
+    """Train; returns the events of this rank and, for each step, the items that it looks up and its samples."""
     events: list[Any] = []
     communicator = Communicator()
     trainer = Trainer(config, Workspace(config.workspace), {}, communicator, torch.device("cpu"), events.append)
@@ -72,7 +72,7 @@ def test_counts_are_those_of_the_batches(reported: tuple[int, list[Any]]) -> Non
             assert event.rows_distinct == len(asked[rank])
             assert event.rows_served == sum(map(len, own))
             assert event.rows_touched == len(np.unique(np.concatenate(own)))
-            # Ids and gradients to the owners, rows to those who asked.
+            # Ids and gradients go to the owners of rows, rows to the ranks that asked for them.
             assert event.bytes_sent == sent * (8 + 4 * NULL_DIM) + answered * 4 * (HIDDEN_DIM + NULL_DIM)
 
 
@@ -131,7 +131,7 @@ def _norms(config: Config) -> list[tuple[float, float]]:
 
 @pytest.mark.distributed
 def test_norms_are_those_of_the_whole_gradient(tmp_path: Path) -> None:
-    """The same on any number of ranks, clipped (by a norm that is never reached) or not, sharded optimizer or not."""
+    """Norms are equal on any number of ranks, with and without sharding and clipping (by a norm never reached)."""
     found = []
     for number, (world_size, settings) in enumerate(
         [(1, {}), (2, {}), (2, {"max_grad_norm": 1e6}), (2, {"deepspeed": {"zero_stage": 1}, "max_grad_norm": 1e6})]

@@ -1,4 +1,4 @@
-"""Items without a text are IDs: they begin as those do, and learn as the others."""
+"""Items without a text are IDs: they begin like the rows of IDs, and learn like other items."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_only_they_begin_as_ids(tmp_path: Path, encoder: dict[str, Any]) -> None
     objective = build_objective(config, workspace, Communicator())
     rows = build_table(config, workspace, objective.encoder, Communicator(), torch.device("cpu")).trainable
     of_text = np.zeros(rows.shape, np.float32) if encoder["name"] == "alphafuse" else tiny_features()
-    begun = [item for item in WITHOUT_TEXT if item != 11]  # which is held out
+    begun = [item for item in WITHOUT_TEXT if item != 11]  # item 11 is held out
     of_text[WITHOUT_TEXT] = 0
     others = np.setdiff1d(np.arange(NUM_ITEMS), begun)
     assert np.array_equal(rows[others].numpy(), of_text[others])

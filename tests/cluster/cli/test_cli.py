@@ -1,4 +1,4 @@
-"""The command line as a user meets it: help, errors without tracebacks, exit codes."""
+"""The command line: help, errors without tracebacks, exit codes."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_top_k_goes_with_a_history(config: Path) -> None:
 
 @pytest.mark.engine
 def test_a_stage_that_lacks_its_input_says_which_stage_to_run(config: Path) -> None:
-    """In a process of its own, as the quiet log redirects its descriptors."""
+    """The command runs in a process of its own, as it redirects file descriptors."""
     command = [sys.executable, "-c", "from cluster.cli.main import main; main()", "evaluate", str(config)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 1

@@ -1,4 +1,4 @@
-"""How far a run has come, as it is printed: from made-up events with round times."""
+"""Printed progress of runs, from made-up events with round times."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def _printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
 
 
-def _tell(folder: Path, *events: Event) -> None:
-    """Log events, whose times are in seconds from now."""
+def _log(folder: Path, *events: Event) -> None:
+    """Log events; their times are in seconds from now."""
     log, now = EventLog(tiny_workspace(folder)), time.time()
     for event in events:
         log(dataclasses.replace(event, time=now + event.time))
 
 
 def test_a_run_at_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _tell(
+    _log(
         tmp_path,
         StageStarted("train", time=-50),
         StageWarning("train", "the [cluster] is small", time=-49),
@@ -67,7 +67,7 @@ def test_a_run_at_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_a_run_that_has_ended(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], message: str, line: str, last: str
 ) -> None:
-    _tell(
+    _log(
         tmp_path,
         StageStarted("train", time=-50),
         Progress("train", 10, 100, "steps", time=-40),

@@ -1,4 +1,4 @@
-"""The encoder and the backbone that docs/methods.md shows, on the whole road of a user: the command, on two ranks."""
+"""The encoder and the backbone of docs/methods.md, from the command line and on two ranks."""
 
 from __future__ import annotations
 

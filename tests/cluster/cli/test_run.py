@@ -1,4 +1,4 @@
-"""The whole road through the command line, as a user goes it: all stages, again, by hand, interrupted."""
+"""Whole runs by the command line: all stages, run again, stage by stage, interrupted."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_what_was_made_from_other_settings_is_refused(watched_run: WatchedRun, t
 
 @pytest.fixture(scope="module")
 def endless(watched_run: WatchedRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A copy of the run's workspace before its training, and the arguments of one that goes on and on."""
+    """A copy of the run's workspace before its training, and the arguments of a training that does not end."""
     workspace = tmp_path_factory.mktemp("endless") / "run"
     made_later = shutil.ignore_patterns("model", "evaluation", "recommendations", "export", "report", "events", "logs")
     shutil.copytree(watched_run.workspace, workspace, ignore=made_later)
@@ -83,7 +83,7 @@ def endless(watched_run: WatchedRun, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_training_says_so(endless: tuple[Path, list[str]], number: signal.Signals) -> None:
-    """The second one goes on from where the first one was interrupted."""
+    """The second training continues where the first one was interrupted."""
     workspace, arguments = endless
     checkpoints = workspace / "checkpoints"
     before = set(checkpoints.glob("*"))

@@ -1,4 +1,4 @@
-"""Where what dependencies print goes: in processes of their own, since descriptors are redirected."""
+"""The output of dependencies goes to the log. Tests use processes of their own, since descriptors are redirected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files that start clusters elsewhere: checked by the tools and schemas that will read them."""
+"""The files that start clusters elsewhere, checked by the tools and schemas that read them."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_the_dockerfile_passes_hadolint_and_copies_what_the_package_is_made_of()
 
 
 def test_the_images_programs_are_found_in_login_shells() -> None:
-    """As Debian's /etc/profile does it, which `bash --login` reads: a PATH without the image's, then /etc/profile.d."""
+    """Debian's /etc/profile, which `bash --login` reads, sets a PATH without the image's, then reads /etc/profile.d."""
     dockerfile = (CLUSTER / "Dockerfile").read_text()
     (written,) = re.findall(r"(echo .+) > /etc/profile\.d/\w+\.sh$", dockerfile, re.MULTILINE)
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin"}

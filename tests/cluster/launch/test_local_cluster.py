@@ -1,4 +1,4 @@
-"""A real cluster on this machine, told what to do by the command line: start, submit, follow, stop, refusals, end."""
+"""A real cluster on this machine, used by the command line: start, submit, follow, stop, refusals, end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WORKERS = 2
 
 @dataclass
 class User:
-    """Someone with a home of their own, who knows the token or does not."""
+    """A user with a home folder of their own, who knows the token or does not."""
 
     environment: dict[str, str]
 
@@ -38,7 +38,7 @@ class User:
         )
 
     def __call__(self, *arguments: str | Path, code: int = 0, **variables: str) -> str:
-        """What a command says: on standard output, or on standard error where it is expected to fail."""
+        """Run a command; returns its standard output, or its standard error if it is expected to fail."""
         process = self.start(*arguments, **variables)
         output, errors = process.communicate(timeout=SECONDS)
         assert process.returncode == code, (arguments, output, errors)
@@ -78,7 +78,7 @@ def data(user: User, dashboard: str, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def state(user: User) -> dict[str, Any]:
-    """What `local up` has written down."""
+    """The state file of `local up`."""
     file = Path(user.environment["XDG_STATE_HOME"]) / "alphafuse" / "local-cluster" / "cluster.json"
     return json.loads(file.read_text())
 
@@ -90,7 +90,7 @@ def nodes(user: User) -> list[psutil.Process]:
 
 
 def wait_for(condition: Callable[[], bool], follower: subprocess.Popen[str]) -> None:
-    """Until a condition holds, while a job that is followed goes on."""
+    """Wait until a condition holds, while a job that is followed goes on."""
     deadline = time.monotonic() + SECONDS
     while not condition():
         assert follower.poll() is None, follower.communicate()
@@ -140,7 +140,7 @@ def test_without_the_token_nothing_is_submitted(user: User, dashboard: str, data
     arguments = ("submit", data, "--address", dashboard)
     assert "there is no token to show to the cluster" in user(*arguments, code=1, **stranger)
     assert "refuses the token" in user(*arguments, code=1, RAY_AUTH_TOKEN="wrong")
-    # Knowingly without: it is the cluster that refuses.
+    # Knowingly without a token: the cluster itself refuses.
     assert "refuses the token" in user(*arguments, code=1, RAY_AUTH_MODE="disabled")
     assert user("jobs").strip() == "no jobs of alphafuse on this cluster"
 
@@ -176,7 +176,7 @@ def test_a_run_is_submitted_followed_and_listed(user: User, dashboard: str, data
     said = user("submit", data, "--until", "embed", "-f", "--with-code", "--metadata", "team=shop")
     job = said.split()[1]
     assert job.startswith("config-")
-    assert f"workspace {data.parent}/run" in said  # as it was given, through no shell
+    assert f"workspace {data.parent}/run" in said  # as it was given: it went through no shell
     assert not list(data.parent.parent.rglob("pwned"))
     assert not Path("pwned").exists()
     assert "✓ prepare" in said
@@ -217,18 +217,18 @@ def test_a_job_is_stopped_and_what_it_did_is_kept(user: User, dashboard: str, da
 def test_more_workers_than_there_is_room_for_are_refused_at_once(user: User, dashboard: str, data: Path) -> None:
     asked = ("--set", "train.resources.workers=5", "--set", f"workspace={data.parent}/other")
     errors = user.start("submit", data, "-f", *asked)
-    output, told = errors.communicate(timeout=SECONDS)
+    output, complaint = errors.communicate(timeout=SECONDS)
     assert errors.returncode == 1
     assert (
         "train.resources.workers asks for 5 workers with 1 CPUs and 0 GPUs each, but the cluster has room for 4"
         in output
     )
-    assert "Traceback" not in output + told
+    assert "Traceback" not in output + complaint
     assert not (data.parent / "other" / "catalog").exists()
 
 
 def test_a_killed_node_is_the_only_one_that_is_gone(user: User, dashboard: str) -> None:
-    """The nodes are separate ones: the last test before the end, which has to cope with the loss."""
+    """The nodes are separate. This is the last test before the end of the cluster, which must cope with the loss."""
     *others, last = nodes(user)
     family = [last, *last.children(recursive=True)]
     for process in family:

@@ -1,4 +1,4 @@
-"""The Slurm script among stand-ins for Slurm, Ray and our own command, which write down how they are called."""
+"""The Slurm script, with replacements of Slurm, Ray and our own command that record how they are called."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SCRIPT = Path(__file__).parents[3] / "cluster" / "launch" / "slurm.sh"
 
 STAND_INS = {
     "scontrol": 'printf "node-a\\nnode-b\\nnode-c\\n"',
-    # What runs on a node is what comes after the options.
+    # The command that runs on a node comes after the options.
     "srun": 'while [[ "$1" == --* ]]; do [[ "$1" != --nodelist=* ]] || export NODE="${1#*=}"; shift; done; exec "$@"',
     "hostname": 'echo "10.0.0.1 10.0.0.2"',
     "ray": """
         echo "$NODE $SRUN_CPUS_PER_TASK $* $(stat -c %a "$RAY_AUTH_TOKEN_PATH")" > "$CALLS/ray-$NODE"
         exec sleep 600
     """,
-    # Waits for the nodes, as it would.
+    # Waits for the nodes, like the real command.
     "python": f"""
         if [[ "$1" == -c ]]; then exec {sys.executable} "$@"; fi
         echo "$@" > "$CALLS/python"

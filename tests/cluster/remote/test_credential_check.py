@@ -1,4 +1,4 @@
-"""Credentials in what is handed to a cluster: found by form and by name, and not repeated in the message."""
+"""Credentials in settings for a cluster: found by form and by name, and not repeated in the message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a configuration another machine would not see."""
+"""Paths of a configuration that other machines do not have."""
 
 from __future__ import annotations
 

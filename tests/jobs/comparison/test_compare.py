@@ -1,4 +1,4 @@
-"""A whole comparison on real Ray workers: shared stages, runs side by side, failures, and what is left of it later."""
+"""A whole comparison on real Ray workers: shared stages, runs side by side, failures, and its results afterwards."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def _grid(folder: Path, **settings: Any) -> tuple[GridConfig, dict[str, Config]]
 
 @pytest.fixture(scope="module")
 def finished(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Comparison, list[Event]]:
-    """Folder of the grid, what came out, what was told."""
+    """Folder of the grid, its comparison, and the events."""
     folder, events = tmp_path_factory.mktemp("grid"), list[Event]()
     comparison = compare.run(*_grid(folder), events.append)
     return folder, comparison, events
 
 
 def _two_methods(folder: Path, *overrides: str) -> tuple[GridConfig, dict[str, Config]]:
-    """The grid without what fails."""
+    """The grid without the methods that fail."""
     grid, configs = load_grid(folder / "grid.yaml", overrides)
     grid = grid.model_copy(update={"methods": grid.methods[:2], "ensembles": grid.ensembles[:1]})
     return grid, {name: configs[name] for name in ("AlphaFuse", "IDs")}
@@ -173,7 +173,7 @@ def test_an_ensemble_can_be_made_again(finished: tuple[Path, Comparison, list[Ev
 def test_a_comparison_whose_driver_was_killed_goes_on(
     finished: tuple[Path, Comparison, list[Event]], tmp_path: Path
 ) -> None:
-    """SIGKILL in the middle of a grid; the next call does what is left, and ends with what the other one has."""
+    """SIGKILL in the middle of a grid; the next call does the rest, and gives the results of an undisturbed one."""
     _grid(tmp_path, methods=METHODS[:2], ensembles=[], seeds=[1], parallel=1)
     program = [
         sys.executable,
@@ -205,7 +205,7 @@ def test_a_comparison_whose_driver_was_killed_goes_on(
 
 
 def test_a_method_whose_data_fail_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk in the shared stages, which is told like any other failure, and a method that is to be redone."""
+    """A full disk in the shared stages is reported like any other failure; here in a method that is to be redone."""
     grid, configs = _grid(tmp_path, methods=METHODS[:2], ensembles=[], seeds=[1])
     model = Workspace(str(tmp_path / "all" / "AlphaFuse-1")).artifact("model")
     model.commit({"made by": "hand"})

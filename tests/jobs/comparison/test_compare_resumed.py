@@ -1,4 +1,4 @@
-"""What a comparison makes of runs that are there already; the runs are made by hand, without Ray."""
+"""Comparisons of runs that exist already; the runs are made by hand, without Ray."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def finished(grid: GridConfig, configs: dict[str, Config], carried_out: list[str
 
 
 def _make(run: Run) -> None:
-    """What the run has not left yet."""
+    """Write the evaluation of a run, and its model if there is none."""
     model, evaluation = run.workspace.artifact("model"), run.workspace.artifact("evaluation")
     if run.parts:
         inputs = ensemble_inputs([part.config for part in run.parts])
@@ -112,7 +112,7 @@ def _seeds(comparison: Comparison) -> dict[str, set[int]]:
 
 
 def _tables(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, set[int]]]:
-    """Seeds by row of every table that is written from here on."""
+    """Seeds, by row, of every table that is written afterwards."""
     tables: list[dict[str, set[int]]] = []
     write = compare.to_csv
 
@@ -147,7 +147,7 @@ def test_resuming_takes_no_results_off_the_table(
 def test_what_was_made_from_other_settings_is_not_finished(
     finished: Comparison, grid: GridConfig, configs: dict[str, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the method, nor the ensembles of its models."""
+    """This holds for the method and for the ensembles of its models."""
     tables = _tables(monkeypatch)
     monkeypatch.setattr(compare, "_carry_out", lambda *_: None)
     changed = tiny_config(tmp_path, batch_size=11)
@@ -158,7 +158,7 @@ def test_what_was_made_from_other_settings_is_not_finished(
 def test_other_settings_are_refused_with_what_to_do(
     finished: Comparison, grid: GridConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the task itself, called here, whose error travels as it is."""
+    """The task itself is called here; Ray passes its error on unchanged."""
 
     def stages(config: Config, workspace: Workspace, stages: Sequence[str], listen: Listener) -> None:
         train.run(config, workspace, listen)
@@ -167,10 +167,10 @@ def test_other_settings_are_refused_with_what_to_do(
     run = method_runs(grid, {"IDs": tiny_config(tmp_path, batch_size=11)})[0]
     with pytest.raises(StaleError) as caught:
         grid_runs.carry_out._function(run, queue.SimpleQueue())
-    for told in (str(caught.value), str(pickle.loads(pickle.dumps(caught.value)))):
-        assert "IDs-1/model was made from other inputs" in told
-        assert "train.batch_size: 10 → 11" in told
-        assert told.endswith("make the row again: `alphafuse compare GRID --redo IDs`")
+    for text in (str(caught.value), str(pickle.loads(pickle.dumps(caught.value)))):
+        assert "IDs-1/model was made from other inputs" in text
+        assert "train.batch_size: 10 → 11" in text
+        assert text.endswith("make the row again: `alphafuse compare GRID --redo IDs`")
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def _workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _set_up(folder: Path, workers: int) -> tuple[list[Config], Workspace]:
-    """Two models of other seeds, and a workspace that borrows the data of the first."""
+    """Write two models with different seeds, and a workspace that borrows the data of the first."""
     members = []
     for seed in (1, 2):
         config = tiny_config(folder / str(seed), workers=workers).model_copy(update={"seed": seed})
@@ -41,7 +41,7 @@ def _set_up(folder: Path, workers: int) -> tuple[list[Config], Workspace]:
 
 
 def _ranks(members: list[Config]) -> list[int]:
-    """Of every test target by the sum of the cosines, in float64, items seen before left out."""
+    """Rank of every test target by the sum of the cosines, in float64, without items seen before."""
     models = [load_trained(config, Workspace(config.workspace), Communicator()) for config in members]
     sequences = SequenceStore(Workspace(members[0].workspace)).read_all()
     ranks = []

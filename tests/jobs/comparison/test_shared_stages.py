@@ -1,4 +1,4 @@
-"""Which stages runs share, and that each is made once. What the stages do is tested with each."""
+"""The stages that runs share are made once. The work of each stage has tests of its own."""
 
 from __future__ import annotations
 

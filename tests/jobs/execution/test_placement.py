@@ -1,4 +1,4 @@
-"""What fits on a cluster, now and once it has grown; machines are made up, as `ray.nodes` would list them."""
+"""The work that fits on a cluster, now and after growth; machines are made up, in the form of `ray.nodes`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Machines = Callable[..., None]
 
 @pytest.fixture
 def machines(monkeypatch: pytest.MonkeyPatch) -> Machines:
-    """Sets what the cluster has: one mapping of resources for each machine that is alive."""
+    """Sets the machines of the cluster: one mapping of resources for each machine that is alive."""
 
     def have(*resources: dict[str, float]) -> None:
         nodes = [
@@ -63,7 +63,7 @@ def test_a_pool_counts_its_own_machines_alone(machines: Machines) -> None:
     assert on_pool(None) == {}
     ((name, share),) = on_pool("cpu").items()
     assert name == "cpu"
-    assert 8 * share < 1  # as many workers as the machine has CPUs find a part of its one
+    assert 8 * share < 1  # as many workers as the machine has CPUs share its one
     message = r"workers asks for 9 .* on machines of the pool 'cpu', but the cluster has room for 8 \(3 machines"
     with pytest.raises(ResourceError, match=message):
         require_places("embed.resources", _takes(workers=9, pool="cpu"))
@@ -91,7 +91,7 @@ def test_machines_that_may_come_count_and_are_waited_for(machines: Machines) -> 
             require_places("train.resources", _takes(workers=7, gpus=1, pool="gpu"))
         machines({"CPU": 0.0}, {"CPU": 8.0, "GPU": 2.0, "gpu": 1.0}, {"CPU": 8.0, "GPU": 2.0, "gpu": 1.0})
         assert room(_takes(gpus=1, pool="gpu")) == 4
-        assert room(_takes(gpus=1, pool="gpu"), grown=True) == 6  # two of the three are there already
+        assert room(_takes(gpus=1, pool="gpu"), grown=True) == 6  # two of the three have started already
         assert missing_places("train.resources", _takes(workers=4, gpus=1, pool="gpu")) is None
     assert room(_takes(gpus=1, pool="gpu"), grown=True) == 4
 

@@ -1,4 +1,4 @@
-"""Errors of the connection to Ray, in words that help."""
+"""Errors of the connection to Ray, translated for the user."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobs.execution import ray_connection as runtime
 
 
 def _fail_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    """What `ray.init` raises from here on."""
+    """Let `ray.init` raise this error."""
 
     def init(**_: Any) -> None:
         raise error
@@ -22,7 +22,7 @@ def _fail_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
 
 
 def test_a_machine_too_busy_for_ray_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Ray 2.60 says it (`ray/_private/node.py`)."""
+    """The message is that of Ray 2.60 (`ray/_private/node.py`)."""
     _fail_with(
         monkeypatch,
         Exception(

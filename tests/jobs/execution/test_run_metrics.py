@@ -75,7 +75,7 @@ def test_processes_are_listed_as_they_come_and_go(tmp_path: Path, nodes: list[di
         assert _listed(folder)[*worker, "train", "1"] == "10.0.0.1:2"
         listen(WorkerServing("embed", "0", "10.0.0.1:4"))  # started again
         assert _listed(folder)[*worker, "embed", "0"] == "10.0.0.1:4"
-        for rank in range(3):  # ranks of another group, of which the last one is the first to be there
+        for rank in range(3):  # ranks of another group, whose last rank comes first
             listen(WorkerServing("train", str(2 - rank), f"10.0.0.1:{7 - rank}", workers=3))
         assert _listed(folder)[*worker, "train", "1"] == "10.0.0.1:6"
         listen(WorkerServing("train", "0", "10.0.0.1:8", workers=2))  # one rank fewer
@@ -131,7 +131,7 @@ def test_a_run_ends_without_those_who_do_not_scrape_it_any_more(tmp_path: Path, 
 
 
 def test_a_process_that_serves_to_its_end_ends() -> None:
-    """As an embedding engine does, which would keep its GPU otherwise."""
+    """An embedding engine serves to its end; it would keep its GPU otherwise."""
     program = """
 from contextlib import ExitStack
 from jobs.execution.worker_metrics import Serving, worker_listener
@@ -179,13 +179,13 @@ def test_nothing_is_served_if_not_wanted(tmp_path: Path) -> None:
 def test_a_worker_keeps_its_steps_and_sends_the_rest(tmp_path: Path) -> None:
     sent: list[Event] = []
     with worker_listener("train", "1", serving(_with(tmp_path)), sent.append, workers=2) as listen:
-        (told,) = sent
-        assert isinstance(told, WorkerServing)
-        assert (told.stage, told.worker, told.workers) == ("train", "1", 2)
+        (announced,) = sent
+        assert isinstance(announced, WorkerServing)
+        assert (announced.stage, announced.worker, announced.workers) == ("train", "1", 2)
         listen(STEP)
         listen(MEASURED)
-        assert "alphafuse_train_steps_total 1.0" in _scrape(told.address)
-    assert sent == [told, MEASURED]
+        assert "alphafuse_train_steps_total 1.0" in _scrape(announced.address)
+    assert sent == [announced, MEASURED]
 
 
 def test_every_listener_gets_every_event_in_turn() -> None:

@@ -1,4 +1,4 @@
-"""What is read out of the exceptions that Ray Train raises: they come in many wrappings."""
+"""Causes in the exceptions of Ray Train, which are wrapped in many ways."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_what_no_restart_cures_is_raised_at_once() -> None:
 def test_only_deaths_without_progress_count(
     monkeypatch: pytest.MonkeyPatch, got_to: list[int | None], attempts: int
 ) -> None:
-    """With one restart allowed; an attempt that begins behind the farthest one must get farther than that."""
+    """One restart is allowed. An attempt that begins behind the farthest step so far must get beyond that step."""
     started: list[int] = []
 
     def fit(settings: dict[str, Any], resources: RankResources, resumes: bool) -> str:
@@ -68,18 +68,18 @@ def test_only_deaths_without_progress_count(
         reported = Progress("train", done, None, "steps")
         settings["events"].put(reported)
         deadline = time.monotonic() + 60
-        while heard[-1:] != [reported] and time.monotonic() < deadline:
+        while received[-1:] != [reported] and time.monotonic() < deadline:
             time.sleep(0.01)
         raise WorkerGroupError("failed", {0: failed_health_check(ActorDiedError())})
 
-    heard: list[Event] = []
+    received: list[Event] = []
     monkeypatch.setattr(worker_group, "_fit", fit)
     config = RankResources(max_restarts=1)
     if attempts == 4:
-        assert worker_group.run_workers("train", lambda: None, config, {}, heard.append) == "finished"
+        assert worker_group.run_workers("train", lambda: None, config, {}, received.append) == "finished"
     else:
         with pytest.raises(ResourceError, match="died again and again"):
-            worker_group.run_workers("train", lambda: None, config, {}, heard.append)
+            worker_group.run_workers("train", lambda: None, config, {}, received.append)
     assert len(started) == attempts
 
 
@@ -109,7 +109,7 @@ def test_no_more_ranks_can_be_needed_than_there_are() -> None:
 @pytest.mark.engine
 @pytest.mark.usefixtures("ray_cluster")
 def test_workers_that_find_no_place_yet_have_not_died(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a cluster that grows by itself, or whose machines others hold for a while."""
+    """Such a cluster grows by itself, or others hold its machines for a while."""
     attempts: list[int] = []
 
     def fit(*_: Any) -> str:
@@ -160,7 +160,7 @@ def test_places_that_an_attempt_has_left_taken_are_given_back() -> None:
 @pytest.mark.engine
 @pytest.mark.usefixtures("ray_cluster")
 def test_places_of_a_run_beside_it_are_left_alone() -> None:
-    """A comparison's runs are tasks of one job: what one of them finds taken may be another's."""
+    """The runs of a comparison are tasks of one job: a place that one of them finds taken may belong to another."""
 
     @ray.remote(num_cpus=0)
     def run_beside() -> str:

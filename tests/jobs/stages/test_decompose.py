@@ -45,7 +45,7 @@ def configuration(folder: Path, hidden_dim: int = HIDDEN_DIM, **settings: Any) -
 def embedded(
     folder: Path, embeddings: np.ndarray = EMBEDDINGS, missing: np.ndarray = MISSING, cuts: tuple[int, ...] = SHARDS
 ) -> Workspace:
-    """A workspace with embeddings in several shards (and a quarantine, as `embed` leaves), and popularity."""
+    """A workspace with embeddings in several shards (and a quarantine, like those of `embed`), and popularity."""
     workspace = Workspace(str(folder))
     inputs = {"made by": "hand"}
     artifact = workspace.artifact("embeddings")
@@ -239,7 +239,7 @@ def test_clamped_directions_are_reported(tmp_path):
 
 class TestRefuses:
     def fails(self, workspace: Workspace, config: Config, error: type[Exception], message: str) -> None:
-        """The job ends with this error and leaves no artefact behind."""
+        """Check that the job ends with this error and leaves no artefact behind."""
         with pytest.raises(error, match=message) as raised:
             decompose.run(config, workspace, ignore)
         assert type(raised.value) is error  # and not Ray's wrapper with a traceback for a message

@@ -1,4 +1,4 @@
-"""The embed stage: what ends up in the shards, what is embedded again, what fails how."""
+"""The embed stage: content of the shards, texts that are embedded again, failures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from alphafuse.storage.workspace import Workspace
 from jobs.execution.worker_metrics import Serving
 from jobs.stages.embed import embed
 
-ray.cloudpickle.register_pickle_by_value(embed_cases)  # the workers cannot import what lies among the tests
+ray.cloudpickle.register_pickle_by_value(embed_cases)  # the workers cannot import modules of the tests
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("ray_cluster")]
 
 
@@ -215,7 +215,7 @@ def test_an_engine_killed_in_a_batch_is_started_again(workspace: Workspace, enco
     embed(encoder, CONFIG, workspace, events.append, serving=Serving("127.0.0.1", None))
     (restart,) = [event for event in events if isinstance(event, WorkersRestarted)]
     assert (restart.worker, restart.restarts) == ("0", 1)
-    # The engine that took the place of the dead one serves elsewhere under its name; in the end there is none.
+    # The engine that replaced the dead one serves elsewhere under its name; in the end no engine serves.
     assert [type(event) for event in events if isinstance(event, WorkerServing | WorkersGone)] == [
         WorkerServing, WorkerServing, WorkersGone
     ]  # fmt: skip

@@ -55,7 +55,7 @@ class DoomedVllm(VllmEncoder):
     """The real engine; the first batch with the text "film number 20 of many" kills its process.
 
     Args:
-        killed: file that says it has happened.
+        killed: file that exists once it has happened.
     """
 
     def __init__(self, config: EmbedConfig, killed: Path) -> None:
@@ -71,11 +71,11 @@ class DoomedVllm(VllmEncoder):
         return super().encode(texts)
 
 
-ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import what lies among the tests
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import modules of the tests
 
 
 class WithVllm(NamedTuple):
-    """What the stage made, what it told, and what its engine served."""
+    """The embeddings of the stage, its events, and the metrics of its engine."""
 
     manifest: Manifest
     vectors: np.ndarray
@@ -113,7 +113,7 @@ def with_sentence_transformers() -> np.ndarray:
 def test_both_engines_give_the_same_vectors(with_vllm: WithVllm, with_sentence_transformers: np.ndarray) -> None:
     vectors = with_vllm.vectors
     assert vectors.shape == (len(TEXTS), 384)
-    # float16 keeps 11 bits: half a unit of the last place of values below 1/4, and what float32 sums differ by.
+    # float16 keeps 11 bits: half a unit of the last place of values below 1/4, plus the differences of float32 sums.
     np.testing.assert_allclose(vectors, with_sentence_transformers, atol=2.0**-13 + 1e-5)
     norms = np.linalg.norm(vectors, axis=1)
     np.testing.assert_allclose(np.delete(norms, 2), 1, atol=1e-3)

@@ -37,7 +37,7 @@ def _set_up(folder: Path, workers: int) -> tuple[Config, Workspace]:
 
 
 def _ranks(config: Config, workspace: Workspace) -> np.ndarray:
-    """Of every test target: 1 + the items with a larger cosine that the user has not seen before, in float64."""
+    """Rank of every test target: 1 + the number of unseen items with a larger cosine, in float64."""
     model, sequences = load_trained(config, workspace, Communicator()), SequenceStore(workspace).read_all()
     found = []
     for user in range(sequences.num_users):

@@ -1,4 +1,4 @@
-"""What is exported suffices to score: rebuilt with plain torch, it gives the recommendations of the system."""
+"""The exported model suffices to score: rebuilt with plain torch, it gives the recommendations of the system."""
 
 from __future__ import annotations
 

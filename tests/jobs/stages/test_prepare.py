@@ -1,4 +1,4 @@
-"""The prepare stage: what every rule leaves, in any number of buckets and shards, killed or not."""
+"""The prepare stage: the results of every rule, in any number of buckets and shards, killed or not."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def artefact_bytes(folder: Path) -> dict[str, bytes]:
 
 
 def write_in_parts(folder: Path, log: list[Row], parts: int) -> None:
-    """log/0.parquet, log/1.parquet, …"""
+    """Write a log as log/0.parquet, log/1.parquet, …"""
     (folder / "log").mkdir()
     size = -(-len(log) // parts)
     for part in range(parts):
@@ -347,7 +347,7 @@ def test_a_killed_job_continues_and_leaves_the_same_bytes(
             whole.artifact(name).require().details,
             whole.artifact(name).require().files,
         )
-    if artefact == "catalog":  # of shards that were there, nothing is done again
+    if artefact == "catalog":  # finished shards are not made again
         kept = [path for path in left if path.parent.name == "catalog" and path.suffix == ".parquet"]
         assert all(path.stat().st_mtime_ns == left[path] for path in kept)
     assert not (run / "scratch").exists()

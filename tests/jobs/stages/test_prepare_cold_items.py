@@ -39,7 +39,7 @@ SPLITS = [{"kind": "users"}, {"kind": "leave_one_out"}, {"kind": "temporal"}, {"
 
 
 def _cold(share: float) -> set[str]:
-    """The share of the items with the smallest hashes of seed and id."""
+    """The cold items: a share of all items, those with the smallest hashes of seed and id."""
     ids = [item for item, _ in ITEMS]
     keys = hash_with_seed(pa.array(ids), SEED).tolist()
     return {item for _, item in sorted(zip(keys, ids, strict=True))[: round(share * len(ids))]}

@@ -93,7 +93,7 @@ def test_workers_that_die_again_and_again_end_with_advice(tmp_path: Path) -> Non
 
 
 def _fails_twice(*, log: Path, **_: Any) -> None:
-    """Without a word, and started again with what a user can cure."""
+    """Fail without a message, and after the restart with an error that a user can cure."""
     with log.open("a") as file:
         file.write("called\n")
     if log.read_text() == "called\n":
@@ -113,7 +113,7 @@ def test_a_fault_starts_all_again_and_what_a_user_can_cure_comes_out_as_raised(t
 
 
 def test_an_error_of_the_listener_does_not_go_unheard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard = []
+    received = []
 
     def fit(settings: dict[str, Any], *_: Any) -> None:
         for number in range(3):
@@ -121,18 +121,18 @@ def test_an_error_of_the_listener_does_not_go_unheard(tmp_path: Path, monkeypatc
 
     def listen(event: Event) -> None:
         assert isinstance(event, Progress)
-        heard.append(event.done)
+        received.append(event.done)
         if event.done == 1:
             raise OSError("disk full")
 
     monkeypatch.setattr(worker_group, "_fit", fit)
     with pytest.raises(OSError, match="disk full"):
         run_workers("train", lambda: None, tiny_config(tmp_path).train.resources, {}, listen)
-    assert heard == [0, 1, 2]
+    assert received == [0, 1, 2]
 
 
 def test_the_scale_of_raw_embeddings_is_an_input(tmp_path: Path) -> None:
-    """Features have it in their fingerprint; raw embeddings are scaled as they are read."""
+    """The fingerprint of features contains the scale; raw embeddings are scaled when they are read."""
     workspace, tree = tiny_workspace(tmp_path), tiny_config(tmp_path).model_dump(mode="json")
     scales = {}
     for name in ("morec", "llminit"):

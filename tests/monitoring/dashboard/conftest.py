@@ -1,4 +1,4 @@
-"""A headless browser, which notes what no page may do."""
+"""A headless browser that records forbidden actions of pages."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Opens an address at a width and colour scheme. At the end of the test no page may have complained, run a script
-    of the data, or asked anything but its own server."""
+    """Opens an address at a width and colour scheme. At the end of the test no page may have logged an error, run a
+    script of the data, or sent a request to another server."""
     complaints: list[str] = []
     with ExitStack() as stack:
 
@@ -37,7 +37,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
             stack.callback(context.close)
             context.set_default_timeout(SLOW)
             page = context.new_page()
-            page.on("console", lambda told: complaints.append(told.text) if told.type in ("error", "warning") else None)
+            page.on("console", lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None)
             page.on("pageerror", lambda error: complaints.append(str(error)))
             page.on("dialog", lambda dialog: complaints.append(f"dialog {dialog.message}"))
             page.on("request", lambda request: _judge(request.url, own, complaints))

@@ -1,4 +1,4 @@
-"""What the comparison of runs says, without a browser."""
+"""The page that compares runs, without a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dashboard in a real browser: what it shows of runs in every state, and how it behaves."""
+"""The dashboard in a real browser: its pages for runs in every state, and its behaviour."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
 
 
 def _wait(condition: Callable[[], bool]) -> None:
-    """The page's policy forbids the way in which Playwright's own waiting for a function works."""
+    """Wait for a function. Playwright's own waiting is forbidden by the policy of the page."""
     deadline = time.monotonic() + SLOW / 1000
     while not condition():
         assert time.monotonic() < deadline
@@ -67,7 +67,7 @@ def _wait(condition: Callable[[], bool]) -> None:
 
 
 def _steps_done(shown: Shown) -> int:
-    """Of the living run, so far."""
+    """Number of steps that the living run has done."""
     with (shown.folder / "live" / "events" / "train.jsonl").open() as lines:
         return max(json.loads(line)["values"].get("done", 0) for line in lines)
 
@@ -181,7 +181,7 @@ def test_a_run_that_begins_is_listed(shown: Shown, open_page: Open) -> None:
 
 
 def test_texts_of_the_data_are_texts(shown: Shown, open_page: Open) -> None:
-    """`open_page` checks that none of them ran as a script."""
+    """`open_page` checks that no text ran as a script."""
     page = open_page(f"{shown.address}/run/finished")
     page.get_by_role("link", name="Report").click()
     expect(page.locator(".examples")).to_contain_text(made_runs.EVIL)
@@ -238,7 +238,7 @@ def test_runs_are_compared(shown: Shown, open_page: Open) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/run/live", "/report?run=finished", "/compare"])
 def test_pages_fit_and_follow_the_colour_scheme(shown: Shown, open_page: Open, path: str) -> None:
-    """On a phone, and in a window that is then made wide."""
+    """The pages are opened on a phone, and in a window that is then made wide."""
     colors = {}
     for scheme in ("light", "dark"):
         page = open_page(f"{shown.address}{path}", 390, scheme)

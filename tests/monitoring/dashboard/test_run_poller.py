@@ -1,4 +1,4 @@
-"""Reading workspaces: which are found, what is read again, and that no damage and no slow storage holds up the rest."""
+"""Reading workspaces: finding them, reading changes, and that damage or slow storage holds up no other workspace."""
 
 from __future__ import annotations
 

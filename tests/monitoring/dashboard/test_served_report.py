@@ -1,4 +1,4 @@
-"""The report that the dashboard serves, without a browser: from a workspace as it is, with errors in words."""
+"""The report that the dashboard serves, without a browser: from a workspace in any state, with readable errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Ask = Callable[[str], TestResponse]
 
 @pytest.fixture
 def ask(tmp_path: Path) -> Iterator[Ask]:
-    """Asks for the report of a run by its name, once the dashboard has read all runs."""
+    """Requests the report of a run by its name, once the dashboard has read all runs."""
     made_runs.finished_run(tmp_path / "finished")
     made_runs.failed_run(tmp_path / "failed")
     (tmp_path / "bare" / "events").mkdir(parents=True)

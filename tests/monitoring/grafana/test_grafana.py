@@ -1,4 +1,4 @@
-"""The dashboards: which files are written, and that their queries ask for metrics that there are."""
+"""The dashboards: the written files are current, and their queries use existing metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The definitions, and what events make of them, read as Prometheus reads it."""
+"""The definitions, and their values after events, read in the format of Prometheus."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Samples = dict[tuple[str, ...], float]
 
 
 def read(registry: CollectorRegistry) -> Samples:
-    """(name, label values in order of label names) → value."""
+    """Served values by (name, label values in the order of label names)."""
     families = text_string_to_metric_families(generate_latest(registry).decode())
     return {
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value

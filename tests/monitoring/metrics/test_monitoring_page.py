@@ -1,4 +1,4 @@
-"""The alerts and dashboards in the documentation are those that there are."""
+"""The alerts and dashboards in the documentation are complete and current."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lists of processes: files that follow their runs, and the server that hands them out."""
+"""The lists of processes: files that follow their runs, and the server for them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_living_run_clears_away_what_a_killed_one_left(tmp_path: Path) -> None
 
 
 def test_a_run_that_is_started_again_replaces_what_it_left(tmp_path: Path) -> None:
-    """At once: its old processes must not be taken for dead ones of the new run."""
+    """The old list goes at once, so that its processes are not taken for dead ones of the new run."""
     TargetFile(tmp_path, "a [1]").write([ONE])
     TargetFile(tmp_path, "a [1]-again").write([ONE])
     TargetFile(tmp_path, "a [1]").write([TWO])

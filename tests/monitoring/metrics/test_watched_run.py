@@ -1,4 +1,4 @@
-"""A real run on two workers beside a real Prometheus: who is scraped, and whether every panel has data."""
+"""A real run on two workers beside a real Prometheus: every process is scraped, and every panel has data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_ours_bind_to_this_machine_alone(watched_run: WatchedRun) -> None:
 
 def test_nothing_is_left_once_the_run_has_ended(watched_run: WatchedRun) -> None:
     watched_run.server.wait(lambda: not watched_run.server.targets())
-    # A few scrapes later at most, where Prometheus would go on for five minutes with what it saw last.
+    # After a few scrapes at most. Prometheus would repeat the last values of a lost target for five minutes.
     alive = 'alphafuse_stage_running or up{job=~"alphafuse|ray"}'
     watched_run.server.wait(lambda: not watched_run.server.get("query", query=alive)["result"])
 
@@ -44,7 +44,7 @@ def test_nothing_is_left_once_the_run_has_ended(watched_run: WatchedRun) -> None
 def test_a_healthy_run_alerts_nobody(watched_run: WatchedRun) -> None:
     rules = [rule for group in watched_run.server.get("rules")["groups"] for rule in group["rules"]]
     assert {rule["health"] for rule in rules} == {"ok"}
-    # How full the disk of this machine is, is not the run's doing.
+    # A full disk of this machine is not caused by the run.
     fired = watched_run.server.series('ALERTS{alertstate="firing", alertname!="DiskNearlyFull"}', watched_run.started)
     assert fired == []
 

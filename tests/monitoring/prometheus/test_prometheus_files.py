@@ -1,4 +1,4 @@
-"""The shipped configuration of Prometheus, its rules and the example for Alertmanager, judged by their own tools."""
+"""The shipped configuration of Prometheus, its rules and the example for Alertmanager, checked by their own tools."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_every_part_is_on_the_page(finished: tuple[Config, Workspace]) -> None:
         "2 min 05 s", "not run", "batch_size: 10", "Python",
     ):  # fmt: skip
         assert shown in page, shown
-    assert "empty texts" not in page  # met no case
+    assert "empty texts" not in page  # there are none
     assert page.count("<svg") == 2
 
 

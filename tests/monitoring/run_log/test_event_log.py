@@ -1,4 +1,4 @@
-"""The event log: what is kept, over several runs, on any storage; files of earlier and later versions are read."""
+"""The event log: events that are kept, several runs, any storage, files of earlier and later versions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from alphafuse.storage.workspace import Workspace
 from monitoring.run_log.event_log import KINDS, PROGRESS_SECONDS, EventLog, from_record, read_events, to_record
 
 EARLIER = Path(__file__).parent / "events_of_version_0.jsonl"
-"""Lines as the version before typed events wrote them, by hand: one of each kind, and of each form of it."""
+"""Hand-made lines of the version before typed events: one of each kind, and of each form of a kind."""
 MEANS = StepMeans(
     "train", time=110.0, rank=1, step=40, seconds=0.5, data_seconds=0.01, lookup_seconds=0.02, forward_seconds=0.03,
     backward_seconds=0.04, exchange_seconds=0.05, optimizer_seconds=0.06, rows_requested=100.0, rows_distinct=90.0,

@@ -1,4 +1,4 @@
-"""The heartbeat: goes on while the block runs, says so when it has ended, and survives a storage that fails."""
+"""The heartbeat: it goes on while the block runs, records the end, and survives a storage that fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of runs from hand-made events: each case says what happened, and what shall be seen of it."""
+"""The state of runs from hand-made events: each case has the events, and the expected state."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from monitoring.run_log.run_state import RunState, judge
 NOW = 10_000.0
 
 
-def _events(*told: tuple[str, str, float]) -> dict[str, list[Event]]:
-    """Stage, kind and age in seconds of each event."""
+def _events(*entries: tuple[str, str, float]) -> dict[str, list[Event]]:
+    """Events from stage, kind and age in seconds."""
     events: dict[str, list[Event]] = {}
-    for stage, kind, age in told:
+    for stage, kind, age in entries:
         time = NOW - age
         event = {
             "started": StageStarted(stage, time=time),
@@ -35,7 +35,7 @@ PREPARED = (("prepare", "started", 90.0), ("prepare", "finished", 80.0))
 
 
 @pytest.mark.parametrize(
-    ("told", "beat", "status", "stages"),
+    ("entries", "beat", "status", "stages"),
     [
         pytest.param((), None, "empty", {"prepare": "waiting", "train": "waiting"}, id="nothing"),
         pytest.param((), Beat(NOW - 5, False), "running", {}, id="about to begin"),
@@ -79,9 +79,9 @@ PREPARED = (("prepare", "started", 90.0), ("prepare", "finished", 80.0))
     ],
 )  # fmt: skip
 def test_states(
-    told: tuple[tuple[str, str, float], ...], beat: Beat | None, status: str, stages: dict[str, str]
+    entries: tuple[tuple[str, str, float], ...], beat: Beat | None, status: str, stages: dict[str, str]
 ) -> None:
-    state = judge(_events(*told), beat, NOW)
+    state = judge(_events(*entries), beat, NOW)
     assert state.status == status
     assert stages.items() <= _stages(state).items()
 
@@ -100,24 +100,25 @@ def test_a_run_has_not_begun_where_others_made_what_is_there() -> None:
 
 
 def test_what_follows_from_a_stage_that_is_made_again_is_to_come() -> None:
-    told = _events(*PREPARED, ("train", "started", 79.0), ("train", "finished", 70.0), ("evaluate", "started", 69.0))
-    told["evaluate"] += _events(("evaluate", "finished", 60.0))["evaluate"]
+    events = _events(*PREPARED, ("train", "started", 79.0), ("train", "finished", 70.0), ("evaluate", "started", 69.0))
+    events["evaluate"] += _events(("evaluate", "finished", 60.0))["evaluate"]
     again = _events(("train", "started", 20.0))["train"]
-    told["train"] += again
-    assert _stages(judge(told, Beat(NOW, False), NOW))["evaluate"] == "finished"  # it may be skipped
-    told["train"] += _events(("train", "progress", 10.0))["train"]
-    assert _stages(judge(told, Beat(NOW, False), NOW))["evaluate"] == "waiting"
-    told["train"] += _events(("train", "finished", 9.0), ("train", "started", 5.0), ("train", "skipped", 4.0))["train"]
-    assert _stages(judge(told, Beat(NOW, True), NOW))["evaluate"] == "waiting"
-    told["evaluate"] += _events(("evaluate", "started", 3.0), ("evaluate", "finished", 2.0))["evaluate"]
-    assert _stages(judge(told, Beat(NOW, True), NOW))["evaluate"] == "finished"
+    events["train"] += again
+    assert _stages(judge(events, Beat(NOW, False), NOW))["evaluate"] == "finished"  # it may be skipped
+    events["train"] += _events(("train", "progress", 10.0))["train"]
+    assert _stages(judge(events, Beat(NOW, False), NOW))["evaluate"] == "waiting"
+    skipped = _events(("train", "finished", 9.0), ("train", "started", 5.0), ("train", "skipped", 4.0))
+    events["train"] += skipped["train"]
+    assert _stages(judge(events, Beat(NOW, True), NOW))["evaluate"] == "waiting"
+    events["evaluate"] += _events(("evaluate", "started", 3.0), ("evaluate", "finished", 2.0))["evaluate"]
+    assert _stages(judge(events, Beat(NOW, True), NOW))["evaluate"] == "finished"
 
 
 def test_rate_and_remaining_time_are_those_of_the_part_that_runs() -> None:
-    told: list[Event] = [StageStarted("embed", time=NOW - 100)]
-    told += [Progress("embed", 9, 9, "shards", time=NOW - 90)]
-    told += [Progress("embed", done, 1000, "texts", time=NOW - 50 + done / 10) for done in (100, 200, 400)]
-    stage = judge({"embed": told}, Beat(NOW, False), NOW).stage
+    events: list[Event] = [StageStarted("embed", time=NOW - 100)]
+    events += [Progress("embed", 9, 9, "shards", time=NOW - 90)]
+    events += [Progress("embed", done, 1000, "texts", time=NOW - 50 + done / 10) for done in (100, 200, 400)]
+    stage = judge({"embed": events}, Beat(NOW, False), NOW).stage
     assert stage is not None
     assert (stage.done, stage.total, stage.unit, stage.share) == (400, 1000, "texts", 0.4)
     assert stage.rate == pytest.approx(10.0)
@@ -126,16 +127,16 @@ def test_rate_and_remaining_time_are_those_of_the_part_that_runs() -> None:
 
 
 def test_a_skipped_stage_keeps_the_time_that_it_took() -> None:
-    told = _events(("train", "started", 500.0), ("train", "finished", 440.0))
-    told["train"] += _events(("train", "started", 5.0), ("train", "skipped", 4.0))["train"]
-    stage = judge(told, Beat(NOW, True), NOW).stage
+    events = _events(("train", "started", 500.0), ("train", "finished", 440.0))
+    events["train"] += _events(("train", "started", 5.0), ("train", "skipped", 4.0))["train"]
+    stage = judge(events, Beat(NOW, True), NOW).stage
     assert stage is not None
     assert (stage.status, stage.seconds, stage.ended) == ("finished", 60.0, NOW - 440)
 
 
 def test_a_run_that_somebody_ended_has_not_failed() -> None:
-    told = [StageStarted("train", time=NOW - 9), StageFailed("train", "interrupted", time=NOW - 5)]
-    state = judge({"train": told}, Beat(NOW - 4, True), NOW)
+    events = [StageStarted("train", time=NOW - 9), StageFailed("train", "interrupted", time=NOW - 5)]
+    state = judge({"train": events}, Beat(NOW - 4, True), NOW)
     assert (state.status, _stages(state)["train"]) == ("stopped", "cut off")
 
 

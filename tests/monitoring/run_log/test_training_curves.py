@@ -65,24 +65,24 @@ def test_the_best_validation_and_epochs_without_one() -> None:
     assert training.best("hr@10") is None
 
 
-def test_parts_of_a_step_are_means_over_the_workers_that_told() -> None:
-    """Rank 1 tells at other steps: between them its latest value holds, before and after them it does not count."""
+def test_spans_of_a_step_are_means_over_the_workers_that_reported() -> None:
+    """Rank 1 reports at other steps: between them its latest value holds, before and after them it does not count."""
     events = [STARTED, _worker(0, 10, lookup=1.0), _worker(1, 20, lookup=5.0), _worker(0, 20, lookup=3.0)]
     events += [_worker(0, 30, lookup=3.0), _worker(1, 40, lookup=7.0), _worker(0, 50, lookup=2.0)]
-    lookup = training_of(events).parts["lookup"]
+    lookup = training_of(events).spans["lookup"]
     assert lookup.x.tolist() == [10, 20, 30, 40, 50]
     assert lookup.y.tolist() == [1.0, (3 + 5) / 2, (3 + 5) / 2, (3 + 7) / 2, 2.0]
 
 
-def test_the_slowest_part_and_its_share() -> None:
+def test_the_slowest_span_and_its_share() -> None:
     training = training_of([STARTED, *(_worker(rank, 10, forward=1.0, lookup=2.5) for rank in (0, 1))])
-    assert training.parts["rest"].y.tolist() == [0.5]
-    assert training.slowest_part() == ("lookup", pytest.approx(2.5 / 4.0))
-    assert training_of([STARTED]).slowest_part() is None
+    assert training.spans["rest"].y.tolist() == [0.5]
+    assert training.slowest_span() == ("lookup", pytest.approx(2.5 / 4.0))
+    assert training_of([STARTED]).slowest_span() is None
 
 
 def test_a_worker_is_slow_by_its_own_work_and_not_by_waiting() -> None:
-    """Both take equally long: the fast one waits in exchanges, and where the dense gradients are averaged."""
+    """Both workers take equally long: the fast one waits in exchanges, and while the dense gradients are averaged."""
     events = [STARTED, _worker(0, 10, data=0.5, forward=1.0, backward=5.0, exchange=3.0, optimizer=0.5)]
     events += [_worker(1, 10, data=0.5, forward=6.0, backward=2.0, exchange=0.5, optimizer=1.0)]
     well, slow = training_of(events).workers
@@ -97,7 +97,10 @@ def test_a_worker_is_silent_when_the_others_are_not() -> None:
         events += [_worker(0, time, 1000.0 + time, forward=1.0)]
         events += [_worker(1, time, 1000.0 + time, forward=1.0)] if time < 100 else []
     assert [worker.complaint for worker in training_of(events).workers] == ["", "silent"]
-    assert [worker.complaint for worker in training_of(events[:-4]).workers] == ["", ""]  # for 60 seconds yet
+    assert [worker.complaint for worker in training_of(events[:-4]).workers] == [
+        "",
+        "",
+    ]  # not yet silent for 60 seconds
 
 
 def test_after_a_restart_workers_are_others() -> None:

@@ -1,4 +1,5 @@
-"""Chatter goes to the file, our own words to the terminal. In processes of their own: descriptors are theirs."""
+"""Output of dependencies goes to the file, our own output to the terminal. The test redirects descriptors of a process
+of its own."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ from pathlib import Path
 
 SCRIPT = """
 import logging, os, pathlib, subprocess, sys, warnings
-from monitoring.terminal.output_redirect import chatter_to_file
-with chatter_to_file(pathlib.Path(sys.argv[1])) as (output, errors):
+from monitoring.terminal.output_redirect import output_to_file
+with output_to_file(pathlib.Path(sys.argv[1])) as (output, errors):
     print("printed")
     os.write(2, b"from C\\n")
     subprocess.run(["echo", "from a child"])

@@ -1,5 +1,5 @@
-"""Tracking: what the tools' own readers find afterwards, over a continued and a repeated training; a tool that fails is
-a warning, once."""
+"""Tracking: numbers that the tools' own readers find after a continued and a repeated training. A tool that fails
+causes one warning."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ START = 1_700_000_000.0
 
 
 def _train(first: int, last: int) -> list[Event]:
-    """A training from one epoch to another: two progress events and a validation in each."""
+    """Events of a training from one epoch to another: two progress events and a validation in each."""
     events: list[Event] = [StageStarted("train", time=START)]
     for epoch in range(first, last + 1):
         for step in (2 * epoch - 1, 2 * epoch):
@@ -68,15 +68,15 @@ def _config(folder: Path, **monitoring: Any) -> Config:
 
 def _track(config: Config, *events: Event) -> list[Event]:
     """Feed one process's events; returns the warnings."""
-    heard: list[Event] = []
-    with tracking_tools(config, Workspace(config.workspace), heard.append) as listen:
+    received: list[Event] = []
+    with tracking_tools(config, Workspace(config.workspace), received.append) as listen:
         for event in events:
             listen(event)
-    return heard
+    return received
 
 
 def _train_continue_evaluate(config: Config, folder: Path) -> None:
-    """A training is interrupted in its second epoch, and goes on from the checkpoint of the first."""
+    """Track a training that is interrupted in its second epoch and continues from the checkpoint of the first."""
     interrupted = StageFailed("train", "interrupted", time=START + 5)
     assert _warnings(_track(config, *_train(1, 2), interrupted)) == []
     (folder / "checkpoints").mkdir()
@@ -151,7 +151,7 @@ def test_a_missing_package_is_a_warning_that_names_it(tmp_path: Path, monkeypatc
 
 
 class _Broken:
-    """Fails at the third call of `log`."""
+    """A tool that fails at the third call of `log`."""
 
     def __init__(self) -> None:
         self.logged = 0
@@ -169,12 +169,12 @@ class _Broken:
 
 
 def test_a_tool_that_fails_is_a_warning_once(tmp_path: Path) -> None:
-    broken, heard = _Broken(), list[Event]()
-    with Tracker("Keeper", lambda: broken, Workspace(str(tmp_path)), heard.append) as listen:
+    broken, received = _Broken(), list[Event]()
+    with Tracker("Keeper", lambda: broken, Workspace(str(tmp_path)), received.append) as listen:
         for event in (*_train(1, 4), ENDED):
             listen(event)
     assert broken.logged == 3
-    (warning,) = _warnings(heard)
+    (warning,) = _warnings(received)
     assert warning == ("Keeper does not keep this run any more; the run itself goes on (OSError: the disk is full)")
 
 
@@ -182,17 +182,17 @@ def test_a_tool_that_hangs_holds_up_neither_the_run_nor_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracker, "CLOSE_SECONDS", 0.1)
-    over, heard = threading.Event(), list[Event]()
+    over, received = threading.Event(), list[Event]()
 
     class Hanging(_Broken):
         def begin(self, is_new: bool) -> None:
             over.wait()
 
-    with Tracker("Keeper", Hanging, Workspace(str(tmp_path)), heard.append) as listen:
+    with Tracker("Keeper", Hanging, Workspace(str(tmp_path)), received.append) as listen:
         for event in _train(1, 1):
             listen(event)
     over.set()
-    (warning,) = _warnings(heard)
+    (warning,) = _warnings(received)
     assert "has not taken all within" in warning
 
 

@@ -1,4 +1,4 @@
-"""What becomes of ids, times and texts of every column type."""
+"""Conversion of ids, times and texts from every column type."""
 
 from __future__ import annotations
 

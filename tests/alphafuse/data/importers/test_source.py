@@ -27,7 +27,7 @@ EXPECTED = [{name: row[name] for name in WANTED} for row in ROWS]
 
 
 def write(path: Path, rows: Sequence[dict[str, Any]] = ROWS) -> Path:
-    """The rows in the format of the path's suffix."""
+    """Write the rows in the format of the path's suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.Table.from_pylist(list(rows))
     if path.suffix == ".parquet":

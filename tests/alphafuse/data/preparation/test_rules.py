@@ -1,4 +1,4 @@
-"""What is told of rows that rules met."""
+"""Messages about the rows that rules changed or dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps and their parts, with hand-made sequences; and negatives."""
+"""Batches and the parts of the ranks, with hand-made sequences; and negatives."""
 
 from __future__ import annotations
 

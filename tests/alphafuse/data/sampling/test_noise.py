@@ -1,4 +1,4 @@
-"""What diffusion draws: its distribution, and that no target's draws depend on how the batch is divided."""
+"""Draws of diffusion: their distribution, and that they do not depend on how the batch is divided."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ ALL, LAST = Windowing(3, 3, 2), Windowing(3, 1, 1)
 
 
 def _targets(stream: SampleStream, epoch: int, first_sample: int = 0) -> list[list[int]]:
-    """Targets of each sample of an epoch, in its order."""
+    """Targets of each sample of an epoch, in the order of the epoch."""
     result = []
     for samples, order in stream.buffers(epoch, first_sample):
         _, targets = samples.arrays(order)
@@ -57,7 +57,7 @@ def test_an_epoch_can_be_entered_at_any_sample(tmp_path: Path, buffer_users: int
 
 
 def test_samples_of_distant_users_meet(tmp_path: Path) -> None:
-    """Windows take blocks from all over the log: in the mean two neighbours are a third of it apart."""
+    """Buffers take blocks from all over the log: on average, two neighbours are a third of the log apart."""
     order = [sample[0] for sample in _targets(_stream(tmp_path, 20), 0)]
     largest = max(train_targets(USERS))
     assert np.abs(np.diff(order)).mean() == pytest.approx(largest / 3, rel=0.25)

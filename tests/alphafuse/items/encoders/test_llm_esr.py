@@ -1,4 +1,4 @@
-"""LLM-ESR: views of an item, cross attention position by position in float64, and what a position may see."""
+"""LLM-ESR: views of an item, cross attention position by position in float64, and causality."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _dual_view(num_layers: int = 1) -> DualView:
 
 
 def _attended(attention: CrossAttention, asking: torch.Tensor, answering: torch.Tensor) -> torch.Tensor:
-    """[batch, length, 4] twice → the same shape, position by position."""
+    """Attention from `asking` to `answering`, position by position; all of shape [batch, length, 4]."""
     key_weight, value_weight = attention.key_value.weight.split(4)
     histories = []
     for queries, answers in zip(asking, answering, strict=True):
@@ -55,7 +55,7 @@ def test_cross_attention_equals_its_formula() -> None:
 
 
 def test_dual_view_equals_its_formula() -> None:
-    """Each view, of what it asks the other, through the shared backbone."""
+    """Each view attends to the other, and the result goes through the shared backbone."""
     dual = _dual_view()
     items = _random(2, 5, 8).requires_grad_()
     ids, texts = items[..., :4], items[..., 4:]
@@ -78,7 +78,7 @@ def test_a_state_depends_on_its_own_and_earlier_items_alone() -> None:
 
 
 def test_each_view_asks_the_other() -> None:
-    """Which of its items a view attends to depends on the other view; with one item there is nothing to choose."""
+    """The items that a view attends to depend on the other view, except for histories of one item."""
     dual, items = _dual_view(), _random(1, 5, 8)
     changed = items.clone()
     changed[..., 4:] += 1
@@ -93,7 +93,7 @@ def test_one_wanted_position_is_that_of_the_full_pass() -> None:
 
 
 def test_a_single_item_answers_for_itself() -> None:
-    """With one item, attention is the value of it."""
+    """With one item, the result of attention is the value of that item."""
     dual = _dual_view()
     dual.backbone = PassThrough()
     item = _random(1, 1, 8)

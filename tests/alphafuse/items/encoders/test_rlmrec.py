@@ -1,4 +1,4 @@
-"""RLMRec's two alignments: which view is mapped where, masks, and that the item vector is the ID."""
+"""RLMRec's two alignments: the mapped views, masks, and that the item vector is the ID."""
 
 from __future__ import annotations
 
@@ -54,4 +54,4 @@ def test_reconstruction_is_from_masked_ids() -> None:
     masked = torch.nn.functional.dropout(ids, 0.5)
     assert 0 < (masked == 0).sum() < masked.numel()
     assert_same(reconstructed, _perceptron(encoder.id_to_text, masked), [ids, *encoder.parameters()])
-    assert torch.equal(encoder(text, ids), ids)  # what is recommended is not masked
+    assert torch.equal(encoder(text, ids), ids)  # recommendations use unmasked vectors

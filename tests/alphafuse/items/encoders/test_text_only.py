@@ -1,4 +1,4 @@
-"""MoRec, WhitenRec and iDreamRec: what they read, and their dense maps in float64."""
+"""MoRec, WhitenRec and iDreamRec: their inputs, and their dense maps in float64."""
 
 from __future__ import annotations
 

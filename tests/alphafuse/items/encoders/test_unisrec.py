@@ -11,7 +11,7 @@ from alphafuse.items.encoders.unisrec import UniSRecEncoder
 
 
 def _encoder(num_experts: int, dropout: float) -> UniSRecEncoder:
-    """With weights that are all different."""
+    """An encoder with weights that are all different."""
     torch.manual_seed(0)
     encoder = UniSRecEncoder(FrozenFeatures("embeddings", slice(0, 6)), 3, num_experts, dropout).double()
     for parameter in encoder.parameters():
@@ -24,7 +24,7 @@ def _text() -> torch.Tensor:
 
 
 def _definition(encoder: UniSRecEncoder, text: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """[items, hidden_dim]; noise [items, experts] of the standard normal distribution."""
+    """Item vectors [items, hidden_dim]; noise: standard normal, [items, experts]."""
     mixture = encoder.adapter[0]
     vectors = []
     for x, drawn in zip(text, noise, strict=True):
@@ -68,7 +68,7 @@ def test_dropout_and_noise_are_for_training() -> None:
 
 
 def test_dropout_is_on_the_text() -> None:
-    """All is dropped but the bias, whatever the text."""
+    """With everything dropped, only the bias is left, for any text."""
     expert = _encoder(num_experts=1, dropout=0.5).adapter[0].experts[0]
     expert.dropout.p = 1.0
     torch.testing.assert_close(expert(_text()), functional.linear(-expert.bias, expert.weight.weight).expand(5, 3))

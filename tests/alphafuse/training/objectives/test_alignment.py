@@ -32,7 +32,7 @@ HISTORIES = torch.tensor([[0, 3, 5], [2, -1, -1]])
 TARGETS = torch.tensor([[3, -1, 7], [4, -1, -1]])
 PREDICTED = [3, 7, 4]
 SHARED = torch.tensor([7, 1, 1])
-"""One of them is a target, which is not its own negative; another counts twice."""
+"""Items to compare with. One of them is a target, which is not its own negative; another one counts twice."""
 UNIFORM = torch.tensor([[1, 2], [6, 6], [3, 0]])
 WEIGHT, TEMPERATURE = 0.3, 0.5
 EMBEDDINGS = FrozenFeatures("embeddings", slice(0, 6))
@@ -45,7 +45,7 @@ Views = tuple[torch.Tensor, torch.Tensor]
 
 
 def _views(method: str, weights: list[torch.Tensor], text: torch.Tensor, ids: torch.Tensor) -> Views:
-    """The first view of every item and the second, through two linear layers."""
+    """The two views of every item, through two linear layers."""
     first, first_bias, second, second_bias = weights
     if method == "llm_esr":
         return ids, (text @ first.T + first_bias) @ second.T + second_bias

@@ -18,7 +18,7 @@ from alphafuse.training.objectives.step_input import ScoredRows, StepInput
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_softmax_over_the_target_alone_costs_nothing_even_with_noise(seed: int) -> None:
-    """UniSRec draws dropout and noise for each look at an item: of a catalog of one item no draw may make a loss."""
+    """UniSRec draws dropout and noise for each vector; with a catalog of one item, no draw may cause a loss."""
     torch.manual_seed(seed)
     encoder = UniSRecEncoder(FrozenFeatures("embeddings", slice(0, 12)), 8, 8, 0.2)
     objective = ScoringObjective(encoder, SASRec(8, 2, 1, 1, 0.0), LossConfig(name="softmax"), 1, Communicator())
