@@ -83,7 +83,7 @@ TRAINING = Board(
                     unit="s",
                 ),
                 Panel(
-                    "Phases of a step",
+                    "Spans of a step",
                     (Query(phases("phase"), "{{phase}}"),),
                     "data: drawing batches and negatives; lookup: rows of the own shard; exchange: waiting for other "
                     "workers; backward: with the averaging of the dense gradients.",
