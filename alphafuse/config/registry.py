@@ -7,6 +7,7 @@ before: this module knows neither torch nor any of the classes.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from alphafuse.config.base import Section
 
 UNKNOWN_NAME = "unknown_name"
 """Type of the validation error of a `name` that chooses nothing."""
+IMPORT_PATH = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"
+"""Pattern of `package.module:Class`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +51,7 @@ class Registry:
             ValueError: it is neither, cannot be imported, or is no class of this kind.
         """
         path = self.built_in.get(name, name) if isinstance(name, str) else None
-        if path is None or ":" not in path:
+        if path is None or not re.fullmatch(IMPORT_PATH, path):
             names = ", ".join(repr(known) for known in self.built_in)
             raise ValueError(
                 f"must be one of {names}, or the path of a class of your own, mypackage.module:Class (found {name!r})"

@@ -172,6 +172,8 @@ def test_settings_of_a_class_of_ones_own_are_checked_written_and_read_again() ->
             f"model.encoder.name: '{__name__}:OtherSettings' does not say what its settings are",
         ),
         ({"encoder": {"name": 3}}, "model.encoder.name: must be one of 'alphafuse', "),
+        ({"encoder": {"name": ".encoders:TextPlusId"}}, "model.encoder.name: must be one of 'alphafuse', "),
+        ({"encoder": {"name": "shop.encoders:"}}, "model.encoder.name: must be one of 'alphafuse', "),
         (
             {"backbone": {"name": "shop.backbones"}},
             "model.backbone.name: must be one of 'sasrec', 'gru4rec', 'hstu', 'dreamrec', or the path of a class of "
