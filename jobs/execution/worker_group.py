@@ -89,7 +89,7 @@ def run_workers(
             except (TrainingFailedError, ray.exceptions.RayActorError) as failure:
                 if not _found_no_place(failure):
                     restarts, deaths = restarts + 1, 1 if progress.done > before else deaths + 1
-                    cause = _reason_to_restart(stage, failure, deaths > resources.max_restarts)
+                    cause = reason_to_restart(stage, failure, deaths > resources.max_restarts)
                     again = f"starting all again, {deaths} of {resources.max_restarts} times"
                     message = f"a worker died ({cause}); {again}"
                     listen(WorkersRestarted(stage, message, restarts))
@@ -119,7 +119,7 @@ class _Farthest:
             self.done = max(self.done, event.done)
 
 
-def _reason_to_restart(stage: str, failure: Exception, last: bool) -> str:
+def reason_to_restart(stage: str, failure: Exception, last: bool) -> str:
     """One line on why the workers failed; raises what no restart cures, and anything after the last one."""
     causes = [_cause(error) for error in _failures(failure)]
     for cause in causes:
