@@ -98,7 +98,7 @@ def _recommend_on_worker(
     written = artifact.committed_files(wanted)
     communicator.barrier()  # every rank has seen the same files before any is written
     model = load_trained(config, workspace, communicator, device)
-    ranking = catalog_ranking(model, config.evaluate, communicator, config.similarity)
+    ranking = catalog_ranking(model, communicator, config.similarity)
     counts: Counter[str] = Counter()
     users = test_users(workspace) if sources is None else users_of(workspace, sources, counts)
     total = workspace.artifact("sequences").require().rows if sources is None else None
@@ -146,7 +146,7 @@ def _recommend_history_on_worker(
     listen: Listener,
 ) -> list[Recommended]:
     model = load_trained(config, workspace, communicator, device)
-    ranking = catalog_ranking(model, config.evaluate, communicator, config.similarity)
+    ranking = catalog_ranking(model, communicator, config.similarity)
     history = single_history(items)
     best, scores = rank_users(model, ranking, history, top_k, config.recommend.exclude_seen, 1, communicator)
     return Recommendations(workspace.artifact("catalog"), history, best, scores).of(0)

@@ -69,7 +69,7 @@ def _clear(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize("operate", [_read_in_blocks, _take, _write, _clear])
-def test_a_failure_at_any_call_changes_nothing(workspace: Workspace, operate: object, tmp_path: Path) -> None:
+def test_a_failure_at_any_call_changes_nothing(workspace: Workspace, operate: object) -> None:
     failed = 0
     for call in range(CALLS):
         flaky_storage.fail_at({call})
