@@ -14,7 +14,7 @@ import pytest
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
-    from support.watched_run import WatchedRun
+    from support.servers.watched_run import WatchedRun
 
 sys.path.insert(0, str(Path(__file__).parent))
 # numpy and torch read this when they are imported. Tests run side by side: more threads would wait for each other.
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Cluster]:
     """A Ray cluster of one machine with 4 CPUs, shared by all tests that need one. Tests of lost machines add more
-    machines while they run (`tests/support/fault_machines.py`)."""
+    machines while they run (`tests/support/faults/fault_machines.py`)."""
     import ray
     from ray.cluster_utils import Cluster
 
@@ -54,7 +54,7 @@ def ray_cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def watched_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedRun]:
     """A finished run of all stages beside a Prometheus, shared by all tests about whole runs."""
-    from support.watched_run import watched_run
+    from support.servers.watched_run import watched_run
 
     with watched_run(tmp_path_factory.mktemp("watched")) as run:
         yield run

@@ -7,6 +7,7 @@ before: this module knows neither torch nor any of the classes.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from alphafuse.config.base import Section
 
 UNKNOWN_NAME = "unknown_name"
 """Type of the validation error of a `name` that chooses nothing."""
+IMPORT_PATH = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"
+"""Pattern of `package.module:Class`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,18 +51,20 @@ class Registry:
             ValueError: the name is neither, or what it names cannot be imported or is no class of this kind.
         """
         path = self.built_in.get(name, name) if isinstance(name, str) else None
-        if path is None or ":" not in path:
+        if path is None or not re.fullmatch(IMPORT_PATH, path):
             names = ", ".join(repr(known) for known in self.built_in)
             raise ValueError(
                 f"must be one of {names}, or the path of a class of your own, mypackage.module:Class (found {name!r})"
             )
         try:
             found = _import(path)
-        except (ImportError, AttributeError) as error:
+        except ImportError as error:
             raise ValueError(
                 f"cannot import {path!r} ({error}); its package must be installed, or on PYTHONPATH, here and on every "
                 "machine of the run"
             ) from error
+        except AttributeError as error:
+            raise ValueError(f"cannot import {path!r}: {error}") from error
         if not _derives(found, self.base):
             raise ValueError(f"{path!r} is no {self.kind}: it must be a subclass of {self.base.replace(':', '.')}")
         if not _derives(getattr(found, "settings_class", None), self.settings_base):
@@ -67,6 +72,8 @@ class Registry:
                 f"{path!r} does not say what its settings are: set `settings_class` in it to a subclass of "
                 f"{self.settings_base.replace(':', '.')} (docs/methods.md has an example)"
             )
+        if missing := [name for name in dir(found) if getattr(getattr(found, name), "__isabstractmethod__", False)]:
+            raise ValueError(f"{path!r} lacks {' and '.join(missing)}, which every {self.kind} has (docs/methods.md)")
         return found
 
     def settings_class(self, tree: object) -> type[Section] | None:

@@ -148,7 +148,7 @@ def _rank_targets(
 ) -> Iterator[_Answer]:
     """Yield answers to the targets of a split, batch by batch, in the order of the users. `progress` is called after
     the caller has handled a batch."""
-    ranking, total_users = catalog_ranking(model, config, communicator, similarity), int(store.users.sum())
+    ranking, total_users = catalog_ranking(model, communicator, similarity), int(store.users.sum())
     first_user, first_target, answered = 0, 0, False
     for sequences in read_ahead(store.groups()):
         all_users, all_positions = sequences.targets(split)
@@ -175,9 +175,7 @@ def _rank_targets(
         raise DataError(f"the split has no {split} targets; check data.split")
 
 
-def catalog_ranking(
-    model: Scorer, config: EvaluateConfig, communicator: Communicator, similarity: Similarity
-) -> CatalogRanking:
+def catalog_ranking(model: Scorer, communicator: Communicator, similarity: Similarity) -> CatalogRanking:
     """Make the ranking of all items by a model."""
     return CatalogRanking(model.item_vectors(), model.first_row, similarity, communicator)
 

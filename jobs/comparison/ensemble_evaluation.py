@@ -56,7 +56,7 @@ def run(members: Sequence[Config], workspace: Workspace, listen: Listener) -> Su
         return None
     artifact.clear()
     arguments = {"members": members, "workspace": workspace, "wanted": fingerprint(inputs)}
-    result = run_workers("evaluate", evaluate_on_worker, config.train.resources, arguments, listen, serving(config))
+    result = run_workers(EVALUATE, evaluate_on_worker, config.train.resources, arguments, listen, serving(config))
     result["similarity"] = " + ".join(inputs["similarities"])
     return finish(artifact, inputs, result, config.train.monitor, listen)
 

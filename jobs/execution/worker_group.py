@@ -20,6 +20,7 @@ from alphafuse.config.resources import RankResources
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import AlphafuseError, ResourceError
 from alphafuse.events import Event, FanOut, Listener, Progress, WorkersGone, WorkersRestarted
+from alphafuse.stages import Stage
 from jobs.execution.elasticity import await_places, released_places, scaling
 from jobs.execution.event_relay import EventRelay
 from jobs.execution.placement import require_places
@@ -31,8 +32,6 @@ WRAPPED_AS = ("cause", "health_check_failure", "__cause__")
 
 WorkerFunction = Callable[..., Any]
 
-RESOURCES = "train.resources"
-"""Key of the resources that all groups of ranks run on, for messages."""
 
 TUNING = {
     # Memory that a step frees stays in the process for the next one: by default glibc gives blocks of some MiB back to
@@ -47,7 +46,7 @@ TUNING = {
 
 
 def run_workers(
-    stage: str,
+    stage: Stage,
     function: WorkerFunction,
     resources: RankResources,
     arguments: dict[str, Any],
@@ -63,7 +62,7 @@ def run_workers(
     at once.
 
     Args:
-        stage: name of the stage, for events.
+        stage: stage that the workers do a part of, for events and messages.
         serving: where the workers serve their metrics; None if they do not.
         resumes: the function keeps most of what it has done, so that it may be stopped when there is room for more
             ranks.
@@ -78,9 +77,9 @@ def run_workers(
     progress = _Farthest()
     with EventRelay(FanOut(progress, listen)) as relay:
         settings = {
-            "stage": stage, "function": function, "arguments": arguments, "events": relay.queue, "serving": serving
+            "stage": stage.name, "function": function, "arguments": arguments, "events": relay.queue, "serving": serving
         }  # fmt: skip
-        require_places(RESOURCES, resources)
+        require_places(stage.resources, resources)
         restarts = deaths = 0  # deaths: in a row, without progress in between
         while True:
             before = progress.done
@@ -89,14 +88,14 @@ def run_workers(
             except (TrainingFailedError, ray.exceptions.RayActorError) as failure:
                 if not _found_no_place(failure):
                     restarts, deaths = restarts + 1, 1 if progress.done > before else deaths + 1
-                    cause = _reason_to_restart(stage, failure, deaths > resources.max_restarts)
+                    cause = reason_to_restart(stage.name, failure, deaths > resources.max_restarts)
                     again = f"starting all again, {deaths} of {resources.max_restarts} times"
                     message = f"a worker died ({cause}); {again}"
-                    listen(WorkersRestarted(stage, message, restarts))
+                    listen(WorkersRestarted(stage.name, message, restarts))
             finally:
                 if serving is not None:
-                    relay.queue.put(WorkersGone(stage))
-            await_places(stage, RESOURCES, resources, resources.fewest_workers, listen)
+                    relay.queue.put(WorkersGone(stage.name))
+            await_places(stage.name, stage.resources, resources, resources.fewest_workers, listen)
 
 
 def _found_no_place(failure: Exception) -> bool:
@@ -119,7 +118,7 @@ class _Farthest:
             self.done = max(self.done, event.done)
 
 
-def _reason_to_restart(stage: str, failure: Exception, last: bool) -> str:
+def reason_to_restart(stage: str, failure: Exception, last: bool) -> str:
     """Return one line on why the workers failed; raise errors that no restart cures, and any after the last restart."""
     causes = [_cause(error) for error in _failures(failure)]
     for cause in causes:

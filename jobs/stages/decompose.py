@@ -37,7 +37,6 @@ from jobs.execution.placement import require_places, task_options, task_slots
 from jobs.execution.tasks import in_order, result
 from jobs.stages import decompose_tasks as tasks
 
-STAGE = DECOMPOSE.name
 MAX_PARTIALS = 256
 """Most partial results of one pass; of more shards, neighbouring ones share a partial result."""
 
@@ -89,14 +88,14 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
         save_nullspace(nullspace, nullspace_artifact, inputs, details)
     nullspace = load_nullspace(workspace)
     facts = nullspace_artifact.require().details
-    listen(Metrics(STAGE, numbers={name: facts[name] for name in _METRICS}))
+    listen(Metrics(DECOMPOSE.name, numbers={name: facts[name] for name in _METRICS}))
     if nullspace.clamped:
         message = (
             f"{nullspace.clamped} of {nullspace.hidden_dim} directions have an eigenvalue below "
             f"{nullspace.eigenvalue_floor:.3g} ({RELATIVE_FLOOR:g} of the largest) and are whitened by that value "
             "instead of their own"
         )
-        listen(StageWarning(STAGE, message))
+        listen(StageWarning(DECOMPOSE.name, message))
     _write_features(config, workspace, shards, nullspace, feature_inputs, progress)
     return {name: facts[name] for name in _SUMMARY}
 
@@ -116,7 +115,7 @@ class _Progress:
 
     def reach(self, done: int) -> None:
         self.done = done
-        self.listen(Progress(STAGE, self.done, self.total, "rows"))
+        self.listen(Progress(DECOMPOSE.name, self.done, self.total, "rows"))
 
 
 class _Covariance:

@@ -169,7 +169,7 @@ def _watch_batches(
         failed.update(batch.failed)
         examples = [*examples, *batch.examples][:3]
         fill = batch.texts / config.batch_size
-        listen(EmbeddingProgress("embed", done, plan.distinct, "texts", tokens, failed.total(), fill, engines))
+        listen(EmbeddingProgress(EMBED.name, done, plan.distinct, "texts", tokens, failed.total(), fill, engines))
         # Every text stands for at least one item: no need to embed the rest of a catalog that fails.
         _check_quarantined(failed, items, config, f"Examples: {', '.join(examples)}")
     return round(plan.to_embed * engines / seconds, 1)
@@ -201,7 +201,7 @@ def _assemble(
     total = catalog.require().rows
     for end, _ in zip(ends, in_order(submit, range(len(shards)), slots), strict=True):
         done = total - int(ends[-1] - end)
-        listen(Progress("embed", done, total, "items"))
+        listen(Progress(EMBED.name, done, total, "items"))
 
 
 @ray.remote
@@ -251,7 +251,7 @@ def _finish(
         counts["unknown_ids"] = details["precomputed"] - (items - reasons[NO_VECTOR])
     if quarantined:
         message = f"{quarantined} items have no embedding: {', '.join(f'{k}: {v}' for k, v in sorted(reasons.items()))}"
-        listen(StageWarning("embed", message))
+        listen(StageWarning(EMBED.name, message))
     summary = {**counts, **details, "dim": shards[0].details["dim"]}
     identity = {"encoder": inputs["encoder"], "quarantined_by_reason": dict(reasons)}
     store.artifact.commit(inputs, {**summary, **identity}, rows=items)

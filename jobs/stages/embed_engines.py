@@ -44,8 +44,6 @@ from jobs.execution.event_relay import EventRelay
 from jobs.execution.placement import require_places, task_options
 from jobs.execution.worker_metrics import Serving, worker_listener
 
-STAGE = EMBED.name
-
 _BATCH_RETRIES = 3
 """Times that a batch is repeated whose engine died; the next death ends the job."""
 
@@ -110,7 +108,7 @@ def embed_on_engines(
                     yield BatchResult(row["texts"], row["tokens"], row["seconds"], failed, examples)
             except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as error:
                 # Ray raises the same error for an engine whose machine is gone as for one that died again and again.
-                await_places(STAGE, EMBED.resources, config.resources, 1, listen)
+                await_places(EMBED.name, EMBED.resources, config.resources, 1, listen)
                 failures = 1 if len(left) < before else failures + 1
                 if machines <= alive_machines() or failures > _BATCH_RETRIES:
                     raise ResourceError(
@@ -119,10 +117,10 @@ def embed_on_engines(
                         "embed.max_length. What is embedded is kept. The engine's last messages are in the worker "
                         "logs of Ray"
                     ) from error
-                listen(StageWarning(STAGE, "a machine with an embedding engine is lost; others go on"))
+                listen(StageWarning(EMBED.name, "a machine with an embedding engine is lost; others go on"))
             finally:
                 if serving is not None:
-                    relay.queue.put(WorkersGone(STAGE))
+                    relay.queue.put(WorkersGone(EMBED.name))
 
 
 def _row(batch: Batch, shard: FileRecord) -> dict[str, Any]:
@@ -206,7 +204,7 @@ class _Engine:
         seconds = time.monotonic() - begin
         facts: dict[str, Any] = {"texts": len(row["texts"]), "tokens": encoded.tokens, "seconds": seconds}
         fill = len(row["texts"]) / self.config.batch_size
-        report(BatchEmbedded(STAGE, **facts, fill=fill, retries=encoded.retries, failed=failed))
+        report(BatchEmbedded(EMBED.name, **facts, fill=fill, retries=encoded.retries, failed=failed))
         return {
             **facts,
             "file": row["file"],
@@ -224,9 +222,9 @@ class _Engine:
         name = str(context.get_actor_id())
         if context.was_current_actor_reconstructed:
             message = "an embedding engine died and was started again; its batch is repeated"
-            self.events.put(WorkersRestarted(STAGE, message, restarts=1, worker=name))
+            self.events.put(WorkersRestarted(EMBED.name, message, restarts=1, worker=name))
         self.encoder.start()
-        return self.kept.enter_context(worker_listener(STAGE, name, self.serving, self.events.put))
+        return self.kept.enter_context(worker_listener(EMBED.name, name, self.serving, self.events.put))
 
 
 def _configure_ray_data() -> None:

@@ -54,7 +54,7 @@ def bring_in_files(
         lambda number: _partition.remote(reference, number, scratch, num_buckets), range(len(files.vectors)), limit
     ):
         partitions.append(partition)
-        listen(Progress("embed", len(partitions), len(files.vectors), "vector files"))
+        listen(Progress(EMBED.name, len(partitions), len(files.vectors), "vector files"))
     dim = common_dim(files, partitions)
     runs: ray.ObjectRef[Sequence[str]] = ray.put([name for partition in partitions for name in partition["runs"]])
 
@@ -66,7 +66,7 @@ def bring_in_files(
     )
     for shard, _ in zip(left, written, strict=True):
         done += shard.rows
-        listen(Progress("embed", done, manifest.rows, "items"))
+        listen(Progress(EMBED.name, done, manifest.rows, "items"))
     return sum(partition["rows"] for partition in partitions)
 
 

@@ -35,10 +35,10 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
         return None
     if workspace.artifact("sequences").require().details.get("targets", {}).get("test") == 0:
         message = "the split leaves no test targets: there is nothing to measure"
-        listen(StageWarning("evaluate", message))
+        listen(StageWarning(EVALUATE.name, message))
         return None
     arguments = {"config": config, "workspace": workspace, "wanted": fingerprint(inputs)}
-    result = run_workers("evaluate", _evaluate_on_worker, config.train.resources, arguments, listen, serving(config))
+    result = run_workers(EVALUATE, _evaluate_on_worker, config.train.resources, arguments, listen, serving(config))
     return finish(artifact, inputs, result, config.train.monitor, listen)
 
 
@@ -49,7 +49,7 @@ def finish(
     content = json.dumps(result, indent=1).encode()
     artifact.write_file(METRICS_FILE, content, fingerprint(inputs))
     artifact.commit(inputs, {"queries": result["queries"], "overall": result["overall"]})
-    listen(Metrics("evaluate", result["split"], result["overall"]))
+    listen(Metrics(EVALUATE.name, result["split"], result["overall"]))
     seen = "left out" if result["exclude_seen"] else "left in"
     return {"queries": result["queries"], "seen_items": seen, monitor: result["overall"][monitor]}
 
@@ -71,7 +71,7 @@ def measure(
 
     def progress(done: int, total: int) -> None:
         if communicator.rank == 0:
-            listen(Progress("evaluate", done, total, "users"))
+            listen(Progress(EVALUATE.name, done, total, "users"))
 
     artifact = workspace.artifact("evaluation")
     recording = writing_ranks(artifact, wanted) if communicator.rank == 0 else nullcontext(lambda answers: None)

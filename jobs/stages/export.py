@@ -38,7 +38,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
     if artifact.is_committed(inputs):
         return None
     arguments = {"config": config, "workspace": workspace, "wanted": fingerprint(inputs)}
-    description = run_workers("export", _export_on_worker, config.train.resources, arguments, listen, serving(config))
+    description = run_workers(EXPORT, _export_on_worker, config.train.resources, arguments, listen, serving(config))
     manifest = artifact.commit(inputs, description, rows=workspace.artifact("catalog").require().rows)
     return {"items": manifest.rows}
 
@@ -72,6 +72,6 @@ def _export_on_worker(
         table = pa.table({"item_index": index, "item_id": item_ids[part], "vector": to_lists(vectors[part])})
         artifact.write_table(f"items-{first:012d}.parquet", table, wanted, first_row=first)
         if communicator.rank == 0:
-            listen(Progress("export", start + len(index), len(vectors), "items of the first worker"))
+            listen(Progress(EXPORT.name, start + len(index), len(vectors), "items of the first worker"))
     communicator.barrier()
     return description

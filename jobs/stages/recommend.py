@@ -45,10 +45,10 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
     if artifact.is_committed(inputs):
         return None
     arguments = {"config": config, "workspace": workspace, "sources": sources, "wanted": fingerprint(inputs)}
-    counts = run_workers("recommend", _recommend_on_worker, config.train.resources, arguments, listen, serving(config))
+    counts = run_workers(RECOMMEND, _recommend_on_worker, config.train.resources, arguments, listen, serving(config))
     for reason, count in counts.items():
         if count:
-            listen(StageWarning("recommend", f"{count} left out: {reason.replace('_', ' ')}"))
+            listen(StageWarning(RECOMMEND.name, f"{count} left out: {reason.replace('_', ' ')}"))
     files = artifact.committed_files(fingerprint(inputs)).values()
     total = sum(file.rows for file in files)
     examples = next(file.details["examples"] for file in files if file.first_row == 0)
@@ -75,7 +75,7 @@ def recommend_for_history(
         communicator, device = Communicator(), torch.device("cpu")
         return _recommend_history_on_worker(**arguments, communicator=communicator, device=device, listen=ignore)
     with connected(config.ray):
-        return run_workers("recommend", _recommend_history_on_worker, config.train.resources, arguments, ignore)
+        return run_workers(RECOMMEND, _recommend_history_on_worker, config.train.resources, arguments, ignore)
 
 
 @ray.remote
@@ -98,7 +98,7 @@ def _recommend_on_worker(
     written = artifact.committed_files(wanted)
     communicator.barrier()  # every rank has seen the same files before any is written
     model = load_trained(config, workspace, communicator, device)
-    ranking = catalog_ranking(model, config.evaluate, communicator, config.similarity)
+    ranking = catalog_ranking(model, communicator, config.similarity)
     counts: Counter[str] = Counter()
     users = test_users(workspace) if sources is None else users_of(workspace, sources, counts)
     total = workspace.artifact("sequences").require().rows if sources is None else None
@@ -121,7 +121,7 @@ def _recommend_on_worker(
                 artifact.write_table(name, best.table, wanted, first_row=done, details=details)
         done += len(chunk.users)
         if communicator.rank == 0:
-            listen(Progress("recommend", done if total is None else read, total, "users"))
+            listen(Progress(RECOMMEND.name, done if total is None else read, total, "users"))
     communicator.barrier()
     return dict(counts)
 
@@ -146,7 +146,7 @@ def _recommend_history_on_worker(
     listen: Listener,
 ) -> list[Recommended]:
     model = load_trained(config, workspace, communicator, device)
-    ranking = catalog_ranking(model, config.evaluate, communicator, config.similarity)
+    ranking = catalog_ranking(model, communicator, config.similarity)
     history = single_history(items)
     best, scores = rank_users(model, ranking, history, top_k, config.recommend.exclude_seen, 1, communicator)
     return Recommendations(workspace.artifact("catalog"), history, best, scores).of(0)

@@ -25,7 +25,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
     if not workspace.artifact("model").is_committed(inputs):
         arguments = {"config": config, "workspace": workspace, "inputs": inputs}
         resources = config.train.resources
-        details = run_workers("train", train_on_worker, resources, arguments, listen, serving(config), resumes=True)
+        details = run_workers(TRAIN, train_on_worker, resources, arguments, listen, serving(config), resumes=True)
         facts = {"epochs": len(details["history"]), "steps": details["steps"], "stopped": details["stopped"]}
         summary = {**facts, f"best {config.train.monitor}": details["best"]["value"]}
     (workspace.folder / "checkpoints").delete()

@@ -24,6 +24,7 @@ from alphafuse.events import (
     StageStarted,
     StageWarning,
 )
+from alphafuse.stages import EVALUATE, TRAIN
 from alphafuse.storage.workspace import Workspace
 from monitoring.tracking.mlflow import MLflowSink
 from monitoring.tracking.numbers import tracked_numbers
@@ -31,7 +32,7 @@ from monitoring.tracking.tensorboard import TensorBoardSink
 
 CLOSE_SECONDS = 30.0
 """Longest time that a run waits at its end for a tool to take the remaining numbers."""
-STAGES = ("train", "evaluate")
+TRACKED = (TRAIN.name, EVALUATE.name)
 """Stages whose numbers are tracked."""
 
 
@@ -98,7 +99,7 @@ class Tracker:
             self._warn(f"it has not taken all within {CLOSE_SECONDS:.0f} s of the end of the run")
 
     def __call__(self, event: Event) -> None:
-        if event.stage not in STAGES or self._failed.is_set():
+        if event.stage not in TRACKED or self._failed.is_set():
             return
         match event:
             case StageStarted():

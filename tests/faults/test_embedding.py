@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import ray
 from ray.cluster_utils import Cluster
-from support import embed_cases
-from support.embed_cases import CONFIG, HashEncoder, vector, write_catalog
-from support.fault_machines import CPUS, joined
+from support.faults.fault_machines import CPUS, joined
+from support.workspaces import embed_cases
+from support.workspaces.embed_cases import CONFIG, HashEncoder, vector, write_catalog
 
 from alphafuse.config.resources import EngineResources
 from alphafuse.events import ignore

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 import ray
-from support import embed_cases, flaky_storage
-from support.embed_cases import CONFIG, DIM, HashEncoder, write_catalog
-from support.flaky_storage import FlakyFileSystem
-from support.gloo_workers import train_without_ray, without_ray
-from support.multi_process import run_ranks
-from support.tiny_workspace import tiny_config, tiny_workspace
+from support.faults import flaky_storage
+from support.faults.flaky_storage import FlakyFileSystem
+from support.processes.gloo_workers import train_without_ray, without_ray
+from support.processes.multi_process import run_ranks
+from support.workspaces import embed_cases
+from support.workspaces.embed_cases import CONFIG, DIM, HashEncoder, write_catalog
+from support.workspaces.tiny_workspace import tiny_config, tiny_workspace
 
 from alphafuse.config import Config, parse_config
 from alphafuse.errors import ResourceError, WorkspaceError

@@ -16,10 +16,10 @@ import pytest
 import ray
 import torch
 from ray.cluster_utils import Cluster
-from support import fault_injection as injection
-from support.fault_injection import Fault, happened, train_with_faults
-from support.fault_machines import CPUS, joined, wait_until
-from support.tiny_workspace import tiny_config, tiny_workspace
+from support.faults import fault_injection as injection
+from support.faults.fault_injection import Fault, happened, train_with_faults
+from support.faults.fault_machines import CPUS, joined, wait_until
+from support.workspaces.tiny_workspace import tiny_config, tiny_workspace
 
 from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support.tiny_workspace import tiny_config
+from support.workspaces.tiny_workspace import tiny_config
 
 from alphafuse.config import Config, parse_config
 from alphafuse.errors import ConfigError, ResourceError, StaleError, WorkspaceError

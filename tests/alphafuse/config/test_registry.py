@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.own_package import OWN_MODEL, write_own_package
+from support.workspaces.own_package import OWN_MODEL, write_own_package
 
-from alphafuse.config import Config, EncoderConfig, parse_config
+from alphafuse.config import BackboneConfig, Config, EncoderConfig, parse_config
 from alphafuse.config.registry import BACKBONES, ENCODERS, Registry
 from alphafuse.errors import ConfigError
 from alphafuse.items.encoders.base import ItemEncoder
+from alphafuse.recommenders.base import Backbone
 from alphafuse.storage.artifact import fingerprint
 
 DIFFUSION = {"name": "diffusion", "similarity": "dot"}
@@ -108,6 +109,12 @@ class OtherSettings(ItemEncoder):
     settings_class = Config  # type: ignore[assignment]
 
 
+class Unfinished(Backbone):
+    """A class without `build` and `forward`."""
+
+    settings_class = BackboneConfig
+
+
 @pytest.fixture
 def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_own_package(tmp_path)
@@ -145,8 +152,8 @@ def test_settings_of_a_class_of_ones_own_are_checked_written_and_read_again() ->
         ),
         (
             {"encoder": {"name": "shop.encoders:TextPlus"}},
-            "model.encoder.name: cannot import 'shop.encoders:TextPlus' (module 'shop.encoders' has no attribute "
-            "'TextPlus'); its package must be installed, or on PYTHONPATH, here and on every machine of the run",
+            "model.encoder.name: cannot import 'shop.encoders:TextPlus': module 'shop.encoders' has no attribute "
+            "'TextPlus'",
         ),
         (
             {"encoder": {"name": "shopp.encoders:TextPlusId"}},
@@ -156,6 +163,11 @@ def test_settings_of_a_class_of_ones_own_are_checked_written_and_read_again() ->
             {"encoder": {"name": "shop.backbones:RecentMean"}},
             "model.encoder.name: 'shop.backbones:RecentMean' is no item encoder: it must be a subclass of "
             "alphafuse.items.encoders.base.ItemEncoder",
+        ),
+        (
+            {"backbone": {"name": "test_registry:Unfinished"}},
+            "model.backbone.name: 'test_registry:Unfinished' lacks build and forward, which every backbone "
+            "has (docs/methods.md)",
         ),
         (
             {"backbone": {"name": "pathlib:Path"}},
@@ -172,6 +184,8 @@ def test_settings_of_a_class_of_ones_own_are_checked_written_and_read_again() ->
             f"model.encoder.name: '{__name__}:OtherSettings' does not say what its settings are",
         ),
         ({"encoder": {"name": 3}}, "model.encoder.name: must be one of 'alphafuse', "),
+        ({"encoder": {"name": ".encoders:TextPlusId"}}, "model.encoder.name: must be one of 'alphafuse', "),
+        ({"encoder": {"name": "shop.encoders:"}}, "model.encoder.name: must be one of 'alphafuse', "),
         (
             {"backbone": {"name": "shop.backbones"}},
             "model.backbone.name: must be one of 'sasrec', 'gru4rec', 'hstu', 'dreamrec', or the path of a class of "

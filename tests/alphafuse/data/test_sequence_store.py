@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.sequence_cases import USERS, random_users, write_sequences
+from support.workspaces.sequence_cases import USERS, random_users, write_sequences
 
 from alphafuse.data import sequence_store
 from alphafuse.data.sampling.samples import Windowing

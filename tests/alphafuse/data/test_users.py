@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.sequence_cases import USERS, write_sequences
+from support.workspaces.sequence_cases import USERS, write_sequences
 
 from alphafuse.data import sequence_store, users
 from alphafuse.data.importers.source import find_sources

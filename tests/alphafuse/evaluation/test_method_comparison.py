@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from scipy import stats
-from support.compared_methods import METRICS, RANKS, comparison_without_common_seeds, hand_made_comparison
-from support.tiny_workspace import tiny_config
+from support.workspaces.compared_methods import METRICS, RANKS, comparison_without_common_seeds, hand_made_comparison
+from support.workspaces.tiny_workspace import tiny_config
 
 from alphafuse.config import GridConfig
 from alphafuse.evaluation.method_comparison import Comparison, compare_methods

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from support.multi_process import run_ranks
+from support.processes.multi_process import run_ranks
 
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.distributed.row_partition import RowPartition

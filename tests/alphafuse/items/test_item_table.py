@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.multi_process import run_ranks
+from support.processes.multi_process import run_ranks
 
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.distributed.row_partition import RowPartition

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.tiny_workspace import (
+from support.workspaces.tiny_workspace import (
     EMBEDDING_DIM,
     HIDDEN_DIM,
     NULL_DIM,

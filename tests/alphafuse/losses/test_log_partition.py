@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.multi_process import run_ranks
+from support.processes.multi_process import run_ranks
 from torch.nn import functional
 
 from alphafuse.distributed.communicator import Communicator

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.linalg import subspace_angles
-from support.dense_decomposition import exact_eigen, exact_features, rows_with_spectrum
+from support.definitions.dense_decomposition import exact_eigen, exact_features, rows_with_spectrum
 
 from alphafuse.config import DecomposeConfig
 from alphafuse.errors import ConfigError, DataError, WorkspaceError

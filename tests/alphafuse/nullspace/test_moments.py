@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.dense_decomposition import exact_covariance, rows_with_spectrum
+from support.definitions.dense_decomposition import exact_covariance, rows_with_spectrum
 
 from alphafuse.errors import DataError
 from alphafuse.nullspace.moments import Moments

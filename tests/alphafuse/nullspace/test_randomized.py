@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.linalg import subspace_angles
-from support.dense_decomposition import exact_covariance, exact_eigen, rows_with_spectrum
+from support.definitions.dense_decomposition import exact_covariance, exact_eigen, rows_with_spectrum
 
 from alphafuse.nullspace.moments import Moments
 from alphafuse.nullspace.randomized import faster_method, num_passes, randomized_eigen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from support.attention_formulas import assert_equal_with_gradients
+from support.definitions.attention_formulas import assert_equal_with_gradients
 
 from alphafuse.recommenders.gru4rec import GRU4Rec
 

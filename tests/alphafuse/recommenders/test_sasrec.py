@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from support.attention_formulas import assert_equal_with_gradients, blocks_and_norm
+from support.definitions.attention_formulas import assert_equal_with_gradients, blocks_and_norm
 from torch.nn import functional
 
 from alphafuse.recommenders.sasrec import SASRec, SASRecBlock

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from support import flaky_storage
-from support.flaky_storage import FlakyFileSystem
+from support.faults import flaky_storage
+from support.faults.flaky_storage import FlakyFileSystem
 
 from alphafuse.errors import WorkspaceError
 from alphafuse.storage import retries
@@ -69,7 +69,7 @@ def _clear(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize("operate", [_read_in_blocks, _take, _write, _clear])
-def test_a_failure_at_any_call_changes_nothing(workspace: Workspace, operate: object, tmp_path: Path) -> None:
+def test_a_failure_at_any_call_changes_nothing(workspace: Workspace, operate: object) -> None:
     failed = 0
     for call in range(CALLS):
         flaky_storage.fail_at({call})

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.multi_process import run_ranks
-from support.tiny_workspace import NUM_ITEMS, NUM_USERS, tiny_config, tiny_workspace
+from support.processes.multi_process import run_ranks
+from support.workspaces.tiny_workspace import NUM_ITEMS, NUM_USERS, tiny_config, tiny_workspace
 
 from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator

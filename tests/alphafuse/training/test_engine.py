@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from support.multi_process import run_ranks
+from support.processes.multi_process import run_ranks
 from torch import nn
 
 from alphafuse.config import DeepSpeedConfig, TrainConfig

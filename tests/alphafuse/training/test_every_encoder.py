@@ -11,8 +11,8 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from support.multi_process import run_ranks
-from support.tiny_workspace import EMBEDDING_DIM, HIDDEN_DIM, NUM_ITEMS, tiny_config, tiny_workspace
+from support.processes.multi_process import run_ranks
+from support.workspaces.tiny_workspace import EMBEDDING_DIM, HIDDEN_DIM, NUM_ITEMS, tiny_config, tiny_workspace
 from torch.nn import functional
 
 from alphafuse.config import Config, parse_config

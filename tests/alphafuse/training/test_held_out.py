@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import tiny_workspace
-from support.multi_process import run_ranks
-from support.tiny_workspace import NUM_ITEMS, hold_out, tiny_config, tiny_features, tiny_sequences
+from support.processes.multi_process import run_ranks
+from support.workspaces import tiny_workspace
+from support.workspaces.tiny_workspace import NUM_ITEMS, hold_out, tiny_config, tiny_features, tiny_sequences
 
 from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator

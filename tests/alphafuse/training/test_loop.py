@@ -9,8 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.multi_process import run_ranks
-from support.tiny_workspace import HIDDEN_DIM, NUM_ITEMS, tiny_config, tiny_features, tiny_sequences, tiny_workspace
+from support.processes.multi_process import run_ranks
+from support.workspaces.tiny_workspace import (
+    HIDDEN_DIM,
+    NUM_ITEMS,
+    tiny_config,
+    tiny_features,
+    tiny_sequences,
+    tiny_workspace,
+)
 from torch.nn import functional
 
 from alphafuse.config import Config

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from support.multi_process import run_ranks
-from support.own_package import OWN_MODEL, write_own_package
-from support.tiny_workspace import EMBEDDING_DIM, HIDDEN_DIM, NUM_ITEMS, tiny_config, tiny_workspace
+from support.processes.multi_process import run_ranks
+from support.workspaces.own_package import OWN_MODEL, write_own_package
+from support.workspaces.tiny_workspace import EMBEDDING_DIM, HIDDEN_DIM, NUM_ITEMS, tiny_config, tiny_workspace
 
 from alphafuse.config import parse_config
 from alphafuse.distributed.communicator import Communicator

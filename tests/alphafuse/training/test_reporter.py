@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.multi_process import run_ranks
-from support.tiny_workspace import HIDDEN_DIM, NULL_DIM, NUM_ITEMS, tiny_config, tiny_workspace
+from support.processes.multi_process import run_ranks
+from support.workspaces.tiny_workspace import HIDDEN_DIM, NULL_DIM, NUM_ITEMS, tiny_config, tiny_workspace
 
 from alphafuse.config import Config
 from alphafuse.data.sampling.negative_draws import shared_negatives

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.multi_process import run_ranks
-from support.tiny_workspace import NUM_ITEMS, hold_out, tiny_config, tiny_features, tiny_workspace
+from support.processes.multi_process import run_ranks
+from support.workspaces.tiny_workspace import NUM_ITEMS, hold_out, tiny_config, tiny_features, tiny_workspace
 
 from alphafuse.config import Config, parse_config
 from alphafuse.distributed.communicator import Communicator

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support.tiny_workspace import tiny_config, tiny_workspace
+from support.workspaces.tiny_workspace import tiny_config, tiny_workspace
 from typer.testing import CliRunner
 
 from cluster.cli.main import app

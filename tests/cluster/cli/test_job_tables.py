@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.tiny_workspace import tiny_workspace
+from support.workspaces.tiny_workspace import tiny_workspace
 
 from alphafuse.events import EpochMetrics, Event, Progress, StageFailed, StageStarted, StageWarning
 from cluster.cli.job_tables import print_run

@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from support.own_package import OWN_MODEL, write_own_package
-from support.tiny_workspace import HIDDEN_DIM, NUM_ITEMS, tiny_config, tiny_workspace
+from support.workspaces.own_package import OWN_MODEL, write_own_package
+from support.workspaces.tiny_workspace import HIDDEN_DIM, NUM_ITEMS, tiny_config, tiny_workspace
 
 COMMAND = [sys.executable, "-c", "from cluster.cli.main import main; main()"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from support.watched_run import COMMAND, WatchedRun
+from support.servers.watched_run import COMMAND, WatchedRun
 
 from alphafuse.storage.workspace import Workspace
 

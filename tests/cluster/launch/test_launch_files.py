@@ -113,7 +113,7 @@ def test_launched_clusters_ask_for_a_token_and_keep_the_dashboard_to_themselves(
 
 
 @pytest.mark.parametrize("file", LAUNCHER_FILES, ids=lambda file: file.name)
-def test_start_commands_are_shell_that_parses(file: Path, tmp_path: Path) -> None:
+def test_start_commands_are_shell_that_parses(file: Path) -> None:
     config = yaml.safe_load(file.read_text())
     for command in config["head_start_ray_commands"] + config["worker_start_ray_commands"]:
         subprocess.run(["bash", "-n", "-c", command], check=True)

@@ -17,12 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from support.tiny_workspace import tiny_config
+from support.workspaces.tiny_workspace import tiny_config
 
 from alphafuse.config import Config, GridConfig, load_config, load_grid
 from alphafuse.errors import ConfigError
 from alphafuse.evaluation.method_comparison import Comparison
 from alphafuse.events import Event, StageFailed, StageFinished, StageSkipped, ignore
+from alphafuse.stages import EVALUATE, needed_stages
 from alphafuse.storage.workspace import Workspace
 from jobs.comparison import compare, shared_stages
 from jobs.comparison.grid_runs import Run
@@ -225,7 +226,7 @@ def test_every_command_works_in_the_workspace_of_a_run(finished: tuple[Path, Com
     """The null space was drawn with the seed of the base, which the run's own configuration says."""
     config = load_config(finished[0] / "all" / "AlphaFuse-2" / "config.yaml")
     workspace, events = Workspace(config.workspace), list[Event]()
-    run_stages(config, workspace, ["prepare", "embed", "decompose", "train", "evaluate"], events.append)
+    run_stages(config, workspace, needed_stages(config, EVALUATE), events.append)
     ends = (StageFinished, StageSkipped, StageFailed)
     assert {type(event) for event in events if isinstance(event, ends)} == {StageSkipped}
 

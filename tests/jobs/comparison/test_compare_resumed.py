@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from support.tiny_workspace import tiny_config, tiny_workspace
+from support.workspaces.tiny_workspace import tiny_config, tiny_workspace
 
 from alphafuse.config import Config, GridConfig
 from alphafuse.errors import StaleError

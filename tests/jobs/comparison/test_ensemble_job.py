@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.gloo_workers import run_on_gloo
-from support.tiny_workspace import tiny_config, tiny_model, tiny_workspace
+from support.processes.gloo_workers import run_on_gloo
+from support.workspaces.tiny_workspace import tiny_config, tiny_model, tiny_workspace
 
 from alphafuse.config import Config
 from alphafuse.data.sequence_store import SequenceStore

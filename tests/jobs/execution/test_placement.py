@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import ray
-from support.tiny_workspace import tiny_config, tiny_workspace
+from support.workspaces.tiny_workspace import tiny_config, tiny_workspace
 
 from alphafuse.config import Config, NodeGroupConfig, parse_config
 from alphafuse.config.resources import EngineResources, Resources

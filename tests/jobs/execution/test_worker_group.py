@@ -17,38 +17,39 @@ from ray.util.placement_group import PlacementGroup, placement_group, placement_
 from alphafuse.config.resources import RankResources
 from alphafuse.errors import DataError, ResourceError
 from alphafuse.events import Event, Progress, StageWarning
+from alphafuse.stages import TRAIN
 from jobs.execution import elasticity, worker_group
 from jobs.execution.ray_internals import failed_health_check, startup_timeout
-from jobs.execution.worker_group import _reason_to_restart
+from jobs.execution.worker_group import reason_to_restart
 
 
 def test_a_death_that_the_health_check_met_is_a_death() -> None:
     failure = WorkerGroupError("failed", {0: failed_health_check(ActorDiedError())})
-    assert "died unexpectedly" in _reason_to_restart("train", failure, last=False)
+    assert "died unexpectedly" in reason_to_restart("train", failure, last=False)
     with pytest.raises(ResourceError, match=r"died again and again, .* died unexpectedly .* out of memory"):
-        _reason_to_restart("train", failure, last=True)
+        reason_to_restart("train", failure, last=True)
 
 
 def test_the_death_of_a_worker_says_more_than_the_broken_connection_of_its_peer() -> None:
     broken = RuntimeError("Connection closed by peer")
     failure = WorkerGroupError("failed", {0: broken, 1: failed_health_check(ActorDiedError())})
-    assert "died unexpectedly" in _reason_to_restart("train", failure, last=False)
+    assert "died unexpectedly" in reason_to_restart("train", failure, last=False)
     with pytest.raises(ResourceError):
-        _reason_to_restart("train", failure, last=True)
+        reason_to_restart("train", failure, last=True)
 
 
 def test_a_fault_of_the_code_comes_through_as_it_is_after_the_last_restart() -> None:
     failure = WorkerGroupError("failed", {0: RuntimeError("no such kernel")})
-    assert _reason_to_restart("train", failure, last=False) == "no such kernel"
+    assert reason_to_restart("train", failure, last=False) == "no such kernel"
     with pytest.raises(WorkerGroupError):
-        _reason_to_restart("train", failure, last=True)
+        reason_to_restart("train", failure, last=True)
 
 
 def test_what_no_restart_cures_is_raised_at_once() -> None:
     wrapped = RayTaskError("f", "traceback", DataError("column item is missing"))
     failure = WorkerGroupError("failed", {0: failed_health_check(ActorDiedError()), 1: wrapped})
     with pytest.raises(DataError, match="column item is missing"):
-        _reason_to_restart("train", failure, last=False)
+        reason_to_restart("train", failure, last=False)
 
 
 @pytest.mark.engine
@@ -76,10 +77,10 @@ def test_only_deaths_without_progress_count(
     monkeypatch.setattr(worker_group, "_fit", fit)
     config = RankResources(max_restarts=1)
     if attempts == 4:
-        assert worker_group.run_workers("train", lambda: None, config, {}, received.append) == "finished"
+        assert worker_group.run_workers(TRAIN, lambda: None, config, {}, received.append) == "finished"
     else:
         with pytest.raises(ResourceError, match="died again and again"):
-            worker_group.run_workers("train", lambda: None, config, {}, received.append)
+            worker_group.run_workers(TRAIN, lambda: None, config, {}, received.append)
     assert len(started) == attempts
 
 
@@ -120,9 +121,7 @@ def test_workers_that_find_no_place_yet_have_not_died(monkeypatch: pytest.Monkey
 
     events: list[Event] = []
     monkeypatch.setattr(worker_group, "_fit", fit)
-    assert (
-        worker_group.run_workers("train", lambda: None, RankResources(max_restarts=1), {}, events.append) == "finished"
-    )
+    assert worker_group.run_workers(TRAIN, lambda: None, RankResources(max_restarts=1), {}, events.append) == "finished"
     assert events == []
 
 

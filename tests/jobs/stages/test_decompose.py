@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from support.dense_decomposition import exact_covariance, exact_eigen, exact_features, rows_with_spectrum
+from support.definitions.dense_decomposition import exact_covariance, exact_eigen, exact_features, rows_with_spectrum
 
 from alphafuse.config import Config, parse_config
 from alphafuse.errors import ConfigError, DataError, ResourceError, WorkspaceError

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
-from support import embed_cases
-from support.embed_cases import CONFIG, DIM, HashEncoder, vector, write_catalog
+from support.workspaces import embed_cases
+from support.workspaces.embed_cases import CONFIG, DIM, HashEncoder, vector, write_catalog
 
 from alphafuse.config import EmbedConfig
 from alphafuse.config.resources import EngineResources

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
-from support.embed_cases import write_catalog
+from support.workspaces.embed_cases import write_catalog
 
 from alphafuse.config import Config, EmbedConfig, parse_config
 from alphafuse.errors import DataError

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from support.gloo_workers import run_on_gloo
-from support.tiny_workspace import NUM_ITEMS, tiny_config, tiny_model, tiny_sequences, tiny_workspace
+from support.processes.gloo_workers import run_on_gloo
+from support.workspaces.tiny_workspace import NUM_ITEMS, tiny_config, tiny_model, tiny_sequences, tiny_workspace
 
 from alphafuse.recommenders.sasrec import SASRec
 from jobs.stages import export, recommend

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support import prepare_cases
-from support.prepare_cases import (
+from support.workspaces import prepare_cases
+from support.workspaces.prepare_cases import (
     SMALL_BUCKET,
     Row,
     configuration,

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.prepare_cases import (
+from support.workspaces.prepare_cases import (
     SMALL_BUCKET,
     Row,
     configuration,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from support.prepare_cases import configuration, stored_catalog, stored_sequences
+from support.workspaces.prepare_cases import configuration, stored_catalog, stored_sequences
 
 from alphafuse.events import ignore
 from alphafuse.storage.workspace import Workspace

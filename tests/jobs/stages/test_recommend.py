@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from support.gloo_workers import run_on_gloo
-from support.tiny_workspace import NUM_ITEMS, tiny_config, tiny_model, tiny_sequences, tiny_workspace
+from support.processes.gloo_workers import run_on_gloo
+from support.workspaces.tiny_workspace import NUM_ITEMS, tiny_config, tiny_model, tiny_sequences, tiny_workspace
 
 from alphafuse.config import Config, RayConfig
 from alphafuse.data import users as log_users
@@ -57,9 +57,7 @@ def _best(config: Config, workspace: Workspace, history: list[int], exclude_seen
 
 
 @pytest.mark.parametrize(("workers", "exclude_seen"), [(1, True), (2, False), (3, True)])
-def test_test_users_get_their_best_items(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, exclude_seen: bool
-) -> None:
+def test_test_users_get_their_best_items(tmp_path: Path, workers: int, exclude_seen: bool) -> None:
     config, workspace = _set_up(tmp_path, workers, exclude_seen=exclude_seen)
     found, warnings = _run(config, workspace)
     histories = {f"user {user}": tiny_sequences()[user] for user in (21, 22, 23)}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import ray
 import torch
-from support.tiny_workspace import NUM_ITEMS, tiny_config, tiny_features, tiny_workspace
+from support.workspaces.tiny_workspace import NUM_ITEMS, tiny_config, tiny_features, tiny_workspace
 
 from alphafuse.config import parse_config
 from alphafuse.distributed.communicator import Communicator
@@ -88,7 +88,7 @@ def _always_dies(*, log: Path, **_: Any) -> None:
 def test_workers_that_die_again_and_again_end_with_advice(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, max_restarts=0)
     with pytest.raises(ResourceError, match=r"died again and again, the last time with: .+ out of memory"):
-        run_workers("train", _always_dies, config.train.resources, {"log": tmp_path / "log"}, lambda event: None)
+        run_workers(TRAIN, _always_dies, config.train.resources, {"log": tmp_path / "log"}, lambda event: None)
     assert (tmp_path / "log").read_text() == "called\n"
 
 
@@ -105,7 +105,7 @@ def test_a_fault_starts_all_again_and_what_a_user_can_cure_comes_out_as_raised(t
     events: list[Event] = []
     config = tiny_config(tmp_path).train.resources
     with pytest.raises(DataError, match="the cause"):
-        run_workers("train", _fails_twice, config, {"log": tmp_path / "log"}, events.append)
+        run_workers(TRAIN, _fails_twice, config, {"log": tmp_path / "log"}, events.append)
     assert (tmp_path / "log").read_text() == "called\n" * 2
     (restart,) = events
     assert isinstance(restart, WorkersRestarted)
@@ -127,7 +127,7 @@ def test_an_error_of_the_listener_does_not_go_unheard(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(worker_group, "_fit", fit)
     with pytest.raises(OSError, match="disk full"):
-        run_workers("train", lambda: None, tiny_config(tmp_path).train.resources, {}, listen)
+        run_workers(TRAIN, lambda: None, tiny_config(tmp_path).train.resources, {}, listen)
     assert received == [0, 1, 2]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from support.served_dashboard import SLOW
+from support.servers.served_dashboard import SLOW
 
 
 @pytest.fixture(scope="session")

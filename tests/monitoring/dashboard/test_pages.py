@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
-from support import made_runs
-from support.served_dashboard import SLOW, serving
+from support.servers.served_dashboard import SLOW, serving
+from support.workspaces import made_runs
 
 pytestmark = pytest.mark.engine
 

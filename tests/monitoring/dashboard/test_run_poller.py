@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support import made_runs
-from support.finished_workspace import finished_workspace
-from support.tiny_workspace import tiny_config
+from support.workspaces import made_runs
+from support.workspaces.finished_workspace import finished_workspace
+from support.workspaces.tiny_workspace import tiny_config
 
 from alphafuse.events import EpochMetrics, StageStarted
 from alphafuse.storage.workspace import Workspace

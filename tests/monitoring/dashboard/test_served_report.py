@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import made_runs
+from support.workspaces import made_runs
 from werkzeug.test import TestResponse
 
 from monitoring.dashboard.run_poller import RunPoller

@@ -6,7 +6,7 @@ import math
 import re
 
 import pytest
-from support.watched_run import WatchedRun
+from support.servers.watched_run import WatchedRun
 
 from monitoring.grafana.all_boards import BOARDS
 from monitoring.grafana.board_builder import Panel, Query

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from support.finished_workspace import finished_workspace
-from support.tiny_workspace import tiny_config
+from support.workspaces.finished_workspace import finished_workspace
+from support.workspaces.tiny_workspace import tiny_config
 
 from alphafuse.config import Config
 from alphafuse.storage.workspace import Workspace

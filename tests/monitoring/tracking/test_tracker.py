@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.tiny_workspace import tiny_config
+from support.workspaces.tiny_workspace import tiny_config
 
 from alphafuse.config import Config, parse_config
 from alphafuse.events import (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.sequence_cases import USERS, random_users, train_targets, write_sequences
+from support.workspaces.sequence_cases import USERS, random_users, train_targets, write_sequences
 
 from alphafuse.data.sampling.batches import BatchOrder
 from alphafuse.data.sampling.negative_draws import shared_negatives, uniform_negatives

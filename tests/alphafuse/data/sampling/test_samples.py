@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.sequence_cases import USERS, write_sequences
+from support.workspaces.sequence_cases import USERS, write_sequences
 
 from alphafuse.config import TrainConfig
 from alphafuse.data.sampling.samples import Windowing, training_samples

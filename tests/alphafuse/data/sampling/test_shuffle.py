@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.sequence_cases import random_users, train_targets, write_sequences
+from support.workspaces.sequence_cases import random_users, train_targets, write_sequences
 
 from alphafuse.data.sampling.samples import Windowing
 from alphafuse.data.sampling.shuffle import SampleStream

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from support.gradients import assert_same
+from support.definitions.gradients import assert_same
 
 from alphafuse.items.encoders.base import FrozenFeatures
 from alphafuse.items.encoders.rlmrec_con import RLMRecContrastiveEncoder

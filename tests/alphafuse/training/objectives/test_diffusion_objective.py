@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.tiny_workspace import HIDDEN_DIM, NUM_ITEMS, tiny_config, tiny_workspace
+from support.workspaces.tiny_workspace import HIDDEN_DIM, NUM_ITEMS, tiny_config, tiny_workspace
 
 from alphafuse.data.sampling.noise import target_noise
 from alphafuse.distributed.communicator import Communicator

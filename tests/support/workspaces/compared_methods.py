@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from support.tiny_workspace import tiny_config
+from support.workspaces.tiny_workspace import tiny_config
 
 from alphafuse.config import GridConfig
 from alphafuse.evaluation.method_comparison import Comparison, FinishedRun, compare_methods

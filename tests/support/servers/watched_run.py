@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.prometheus_server import Prometheus, prometheus
+from support.servers.prometheus_server import Prometheus, prometheus
 
 COMMAND = [sys.executable, "-c", "from cluster.cli.main import main; main()"]
-CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+CONFIG = Path(__file__).parents[3] / "configs" / "quickstart.yaml"
 SETTINGS = {
     "embed.engine": "sentence_transformers",
     "embed.batch_size": 256,

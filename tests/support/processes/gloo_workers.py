@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.multi_process import run_ranks
+from support.processes.multi_process import run_ranks
 
 from alphafuse.config import Config
 from alphafuse.config.resources import RankResources

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-SHIPPED = Path(__file__).parents[2] / "monitoring" / "prometheus"
+SHIPPED = Path(__file__).parents[3] / "monitoring" / "prometheus"
 DEADLINE_SECONDS = 120
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
-from support.finished_workspace import finished_workspace
-from support.tiny_workspace import tiny_config
+from support.workspaces.finished_workspace import finished_workspace
+from support.workspaces.tiny_workspace import tiny_config
 
 from alphafuse.events import (
     EpochMetrics,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
-from support.tiny_workspace import tiny_config, tiny_workspace
+from support.workspaces.tiny_workspace import tiny_config, tiny_workspace
 
 from alphafuse.config import Config
 from alphafuse.events import StageFinished, StageStarted

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import ray
-from support.tiny_workspace import tiny_config
+from support.workspaces.tiny_workspace import tiny_config
 
 from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
@@ -67,7 +67,7 @@ def train_with_faults(
     inputs = TRAIN.inputs(config, workspace)
     arguments = {"config": config, "workspace": workspace, "inputs": inputs, "faults": faults, "folder": folder}
     arguments |= {"seconds_per_step": seconds_per_step, "alone_until": alone_until}
-    run_workers("train", _train_on_worker, config.train.resources, arguments, listen, serving, resumes=True)
+    run_workers(TRAIN, _train_on_worker, config.train.resources, arguments, listen, serving, resumes=True)
     return [int(line) for line in (folder / "attempts").read_text().split()]
 
 

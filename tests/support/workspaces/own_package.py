@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
+PAGE = Path(__file__).parents[3] / "docs" / "methods.md"
 OWN_MODEL: dict[str, Any] = {
     "encoder": {"name": "shop.encoders:TextPlusId", "initialization": "normal"},
     "backbone": {"name": "shop.backbones:RecentMean", "decay": 0.5},
