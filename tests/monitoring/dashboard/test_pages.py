@@ -227,7 +227,7 @@ def test_runs_are_compared(shown: Shown, open_page: Open) -> None:
     expect(option).to_have_count(1)
     page.keyboard.press("ArrowDown")
     expect(option).to_be_focused()
-    page.keyboard.press("Space")
+    option.press("Space")
     expect(option).not_to_be_checked()
     page.keyboard.press("Escape")
     _wait(lambda: _traces(page, "compared") == 3)
