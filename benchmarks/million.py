@@ -89,7 +89,7 @@ def alphafuse(*words: str) -> None:
 
 
 def stage_times(workspace: Workspace, stage: str) -> tuple[float, float]:
-    """When a stage began and ended, from its events."""
+    """Begin and end of a stage, from its events."""
     lines = (workspace.folder / "events").read_bytes(f"{stage}.jsonl").decode().splitlines()
     times = [json.loads(line)["time"] for line in lines]
     return times[0], times[-1]

@@ -70,7 +70,7 @@ def _sections(root: type[Section], title: str) -> Iterator[str]:
 
 
 def _choice(section: Mapping[str, Any], value: Mapping[str, Any]) -> str:
-    """How a section is chosen, where there are several of which one is."""
+    """The key that chooses a section; empty where there is nothing to choose from."""
     if "oneOf" not in value:
         return ""
     name = section["properties"]["name"]["const"]
@@ -93,7 +93,7 @@ def _row(key: str, value: Mapping[str, Any], required: bool) -> str:
 
 
 def _kind(value: Mapping[str, Any]) -> str:
-    """What may be given."""
+    """The values that a setting takes, in words."""
     if "$ref" in value:
         return "section"
     if "enum" in value:

@@ -24,7 +24,7 @@ from alphafuse.storage.workspace import Workspace
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """Where the results of a run are.
+    """Places of the results of a run.
 
     Attributes:
         evaluation: the workspace that holds the evaluation.

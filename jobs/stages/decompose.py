@@ -76,7 +76,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
         config.model.encoder.check_embeddings(config.model.hidden_dim, dim)
         covariance = _Covariance(config, workspace, shards, dim, progress)
         nullspace, residual = _decompose(config, covariance, dim, method)
-        progress.reach(num_rows * passes)  # the range finder may have needed fewer passes
+        progress.advance_to(num_rows * passes)  # the range finder may have needed fewer passes
         moments = covariance.moments
         details = {
             "num_items": moments.count,
@@ -111,9 +111,9 @@ class _Progress:
         self.listen, self.total, self.done = listen, total, 0
 
     def add(self, rows: int) -> None:
-        self.reach(self.done + rows)
+        self.advance_to(self.done + rows)
 
-    def reach(self, done: int) -> None:
+    def advance_to(self, done: int) -> None:
         self.done = done
         self.listen(Progress(DECOMPOSE.name, self.done, self.total, "rows"))
 
