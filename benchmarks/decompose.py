@@ -33,7 +33,7 @@ from alphafuse.data.synthetic import BLOCK, SyntheticData, num_blocks
 from alphafuse.events import Event
 from alphafuse.nullspace.decomposition import load_nullspace
 from alphafuse.nullspace.randomized import faster_method
-from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import iterate_rows, read_rows, to_column
 from alphafuse.storage.workspace import Workspace
 from benchmarks.tables import arguments, publish

@@ -30,7 +30,7 @@ from alphafuse.events import ignore
 from alphafuse.language.encoder import Encoded, TextEncoder
 from alphafuse.language.engines import make_encoder
 from alphafuse.language.model_files import LanguageModel
-from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import read_rows
 from alphafuse.storage.workspace import Workspace
 from benchmarks.tables import arguments, publish

@@ -24,7 +24,7 @@ from alphafuse.data.sampling.batches import BatchOrder
 from alphafuse.data.sampling.samples import Windowing
 from alphafuse.data.sampling.shuffle import SampleStream
 from alphafuse.data.sequence_store import SequenceStore
-from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from benchmarks.processes import memory_mib, peak_memory_mib, run_ranks
 from benchmarks.step_cases import BATCH, HISTORY, LOSSES, OurStep, draw_items

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from alphafuse.language.encoder import EMPTY, Encoded, failures_by_category
 from alphafuse.language.plan import hash_array
-from alphafuse.storage.artifact import MANIFEST, RECORD_SUFFIX, Artifact, FileRecord, fingerprint
+from alphafuse.storage.artifact import Artifact
+from alphafuse.storage.manifest import MANIFEST, RECORD_SUFFIX, FileRecord, fingerprint
 from alphafuse.storage.matrices import from_column, to_column
 
 ITEM_COLUMNS = ["item_index", "item_id", "text_hash"]

@@ -16,7 +16,8 @@ from safetensors.numpy import save as save_tensors
 
 from alphafuse.config import DecomposeConfig
 from alphafuse.errors import ConfigError, DataError
-from alphafuse.storage.artifact import Artifact, fingerprint
+from alphafuse.storage.artifact import Artifact
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 
 FILE = "nullspace.safetensors"

@@ -15,7 +15,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,49 +23,18 @@ import pyarrow.parquet as pq
 
 from alphafuse.errors import StaleError, WorkspaceError
 from alphafuse.storage.folder import TEMPORARY_SUFFIX, Folder
+from alphafuse.storage.manifest import (
+    FORMAT_VERSION,
+    MANIFEST,
+    RECORD_SUFFIX,
+    FileRecord,
+    Manifest,
+    changed_inputs,
+    fingerprint,
+)
 from alphafuse.storage.parquet_files import NOT_READABLE, iterate_parquet, read_parquet, take_rows
 
-FORMAT_VERSION = 1
-"""Version of the files in a workspace; it rises when an older program could not read them."""
-MANIFEST = "manifest.json"
-RECORD_SUFFIX = ".record.json"
-
 T = TypeVar("T")
-
-
-def fingerprint(inputs: Mapping[str, Any]) -> str:
-    """SHA-256 over the canonical JSON of the inputs that an artefact is made from."""
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """Record of one written file: its name, its rows [first_row, first_row + rows), its size and checksum."""
-
-    name: str
-    rows: int
-    first_row: int
-    bytes: int
-    sha256: str
-    fingerprint: str
-    details: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """Record of a committed artefact: its files, its inputs, and what the stage reports about it (`details`)."""
-
-    artifact: str
-    fingerprint: str
-    inputs: dict[str, Any]
-    files: list[FileRecord]
-    details: dict[str, Any]
-    created: str
-    format_version: int = FORMAT_VERSION
-
-    @property
-    def rows(self) -> int:
-        return sum(file.rows for file in self.files)
 
 
 class Artifact:
@@ -120,7 +88,7 @@ class Artifact:
         wanted = fingerprint(inputs)
         manifest = self.manifest()
         if manifest is not None and manifest.fingerprint != wanted:
-            raise self._mismatch(_changed(manifest.inputs, json.loads(json.dumps(inputs))))
+            raise self._mismatch(changed_inputs(manifest.inputs, json.loads(json.dumps(inputs))))
         self.committed_files(wanted)
         return manifest is not None
 
@@ -355,15 +323,3 @@ class Artifact:
             f"Give another `workspace`, or replace it and all that follows from it: "
             f"`alphafuse run CONFIG --redo {self.stage}`",
         )
-
-
-def _changed(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Dotted paths at which two trees of inputs differ, with both values."""
-    changes = []
-    for key in sorted({*old, *new}):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            changes += _changed(before, after, f"{prefix}{key}.")
-        elif before != after:
-            changes.append(f"{prefix}{key}: {before!r} → {after!r}")
-    return changes

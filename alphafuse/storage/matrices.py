@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alphafuse.errors import WorkspaceError
-from alphafuse.storage.artifact import Artifact, FileRecord
+from alphafuse.storage.artifact import Artifact
+from alphafuse.storage.manifest import FileRecord
 
 
 class VectorType(pa.ExtensionType):

@@ -14,8 +14,9 @@ import torch
 
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.items.item_table import ItemTable
-from alphafuse.storage.artifact import Artifact, Manifest, fingerprint
+from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.folder import Folder
+from alphafuse.storage.manifest import Manifest, fingerprint
 from alphafuse.storage.workspace import Workspace
 
 if TYPE_CHECKING:

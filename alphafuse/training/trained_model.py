@@ -11,7 +11,7 @@ from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.items.item_table import ItemTable
 from alphafuse.items.table_building import build_table
-from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoint import DENSE_FILE, read_table_rows, write_table_rows
 from alphafuse.training.objectives.objective_building import build_objective

@@ -12,7 +12,7 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.ensemble import Ensemble
 from alphafuse.events import Listener, Summary
 from alphafuse.stages import EVALUATE
-from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.trained_model import load_trained
 from jobs.execution.worker_group import run_workers

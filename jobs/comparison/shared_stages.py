@@ -13,8 +13,8 @@ from alphafuse.config import Config
 from alphafuse.errors import StaleError
 from alphafuse.events import Listener, StageFailed
 from alphafuse.stages import Stage, needed_stages
-from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.folder import Folder
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from jobs.comparison.shown_events import SharedStageListener
 from jobs.execution.tasks import reason

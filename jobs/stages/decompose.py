@@ -30,7 +30,7 @@ from alphafuse.nullspace.decomposition import (
 from alphafuse.nullspace.moments import Moments
 from alphafuse.nullspace.randomized import faster_method, num_passes, randomized_eigen
 from alphafuse.stages import DECOMPOSE
-from alphafuse.storage.artifact import FileRecord, fingerprint
+from alphafuse.storage.manifest import FileRecord, fingerprint
 from alphafuse.storage.matrices import iterate_rows
 from alphafuse.storage.workspace import Workspace
 from jobs.execution.placement import require_places, task_options, task_slots

@@ -14,7 +14,7 @@ from alphafuse.data.popularity import load_held_out
 from alphafuse.errors import DataError
 from alphafuse.nullspace.decomposition import NullSpace
 from alphafuse.nullspace.moments import Moments
-from alphafuse.storage.artifact import FileRecord
+from alphafuse.storage.manifest import FileRecord
 from alphafuse.storage.matrices import iterate_rows, to_column
 from alphafuse.storage.read_ahead import read_ahead
 from alphafuse.storage.workspace import Workspace

@@ -28,8 +28,9 @@ from alphafuse.language.plan import Plan, hash_array, make_plan
 from alphafuse.language.precomputed import NO_VECTOR, PrecomputedFiles
 from alphafuse.language.store import ITEM_COLUMNS, EmbeddingStore
 from alphafuse.stages import EMBED
-from alphafuse.storage.artifact import Artifact, FileRecord
+from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.folder import resolve
+from alphafuse.storage.manifest import FileRecord
 from alphafuse.storage.workspace import Workspace
 from jobs.execution.placement import SLIVER, require_places, task_options, task_slots
 from jobs.execution.tasks import in_order, result

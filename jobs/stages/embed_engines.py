@@ -38,7 +38,8 @@ from alphafuse.language.encoder import EMPTY, TextEncoder, encode_texts, failure
 from alphafuse.language.plan import Batch
 from alphafuse.language.store import EmbeddingStore
 from alphafuse.stages import EMBED
-from alphafuse.storage.artifact import Artifact, FileRecord
+from alphafuse.storage.artifact import Artifact
+from alphafuse.storage.manifest import FileRecord
 from jobs.execution.elasticity import alive_machines, await_places
 from jobs.execution.event_relay import EventRelay
 from jobs.execution.placement import require_places, task_options

@@ -18,7 +18,8 @@ from alphafuse.evaluation.ranks import writing_ranks
 from alphafuse.evaluation.scorer import Scorer
 from alphafuse.events import Listener, Metrics, Progress, StageWarning, Summary
 from alphafuse.stages import EVALUATE
-from alphafuse.storage.artifact import Artifact, fingerprint
+from alphafuse.storage.artifact import Artifact
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.trained_model import load_trained
 from jobs.execution.worker_group import run_workers

@@ -14,7 +14,7 @@ from alphafuse.data.catalog_lookup import item_names
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.events import Listener, Progress, Summary
 from alphafuse.stages import EXPORT
-from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import to_lists
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoint import DENSE_FILE

@@ -25,8 +25,8 @@ from alphafuse.data.preparation.splits import NAMES
 from alphafuse.errors import ConfigError, DataError
 from alphafuse.events import Listener, Progress, StageWarning, Summary, Value
 from alphafuse.stages import PREPARE
-from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.folder import Folder, resolve
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from jobs.execution.placement import task_options, task_slots
 from jobs.execution.tasks import in_order, result

@@ -18,8 +18,8 @@ from alphafuse.evaluation.evaluator import catalog_ranking
 from alphafuse.evaluation.recommendations import Recommendations, Recommended, rank_users
 from alphafuse.events import Listener, Progress, StageWarning, Summary, ignore
 from alphafuse.stages import RECOMMEND
-from alphafuse.storage.artifact import fingerprint
 from alphafuse.storage.folder import resolve
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.trained_model import load_trained
 from jobs.execution.ray_connection import connected

@@ -5,7 +5,7 @@ from __future__ import annotations
 from alphafuse.config import Config
 from alphafuse.events import Listener, Summary
 from alphafuse.stages import ARTIFACTS, REPORT
-from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from monitoring.report.environment import environment
 from monitoring.report.report_page import render

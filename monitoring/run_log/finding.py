@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pyarrow.fs as pafs
 
 from alphafuse.stages import ARTIFACTS, STAGES
-from alphafuse.storage.artifact import MANIFEST
 from alphafuse.storage.folder import Folder, resolve
+from alphafuse.storage.manifest import MANIFEST
 from alphafuse.storage.workspace import BORROWED, Workspace
 
 DEPTH = 3

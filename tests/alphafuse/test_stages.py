@@ -28,7 +28,7 @@ from alphafuse.stages import (
     find_stage,
     needed_stages,
 )
-from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.manifest import fingerprint
 
 GRID = Path(__file__).parents[2] / "configs" / "grids" / "quickstart.yaml"
 

@@ -17,7 +17,7 @@ from alphafuse.config.registry import BACKBONES, ENCODERS, Registry
 from alphafuse.errors import ConfigError
 from alphafuse.items.encoders.base import ItemEncoder
 from alphafuse.recommenders.base import Backbone
-from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.manifest import fingerprint
 
 DIFFUSION = {"name": "diffusion", "similarity": "dot"}
 

@@ -11,7 +11,7 @@ import pytest
 
 from alphafuse.errors import WorkspaceError
 from alphafuse.storage import retries
-from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import to_column
 from alphafuse.storage.workspace import Workspace
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from alphafuse.errors import WorkspaceError
 from alphafuse.storage import retries
-from alphafuse.storage.artifact import Artifact, fingerprint
+from alphafuse.storage.artifact import Artifact
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import VectorType, from_column, iterate_rows, read_rows, to_column, to_lists
 from alphafuse.storage.workspace import Workspace
 

@@ -14,7 +14,7 @@ from support.faults.flaky_storage import FlakyFileSystem
 
 from alphafuse.errors import WorkspaceError
 from alphafuse.storage import retries
-from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import iterate_rows, to_column
 from alphafuse.storage.workspace import Workspace
 

@@ -14,7 +14,7 @@ from support.workspaces.tiny_workspace import NUM_ITEMS, tiny_config, tiny_works
 from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.events import Event, StageWarning
-from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.loop import Trainer
 

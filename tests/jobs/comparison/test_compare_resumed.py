@@ -21,7 +21,7 @@ from alphafuse.evaluation.method_comparison import Comparison
 from alphafuse.evaluation.ranks import FILE, SCHEMA
 from alphafuse.events import Event, Listener, StageFailed, StageSkipped
 from alphafuse.stages import EVALUATE, TRAIN
-from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from jobs.comparison import compare, grid_runs
 from jobs.comparison.ensemble_evaluation import ensemble_inputs

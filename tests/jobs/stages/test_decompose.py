@@ -15,7 +15,7 @@ from alphafuse.config import Config, parse_config
 from alphafuse.errors import ConfigError, DataError, ResourceError, WorkspaceError
 from alphafuse.events import Metrics, Progress, StageWarning, ignore
 from alphafuse.nullspace.decomposition import load_nullspace
-from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import VectorType, read_rows, to_column
 from alphafuse.storage.workspace import Workspace
 from jobs.stages import decompose

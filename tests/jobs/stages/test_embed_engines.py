@@ -24,7 +24,7 @@ from alphafuse.events import EmbeddingProgress, Event, Progress, WorkerServing, 
 from alphafuse.language.encoder import Encoded, encode_texts
 from alphafuse.language.engines import make_encoder
 from alphafuse.language.vllm import VllmEncoder
-from alphafuse.storage.artifact import Manifest
+from alphafuse.storage.manifest import Manifest
 from alphafuse.storage.matrices import read_rows
 from alphafuse.storage.workspace import Workspace
 from jobs.stages import embed

@@ -14,7 +14,7 @@ from support.workspaces.tiny_workspace import tiny_config
 from alphafuse.config import GridConfig
 from alphafuse.evaluation.method_comparison import Comparison, FinishedRun, compare_methods
 from alphafuse.evaluation.ranks import FILE, SCHEMA
-from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 
 USERS = ["ann", "ann", "bob", "bob"]

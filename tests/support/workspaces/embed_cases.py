@@ -22,7 +22,7 @@ from alphafuse.config import EmbedConfig
 from alphafuse.errors import ResourceError
 from alphafuse.events import ignore
 from alphafuse.language.encoder import Encoded
-from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from jobs.stages.embed import embed
 

@@ -11,7 +11,7 @@ from support.workspaces.tiny_workspace import tiny_config, tiny_workspace
 
 from alphafuse.config import Config
 from alphafuse.events import StageFinished, StageStarted
-from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from monitoring.run_log.event_log import EventLog
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from alphafuse.data.sequence_store import SequenceStore
-from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 
 USERS = [([10, 11, 12, 13, 14, 15], 6), ([20, 21], 2), ([30, 31, 32], 0), ([40, 41, 42, 43], 3)]

@@ -16,7 +16,7 @@ from alphafuse.config.resources import RankResources
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.items.table_building import build_table
 from alphafuse.nullspace.decomposition import NullSpace, save_nullspace
-from alphafuse.storage.artifact import fingerprint
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import to_column
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoint import DENSE_FILE, write_table_rows
