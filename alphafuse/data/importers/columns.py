@@ -23,9 +23,14 @@ def require_columns(where: str, available: Sequence[str], wanted: Iterable[str])
     """Check that a source has the wanted columns.
 
     Raises:
-        DataError: a column is missing; the message names it, the most similar column, and all columns.
+        DataError: a column is missing, or stands there twice; the message names it, and of a missing one the most
+            similar column and all columns.
     """
     for column in wanted:
+        if available.count(column) > 1:
+            raise DataError(
+                f"{where} has the column {column!r} {available.count(column)} times: rename or remove all but one"
+            )
         if column not in available:
             near = difflib.get_close_matches(column, available, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else "."
@@ -45,6 +50,7 @@ def as_ids(column: pa.ChunkedArray, where: str, name: str) -> pa.Array:
     kind = values.type
     if pa.types.is_floating(kind):
         values = pc.if_else(pc.is_nan(values), pa.scalar(None, kind), values)
+        _require_exact(values, where, name)
         try:
             values = values.cast(pa.int64())
         except pa.ArrowInvalid as error:
@@ -80,7 +86,7 @@ def as_times(column: pa.ChunkedArray, where: str, name: str) -> tuple[np.ndarray
 
 
 def as_text(column: pa.ChunkedArray, where: str, name: str) -> pa.Array:
-    """Values as text, empty where missing; the values of a list are joined by commas.
+    """Values as text, empty where missing (null or NaN); the values of a list that are there are joined by commas.
 
     Raises:
         DataError: the column holds nested records or bytes.
@@ -89,12 +95,45 @@ def as_text(column: pa.ChunkedArray, where: str, name: str) -> pa.Array:
     kind = values.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         try:
-            values = pc.binary_join(pc.cast(values, pa.list_(pa.string())), ", ")
+            values = _join_lists(values)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise DataError(f"{where}: column {name!r} cannot be used as text: it holds {kind}") from error
     elif pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         raise DataError(f"{where}: column {name!r} cannot be used as text: it holds {kind}")
-    return values.cast(pa.string()).fill_null("")
+    return _without_nan(values).cast(pa.string()).fill_null("")
+
+
+def _require_exact(values: pa.Array, where: str, name: str) -> None:
+    """Check that whole numbers in a column of floats are exact: beyond 2^(digits of the mantissa) neighbours merge.
+
+    Raises:
+        DataError: an id is not below that bound.
+    """
+    digits = {16: 11, 32: 24, 64: 53}[values.type.bit_width]
+    largest = pc.max(pc.abs(values.cast(pa.float64()))).as_py()
+    if largest is not None and largest > 2**digits:
+        raise DataError(
+            f"{where}: column {name!r} holds ids above 2^{digits} as {values.type}, such as {largest:.0f}, where ids "
+            "that differ become one number. Write the column as integers or strings (pandas makes floats of integers "
+            'beside a missing value: astype("Int64") keeps them)'
+        )
+
+
+def _without_nan(values: pa.Array) -> pa.Array:
+    """The values with null in place of NaN."""
+    if not pa.types.is_floating(values.type):
+        return values
+    return pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+
+
+def _join_lists(lists: pa.Array) -> pa.Array:
+    """One text for each list, of its values that are not missing; empty for a list that is null."""
+    texts = _without_nan(pc.list_flatten(lists)).cast(pa.string())
+    there = pc.is_valid(texts).to_numpy(zero_copy_only=False)
+    parents = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
+    counts = np.bincount(parents[there], minlength=len(lists))  # [lists]
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), texts.filter(pa.array(there))), ", ")
 
 
 def _plain(column: pa.ChunkedArray) -> pa.Array:

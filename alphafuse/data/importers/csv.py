@@ -1,10 +1,12 @@
 """Reads CSV and TSV files with a header line, a block at a time.
 
-Every value is read as a string, so that an id such as 007 keeps its zeros. An empty field is a missing value.
+Every value is read as a string, so that an id such as 007 keeps its zeros. An empty field is a missing value. A CSV
+whose quotes do not close is refused; in a TSV quotes are characters like any other, unless all of them close.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 
@@ -12,6 +14,8 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from alphafuse.data.importers.damage import readable
+from alphafuse.data.importers.quotes import open_quote
+from alphafuse.errors import DataError
 from alphafuse.storage.folder import open_filesystem
 
 _BLOCK_BYTES = 8 * 2**20  # also the longest row
@@ -64,5 +68,26 @@ def _read_options() -> pacsv.ReadOptions:
 
 
 def _parse_options(uri: str) -> pacsv.ParseOptions:
-    tabs = re.search(r"\.tsv(\.\w+)?$", uri) is not None
-    return pacsv.ParseOptions(delimiter="\t" if tabs else ",", newlines_in_values=True)
+    """Delimiter and quotes of a file.
+
+    Raises:
+        DataError: quotes of a CSV do not close.
+    """
+    if re.search(r"\.tsv(\.\w+)?$", uri):
+        is_quoted = _open_quote(uri, b"\t") is None
+        return pacsv.ParseOptions(delimiter="\t", quote_char='"' if is_quoted else False, newlines_in_values=is_quoted)
+    if wrong := _open_quote(uri, b","):
+        line, reason = wrong
+        raise DataError(
+            f"{uri}, line {line}: a field begins with a quote, and {reason}. Close the quote, or write a quote that "
+            'belongs to the text twice, in a field that is quoted ("say ""hi"""); else rows behind it would be lost'
+        )
+    return pacsv.ParseOptions(delimiter=",", newlines_in_values=True)
+
+
+@functools.lru_cache(maxsize=256)
+def _open_quote(uri: str, delimiter: bytes) -> tuple[int, str] | None:
+    """Line and reason of the first quote that does not close; a file is read once for it by each process."""
+    filesystem, path = open_filesystem(uri)
+    with filesystem.open_input_stream(path) as stream:
+        return open_quote(iter(lambda: stream.read(_BLOCK_BYTES), b""), delimiter)

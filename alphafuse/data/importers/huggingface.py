@@ -53,8 +53,13 @@ def _load(uri: str, split: str | None) -> datasets.Dataset:
             found = datasets.load_dataset(uri.removeprefix(PREFIX))
         else:
             found = datasets.load_from_disk(uri)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{uri} cannot be loaded as a Hugging Face data set: {error}") from error
+    except (OSError, RuntimeError, ValueError, datasets.exceptions.DatasetsError) as error:
+        # The error of a file is wrapped into one without details.
+        reason = error.__cause__ or error
+        raise DataError(
+            f"{uri} cannot be loaded as a Hugging Face data set: {reason}. Where it is a loading script, or its files "
+            "have different columns, name its Parquet or CSV files themselves as `path`"
+        ) from error
     if isinstance(found, datasets.Dataset):
         if split is not None:
             raise DataError(f"{uri} is one table without splits; remove `split: {split}`")

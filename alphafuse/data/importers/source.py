@@ -34,6 +34,13 @@ _SUFFIXES = {
 }
 _COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4")
 
+_TABLE_FORMATS = {
+    "Delta Lake": r"(^|/)_delta_log(/|$)",
+    "Hudi": r"(^|/)\.hoodie(/|$)",
+    "Iceberg": r"(^|/)metadata/[^/]*\.metadata\.json$",
+}
+"""Names of files by which the folders of table formats are told."""
+
 HASHED_BYTES = 256 * 2**20
 """Files of a path are identified by their content if all of them together have at most this size; larger ones by size
 and time of modification."""
@@ -77,7 +84,7 @@ class Source:
 
 
 def find_sources(key: str, path: str, folder: str, format: Format = "auto", split: str | None = None) -> list[Source]:
-    """Find the sources of a configured path, in the order of their names.
+    """Find the sources of a configured path, in the order of their names, numbers in them by their value.
 
     Args:
         key: key of the path in the configuration, for messages ("data.catalog.path").
@@ -85,7 +92,8 @@ def find_sources(key: str, path: str, folder: str, format: Format = "auto", spli
         folder: folder or URI that relative paths start from.
 
     Raises:
-        DataError: there is no such file, or its format is unknown.
+        DataError: there is no such file, its format is unknown, or the folder is a table of Delta Lake, Hudi or
+            Iceberg.
     """
     if format == "huggingface" or path.startswith(huggingface.PREFIX):
         uri = path if path.startswith(huggingface.PREFIX) else resolve(path, folder)
@@ -110,7 +118,9 @@ def _inside(key: str, base: str, pattern: str, format: Format) -> list[Source]:
     filesystem, root = open_filesystem(base)
     matches = re.compile(glob_translate(pattern)).match
     found: dict[str, pafs.FileInfo] = {}
-    for info in filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True, recursive=True)):
+    infos = filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True, recursive=True))
+    _require_no_table_format(key, base, (info.path.removeprefix(root).lstrip("/") for info in infos))
+    for info in infos:
         name = info.path.removeprefix(root).lstrip("/")
         hidden = any(part.startswith((".", "_")) for part in name.split("/"))
         if info.is_file and not hidden and matches(name):
@@ -126,7 +136,29 @@ def _inside(key: str, base: str, pattern: str, format: Format) -> list[Source]:
             f"name the files by a glob such as *.parquet"
         )
     common, hashed = next(iter(formats)), _is_hashed(found.values())
-    return [_file(f"{base}/{name}", found[name], filesystem, common, name, hashed) for name in sorted(found)]
+    names = sorted(found, key=_natural)
+    return [_file(f"{base}/{name}", found[name], filesystem, common, name, hashed) for name in names]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort key of a file name in which numbers go by their value: shard-2 before shard-10."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(int(part), part) if part.isdecimal() else (-1, part) for part in parts]
+
+
+def _require_no_table_format(key: str, base: str, names: Iterable[str]) -> None:
+    """Check that a folder is plain files, and no table whose log says which of its files count.
+
+    Raises:
+        DataError: it is a Delta Lake, Hudi or Iceberg table.
+    """
+    for name in names:
+        for kind, pattern in _TABLE_FORMATS.items():
+            if re.search(pattern, name):
+                raise DataError(
+                    f"{key}: {base} is a table of {kind} ({name}), whose log says which files count: files that were "
+                    "removed from it would be read. Export the table to a folder of plain Parquet files, and name that"
+                )
 
 
 def _file(uri: str, info: pafs.FileInfo, filesystem: pafs.FileSystem, format: str, name: str, hashed: bool) -> Source:

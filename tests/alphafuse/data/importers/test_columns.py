@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from alphafuse.data.importers.columns import as_ids, as_text, as_times
+from alphafuse.data.importers.columns import as_ids, as_text, as_times, require_columns
 from alphafuse.errors import DataError
 
 UTC = datetime.UTC
@@ -95,3 +95,31 @@ def test_texts(given: pa.ChunkedArray, expected: list[str]) -> None:
 def test_other_texts_are_refused(values: list[Any]) -> None:
     with pytest.raises(DataError, match="file: column 'text' cannot be used as text"):
         as_text(column(values), "file", "text")
+
+
+@pytest.mark.parametrize(
+    ("kind", "exact", "merged"), [(pa.float64(), 2**53, 2**53 + 2), (pa.float32(), 2**24, 2**24 + 2)]
+)
+def test_ids_that_floats_cannot_tell_apart_are_refused(kind: pa.DataType, exact: int, merged: int) -> None:
+    assert as_ids(column([float(exact), None], kind), "log", "user").to_pylist() == [str(exact), None]
+    with pytest.raises(DataError, match=f"log: column 'user' holds ids above 2.* such as {merged}"):
+        as_ids(column([float(-merged) * -1, 1.0], kind), "log", "user")
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        ([["Toys", None, "Dolls"], None, [], [None]], None, ["Toys, Dolls", "", "", ""]),
+        ([["a", "b"], None, ["c", None]], pa.list_(pa.string(), 2), ["a, b", "", "c"]),
+        ([[1.5, float("nan")], [2.0]], None, ["1.5", "2"]),
+        ([2001.0, float("nan"), None], None, ["2001", "", ""]),
+    ],
+)
+def test_values_that_are_missing_leave_the_others(values: list[Any], kind: Any, expected: list[str]) -> None:
+    assert as_text(column(values, kind), "items", "categories").to_pylist() == expected
+
+
+def test_a_column_that_stands_twice_is_refused() -> None:
+    require_columns("items.csv", ["title", "id", "title"], ["id"])
+    with pytest.raises(DataError, match=r"items\.csv has the column 'title' 2 times"):
+        require_columns("items.csv", ["title", "id", "title"], ["id", "title"])

@@ -201,3 +201,75 @@ def test_identity_of_a_large_file_is_size_and_time(tmp_path: Path, monkeypatch: 
     assert identity["bytes"] == path.stat().st_size
     assert "modified" in identity
     assert "sha256" not in identity
+
+
+def _read(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+    return [row for source in find_sources("data.catalog.path", str(path), ".") for table in source.read(columns)
+            for row in table.to_pylist()]  # fmt: skip
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_quote_that_is_never_closed_loses_no_rows_in_silence(tmp_path: Path, compressed: bool) -> None:
+    content = 'id,title\n1,a\n2,"b\n' + "".join(f"{number},c\n" for number in range(3, 99))
+    path = tmp_path / ("items.csv.gz" if compressed else "items.csv")
+    path.write_bytes(gzip.compress(content.encode()) if compressed else content.encode())
+    with pytest.raises(DataError, match=r"items\.csv.*, line 3: a field begins with a quote, and it is never closed"):
+        _read(path, ["id", "title"])
+
+
+def test_quotes_in_a_tsv_are_characters_unless_all_of_them_close(tmp_path: Path) -> None:
+    loose = tmp_path / "loose.tsv"
+    loose.write_text('id\ttitle\n1\t"Weird" Al\n2\t"b\n3\tc\n')
+    assert [row["title"] for row in _read(loose, ["id", "title"])] == ['"Weird" Al', '"b', "c"]
+    quoted = tmp_path / "quoted.tsv"
+    quoted.write_text('id\ttitle\n1\t"two\nlines"\n2\t"say ""hi"""\n')
+    assert [row["title"] for row in _read(quoted, ["id", "title"])] == ["two\nlines", 'say "hi"']
+
+
+def test_files_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for number in (10, 2, 1):
+        write(tmp_path / "log" / f"shard-{number}.csv", [{"item_id": f"i{number}"}])
+    assert [row["item_id"] for row in _read(tmp_path / "log", ["item_id"])] == ["i1", "i2", "i10"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("_delta_log/00000000000000000000.json", "Delta Lake"),
+        (".hoodie/hoodie.properties", "Hudi"),
+        ("metadata/v1.metadata.json", "Iceberg"),
+    ],
+)
+@pytest.mark.parametrize("path", ["log", "log/*.parquet"])
+def test_tables_whose_log_says_which_files_count_are_refused(tmp_path: Path, name: str, kind: str, path: str) -> None:
+    write(tmp_path / "log" / "part-0.parquet")
+    (tmp_path / "log" / name).parent.mkdir()
+    (tmp_path / "log" / name).write_text("{}")
+    with pytest.raises(DataError, match=f"is a table of {kind} .* Export the table to a folder of plain Parquet files"):
+        _read(tmp_path / path, WANTED)
+
+
+def test_texts_that_are_not_utf8_are_named_with_their_column(tmp_path: Path) -> None:
+    latin = pa.array([b"caf\xe9", b"tea"]).view(pa.binary()).cast(pa.binary())
+    texts = pa.Array.from_buffers(pa.string(), 2, latin.buffers())
+    pq.write_table(pa.table({"item_id": ["1", "2"], "text": texts}), tmp_path / "items.parquet")
+    assert [row["item_id"] for row in _read(tmp_path / "items.parquet", ["item_id"])] == ["1", "2"]
+    with pytest.raises(DataError, match=r"items\.parquet: column 'text' holds bytes that are not UTF-8"):
+        _read(tmp_path / "items.parquet", WANTED)
+
+
+def test_a_column_that_stands_twice_in_a_file_is_refused(tmp_path: Path) -> None:
+    names = ["item_id", "text", "text"]
+    twice = pa.Table.from_arrays([pa.array(["1"])] * 3, names=names)
+    pq.write_table(twice, tmp_path / "items.parquet")
+    (tmp_path / "items.csv").write_text("item_id,text,text\n1,a,b\n")
+    for file in ("items.parquet", "items.csv"):
+        with pytest.raises(DataError, match=f"{file} has the column 'text' 2 times"):
+            _read(tmp_path / file, WANTED)
+
+
+def test_a_data_set_whose_files_differ_is_refused_with_the_reason(tmp_path: Path) -> None:
+    write(tmp_path / "set" / "a.parquet")
+    write(tmp_path / "set" / "b.parquet", [{"item_id": "1", "other": 2}])
+    with pytest.raises(DataError, match=r"(?s)cannot be loaded as a Hugging Face data set: .*name its Parquet or CSV"):
+        find_sources("data.catalog.path", f"hf://{tmp_path}/set", ".")
