@@ -147,7 +147,7 @@ def test_bad_texts_are_quarantined_with_their_reason_and_the_rest_is_embedded(
 def test_too_many_bad_texts_fail_and_a_higher_limit_continues(workspace: Workspace, encoder: HashEncoder) -> None:
     texts = [*texts_of(20), "refused a", "refused b"]
     write_catalog(workspace, texts, shard_rows=10)
-    with pytest.raises(DataError, match=r"2 of 22 items cannot be embedded \(refused: 2\).*(Such as|listed in)"):
+    with pytest.raises(DataError, match=r"2 of 22 items cannot be embedded \(refused: 2\).*(Examples|listed in)"):
         embed(encoder, CONFIG, workspace, ignore)
     embed(encoder, CONFIG.model_copy(update={"max_quarantined": 0.5}), workspace, ignore)
     np.testing.assert_allclose(stored(workspace), expected(texts, ("refused",)), rtol=1e-6)
