@@ -79,10 +79,12 @@ test-on-ray: setup
 	$(BIN)/pytest -m on_ray
 
 test-engines: setup
-	$(BIN)/pytest -m "engine and not on_ray"
+	$(BIN)/pytest -m "engine and not on_ray" --ignore tests/monitoring/dashboard
 
+# The pages in a browser run here, since these processes end long before the two others.
 test-others: setup
 	$(BIN)/pytest -m "not engine and not on_ray"
+	$(BIN)/pytest -m "engine and not on_ray" tests/monitoring/dashboard
 
 lint: setup
 	$(BIN)/ruff check .
