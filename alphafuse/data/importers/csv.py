@@ -85,9 +85,16 @@ def _parse_options(uri: str) -> pacsv.ParseOptions:
     return pacsv.ParseOptions(delimiter=",", newlines_in_values=True)
 
 
-@functools.lru_cache(maxsize=256)
 def _open_quote(uri: str, delimiter: bytes) -> tuple[int, str] | None:
-    """Line and reason of the first quote that does not close; a file is read once for it by each process."""
+    """Line and reason of the first quote that does not close."""
+    filesystem, path = open_filesystem(uri)
+    info = filesystem.get_file_info(path)
+    return _scan_quotes(uri, delimiter, info.size, info.mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _scan_quotes(uri: str, delimiter: bytes, size: int | None, mtime_ns: int | None) -> tuple[int, str] | None:
+    """Read a file for its quotes, once for its columns and its rows; size and time tell a file that was corrected."""
     filesystem, path = open_filesystem(uri)
     with filesystem.open_input_stream(path) as stream:
         return open_quote(iter(lambda: stream.read(_BLOCK_BYTES), b""), delimiter)

@@ -215,6 +215,9 @@ def test_a_quote_that_is_never_closed_loses_no_rows_in_silence(tmp_path: Path, c
     path.write_bytes(gzip.compress(content.encode()) if compressed else content.encode())
     with pytest.raises(DataError, match=r"items\.csv.*, line 3: a field begins with a quote, and it is never closed"):
         _read(path, ["id", "title"])
+    corrected = content.replace('"b', "b")
+    path.write_bytes(gzip.compress(corrected.encode()) if compressed else corrected.encode())
+    assert len(_read(path, ["id", "title"])) == 98  # in the same process
 
 
 def test_quotes_in_a_tsv_are_characters_unless_all_of_them_close(tmp_path: Path) -> None:
