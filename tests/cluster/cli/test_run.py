@@ -75,6 +75,7 @@ def endless(watched_run: WatchedRun, tmp_path_factory: pytest.TempPathFactory) -
         "monitoring.targets": workspace.parent,
         "train.max_steps": 100_000,
         "train.max_epochs": 2000,
+        "train.patience": 2000,
         "train.checkpoint_steps": 5,
     }
     settings = [part for key, value in changed.items() for part in ("--set", f"{key}={value}")]

@@ -192,8 +192,14 @@ def test_a_run_is_submitted_followed_and_listed(user: User, dashboard: str, data
 
 
 def test_a_job_is_stopped_and_what_it_did_is_kept(user: User, dashboard: str, data: Path) -> None:
-    endless = ("--set", "train.max_epochs=100000", "--set", "train.checkpoint_steps=5")
-    said = user("submit", data, *endless, "--set", "train.resources.workers=2", "--driver-memory", "0.5")
+    # Its patience must not end either: on a slow machine the training ended before it was stopped.
+    endless = (
+        "train.max_epochs=100000",
+        "train.patience=100000",
+        "train.checkpoint_steps=5",
+        "train.resources.workers=2",
+    )
+    said = user("submit", data, *(f"--set={setting}" for setting in endless), "--driver-memory", "0.5")
     job = said.split()[1]
     follower = user.start("logs", "-f", job)
     checkpoints = data.parent / "run" / "checkpoints"
