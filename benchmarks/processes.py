@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from alphafuse.config.resources import RankResources
-from jobs.execution.worker_group import TUNING, worker_environment
+from jobs.execution.rank_group import TUNING, worker_environment
 
 
 def run_ranks(

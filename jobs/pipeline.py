@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 
 import yaml
 
@@ -36,6 +37,7 @@ from alphafuse.storage.workspace import Workspace
 from jobs.execution.driver_events import driver_listener
 from jobs.execution.placement import require_shared
 from jobs.execution.ray_connection import connected
+from jobs.execution.worker_group import keeping_ranks
 from jobs.preflight import require_room, waiting
 from jobs.stages import decompose, embed, evaluate, export, prepare, recommend, report, train
 from monitoring.run_log.heartbeat import Heartbeat
@@ -101,12 +103,14 @@ def run_stages(
             Heartbeat(workspace),
             driver_listener(config, workspace, show) as listen,
         ):
-            for stage in stages:
-                if stage is again:
-                    redo(workspace, stage)
-                summary = _run_stage(stage, config, workspace, listen)
-                if summary is not None:
-                    summaries[stage] = summary
+            for _, on_the_same in groupby(stages, key=lambda stage: stage.resources):
+                with keeping_ranks():
+                    for stage in on_the_same:
+                        if stage is again:
+                            redo(workspace, stage)
+                        summary = _run_stage(stage, config, workspace, listen)
+                        if summary is not None:
+                            summaries[stage] = summary
     return summaries
 
 

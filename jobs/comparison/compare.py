@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
 from alphafuse.config import Config, GridConfig
 from alphafuse.errors import ConfigError, WorkspaceError
 from alphafuse.evaluation.method_comparison import Comparison, FinishedRun, compare_methods
@@ -20,8 +17,8 @@ from alphafuse.storage.folder import Folder, resolve
 from alphafuse.storage.workspace import Workspace
 from jobs.comparison.grid_runs import Run, carry_out, ensemble_runs, is_finished, method_runs
 from jobs.comparison.shared_stages import borrow, make_shared, shared_stages
-from jobs.execution.event_relay import EventRelay
-from jobs.execution.placement import require_shared, room
+from jobs.execution.event_relay import EventRelay, event_queue
+from jobs.execution.placement import beside_this_process, require_shared, room
 from jobs.execution.ray_connection import connected
 from jobs.execution.tasks import as_finished, reason
 from jobs.pipeline import redo
@@ -120,14 +117,13 @@ def _carry_out(
     if not runs:
         return
     # On this machine: whoever watches the comparison looks here for the lists of its runs' processes.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    task = carry_out.options(scheduling_strategy=here)
-    with EventRelay(listen) as relay:
-        outcomes = as_finished(lambda run: task.remote(run, relay.queue), runs, side_by_side(runs, parallel))
+    task = carry_out.options(scheduling_strategy=beside_this_process())
+    with event_queue() as queue, EventRelay(listen, queue):
+        outcomes = as_finished(lambda run: task.remote(run, queue), runs, side_by_side(runs, parallel))
         for run, outcome in outcomes:
             if isinstance(outcome, Exception):
                 failures[run.name] = reason(outcome)
-                relay.queue.put(StageFailed(run.name, failures[run.name]))
+                queue.put(StageFailed(run.name, failures[run.name]))
             else:
                 finish(run.name)
 

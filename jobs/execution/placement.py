@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from alphafuse.config import NodeGroupConfig
 from alphafuse.config.resources import Resources
@@ -39,6 +40,11 @@ def growing(groups: Mapping[str, NodeGroupConfig]) -> Iterator[None]:
         yield
     finally:
         _node_groups.reset(before)
+
+
+def beside_this_process() -> NodeAffinitySchedulingStrategy:
+    """Place for an actor or task that must be on the machine of this process and on no other."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def on_pool(pool: str | None) -> dict[str, float]:

@@ -1,31 +1,27 @@
-"""Runs a function on a group of Ray Train workers: process group, threads, restarts."""
+"""Runs functions on the ranks of a group: as many as there is room for, restarts, groups kept between stages."""
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
-import tempfile
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from functools import cached_property
 from typing import Any
 
 import ray
-import torch
-from ray.train import ControllerError, FailureConfig, RunConfig, TrainingFailedError, WorkerGroupError
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.util.queue import Queue
 
 from alphafuse.config.resources import RankResources
-from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import AlphafuseError, ResourceError
 from alphafuse.events import Event, FanOut, Listener, Progress, WorkersGone, WorkersRestarted
 from alphafuse.stages import Stage
-from jobs.execution.elasticity import await_places, released_places, scaling
-from jobs.execution.event_relay import EventRelay
+from jobs.execution.elasticity import await_places
+from jobs.execution.event_relay import EventRelay, event_queue
 from jobs.execution.placement import require_places
-from jobs.execution.ray_internals import is_startup_timeout, refresh_ray_trains_view
-from jobs.execution.worker_metrics import Serving, worker_listener
+from jobs.execution.rank_group import RankGroup, RankTask
+from jobs.execution.ray_internals import is_startup_timeout
+from jobs.execution.worker_metrics import Serving
 
 WRAPPED_AS = ("cause", "health_check_failure", "__cause__")
 """Attributes in which Ray's exceptions keep the exception that they wrap."""
@@ -33,16 +29,60 @@ WRAPPED_AS = ("cause", "health_check_failure", "__cause__")
 WorkerFunction = Callable[..., Any]
 
 
-TUNING = {
-    # Memory that a step frees stays in the process for the next one: by default glibc gives blocks of some MiB back to
-    # the system, and the next step pays for it in page faults (docs/performance.md).
-    "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-    "MALLOC_TOP_PAD_": str(64 << 20),
-    # Large tensors in large pages: rows from all over a table are then found without a walk through page tables.
-    "THP_MEM_ALLOC_ENABLE": "1",
-}
-"""Environment variables that speed a rank up and change no result."""
+class Ranks:
+    """The ranks of a driver, started when they are needed and kept from one task to the next that wants the same."""
+
+    def __init__(self) -> None:
+        self._queue = ExitStack()
+        self._group: RankGroup | None = None
+        self._started_for: tuple[RankResources, bool] | None = None
+
+    @cached_property
+    def events(self) -> Queue:
+        """The queue into which all ranks put their events."""
+        return self._queue.enter_context(event_queue())
+
+    def run(self, task: RankTask, resources: RankResources, resumes: bool) -> Any:
+        """One attempt at a task, see `RankGroup.run`; after any error the next one begins with new ranks."""
+        wanted = (resources, resumes and resources.fewest_workers < resources.workers)
+        if self._started_for != wanted:
+            self._end_group()
+        if self._group is None:
+            self._group, self._started_for = RankGroup(*wanted, self.events), wanted
+        try:
+            return self._group.run(task)
+        except BaseException:
+            self._group.give_up()
+            self._group = self._started_for = None
+            raise
+
+    def close(self) -> None:
+        """End the ranks that wait, and the queue."""
+        self._end_group()
+        self._queue.close()
+
+    def _end_group(self) -> None:
+        if self._group is not None:
+            self._group.close()
+        self._group = self._started_for = None
+
+
+_kept: ContextVar[Ranks | None] = ContextVar("ranks", default=None)
+
+
+@contextmanager
+def keeping_ranks() -> Iterator[Ranks]:
+    """Keep the ranks of one call of `run_workers` for the next one, until the outermost such block ends."""
+    if (outer := _kept.get()) is not None:
+        yield outer
+        return
+    ranks = Ranks()
+    before = _kept.set(ranks)
+    try:
+        yield ranks
+    finally:
+        _kept.reset(before)
+        ranks.close()
 
 
 def run_workers(
@@ -74,17 +114,14 @@ def run_workers(
         ResourceError: the cluster cannot hold the workers, or they died too often.
         AlphafuseError: as raised by the function.
     """
-    progress = _Farthest()
-    with EventRelay(FanOut(progress, listen)) as relay:
-        settings = {
-            "stage": stage.name, "function": function, "arguments": arguments, "events": relay.queue, "serving": serving
-        }  # fmt: skip
-        require_places(stage.resources, resources)
+    progress, task = _Farthest(), RankTask(stage, function, arguments, serving)
+    require_places(stage.resources, resources)
+    with keeping_ranks() as ranks, EventRelay(FanOut(progress, listen), ranks.events):
         restarts = deaths = 0  # deaths: in a row, without progress in between
         while True:
             before = progress.done
             try:
-                return _fit(settings, resources, resumes)
+                return ranks.run(task, resources, resumes)
             except (TrainingFailedError, ray.exceptions.RayActorError) as failure:
                 if not _found_no_place(failure):
                     restarts, deaths = restarts + 1, 1 if progress.done > before else deaths + 1
@@ -94,7 +131,7 @@ def run_workers(
                     listen(WorkersRestarted(stage.name, message, restarts))
             finally:
                 if serving is not None:
-                    relay.queue.put(WorkersGone(stage.name))
+                    ranks.events.put(WorkersGone(stage.name))
             await_places(stage.name, stage.resources, resources, resources.fewest_workers, listen)
 
 
@@ -136,62 +173,6 @@ def reason_to_restart(stage: str, failure: Exception, last: bool) -> str:
         "memory: use more workers (each holds a part of the item table), or lower train.batch_size or "
         "train.loss.memory_mib. The same command continues from what is finished"
     ) from failure
-
-
-def _fit(settings: dict[str, Any], resources: RankResources, resumes: bool) -> Any:
-    """One attempt: start the workers, run the function, give back what rank 0 returned."""
-    refresh_ray_trains_view()
-    with tempfile.TemporaryDirectory() as folder:
-        # mypy sees the older of Ray Train's two interfaces, which ray.train exports only on request.
-        trainer = TorchTrainer(
-            _worker_main,
-            train_loop_config=settings,
-            torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
-            scaling_config=scaling(resources, resumes),
-            run_config=RunConfig(  # type: ignore[call-arg]
-                storage_path=folder,
-                worker_runtime_env={"env_vars": worker_environment(resources)},
-                # By default, Ray Train tries for ever to start workers whose machine is lost.
-                failure_config=FailureConfig(controller_failure_limit=0),  # type: ignore[call-arg]
-            ),
-        )
-        with _interruptible(), released_places():
-            return trainer.fit().return_value  # type: ignore[attr-defined]
-
-
-def worker_environment(resources: RankResources) -> dict[str, str]:
-    """Environment variables of a rank's process."""
-    environment = {"OMP_NUM_THREADS": str(max(1, int(resources.cpus))), **TUNING}
-    if not resources.gpus:
-        environment["DS_ACCELERATOR"] = "cpu"
-    return environment | resources.environment
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Make Ctrl-C raise `KeyboardInterrupt` as in any program: Ray Train sets a handler of its own, which ends the
-    process as if all were well, and leaves it in place."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit:
-        raise KeyboardInterrupt from None
-    finally:
-        signal.signal(signal.SIGINT, handler)
-
-
-def _worker_main(settings: dict[str, Any]) -> Any:
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    communicator = Communicator()
-    worker, send = str(communicator.rank), settings["events"].put
-    with worker_listener(settings["stage"], worker, settings["serving"], send, communicator.world_size) as listen:
-        return settings["function"](
-            communicator=communicator, device=get_device(), listen=listen, **settings["arguments"]
-        )
 
 
 def _failures(failure: Exception) -> list[BaseException]:

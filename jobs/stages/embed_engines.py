@@ -41,7 +41,7 @@ from alphafuse.stages import EMBED
 from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.manifest import FileRecord
 from jobs.execution.elasticity import alive_machines, await_places
-from jobs.execution.event_relay import EventRelay
+from jobs.execution.event_relay import EventRelay, event_queue
 from jobs.execution.placement import require_places, task_options
 from jobs.execution.worker_metrics import Serving, worker_listener
 
@@ -97,8 +97,8 @@ def embed_on_engines(
         require_places(EMBED.resources, config.resources, num_engines(config, batches))
     _configure_ray_data()
     left, failures = {batch.file: batch for batch in batches}, 0
-    with EventRelay(_EngineEvents(listen)) as relay:
-        engine = encoder, store, config, relay.queue, serving
+    with event_queue() as queue, EventRelay(_EngineEvents(listen), queue):
+        engine = encoder, store, config, queue, serving
         while left:
             machines, before = alive_machines(), len(left)
             rows = [_row(batch, shards[batch.shard]) for batch in left.values()]
@@ -121,7 +121,7 @@ def embed_on_engines(
                 listen(StageWarning(EMBED.name, "a machine with an embedding engine is lost; others go on"))
             finally:
                 if serving is not None:
-                    relay.queue.put(WorkersGone(EMBED.name))
+                    queue.put(WorkersGone(EMBED.name))
 
 
 def _row(batch: Batch, shard: FileRecord) -> dict[str, Any]:

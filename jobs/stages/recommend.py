@@ -78,7 +78,7 @@ def recommend_for_history(
         return run_workers(RECOMMEND, _recommend_history_on_worker, config.train.resources, arguments, ignore)
 
 
-@ray.remote
+@ray.remote(num_cpus=0)  # the ranks of the stages before it may hold every CPU
 def _find_users(users: str) -> list[Source]:
     return find_sources("recommend.users", users, ".")
 

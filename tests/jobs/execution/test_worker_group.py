@@ -18,9 +18,9 @@ from alphafuse.config.resources import RankResources
 from alphafuse.errors import DataError, ResourceError
 from alphafuse.events import Event, Progress, StageWarning
 from alphafuse.stages import TRAIN
-from jobs.execution import elasticity, worker_group
+from jobs.execution import elasticity, rank_group
 from jobs.execution.ray_internals import failed_health_check, startup_timeout
-from jobs.execution.worker_group import reason_to_restart
+from jobs.execution.worker_group import Ranks, reason_to_restart, run_workers
 
 
 def test_a_death_that_the_health_check_met_is_a_death() -> None:
@@ -61,26 +61,26 @@ def test_only_deaths_without_progress_count(
     """One restart is allowed. An attempt that begins behind the farthest step so far must get beyond that step."""
     started: list[int] = []
 
-    def fit(settings: dict[str, Any], resources: RankResources, resumes: bool) -> str:
+    def attempt(ranks: Ranks, *_: Any) -> str:
         done = got_to[len(started)]
         started.append(len(started))
         if done is None:
             return "finished"
         reported = Progress("train", done, None, "steps")
-        settings["events"].put(reported)
+        ranks.events.put(reported)
         deadline = time.monotonic() + 60
         while received[-1:] != [reported] and time.monotonic() < deadline:
             time.sleep(0.01)
         raise WorkerGroupError("failed", {0: failed_health_check(ActorDiedError())})
 
     received: list[Event] = []
-    monkeypatch.setattr(worker_group, "_fit", fit)
+    monkeypatch.setattr(Ranks, "run", attempt)
     config = RankResources(max_restarts=1)
     if attempts == 4:
-        assert worker_group.run_workers(TRAIN, lambda: None, config, {}, received.append) == "finished"
+        assert run_workers(TRAIN, lambda: None, config, {}, received.append) == "finished"
     else:
         with pytest.raises(ResourceError, match="died again and again"):
-            worker_group.run_workers(TRAIN, lambda: None, config, {}, received.append)
+            run_workers(TRAIN, lambda: None, config, {}, received.append)
     assert len(started) == attempts
 
 
@@ -96,10 +96,10 @@ def test_what_ray_train_is_asked_for(workers: int, fewest: int | None) -> None:
 
 def test_variables_of_a_rank_are_those_that_the_configuration_gives() -> None:
     given = {"NCCL_SOCKET_IFNAME": "eth1", "OMP_NUM_THREADS": "7"}
-    environment = worker_group.worker_environment(RankResources(cpus=3, environment=given))
-    assert environment == {**worker_group.TUNING, "DS_ACCELERATOR": "cpu", **given}
-    on_gpus = worker_group.worker_environment(RankResources(cpus=3, gpus=1))
-    assert on_gpus == {**worker_group.TUNING, "OMP_NUM_THREADS": "3"}
+    environment = rank_group.worker_environment(RankResources(cpus=3, environment=given))
+    assert environment == {**rank_group.TUNING, "DS_ACCELERATOR": "cpu", **given}
+    on_gpus = rank_group.worker_environment(RankResources(cpus=3, gpus=1))
+    assert on_gpus == {**rank_group.TUNING, "OMP_NUM_THREADS": "3"}
 
 
 def test_no_more_ranks_can_be_needed_than_there_are() -> None:
@@ -113,15 +113,15 @@ def test_workers_that_find_no_place_yet_have_not_died(monkeypatch: pytest.Monkey
     """Such a cluster grows by itself, or others hold its machines for a while."""
     attempts: list[int] = []
 
-    def fit(*_: Any) -> str:
+    def attempt(*_: Any) -> str:
         attempts.append(1)
         if len(attempts) < 5:
             raise ControllerError(startup_timeout(2))
         return "finished"
 
     events: list[Event] = []
-    monkeypatch.setattr(worker_group, "_fit", fit)
-    assert worker_group.run_workers(TRAIN, lambda: None, RankResources(max_restarts=1), {}, events.append) == "finished"
+    monkeypatch.setattr(Ranks, "run", attempt)
+    assert run_workers(TRAIN, lambda: None, RankResources(max_restarts=1), {}, events.append) == "finished"
     assert events == []
 
 

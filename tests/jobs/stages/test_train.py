@@ -28,8 +28,7 @@ from alphafuse.stages import TRAIN
 from alphafuse.storage.matrices import read_rows
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.trained_model import load_trained
-from jobs.execution import worker_group
-from jobs.execution.worker_group import run_workers
+from jobs.execution.worker_group import Ranks, run_workers
 from jobs.stages import train
 
 # Workers cannot import a test module: its functions travel with their code.
@@ -115,9 +114,9 @@ def test_a_fault_starts_all_again_and_what_a_user_can_cure_comes_out_as_raised(t
 def test_an_error_of_the_listener_does_not_go_unheard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     received = []
 
-    def fit(settings: dict[str, Any], *_: Any) -> None:
+    def attempt(ranks: Ranks, *_: Any) -> None:
         for number in range(3):
-            settings["events"].put(Progress("train", number, None, "steps"))
+            ranks.events.put(Progress("train", number, None, "steps"))
 
     def listen(event: Event) -> None:
         assert isinstance(event, Progress)
@@ -125,7 +124,7 @@ def test_an_error_of_the_listener_does_not_go_unheard(tmp_path: Path, monkeypatc
         if event.done == 1:
             raise OSError("disk full")
 
-    monkeypatch.setattr(worker_group, "_fit", fit)
+    monkeypatch.setattr(Ranks, "run", attempt)
     with pytest.raises(OSError, match="disk full"):
         run_workers(TRAIN, lambda: None, tiny_config(tmp_path).train.resources, {}, listen)
     assert received == [0, 1, 2]
