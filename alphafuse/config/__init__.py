@@ -3,7 +3,7 @@
 Every setting has one home here, with its default and its meaning, in the file of its section.
 """
 
-from alphafuse.config.data import CatalogConfig, DataConfig, InteractionsConfig, SplitConfig
+from alphafuse.config.data import CatalogConfig, DataConfig, InteractionsConfig, SourceConfig, SplitConfig
 from alphafuse.config.decompose import DecomposeConfig
 from alphafuse.config.embed import EmbedConfig
 from alphafuse.config.evaluate import EvaluateConfig
@@ -38,6 +38,7 @@ __all__ = [
     "RayConfig",
     "RecommendConfig",
     "ScheduleConfig",
+    "SourceConfig",
     "SplitConfig",
     "TrainConfig",
     "load_config",

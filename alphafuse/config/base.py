@@ -17,6 +17,11 @@ OPERATIONAL = "operational"
 """Mark of a setting that changes where or how fast a stage runs, and not what it makes: no fingerprint covers it."""
 
 
+ADDED = "added"
+"""Mark of a setting that came after results had been stored without it: null, its default, is left out of fingerprints,
+so that these results are still found."""
+
+
 class Section(BaseModel):
     """Base of all sections: immutable, no unknown keys, attribute docstrings shown as descriptions.
 
@@ -27,11 +32,12 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
 
     def result_settings(self) -> dict[str, Any]:
-        """The settings that results depend on, as plain values: all but those that are marked `OPERATIONAL`."""
+        """The settings that results depend on, as plain values: all but those that are marked `OPERATIONAL`, and those
+        marked `ADDED` that are not set."""
         settings = self.model_dump(mode="json")
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            if OPERATIONAL in field.metadata:
+            if OPERATIONAL in field.metadata or (ADDED in field.metadata and value is None):
                 del settings[name]
             elif isinstance(value, Section):
                 settings[name] = value.result_settings()

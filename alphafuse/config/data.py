@@ -2,24 +2,58 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from alphafuse.config.base import OPERATIONAL, Count, NonNegative, Section
+from alphafuse.config.base import ADDED, OPERATIONAL, Count, NonNegative, Section
 from alphafuse.config.resources import Resources
 
 
-class CatalogConfig(Section):
-    """Source of the items and their texts."""
+class SourceConfig(Section):
+    """Files or a data set, and how they are read."""
 
     path: str
     """File, folder, glob or URI; `package://NAME/FILE` for data inside an installed package; `hf://NAME` for a
     Hugging Face data set (or a folder written by `save_to_disk`)."""
-    format: Literal["auto", "parquet", "csv", "recbole", "huggingface"] = "auto"
-    """Format of the files; `auto` goes by their names: .parquet, .csv/.tsv, .item/.inter, hf://."""
+    format: Literal["auto", "parquet", "csv", "jsonl", "recbole", "huggingface"] = "auto"
+    """Format of the files; `auto` goes by their names: .parquet, .csv/.tsv, .jsonl/.ndjson/.json (one object a line),
+    .item/.inter, hf://."""
     split: str | None = None
     """Split to read of a Hugging Face data set."""
+    name: Annotated[str | None, ADDED] = None
+    """Configuration to read of a Hugging Face data set that has several."""
+    separator: Annotated[str | None, Field(min_length=1, max_length=8), ADDED] = None
+    """What separates the fields of `csv`: `";"`, `"\\t"`, `"|"`, `"::"`; null: tabs in .tsv, else commas."""
+    encoding: Annotated[str | None, ADDED] = None
+    """Encoding of a text file (`csv`, `jsonl`, `recbole`): `cp1252`, `latin-1`, `utf-16`, …; null: UTF-8."""
+    columns: Annotated[tuple[str, ...] | None, Field(min_length=1), ADDED] = None
+    """Names of the columns of `csv` files that have no header line."""
+
+    @field_validator("separator")
+    @classmethod
+    def _check_separator(cls, separator: str | None) -> str | None:
+        if separator is not None and re.search(r'[\r\n"\0\ufeff]', separator):
+            raise ValueError("a separator holds no line ends and no quotes")
+        return separator and separator.replace("\\t", "\t")  # as '\t' in single quotes of YAML, or on a command line
+
+    @field_validator("encoding")
+    @classmethod
+    def _check_encoding(cls, encoding: str | None) -> str | None:
+        try:
+            if encoding is not None:
+                "a".encode(encoding)
+        except LookupError as error:
+            raise ValueError(
+                f"{encoding!r} is no encoding of texts; examples: utf-8, cp1252, latin-1, utf-16"
+            ) from error
+        return encoding
+
+
+class CatalogConfig(SourceConfig):
+    """Source of the items and their texts."""
+
     item_id: str = "item_id"
     """Column of the item id (strings or integers)."""
     text: str = "{text}"
@@ -28,15 +62,9 @@ class CatalogConfig(Section):
     """Column that recommendations and reports show; null: the beginning of the text."""
 
 
-class InteractionsConfig(Section):
+class InteractionsConfig(SourceConfig):
     """Source of the log of user-item interactions."""
 
-    path: str
-    """Path of the log, as `data.catalog.path`."""
-    format: Literal["auto", "parquet", "csv", "recbole", "huggingface"] = "auto"
-    """Format of the log, as `data.catalog.format`."""
-    split: str | None = None
-    """Split of a Hugging Face data set, as `data.catalog.split`."""
     user_id: str = "user_id"
     """Column of the user id."""
     item_id: str = "item_id"

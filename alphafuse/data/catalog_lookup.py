@@ -55,9 +55,11 @@ def find_items(catalog: Artifact, pieces: Sequence[str]) -> list[int]:
     Case does not matter; of several items with one title, the lowest index is taken.
 
     Raises:
-        DataError: a piece is neither title nor id; the message suggests similar titles.
+        DataError: no piece holds anything, or one is neither title nor id; the message suggests similar titles.
     """
     pieces = [piece.strip() for piece in pieces if piece.strip()]
+    if not pieces:
+        raise DataError("the history names no item: give titles or ids, oldest first, with commas between them")
     runs = {_key(",".join(pieces[i:j])) for i in range(len(pieces)) for j in range(i + 1, len(pieces) + 1)}
     index = _by_name(catalog, runs)
     items, start = [], 0

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from alphafuse.config import EmbedConfig
+from alphafuse.config import EmbedConfig, SourceConfig
 from alphafuse.data.hashing import bucket_of, hash_ids
 from alphafuse.data.importers.columns import as_ids
 from alphafuse.data.importers.source import Source, find_sources
@@ -91,9 +91,11 @@ def find_precomputed(config: EmbedConfig, folder: str) -> PrecomputedFiles:
         raise ConfigError("embed.precomputed_ids goes with a .npy matrix; Parquet has its own id column")
     ids = None
     if config.precomputed_ids is not None:
-        ids = find_sources("embed.precomputed_ids", config.precomputed_ids, folder, "csv")[0]
+        ids = find_sources("embed.precomputed_ids", SourceConfig(path=config.precomputed_ids, format="csv"), folder)[0]
     # "parquet" stands for any format: a .npy matrix is read by this module, and not by the source.
-    vectors = find_sources("embed.precomputed", config.precomputed, folder, "parquet" if is_matrix else "auto")
+    vectors = find_sources(
+        "embed.precomputed", SourceConfig(path=config.precomputed, format="parquet" if is_matrix else "auto"), folder
+    )
     files = PrecomputedFiles(vectors, ids, config.precomputed_id_column, config.precomputed_vector_column)
     if vectors[0].format != "parquet":
         raise DataError(f"embed.precomputed: {vectors[0].uri} is neither Parquet nor a .npy matrix")
@@ -138,15 +140,21 @@ def common_dim(files: PrecomputedFiles, partitions: Sequence[Mapping[str, Any]])
 
 def match_vectors(
     item_ids: pa.Array, scratch: Folder, runs: Sequence[str], num_buckets: int, dim: int, config: EmbedConfig
-) -> Encoded:
+) -> tuple[Encoded, int]:
     """Find the vectors of items, in the form in which they are stored; items without a vector are failures.
+
+    An id may stand in the files several times with the same vector, as rows of a catalog do from which they were made.
 
     Args:
         item_ids: strings. Items whose hashes are close to each other, such as those of a shard, need few buckets.
 
+    Returns:
+        The vectors, and the number of rows that repeat the vector of one of these items.
+
     Raises:
-        DataError: an id occurs twice among the vectors.
+        DataError: an id stands in the files with different vectors.
     """
+    repeats = 0
     buckets = bucket_of(hash_ids(item_ids), num_buckets)
     vectors = np.zeros((len(item_ids), dim), config.storage_dtype)
     failures: dict[int, str] = {}
@@ -155,18 +163,39 @@ def match_vectors(
     for bucket, items in zip(used, np.split(order, starts[1:]), strict=True):
         table = read_bucket(scratch, runs, int(bucket))
         assert table is not None
-        index = pd.Index(table["item_id"].to_pylist())
+        wanted = item_ids.take(pa.array(items))
+        index, matrix = pd.Index(table["item_id"].to_pylist()), from_column(table["vector"])[0]
         if not index.is_unique:
-            twice = index[index.duplicated()]
-            raise DataError(f"embed.precomputed: {len(twice)} ids occur twice, the first is {twice[0]!r}")
-        rows = index.get_indexer(item_ids.take(pa.array(items)).to_pylist())
+            _require_same_vectors(index, matrix, config)
+            is_first = ~index.duplicated()
+            repeats += int(np.count_nonzero(index[~is_first].isin(wanted.to_pylist())))
+            index, matrix = index[is_first], matrix[is_first]
+        rows = index.get_indexer(wanted.to_pylist())
         found = items[rows >= 0]
-        matrix = from_column(table["vector"])[0][rows[rows >= 0]]
+        matrix = matrix[rows[rows >= 0]]
         usable = usable_vectors(matrix, config.normalize, config.storage_dtype)
         vectors[found] = usable.vectors
         failures |= {int(item): f"{NO_VECTOR}: the item is not among the precomputed" for item in items[rows < 0]}
         failures |= {int(found[position]): reason for position, reason in usable.failures.items()}
-    return Encoded(vectors, failures)
+    return Encoded(vectors, failures), repeats
+
+
+def _require_same_vectors(index: pd.Index, matrix: np.ndarray, config: EmbedConfig) -> None:
+    """Check that all rows of an id have one vector."""
+    codes = pd.factorize(index)[0]
+    first = np.unique(codes, return_index=True)[1]
+    differs = ~np.isclose(matrix, matrix[first[codes]], rtol=1e-6, atol=0, equal_nan=True).all(axis=1)
+    if differs.any():
+        wrong = int(np.argmax(differs))
+        raise DataError(
+            f"embed.precomputed ({config.precomputed}): the id {index[wrong]!r} stands there twice, with "
+            f"vectors that differ ({_beginning(matrix[first[codes[wrong]]])} and {_beginning(matrix[wrong])}), and "
+            f"{int(differs.sum()) - 1} other rows likewise. Keep the row of each id that counts"
+        )
+
+
+def _beginning(vector: np.ndarray) -> str:
+    return f"[{', '.join(f'{number:.4g}' for number in vector[:3])}, …]"
 
 
 def _read_npy(uri: str, ids_uri: str) -> Iterator[tuple[pa.Array, np.ndarray]]:
@@ -205,7 +234,7 @@ def _read_lines(uri: str) -> pa.Array:
     filesystem, path = open_filesystem(uri)
     with filesystem.open_input_stream(path) as stream:
         try:
-            text = stream.read().decode("utf-8")
+            text = stream.read().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise DataError(f"{uri} is not UTF-8 text: {error}") from error
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
@@ -224,7 +253,10 @@ def _as_matrix(column: pa.Array, ids: pa.Array, dim: int | None, uri: str) -> np
     is_fixed = pa.types.is_fixed_size_list(kind)
     is_list = is_fixed or pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not is_list or not pa.types.is_floating(kind.value_type):
-        raise DataError(f"{uri}: the vectors must be lists of floats, found {kind}")
+        raise DataError(
+            f"{uri}: the vectors must be lists of floats, found {kind}. Write them as lists of float32, all of "
+            f"one length"
+        )
     widths = np.full(len(column), kind.list_size) if is_fixed else column.value_lengths().to_numpy()
     dim = int(widths[0]) if dim is None else dim
     if dim == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,8 @@ from alphafuse.config import RayConfig
 from alphafuse.errors import ResourceError
 from jobs.execution.placement import growing
 
+PATH_TOO_LONG = "AF_UNIX path length cannot exceed"
+"""Text by which Ray's error for a folder whose sockets have too long a path is known."""
 TIMED_OUT = "timed out during startup"
 """Text by which Ray's error for a machine that is too slow is known; it has no class of its own."""
 
@@ -23,7 +26,8 @@ def connected(config: RayConfig) -> Iterator[None]:
     """Connect to Ray for the time of the block. A connection that exists already is used and kept.
 
     Raises:
-        ResourceError: the cluster at `config.address` does not answer, or this machine is too busy to start one.
+        ResourceError: the cluster at `config.address` does not answer, this machine is too busy to start one, or the
+            path of its folder for temporary files is too long.
     """
     if ray.is_initialized():
         with growing(config.node_groups):
@@ -43,6 +47,11 @@ def connected(config: RayConfig) -> Iterator[None]:
         advice = "Is the cluster up, and is its token in ~/.ray/auth_token (or named by RAY_AUTH_TOKEN_PATH)?"
         raise ResourceError(f"ray.address {config.address!r} does not answer: {error}. {advice}") from error
     except Exception as error:
+        if PATH_TOO_LONG in str(error):
+            raise ResourceError(
+                f"Ray keeps its sockets in the folder for temporary files ({tempfile.gettempdir()}), whose path "
+                f"is too long for them: set TMPDIR or RAY_TMPDIR to a shorter one, such as /tmp"
+            ) from error
         if TIMED_OUT not in str(error):
             raise
         raise ResourceError(

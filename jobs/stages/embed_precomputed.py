@@ -12,7 +12,7 @@ import ray
 from alphafuse.config import EmbedConfig
 from alphafuse.config.resources import Resources
 from alphafuse.data.preparation.scratch import once
-from alphafuse.events import Listener, Progress
+from alphafuse.events import Listener, Progress, StageWarning
 from alphafuse.language.precomputed import (
     PrecomputedFiles,
     common_dim,
@@ -43,7 +43,7 @@ def bring_in_files(
     """Write every shard that is not there yet; returns how many vectors the files hold.
 
     Raises:
-        DataError: a file is damaged, the vectors have different widths, or an id occurs twice.
+        DataError: a file is damaged, the vectors have different widths, or an id has several that differ.
     """
     limit = task_slots(EMBED.resources, Resources())
     num_buckets = max(1, -(-sum(source.bytes for source in files.vectors) // BUCKET_BYTES))
@@ -65,9 +65,13 @@ def bring_in_files(
     written = in_order(
         lambda shard: _write_shard.remote(catalog, store, shard, scratch, runs, num_buckets, dim, config), left, limit
     )
-    for shard, _ in zip(left, written, strict=True):
-        done += shard.rows
+    repeats = 0
+    for shard, repeated in zip(left, written, strict=True):
+        done, repeats = done + shard.rows, repeats + repeated
         listen(Progress(EMBED.name, done, manifest.rows, "items"))
+    if repeats:
+        again = f"{repeats:,} rows of embed.precomputed ({config.precomputed}) repeat id and vector of another"
+        listen(StageWarning(EMBED.name, f"{again}: it counts once"))
     return sum(partition["rows"] for partition in partitions)
 
 
@@ -93,7 +97,8 @@ def _write_shard(
     num_buckets: int,
     dim: int,
     config: EmbedConfig,
-) -> None:
+) -> int:
     items = catalog.read_table(shard.name, ITEM_COLUMNS)
-    encoded = match_vectors(items["item_id"].combine_chunks(), scratch, runs, num_buckets, dim, config)
+    encoded, repeats = match_vectors(items["item_id"].combine_chunks(), scratch, runs, num_buckets, dim, config)
     store.write_shard(shard.name, items, shard.first_row, encoded)
+    return repeats

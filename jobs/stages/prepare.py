@@ -16,12 +16,20 @@ from typing import Any
 import numpy as np
 import ray
 
-from alphafuse.config import Config, DataConfig, SplitConfig
+from alphafuse.config import Config, DataConfig, SourceConfig, SplitConfig
 from alphafuse.data.importers.source import Source
 from alphafuse.data.preparation.interactions import require_one_time_kind
-from alphafuse.data.preparation.rules import catalog_warnings, interaction_warnings, nothing_left
+from alphafuse.data.preparation.rules import (
+    catalog_warnings,
+    interaction_warnings,
+    no_training_targets,
+    nothing_left,
+    require_reconciled,
+    unread_message,
+)
 from alphafuse.data.preparation.sequence_shards import ShardPlan
 from alphafuse.data.preparation.splits import NAMES
+from alphafuse.data.preparation.time_units import require_one_unit
 from alphafuse.errors import ConfigError, DataError
 from alphafuse.events import Listener, Progress, StageWarning, Summary, Value
 from alphafuse.stages import PREPARE
@@ -55,6 +63,8 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
     task_slots(PREPARE.resources, data.resources)
     sources = result(tasks.find_all.options(**task_options(data.resources)).remote(data))
     stage = _Stage(data, config.split_seed, workspace, listen)
+    if sources.unread:
+        stage.warn([unread_message(sources.unread)])
     catalog = _make_catalog(stage, sources.catalog)
     sequences = _make_sequences(stage, sources)
     _make_popularity(stage, catalog["items"])
@@ -104,7 +114,7 @@ def _make_catalog(stage: _Stage, sources: list[Source]) -> dict[str, Any]:
     """Make the artefact `catalog`; returns the counts in its manifest."""
     artifact, config, shard_rows = stage.workspace.artifact("catalog"), stage.data.catalog, stage.data.shard_rows
     inputs = {
-        "catalog": config.model_dump(mode="json", exclude={"path", "format"}),
+        "catalog": _reading(config),
         "shard_rows": shard_rows,
         "files": [source.identity for source in sources],
     }
@@ -141,6 +151,7 @@ def _make_catalog(stage: _Stage, sources: list[Source]) -> dict[str, Any]:
         [name for name in starts if name not in committed],
     )
     counts = {"items": num_items, **read, **_sum(buckets)}
+    require_reconciled(counts, "items")
     artifact.commit(inputs, counts, rows=num_items)
     scratch.delete()
     stage.warn(catalog_warnings(counts))
@@ -152,7 +163,7 @@ def _make_sequences(stage: _Stage, sources: Sources) -> dict[str, Any]:
     artifact, catalog = stage.workspace.artifact("sequences"), stage.workspace.artifact("catalog")
     config, split = stage.data.interactions, stage.data.split
     inputs = {
-        "interactions": config.model_dump(mode="json", exclude={"path", "format"}),
+        "interactions": _reading(config),
         "files": [source.identity for source in sources.interactions],
         "min_user_interactions": stage.data.min_user_interactions,
         "split": _split_inputs(split, stage.seed, sources.split),
@@ -188,10 +199,7 @@ def _make_sequences(stage: _Stage, sources: Sources) -> dict[str, Any]:
         counts["held_out_interactions"] = sum(shard["held_out"] for shard in shards)
     if not counts["targets"]["train"]:
         artifact.clear()  # so that a run with another split may follow
-        raise DataError(
-            f"the split ({split.kind}) leaves no training targets among {counts['users']} users with "
-            f"{counts['interactions']} interactions; a training user needs at least two. Check data.split"
-        )
+        raise DataError(no_training_targets(counts, split.kind, result(cuts)))
     artifact.commit(inputs, counts, rows=counts["users"])
     scratch.delete()
     stage.warn(interaction_warnings(counts, split.kind))
@@ -212,9 +220,13 @@ def _group(
         range(len(sources)),
     )
     require_one_time_kind({kind for partition in partitions for kind in partition["time_kinds"]}, config.timestamp)
+    units = [partition["time_units"] for partition in partitions]
+    require_one_unit(zip((source.uri for source in sources), units, strict=True), config.timestamp)
     counts: dict[str, Any] = {"users": 0, **_sum(partitions)}
     examples = [item for partition in partitions for item in partition["unknown_items"]]
     counts["unknown_item_examples"] = list(dict.fromkeys(examples))[:5]
+    forms = {form: item for partition in partitions for form, item in partition["known_forms"].items()}
+    counts["unknown_item_forms"] = [[form, item] for form, item in forms.items()]
     runs = [name for partition in partitions for name in partition["runs"]]
     users = []
     if runs:
@@ -231,6 +243,8 @@ def _group(
         if listed:
             counts["split_rows_without_user_id"] = listed["null_ids"]
             counts["split_users_unknown"] = listed["users"] - sum(users)
+    if runs:
+        require_reconciled(counts, "interactions")
     if not sum(users):
         raise DataError(nothing_left(counts, stage.data))
     return counts, users
@@ -246,6 +260,11 @@ def _make_popularity(stage: _Stage, num_items: int) -> None:
         write = stage.task(tasks.write_popularity)
         (counts,) = stage.do("popularity", lambda _: write(stage.workspace, wanted, num_items, cold), [None])
         artifact.commit(inputs, counts, rows=num_items)
+
+
+def _reading(config: SourceConfig) -> dict[str, Any]:
+    """Return the settings that say what is read from files, whose content stands for their path and format."""
+    return {name: value for name, value in config.result_settings().items() if name not in ("path", "format")}
 
 
 def _split_inputs(split: SplitConfig, seed: int, sources: Sequence[Source]) -> dict[str, Any]:

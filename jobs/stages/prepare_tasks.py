@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import ray
 
-from alphafuse.config import CatalogConfig, DataConfig, InteractionsConfig
-from alphafuse.data.importers.source import Source, find_sources
+from alphafuse.config import CatalogConfig, DataConfig, InteractionsConfig, SourceConfig
+from alphafuse.data.importers.source import Source, find_sources, unread_files
 from alphafuse.data.preparation import catalog, interactions, sequence_shards, splits
 from alphafuse.data.preparation.scratch import once
 from alphafuse.storage.folder import Folder
@@ -28,11 +28,12 @@ write_popularity = ray.remote(sequence_shards.write_popularity)
 
 @dataclass(frozen=True)
 class Sources:
-    """The files that the configuration names."""
+    """The files that the configuration names; `unread` are files beside them that are in no known format."""
 
     catalog: list[Source]
     interactions: list[Source]
     split: list[Source]
+    unread: list[str]
 
 
 def bucket_name(number: int) -> str:
@@ -43,16 +44,16 @@ def bucket_name(number: int) -> str:
 @ray.remote
 def find_all(data: DataConfig) -> Sources:
     """Find the sources and check the columns of the first file of each before any work begins."""
-    items = find_sources("data.catalog.path", data.catalog.path, data.folder, data.catalog.format, data.catalog.split)
+    items = find_sources("data.catalog.path", data.catalog, data.folder)
     items[0].require(catalog.catalog_columns(data.catalog))
-    log = data.interactions
-    actions = find_sources("data.interactions.path", log.path, data.folder, log.format, log.split)
-    actions[0].require(interactions.interaction_columns(log))
+    actions = find_sources("data.interactions.path", data.interactions, data.folder)
+    actions[0].require(interactions.interaction_columns(data.interactions))
     split = []
     if data.split.path is not None:
-        split = find_sources("data.split.path", data.split.path, data.folder)
+        split = find_sources("data.split.path", SourceConfig(path=data.split.path), data.folder)
         split[0].require(["user_id", "split"])
-    return Sources(items, actions, split)
+    unread = [name for config in (data.catalog, data.interactions) for name in unread_files(config, data.folder)]
+    return Sources(items, actions, split, list(dict.fromkeys(unread)))
 
 
 @ray.remote

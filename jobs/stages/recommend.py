@@ -9,7 +9,7 @@ from typing import Any
 import ray
 import torch
 
-from alphafuse.config import Config
+from alphafuse.config import Config, SourceConfig
 from alphafuse.data.catalog_lookup import find_items
 from alphafuse.data.importers.source import Source, find_sources
 from alphafuse.data.users import Histories, single_history, test_users, users_of
@@ -80,7 +80,7 @@ def recommend_for_history(
 
 @ray.remote(num_cpus=0)  # the ranks of the stages before it may hold every CPU
 def _find_users(users: str) -> list[Source]:
-    return find_sources("recommend.users", users, ".")
+    return find_sources("recommend.users", SourceConfig(path=users), ".")
 
 
 def _recommend_on_worker(

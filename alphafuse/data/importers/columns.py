@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Literal
 
 import numpy as np
@@ -19,8 +20,11 @@ from alphafuse.errors import DataError
 TimeKind = Literal["numbers", "dates"]
 
 
-def require_columns(where: str, available: Sequence[str], wanted: Iterable[str]) -> None:
+def require_columns(where: str, available: Sequence[str], wanted: Iterable[str], advice: str = "") -> None:
     """Check that a source has the wanted columns.
+
+    Args:
+        advice: end of the message on a column that is missing.
 
     Raises:
         DataError: a column is missing, or stands there twice; the message names it, and of a missing one the most
@@ -34,14 +38,15 @@ def require_columns(where: str, available: Sequence[str], wanted: Iterable[str])
         if column not in available:
             near = difflib.get_close_matches(column, available, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise DataError(f"{where} has no column {column!r}{hint} Its columns: {', '.join(available)}")
+            raise DataError(f"{where} has no column {column!r}{hint} Its columns: {', '.join(available)}{advice}")
 
 
 def as_ids(column: pa.ChunkedArray, where: str, name: str) -> pa.Array:
     """Ids as strings; a missing id (null, NaN or an empty string) is null.
 
-    Strings stay as they are. Integers are written in decimals, and so are whole floats: readers turn a column of
-    integers with missing values into floats.
+    Strings stay as they are. Integers are written in decimals, and so are whole floats and decimals: readers turn a
+    column of integers with missing values into floats, and databases have no other large integers. Bytes that are
+    UTF-8 are the string that they spell; UUIDs have the usual form with dashes.
 
     Raises:
         DataError: the column holds something else.
@@ -49,14 +54,21 @@ def as_ids(column: pa.ChunkedArray, where: str, name: str) -> pa.Array:
     values = _plain(column)
     kind = values.type
     if pa.types.is_floating(kind):
-        values = pc.if_else(pc.is_nan(values), pa.scalar(None, kind), values)
+        values = _without_nan(values)
         _require_exact(values, where, name)
-        try:
-            values = values.cast(pa.int64())
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{where}: column {name!r} holds ids that are not whole numbers: {error}") from error
+        values = _whole_numbers(values, pa.int64(), where, name)
+    elif pa.types.is_decimal(kind):
+        values = _whole_numbers(values, pa.decimal256(76, 0), where, name)
+    elif isinstance(kind, pa.UuidType):
+        texts = [None if value is None else str(value) for value in values.to_pylist()]
+        values = pa.array(texts, pa.string())
+    elif _is_bytes(kind):
+        values = _spelled(values, where, name)
     elif not (_is_string(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
-        raise DataError(f"{where}: column {name!r} must hold ids (strings or integers), found {kind}")
+        raise DataError(
+            f"{where}: column {name!r} must hold ids (strings or integers), found {kind}{_example(values)}. "
+            f"Write it as strings or integers (in pandas: .astype(str))"
+        )
     values = values.cast(pa.string())
     return pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
 
@@ -64,10 +76,11 @@ def as_ids(column: pa.ChunkedArray, where: str, name: str) -> pa.Array:
 def as_times(column: pa.ChunkedArray, where: str, name: str) -> tuple[np.ndarray, TimeKind | None]:
     """Times as float64 [rows], NaN where missing; and their kind, numbers or dates (None: all are missing).
 
-    Numbers stay as they are. Dates become microseconds since 1970. Strings hold either numbers or ISO 8601 dates.
+    Numbers stay as they are. Dates become microseconds since 1970. Strings hold either numbers or ISO 8601 dates, whose
+    zone may be written as UTC or GMT; digits behind the microseconds are cut off.
 
     Raises:
-        DataError: the column holds something else.
+        DataError: the column holds something else, or integers that are equal as float64 and differ.
     """
     values = _plain(column)
     if values.null_count == len(values):
@@ -78,10 +91,19 @@ def as_times(column: pa.ChunkedArray, where: str, name: str) -> tuple[np.ndarray
     if pa.types.is_date(values.type) or pa.types.is_timestamp(values.type):
         kind = "dates"
         zone = values.type.tz if pa.types.is_timestamp(values.type) else None
-        values = values.cast(pa.timestamp("us", zone), safe=False).cast(pa.int64())
-    elif not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
-        raise DataError(f"{where}: column {name!r} must hold timestamps (numbers or dates), found {values.type}")
+        values = _in_microseconds(values, zone, where, name)
+    elif pa.types.is_duration(values.type):
+        values = values.cast(pa.int64())
+    elif not (
+        pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_decimal(values.type)
+    ):
+        raise DataError(
+            f"{where}: column {name!r} must hold timestamps (numbers or dates), found "
+            f"{values.type}{_example(values)}. Convert it, or give another column as data.interactions.timestamp"
+        )
     times = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    if pa.types.is_integer(values.type):
+        _require_different(values, times, where, name)
     return np.where(np.isfinite(times), times, np.nan), kind
 
 
@@ -89,7 +111,7 @@ def as_text(column: pa.ChunkedArray, where: str, name: str) -> pa.Array:
     """Values as text, empty where missing (null or NaN); the values of a list that are there are joined by commas.
 
     Raises:
-        DataError: the column holds nested records or bytes.
+        DataError: the column holds nested records, or bytes that are not UTF-8.
     """
     values = _plain(column)
     kind = values.type
@@ -97,10 +119,78 @@ def as_text(column: pa.ChunkedArray, where: str, name: str) -> pa.Array:
         try:
             values = _join_lists(values)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise DataError(f"{where}: column {name!r} cannot be used as text: it holds {kind}") from error
-    elif pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        raise DataError(f"{where}: column {name!r} cannot be used as text: it holds {kind}")
+            raise DataError(
+                f"{where}: column {name!r} cannot be used as text: it holds {kind}{_example(values)}. Write it "
+                f"as texts, or as lists of texts"
+            ) from error
+    elif _is_bytes(kind):
+        values = _spelled(values, where, name)
+    elif pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType):
+        raise DataError(
+            f"{where}: column {name!r} cannot be used as text: it holds {kind}{_example(values)}. Write the "
+            f"part that counts as a column of its own"
+        )
     return _without_nan(values).cast(pa.string()).fill_null("")
+
+
+def _in_microseconds(values: pa.Array, zone: str | None, where: str, name: str) -> pa.Array:
+    is_cut = pa.types.is_timestamp(values.type) and values.type.unit == "ns"
+    try:
+        return values.cast(pa.timestamp("us", zone), safe=not is_cut).cast(pa.int64())
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"{where}: column {name!r} holds dates that are too far from 1970: {error}. Correct or remove them"
+        ) from error
+
+
+def _whole_numbers(values: pa.Array, kind: pa.DataType, where: str, name: str) -> pa.Array:
+    try:
+        return values.cast(kind)
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"{where}: column {name!r} holds ids that are not whole numbers: {error}. Write them as strings"
+        ) from error
+
+
+def _spelled(values: pa.Array, where: str, name: str) -> pa.Array:
+    """Bytes as the texts that they spell in UTF-8."""
+    try:
+        texts = values.cast(pa.binary()).cast(pa.string())
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"{where}: column {name!r} holds bytes that are not UTF-8{_example(values)}. Write them as texts "
+            f"(in Python: value.hex(), or value.decode with the right encoding)"
+        ) from error
+    if pc.any(pc.match_substring(texts, "\0")).as_py():
+        raise DataError(
+            f"{where}: column {name!r} holds bytes that are no text{_example(values)}. Write them as texts (in Python: "
+            "value.hex())"
+        )
+    return texts
+
+
+def _require_different(values: pa.Array, times: np.ndarray, where: str, name: str) -> None:
+    """Check that large integers that differ are still different as float64.
+
+    Raises:
+        DataError: two of them become equal.
+    """
+    if not len(times) or np.nanmax(np.abs(times)) <= 2**53:
+        return
+    whole = np.unique(values.drop_null().to_numpy(zero_copy_only=False))
+    equal = np.flatnonzero(np.diff(whole.astype(np.float64)) == 0)
+    if len(equal):
+        one, other = whole[equal[0]], whole[equal[0] + 1]
+        raise DataError(
+            f"{where}: column {name!r} holds integers above 2^53 that times do not tell apart, such as {one} "
+            f"and {other}. Divide them (nanoseconds by 1000), or write them as dates"
+        )
+
+
+def _example(values: pa.Array) -> str:
+    """The first value that is there, for a message."""
+    present = values.drop_null()
+    return f", such as {str(present[0].as_py())[:60]!r}" if len(present) else ""
 
 
 def _require_exact(values: pa.Array, where: str, name: str) -> None:
@@ -148,18 +238,31 @@ def _is_string(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
+def _is_bytes(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )
+
+
 def _parse_times(values: pa.Array, where: str, name: str) -> pa.Array:
     values = pc.utf8_trim_whitespace(values)
     values = pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
-    for kind in (pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC")):
-        try:
+    for kind in (pa.int64(), pa.float64()):
+        with suppress(pa.ArrowInvalid):
             return values.cast(kind)
-        except pa.ArrowInvalid:
-            continue
+    dates = pc.replace_substring_regex(values, r"(?i)\s*(UTC|GMT|Z)$", "Z")
+    dates = pc.replace_substring_regex(dates, r"\s+([+-][0-9]{2}:?[0-9]{2})$", r"\1")
+    dates = pc.replace_substring_regex(dates, r"([.]\d{6})\d+", r"\1")
+    for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
+        with suppress(pa.ArrowInvalid):
+            return dates.cast(kind)
     raise DataError(
-        f"{where}: column {name!r} must hold timestamps, numbers or ISO 8601 dates, all of one kind; "
-        f"found the string {_first_that_is_no_number(values)!r}. Give another column as data.interactions.timestamp, "
-        f"or null to keep the order of the rows"
+        f"{where}: column {name!r} must hold timestamps, numbers or ISO 8601 dates (2019-10-01 12:30:00), all "
+        f"of one kind; found the string {_first_that_is_no_number(values)!r}. Write them so (in pandas: "
+        f"pd.to_datetime), give another column as data.interactions.timestamp, or null to keep the order of the rows"
     )
 
 

@@ -19,7 +19,7 @@ def readable(uri: str, kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, UnicodeDecodeError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise DataError(
             f"{uri} cannot be read as {kind}: {error}. "
             f"Is the file complete, and its format (`format` beside `path`) right?"

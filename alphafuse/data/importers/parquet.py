@@ -7,14 +7,17 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from alphafuse.config import SourceConfig
 from alphafuse.data.importers.damage import readable
 from alphafuse.errors import DataError
 from alphafuse.storage.folder import open_filesystem
 
+OPTIONS: frozenset[str] = frozenset()
+"""Settings beside `path` that this format knows."""
 _BATCH_ROWS = 8192  # small enough for rows with a vector
 
 
-def column_names(uri: str, split: str | None) -> list[str]:
+def column_names(uri: str, options: SourceConfig) -> list[str]:
     """Names of the columns of a file.
 
     Raises:
@@ -25,18 +28,22 @@ def column_names(uri: str, split: str | None) -> list[str]:
         return pq.read_schema(stream).names
 
 
-def read(uri: str, columns: Sequence[str], split: str | None) -> Iterator[pa.Table]:
+def read(uri: str, columns: Sequence[str], options: SourceConfig) -> Iterator[pa.Table]:
     """Yield the rows of a file in order.
 
     Raises:
-        DataError: the file is damaged, or no Parquet, or holds texts that are not UTF-8.
+        DataError: the file is damaged, or no Parquet, or holds texts that are not UTF-8, or other rows than it says.
     """
     filesystem, path = open_filesystem(uri)
     with readable(uri, "Parquet"), filesystem.open_input_file(path) as stream:
-        for batch in pq.ParquetFile(stream).iter_batches(_BATCH_ROWS, columns=list(columns)):
+        file, rows = pq.ParquetFile(stream), 0
+        for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns)):
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
                 _require_utf8(uri, name, column)
+            rows += batch.num_rows
             yield pa.Table.from_batches([batch])
+        if rows != file.metadata.num_rows:
+            raise DataError(f"{uri}: its footer tells of {file.metadata.num_rows:,} rows, but {rows:,} are there")
 
 
 def _require_utf8(uri: str, name: str, column: pa.Array) -> None:

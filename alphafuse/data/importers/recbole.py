@@ -5,30 +5,29 @@ A column goes by its name without the type, `movie_title`. Sequences (token_seq)
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
-import pyarrow.csv as pacsv
 
-from alphafuse.data.importers.csv import as_strings
+from alphafuse.config import SourceConfig
+from alphafuse.data.importers.csv import Dialect, read_records
 from alphafuse.data.importers.damage import readable
+from alphafuse.data.importers.text_stream import lines, text_blocks
 from alphafuse.errors import DataError
-from alphafuse.storage.folder import open_filesystem
 
-_BLOCK_BYTES = 8 * 2**20
+OPTIONS = frozenset({"encoding"})
+"""Settings beside `path` that this format knows."""
 _TYPES = ("token", "token_seq", "float", "float_seq")
 
 
-def column_names(uri: str, split: str | None) -> list[str]:
+def column_names(uri: str, options: SourceConfig) -> list[str]:
     """Names of the columns of a file, without their types.
 
     Raises:
         DataError: the file is damaged, or its header is not that of an atomic file.
     """
-    filesystem, path = open_filesystem(uri)
-    with readable(uri, "a RecBole atomic file"), filesystem.open_input_stream(path) as stream:
-        header = io.TextIOWrapper(stream, encoding="utf-8-sig").readline().rstrip("\r\n")
+    with readable(uri, "a RecBole atomic file"):
+        header = next(lines(text_blocks(uri, options.encoding)), b"").decode().rstrip("\r")
     fields = [field.rpartition(":") for field in header.split("\t")]
     for name, _, kind in fields:
         if not name or kind not in _TYPES:
@@ -39,20 +38,11 @@ def column_names(uri: str, split: str | None) -> list[str]:
     return [name for name, _, _ in fields]
 
 
-def read(uri: str, columns: Sequence[str], split: str | None) -> Iterator[pa.Table]:
+def read(uri: str, columns: Sequence[str], options: SourceConfig) -> Iterator[pa.Table]:
     """Yield the rows of a file in order, all values as strings.
 
     Raises:
         DataError: the file is damaged, or its header is not that of an atomic file.
     """
-    names = column_names(uri, split)
-    filesystem, path = open_filesystem(uri)
-    reading = pacsv.ReadOptions(block_size=_BLOCK_BYTES, column_names=names, skip_rows=1)
-    parsing = pacsv.ParseOptions(delimiter="\t", quote_char=False)
-    with (
-        readable(uri, "a RecBole atomic file"),
-        filesystem.open_input_stream(path) as stream,
-        pacsv.open_csv(stream, reading, parsing, as_strings(columns)) as reader,
-    ):
-        for batch in reader:
-            yield pa.Table.from_batches([batch])
+    dialect = Dialect("\t", is_quoted=False, columns=column_names(uri, options), skipped=1)
+    yield from read_records(uri, columns, dialect, options.encoding, "a RecBole atomic file")

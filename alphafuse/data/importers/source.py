@@ -7,28 +7,33 @@ a stream of tables. This module knows nothing of what the columns mean.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 from fsspec.utils import glob_translate
 
-from alphafuse.data.importers import csv, huggingface, parquet, recbole
+from alphafuse.config import SourceConfig
+from alphafuse.data.importers import csv, huggingface, jsonl, parquet, recbole
 from alphafuse.data.importers.columns import require_columns
+from alphafuse.data.importers.links import require_each_file_once
 from alphafuse.errors import DataError
 from alphafuse.storage.folder import open_filesystem, resolve
 
-Format = Literal["auto", "parquet", "csv", "recbole", "huggingface"]
-
-_READERS = {"parquet": parquet, "csv": csv, "recbole": recbole, "huggingface": huggingface}
+_READERS = {"parquet": parquet, "csv": csv, "jsonl": jsonl, "recbole": recbole, "huggingface": huggingface}
+_HINTS = {"csv": csv.missing_column_hint, "jsonl": jsonl.missing_column_hint}
 _SUFFIXES = {
     ".parquet": "parquet",
     ".pq": "parquet",
     ".csv": "csv",
     ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
     ".item": "recbole",
     ".inter": "recbole",
 }
@@ -40,6 +45,11 @@ _TABLE_FORMATS = {
     "Iceberg": r"(^|/)metadata/[^/]*\.metadata\.json$",
 }
 """Names of files by which the folders of table formats are told."""
+
+_ACCOMPANIES = re.compile(
+    r"(^|/)(README|LICEN[CS]E|NOTICE|CHANGELOG|Makefile)[^/]*$|\.(md|rst|html?|pdf|png|jpe?g|crc|md5|sha\d+|py|ya?ml|json)$"
+)
+"""Names of files that are no data themselves."""
 
 HASHED_BYTES = 256 * 2**20
 """Files of a path are identified by their content if all of them together have at most this size; larger ones by size
@@ -53,7 +63,7 @@ class Source:
     Attributes:
         uri: address of the file or data set.
         format: one of the formats that can be read.
-        split: name of the split, for a Hugging Face data set with several.
+        options: the settings that it is read with.
         identity: values that change with the content: name, format, size, and either SHA-256 (up to `HASHED_BYTES`,
             so that copies on other machines are equal) or time of modification.
         bytes: size of the file or data set.
@@ -61,7 +71,7 @@ class Source:
 
     uri: str
     format: str
-    split: str | None
+    options: SourceConfig
     identity: dict[str, Any]
     bytes: int
 
@@ -72,7 +82,7 @@ class Source:
             DataError: a column is missing, or the content is damaged.
         """
         self.require(columns)
-        yield from _READERS[self.format].read(self.uri, list(dict.fromkeys(columns)), self.split)
+        yield from _READERS[self.format].read(self.uri, list(dict.fromkeys(columns)), self.options)
 
     def require(self, columns: Sequence[str]) -> None:
         """Check that the columns are there.
@@ -80,64 +90,152 @@ class Source:
         Raises:
             DataError: a column is missing, or the content is damaged.
         """
-        require_columns(self.uri, _READERS[self.format].column_names(self.uri, self.split), columns)
+        names = self.column_names()
+        hint = _HINTS[self.format](self.uri, names, self.options) if self.format in _HINTS else ""
+        require_columns(self.uri, names, columns, hint)
+
+    def column_names(self) -> list[str]:
+        """Names of the columns that can be read.
+
+        Raises:
+            DataError: the content is damaged.
+        """
+        return _READERS[self.format].column_names(self.uri, self.options)
 
 
-def find_sources(key: str, path: str, folder: str, format: Format = "auto", split: str | None = None) -> list[Source]:
+def find_sources(key: str, config: SourceConfig, folder: str) -> list[Source]:
     """Find the sources of a configured path, in the order of their names, numbers in them by their value.
 
     Args:
-        key: key of the path in the configuration, for messages ("data.catalog.path").
-        path: file, folder, glob, `package://…` or `hf://…`.
+        key: key of the section or of the path in the configuration, for messages ("data.catalog.path").
         folder: folder or URI that relative paths start from.
 
     Raises:
-        DataError: there is no such file, its format is unknown, or the folder is a table of Delta Lake, Hudi or
-            Iceberg.
+        DataError: there is no such file, a file is empty or its format unknown, a setting does not go with the format,
+            or the folder is a table of Delta Lake, Hudi or Iceberg.
     """
-    if format == "huggingface" or path.startswith(huggingface.PREFIX):
-        uri = path if path.startswith(huggingface.PREFIX) else resolve(path, folder)
-        return [_data_set(uri, split)]
-    uri = resolve(path, folder)
+    sources = _find(key, config, folder)
+    known = _READERS[sources[0].format].OPTIONS
+    for option in ("split", "name", "separator", "encoding", "columns"):
+        value = getattr(config, option)
+        if value is not None and option not in known:
+            raise DataError(
+                f"{key}: `{option}: {value}` has no meaning for {sources[0].uri}, whose format is {sources[0].format}; "
+                "remove it, or set `format` beside `path`"
+            )
+    return sources
+
+
+def unread_files(config: SourceConfig, folder: str) -> list[str]:
+    """Names of files in a configured folder, or folders that its glob matches, that are no source: their names end in
+    no known format. Hidden files, and those that accompany data (`_SUCCESS`, checksums, texts about it), are no loss.
+    """
+    uri = _uri(config, folder)
+    if config.format != "auto" or uri.startswith(huggingface.PREFIX):
+        return []
+    filesystem, inner = open_filesystem(uri)
+    kind = filesystem.get_file_info(inner).type
+    if kind == pafs.FileType.File or (kind == pafs.FileType.Directory and huggingface.is_saved(uri)):
+        return []
+    base, pattern = (uri, "**") if kind == pafs.FileType.Directory else _cut_glob(uri)
+    matching = _matching(base, pattern)
+    if pattern != "**":
+        return sorted(name for name, info in matching.items() if not info.is_file)
+    read = _data_files(matching)
+    return sorted(
+        name for name, info in matching.items() if info.is_file and name not in read and not _ACCOMPANIES.search(name)
+    )
+
+
+def _find(key: str, config: SourceConfig, folder: str) -> list[Source]:
+    uri = _uri(config, folder)
+    if uri.startswith(huggingface.PREFIX) or config.format == "huggingface":
+        return [_data_set(uri, config)]
     filesystem, inner = open_filesystem(uri)
     info = filesystem.get_file_info(inner)
     if info.is_file:
-        return [_file(uri, info, filesystem, _format(key, uri, format), uri.rsplit("/", 1)[-1], _is_hashed([info]))]
+        name = uri.rsplit("/", 1)[-1]
+        return _files(key, filesystem, uri.removesuffix(name), {name: info}, _format(key, uri, config.format), config)
     if info.type == pafs.FileType.Directory:
-        if format == "auto" and huggingface.is_saved(uri):
-            return [_data_set(uri, split)]
-        return _inside(key, uri, "**", format)
-    base, wildcard, pattern = _cut_glob(uri)
-    if not wildcard:
+        if config.format == "auto" and huggingface.is_saved(uri):
+            return [_data_set(uri, config)]
+        return _inside(key, uri, "**", config)
+    base, pattern = _cut_glob(uri)
+    if not pattern:
         raise DataError(f"{key}: there is no file or folder {uri}")
-    return _inside(key, base, pattern, format)
+    return _inside(key, base, pattern, config)
 
 
-def _inside(key: str, base: str, pattern: str, format: Format) -> list[Source]:
+def _uri(config: SourceConfig, folder: str) -> str:
+    """Address of the configured path; a data set that lies in a local folder is found from any current folder."""
+    if not config.path.startswith(huggingface.PREFIX):
+        return resolve(config.path, folder)
+    local = resolve(config.path.removeprefix(huggingface.PREFIX), folder)
+    is_local = "://" not in local and os.path.isdir(local)
+    return f"{huggingface.PREFIX}{local}" if is_local else config.path
+
+
+def _inside(key: str, base: str, pattern: str, config: SourceConfig) -> list[Source]:
     """Files in the folder `base` whose relative path matches a glob; hidden files are left out."""
-    filesystem, root = open_filesystem(base)
-    matches = re.compile(glob_translate(pattern)).match
-    found: dict[str, pafs.FileInfo] = {}
-    infos = filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True, recursive=True))
-    _require_no_table_format(key, base, (info.path.removeprefix(root).lstrip("/") for info in infos))
-    for info in infos:
-        name = info.path.removeprefix(root).lstrip("/")
-        hidden = any(part.startswith((".", "_")) for part in name.split("/"))
-        if info.is_file and not hidden and matches(name):
-            found[name] = info
-    if pattern == "**" and format == "auto":
-        found = {name: info for name, info in found.items() if _suffix_format(name)}
+    matching = _matching(base, pattern, key)
+    found = {name: info for name, info in matching.items() if info.is_file}
+    if not found and matching:
+        raise DataError(
+            f"{key}: {base}/{pattern} matches folders alone, such as {min(matching)}; for the files in them, write "
+            f"{base}/{pattern.rstrip('/')}/**"
+        )
+    if pattern == "**" and config.format == "auto":
+        found = _data_files(found)
     if not found:
-        raise DataError(f"{key}: no files match {base}/{pattern}")
-    formats = {_format(key, name, format) for name in found}
+        raise DataError(f"{key}: no files match {base}/{pattern}{_found_instead(matching)}")
+    formats = {_format(key, name, config.format) for name in found}
     if len(formats) > 1:
         raise DataError(
             f"{key}: {base}/{pattern} has files of several formats ({', '.join(sorted(formats))}); "
             f"name the files by a glob such as *.parquet"
         )
-    common, hashed = next(iter(formats)), _is_hashed(found.values())
-    names = sorted(found, key=_natural)
-    return [_file(f"{base}/{name}", found[name], filesystem, common, name, hashed) for name in names]
+    return _files(key, open_filesystem(base)[0], f"{base}/", found, next(iter(formats)), config)
+
+
+def _matching(base: str, pattern: str, key: str = "") -> dict[str, pafs.FileInfo]:
+    """Files and folders inside of `base` whose relative path matches a glob, by that path; hidden ones are left out.
+
+    Raises:
+        DataError: the folder is a table of Delta Lake, Hudi or Iceberg, or holds links to what it holds anyway.
+    """
+    filesystem, root = open_filesystem(base)
+    if isinstance(filesystem, pafs.LocalFileSystem) and os.path.isdir(root):
+        require_each_file_once(key, root)
+    infos = filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True, recursive=True))
+    names = [info.path.removeprefix(root).lstrip("/") for info in infos]
+    _require_no_table_format(key, base, names)
+    matches = re.compile(glob_translate(pattern)).match
+    return {
+        name: info
+        for name, info in zip(names, infos, strict=True)
+        if matches(name) and not any(part.startswith((".", "_")) for part in name.split("/"))
+    }
+
+
+def _data_files(found: Mapping[str, pafs.FileInfo]) -> dict[str, pafs.FileInfo]:
+    """The files whose names tell a format; .json beside files of another format describes them."""
+    formats = {name: _suffix_format(name) for name, info in found.items() if info.is_file}
+    others = {format for name, format in formats.items() if format and not _stem(name).endswith(".json")}
+    return {
+        name: found[name]
+        for name, format in formats.items()
+        if format and (not others or not _stem(name).endswith(".json") or others == {"jsonl"})
+    }
+
+
+def _found_instead(matching: Mapping[str, pafs.FileInfo]) -> str:
+    names = sorted(name for name, info in matching.items() if info.is_file)
+    if not names:
+        return ""
+    return (
+        f" whose names end in {', '.join(_SUFFIXES)}, perhaps packed ({', '.join(_COMPRESSIONS)}); there are {names[0]}"
+        f"{' and others' if len(names) > 1 else ''}. Set `format` beside `path`, or rename them"
+    )
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -161,16 +259,41 @@ def _require_no_table_format(key: str, base: str, names: Iterable[str]) -> None:
                 )
 
 
-def _file(uri: str, info: pafs.FileInfo, filesystem: pafs.FileSystem, format: str, name: str, hashed: bool) -> Source:
-    return Source(uri, format, None, {"name": name, "format": format, **_content(filesystem, info, hashed)}, info.size)
+def _files(
+    key: str,
+    filesystem: pafs.FileSystem,
+    prefix: str,
+    found: Mapping[str, pafs.FileInfo],
+    format: str,
+    config: SourceConfig,
+) -> list[Source]:
+    """Sources of files, in the order of their names; `prefix` and a name are the address of a file."""
+    empty = [name for name in sorted(found, key=_natural) if found[name].size == 0]
+    if empty:
+        raise DataError(
+            f"{key}: {prefix}{empty[0]} has 0 "
+            f"bytes{f', and {len(empty) - 1} others' if len(empty) > 1 else ''}: delete it if it holds no rows, "
+            f"or copy it again if it should"
+        )
+    hashed = _is_hashed(found.values())
+    return [
+        Source(
+            f"{prefix}{name}",
+            format,
+            config,
+            {"name": name, "format": format, **_content(filesystem, found[name], hashed)},
+            found[name].size,
+        )
+        for name in sorted(found, key=_natural)
+    ]
 
 
-def _data_set(uri: str, split: str | None) -> Source:
+def _data_set(uri: str, config: SourceConfig) -> Source:
     local = pafs.LocalFileSystem()
-    infos = local.get_file_info(huggingface.data_files(uri, split))
+    infos = local.get_file_info(huggingface.data_files(uri, config))
     files = [_content(local, info, _is_hashed(infos)) for info in infos]
     return Source(
-        uri, "huggingface", split, {"format": "huggingface", "files": files}, sum(info.size for info in infos)
+        uri, "huggingface", config, {"format": "huggingface", "files": files}, sum(info.size for info in infos)
     )
 
 
@@ -186,24 +309,34 @@ def _content(filesystem: pafs.FileSystem, info: pafs.FileInfo, hashed: bool) -> 
         return {"bytes": info.size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
-def _format(key: str, name: str, format: Format) -> str:
+def _format(key: str, name: str, format: str) -> str:
     found = _suffix_format(name) if format == "auto" else format
     if found is None:
         raise DataError(
-            f"{key}: cannot tell the format of {name} by its name ({', '.join(_SUFFIXES)}); rename it, or for "
-            "catalog and interactions set `format` beside `path`"
+            f"{key}: cannot tell the format of {name} by its name ({', '.join(_SUFFIXES)}). Rename it, or for "
+            f"catalog and "
+            'interactions set `format` beside `path`; for text files: `format: csv`, with `separator` (such as "::"), '
+            "`encoding` (such as latin-1) and, where there is no header line, `columns`"
         )
     return found
 
 
+def _stem(name: str) -> str:
+    """The name without the suffix of a compression."""
+    return next((name.removesuffix(packed) for packed in _COMPRESSIONS if name.endswith(packed)), name)
+
+
 def _suffix_format(name: str) -> str | None:
-    for compression in _COMPRESSIONS:
-        name = name.removesuffix(compression)
-    return next((format for suffix, format in _SUFFIXES.items() if name.endswith(suffix)), None)
+    return next((format for suffix, format in _SUFFIXES.items() if _stem(name).endswith(suffix)), None)
 
 
-def _cut_glob(uri: str) -> tuple[str, bool, str]:
-    """Split a URI at its first part with a wildcard: folder, True if there is a wildcard, and pattern."""
+def _cut_glob(uri: str) -> tuple[str, str]:
+    """Split a URI at its first part with a wildcard: folder, and pattern (empty: there is no wildcard). A folder whose
+    name looks like a pattern, as `data[1]`, is that folder."""
     parts = uri.split("/")
-    first = next((number for number, part in enumerate(parts) if re.search(r"[*?\[]", part)), len(parts))
-    return "/".join(parts[:first]), first < len(parts), "/".join(parts[first:])
+    for number, part in enumerate(parts):
+        if re.search(r"[*?\[]", part):
+            filesystem, path = open_filesystem("/".join(parts[: number + 1]))
+            if filesystem.get_file_info(path).type != pafs.FileType.Directory:
+                return "/".join(parts[:number]), "/".join(parts[number:])
+    return uri, ""

@@ -18,6 +18,7 @@ from alphafuse.config import CatalogConfig
 from alphafuse.data.hashing import hash_ids, hash_texts
 from alphafuse.data.importers.columns import as_ids, as_text
 from alphafuse.data.importers.source import Source
+from alphafuse.data.preparation.other_forms import count_decomposed
 from alphafuse.data.preparation.scratch import RunWriter, read_bucket, read_rows, write_rows
 from alphafuse.data.preparation.text import TextTemplate, tidy
 from alphafuse.errors import DataError
@@ -42,14 +43,14 @@ def partition_catalog(
     Items without an id are left out and counted.
 
     Returns:
-        `runs`, the names of the runs, and `counts`: rows_read, null_ids_dropped.
+        `runs`, the names of the runs, and `counts`: rows_read, null_ids_dropped, decomposed_ids.
 
     Raises:
         DataError: a column is missing or ill-typed, or the source is damaged.
     """
     template = TextTemplate(config.text)
     writer = RunWriter(scratch, prefix, num_buckets)
-    counts = Counter(rows_read=0, null_ids_dropped=0)
+    counts = Counter(rows_read=0, null_ids_dropped=0, decomposed_ids=0)
     for table in source.read(catalog_columns(config)):
         ids = as_ids(table[config.item_id], source.uri, config.item_id)
         texts = template.render(table, source.uri)
@@ -59,6 +60,7 @@ def partition_catalog(
             titles = pc.if_else(pc.equal(given, ""), titles, given)
         counts["rows_read"] += table.num_rows
         counts["null_ids_dropped"] += ids.null_count
+        counts["decomposed_ids"] += count_decomposed(ids)
         rows = pa.table({"item_id": ids, "text": texts, "title": titles}).filter(ids.is_valid())
         hashes = hash_ids(rows["item_id"].combine_chunks())
         writer.add(rows.add_column(0, "hash", pa.array(hashes)), hashes)

@@ -20,7 +20,9 @@ from alphafuse.config import InteractionsConfig
 from alphafuse.data.hashing import hash_ids
 from alphafuse.data.importers.columns import as_ids, as_times
 from alphafuse.data.importers.source import Source
+from alphafuse.data.preparation.other_forms import count_decomposed, known_forms
 from alphafuse.data.preparation.scratch import RunWriter, read_bucket, write_rows
+from alphafuse.data.preparation.time_units import epoch_units
 from alphafuse.errors import DataError
 from alphafuse.storage.folder import Folder
 
@@ -44,15 +46,18 @@ def partition_interactions(
 
     Returns:
         `runs`, the names of the runs; `counts`: rows_read, null_user_ids_dropped, null_item_ids_dropped,
-        unknown_items_dropped, missing_timestamps; `unknown_items`, examples; `time_kinds`, numbers or dates.
+        unknown_items_dropped, missing_timestamps, decomposed_user_ids; `unknown_items`, examples; `known_forms` of
+        unknown items; `time_kinds`, numbers or dates; `time_units` of numbers.
 
     Raises:
         DataError: a column is missing or ill-typed, or the source is damaged.
     """
     writer = RunWriter(scratch, prefix, num_buckets)
     rules = ("null_user_ids_dropped", "null_item_ids_dropped", "unknown_items_dropped", "missing_timestamps")
-    counts = Counter(dict.fromkeys(("rows_read", *rules), 0))
+    counts = Counter(dict.fromkeys(("rows_read", *rules, "decomposed_user_ids"), 0))
     unknown: list[str] = []
+    forms: dict[str, str] = {}
+    units: dict[str, float] = {}
     kinds: set[str] = set()
     for table in source.read(interaction_columns(config)):
         users = as_ids(table[config.user_id], source.uri, config.user_id)
@@ -61,6 +66,7 @@ def partition_interactions(
         if config.timestamp is not None:
             times, kind = as_times(table[config.timestamp], source.uri, config.timestamp)
             kinds |= {kind} if kind else set()
+            units |= epoch_units(times) if kind == "numbers" else {}
         has_user = users.is_valid().to_numpy(zero_copy_only=False)
         has_item = items.is_valid().to_numpy(zero_copy_only=False)
         index = _item_index(items.fill_null(""), item_hashes)
@@ -69,6 +75,8 @@ def partition_interactions(
         if len(unknown) < NUM_EXAMPLES and lost.any():
             examples = [*unknown, *pc.unique(items.filter(pa.array(lost))).slice(0, 2 * NUM_EXAMPLES).to_pylist()]
             unknown = list(dict.fromkeys(examples))[:NUM_EXAMPLES]
+            lost_ids = items.filter(pa.array(lost))
+            forms |= known_forms(lost_ids, lambda ids: _item_index(ids, item_hashes) >= 0)
         counts["rows_read"] += len(users)
         counts["null_user_ids_dropped"] += int((~has_user).sum())
         counts["null_item_ids_dropped"] += int((has_user & ~has_item).sum())
@@ -76,8 +84,16 @@ def partition_interactions(
         if config.timestamp is not None:
             counts["missing_timestamps"] += int(np.isnan(times[kept]).sum())
         users = users.filter(pa.array(kept))
+        counts["decomposed_user_ids"] += count_decomposed(users)
         writer.add(pa.table({"user_id": users, "item": index[kept], "time": times[kept]}), hash_ids(users))
-    return {"runs": writer.close(), "counts": dict(counts), "unknown_items": unknown, "time_kinds": sorted(kinds)}
+    return {
+        "runs": writer.close(),
+        "counts": dict(counts),
+        "unknown_items": unknown,
+        "known_forms": forms,
+        "time_kinds": sorted(kinds),
+        "time_units": units,
+    }
 
 
 def group_users(

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.workspaces.sequence_cases import USERS, write_sequences
 
+from alphafuse.config import SourceConfig
 from alphafuse.data import sequence_store, users
 from alphafuse.data.importers.source import find_sources
 from alphafuse.data.users import Histories
@@ -48,7 +49,7 @@ def test_named_users_of_all_groups(tmp_path: Path) -> None:
     write_sequences(tmp_path, USERS, 1)
     pq.write_table(pa.table({"user_id": ["user 3", "user 0", "nobody", "user 3"]}), tmp_path / "users.parquet")
     counts: Counter[str] = Counter()
-    sources = find_sources("recommend.users", str(tmp_path / "users.parquet"), ".")
+    sources = find_sources("recommend.users", SourceConfig(path=str(tmp_path / "users.parquet")), ".")
     assert list(_histories(users.users_of(Workspace(str(tmp_path)), sources, counts))) == ["user 0", "user 3"]
     assert +counts == {"users_named_before": 1, "users_not_in_the_log": 1}
 

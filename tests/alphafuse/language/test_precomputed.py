@@ -48,7 +48,7 @@ def look_up(config: EmbedConfig, folder: str, item_ids: list[str], num_buckets: 
         for number, source in enumerate(files.vectors)
     ]
     runs = [name for part in parts for name in part["runs"]]
-    matched = match_vectors(pa.array(item_ids), scratch, runs, num_buckets, common_dim(files, parts), config)
+    matched, _ = match_vectors(pa.array(item_ids), scratch, runs, num_buckets, common_dim(files, parts), config)
     return matched, sum(part["rows"] for part in parts)
 
 
@@ -115,7 +115,11 @@ def test_identity_follows_the_content(tmp_path: Path) -> None:
         (["a", "b"], [[1.0, 2.0], [1.0]], "vector of 'b' has 1 numbers, those before it 2"),
         ([f"i{n}" for n in range(9)], [[1.0, 2.0]] * 8 + [[1.0, 2.0, 3.0]], "'i8' has 3 numbers, those before it 2"),
         (["a"], [[]], "vector of 'a' is empty"),
-        (["a", "a"], [[1.0], [2.0]], "1 ids occur twice, the first is 'a'"),
+        (
+            ["a", "a"],
+            [[1.0], [2.0]],
+            r"\(vectors.parquet\): the id 'a' stands there twice, .*\(\[1, …\] and \[2, …\]\)",
+        ),
         (["a", None], [[1.0], [2.0]], "1 rows have no id"),
         ([0.5], [[1.0]], "'item_id' holds ids that are not whole numbers"),
         (["a"], [None], "has no rows with a vector"),
@@ -141,7 +145,7 @@ def test_parquet_of_other_columns_and_types_is_refused(tmp_path: Path) -> None:
         (IDS[:-1], VECTORS, "has 30 rows, but .*ids.txt has 29 ids"),
         (IDS, VECTORS[0], r"expected a matrix of floats, rows first, found shape \(6,\) of float32"),
         (IDS, VECTORS.astype(int), "found shape .* of int64"),
-        (["a", *IDS[:-2], "a"], VECTORS, "1 ids occur twice, the first is 'a'"),
+        (["a", *IDS[:-2], "a"], VECTORS, r"\(vectors.npy\): the id 'a' stands there twice"),
     ],
 )
 def test_bad_matrices_are_refused(tmp_path: Path, ids: list[str], matrix: np.ndarray, message: str) -> None:
@@ -193,3 +197,25 @@ def test_ids_go_with_a_matrix_and_with_nothing_else(tmp_path: Path) -> None:
         look_up(configuration("vectors.npy"), str(tmp_path), ["a"])
     with pytest.raises(ConfigError, match="Parquet has its own id column"):
         look_up(configuration("vectors.parquet", precomputed_ids="ids.txt"), str(tmp_path), ["a"])
+
+
+def test_rows_that_repeat_id_and_vector_count_once(tmp_path: Path) -> None:
+    vectors = [[1.0, 2.0], [3.0, 4.0], [1.0, 2.0], [3.0, 4.0], [3.0, 4.0]]
+    write_parquet(tmp_path, ["a", "b", "a", "b", "b"], vectors)
+    config = configuration("vectors.parquet", normalize=False)
+    files, scratch = find_precomputed(config, str(tmp_path)), Folder(f"memory://scratch-{uuid.uuid4().hex}")
+    parts = partition_vectors(files, files.vectors[0], scratch, "source", 1)
+    found, repeats = match_vectors(pa.array(["b", "c"]), scratch, parts["runs"], 1, 2, config)
+    assert found.vectors.tolist() == [[3.0, 4.0], [0.0, 0.0]]
+    assert list(found.failures) == [1]
+    assert repeats == 2  # of b; those of a are no items
+
+
+def test_ids_may_be_integers_and_files_of_ids_have_a_byte_order_mark(tmp_path: Path) -> None:
+    write_parquet(tmp_path, [7, 8], [[1.0], [2.0]])
+    found, _ = look_up(configuration("vectors.parquet", normalize=False), str(tmp_path), ["8", "7"])
+    assert found.vectors.tolist() == [[2.0], [1.0]]
+    write_npy(tmp_path, ["7", "8"], np.array([[1.0], [2.0]], np.float32))
+    (tmp_path / "ids.txt").write_bytes(b"\xef\xbb\xbf7\r\n8\r\n")
+    found, _ = look_up(configuration(**NPY, normalize=False), str(tmp_path), ["8", "7"])
+    assert found.vectors.tolist() == [[2.0], [1.0]]

@@ -35,6 +35,13 @@ def test_a_machine_too_busy_for_ray_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         pass
 
 
+def test_a_folder_with_too_long_a_path_for_sockets_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    _fail_with(monkeypatch, OSError("validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes: /x"))
+    message = r"Ray keeps its sockets in .*too long for them: set TMPDIR or RAY_TMPDIR to a shorter one"
+    with pytest.raises(ResourceError, match=message), runtime.connected(RayConfig()):
+        pass
+
+
 def test_a_fault_of_ray_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
     _fail_with(monkeypatch, RuntimeError("no such thing"))
     with pytest.raises(RuntimeError, match="no such thing"), runtime.connected(RayConfig()):

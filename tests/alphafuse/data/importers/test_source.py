@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alphafuse.data.importers.source import Source, find_sources
+from alphafuse.config import SourceConfig
+from alphafuse.data.importers.source import Source, find_sources, unread_files
 from alphafuse.errors import DataError
 
 ROWS: list[dict[str, Any]] = [
@@ -50,7 +51,7 @@ def read(sources: Sequence[Source]) -> list[dict[str, Any]]:
 
 
 def find(path: str, folder: str | Path = ".", **options: Any) -> list[Source]:
-    return find_sources("data.catalog.path", path, str(folder), **options)
+    return find_sources("data.catalog.path", SourceConfig(path=path, **options), str(folder))
 
 
 @pytest.mark.parametrize("name", ["rows.parquet", "rows.csv", "rows.item"])
@@ -146,7 +147,7 @@ def test_a_missing_column_is_named_with_the_nearest(tmp_path: Path, name: str) -
         list(find(name, tmp_path)[0].read(["itemid"]))
 
 
-@pytest.mark.parametrize("keep", [0, 3, 100, -4])
+@pytest.mark.parametrize("keep", [3, 100, -4])
 def test_a_truncated_parquet_file_is_named(tmp_path: Path, keep: int) -> None:
     path = write(tmp_path / "rows.parquet")
     path.write_bytes(path.read_bytes()[:keep])
@@ -168,14 +169,33 @@ def test_parquet_with_damaged_pages_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("rows.csv", b"", "cannot be read as CSV"),
-        ("rows.csv", b"item_id,text\na,b\nc\n", "cannot be read as CSV: .*Expected 2 columns, got 1"),
-        ("rows.csv", b"item_id,text\na,\xff\xfe\n", "cannot be read as CSV: .*UTF8"),
+        ("rows.csv", b"", "has 0 bytes: delete it if it holds no rows, or copy it again"),
+        ("rows.csv.gz", gzip.compress(b"\n\n"), r"rows\.csv\.gz has no header line\. Write one"),
+        (
+            "rows.csv",
+            b"item_id,text\na,b\nc\n",
+            r"line 3 has 1 fields, but there are 2 columns: .*must stand in quotes",
+        ),
+        (
+            "rows.csv",
+            b"item_id,text\na,\xff\xfe\n",
+            r"line 2, column 'text': .* is not UTF-8\. Set `encoding` .*reads 'ÿþ'",
+        ),
+        ("rows.csv", b"item_id,text\na,b\0\n", "holds a NUL byte .at byte 16., which no text has"),
+        ("rows.csv", "item_id,text\na,b\n".encode("utf-16"), "is text in UTF-16: set `encoding: utf-16`"),
+        ("rows.csv", "item_id,text\na,b\n".encode("utf-16-le"), "holds a NUL byte .* or in UTF-16"),
+        ("rows.csv", gzip.compress(b"item_id,text\n"), "is packed by gzip: let its name end in .gz"),
+        ("rows.csv", b"PK\x03\x04", "is a ZIP archive"),
+        ("rows.csv", b"PAR1", "is a Parquet file"),
+        ("rows.csv", b"sep=;\nitem_id;text\n", "The first line is a note for Excel: delete it"),
+        ("rows.csv", b"item_id;text\n", r"no column .*separated by ';': set `separator: \";\"`"),
+        ("rows.csv", b"item_id\ttext\n", r"no column .*separated by a tab: .*\(or name the file \.tsv"),
+        ("rows.csv", b"a,b\nc,d\n", "Where the file has no header line, name its columns in `columns`"),
         ("rows.csv.gz", gzip.compress(b"item_id,text\n" + b"a,b\n" * 9000)[:60], "cannot be read as CSV"),
         ("rows.item", b"item_id,text\na,b\n", "is no RecBole atomic file: its header must be name:type"),
-        ("rows.item", b"", "is no RecBole atomic file"),
-        ("rows.item", b"item_id:token\ttext:token_seq\na\n", "cannot be read as a RecBole atomic file"),
-        ("rows.item", b"item_id:token\ttext:token_seq\na\t\xff\n", "cannot be read as a RecBole atomic file"),
+        ("rows.item", b"\n", "is no RecBole atomic file"),
+        ("rows.item", b"item_id:token\ttext:token_seq\na\n", "line 2 has 1 fields, but there are 2 columns"),
+        ("rows.item", b"item_id:token\ttext:token_seq\na\t\xff\n", "line 2, column 'text': .*is not UTF-8"),
     ],
 )
 def test_damaged_text_files_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -204,7 +224,7 @@ def test_identity_of_a_large_file_is_size_and_time(tmp_path: Path, monkeypatch: 
 
 
 def _read(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
-    return [row for source in find_sources("data.catalog.path", str(path), ".") for table in source.read(columns)
+    return [row for source in find(str(path)) for table in source.read(columns)
             for row in table.to_pylist()]  # fmt: skip
 
 
@@ -274,5 +294,153 @@ def test_a_column_that_stands_twice_in_a_file_is_refused(tmp_path: Path) -> None
 def test_a_data_set_whose_files_differ_is_refused_with_the_reason(tmp_path: Path) -> None:
     write(tmp_path / "set" / "a.parquet")
     write(tmp_path / "set" / "b.parquet", [{"item_id": "1", "other": 2}])
-    with pytest.raises(DataError, match=r"(?s)cannot be loaded as a Hugging Face data set: .*name its Parquet or CSV"):
-        find_sources("data.catalog.path", f"hf://{tmp_path}/set", ".")
+    with pytest.raises(
+        DataError, match=r"(?s)cannot be loaded as a Hugging Face data set: .*name the Parquet, JSON lines or CSV files"
+    ):
+        find(f"hf://{tmp_path}/set")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options"),
+    [
+        ("rows.csv", b"\xef\xbb\xbfitem_id,text\r\n1,a\r\n2,\xc3\xa9", {}),
+        ("rows.csv.gz", gzip.compress(b"\xef\xbb\xbfitem_id,text\r1,a\r2,\xc3\xa9\r"), {}),
+        ("rows.csv", b"\n\nitem_id,text\n\n1,a\n\n2,\xc3\xa9\n\n", {}),
+        ("rows.csv", b"item_id;text;\n1;a;\n2;\xc3\xa9;\n", {"separator": ";"}),
+        ("rows.csv", b"item_id\ttext\n1\ta\n2\t\xc3\xa9\n", {"separator": "\t"}),
+        ("rows.csv", b"item_id,text\n1,a\n2,\xe9\n", {"encoding": "cp1252"}),
+        ("rows.csv", "item_id,text\n1,a\n2,é\n".encode("utf-16"), {"encoding": "utf-16"}),
+        ("rows.csv", "item_id,text\n1,a\n2,é".encode("utf-16-be"), {"encoding": "utf-16-be"}),
+        ("rows.csv", b"1,a\n2,\xc3\xa9\n", {"columns": ("item_id", "text")}),
+        ("rows.dat", b"1::a::x:y\n2::\xe9::\n", {
+            "format": "csv", "separator": "::", "encoding": "latin-1", "columns": ("item_id", "text", "unused"),
+        }),
+        ("rows.dat", "item_id¦text\n1¦a\n2¦é\n".encode(), {"format": "csv", "separator": "¦"}),
+        ("rows.item", b"item_id:token\ttext:token_seq\n1\ta\n2\t\xe9\n", {"encoding": "latin-1"}),
+    ],
+)  # fmt: skip
+def test_text_files_as_programs_write_them(tmp_path: Path, name: str, content: bytes, options: dict[str, Any]) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert read(find(name, tmp_path, **options)) == [{"item_id": "1", "text": "a"}, {"item_id": "2", "text": "é"}]
+
+
+def test_encodings_and_separators_over_the_ends_of_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("csv", "text_stream"):
+        monkeypatch.setattr(f"alphafuse.data.importers.{module}.BLOCK_BYTES", 61)
+    rows = [{"item_id": str(number), "text": "é:" * (number % 7)} for number in range(200)]
+    for encoding in ("utf-8", "latin-1", "utf-16"):
+        lines = ["item_id::text", *(f"{row['item_id']}::{row['text']}" for row in rows)]
+        (tmp_path / "rows.dat").write_bytes("\n".join(lines).replace("é:", "é;").encode(encoding))
+        found = read(find("rows.dat", tmp_path, format="csv", separator="::", encoding=encoding))
+        assert found == [{**row, "text": row["text"].replace(":", ";") or None} for row in rows]
+
+
+def test_a_header_alone_has_no_rows(tmp_path: Path) -> None:
+    for content in (b"item_id,text\n", b"item_id,text"):
+        (tmp_path / "rows.csv").write_bytes(content)
+        assert read(find("rows.csv", tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "rows.parquet",
+            {"separator": ";"},
+            "`separator: ;` has no meaning for .*rows.parquet, whose format is parquet",
+        ),
+        ("rows.csv", {"split": "train"}, "`split: train` has no meaning"),
+        ("rows.csv", {"name": "x"}, "`name: x` has no meaning"),
+    ],
+)
+def test_settings_that_a_format_does_not_know_are_refused(
+    tmp_path: Path, name: str, options: dict[str, Any], message: str
+) -> None:
+    write(tmp_path / name)
+    with pytest.raises(DataError, match=message):
+        find(name, tmp_path, **options)
+
+
+def test_a_folder_whose_name_looks_like_a_pattern(tmp_path: Path) -> None:
+    write(tmp_path / "data [1]/rows.csv")
+    for path in ("data [1]/*.csv", "data [1]", "data [1]/rows.csv"):
+        assert read(find(path, tmp_path)) == EXPECTED
+    assert read(find("*.csv", tmp_path / "data [1]")) == EXPECTED
+    with pytest.raises(DataError, match="there is no file or folder"):
+        find("data [1]/other.csv", tmp_path)
+
+
+def test_a_glob_that_matches_folders_says_how_to_read_their_files(tmp_path: Path) -> None:
+    write(tmp_path / "log/day=1/rows.csv")
+    with pytest.raises(DataError, match=r"matches folders alone, such as day=1; .* write .*/log/\*/\*\*"):
+        find("log/*", tmp_path)
+    assert read(find("log/*/**", tmp_path)) == EXPECTED
+    write(tmp_path / "log/rows.csv")
+    assert unread_files(SourceConfig(path="log/*"), str(tmp_path)) == ["day=1"]
+
+
+def test_what_is_left_out_of_a_folder_is_known(tmp_path: Path) -> None:
+    write(tmp_path / "log/part-0.csv")
+    for name in ("part-1", "part-2.csv.zip", "_SUCCESS", ".part-0.csv.crc", "README", "meta.json", "part-0.csv.md5"):
+        (tmp_path / "log" / name).write_text("x")
+    assert read(find("log", tmp_path)) == EXPECTED
+    assert unread_files(SourceConfig(path="log"), str(tmp_path)) == ["part-1", "part-2.csv.zip"]
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare/part-0").write_text("item_id,text\n1,a\n")
+    with pytest.raises(DataError, match=r"no files match .*; there are part-0\. Set `format` beside `path`"):
+        find("bare", tmp_path)
+    assert read(find("bare", tmp_path, format="csv")) == [{"item_id": "1", "text": "a"}]
+
+
+def test_an_empty_part_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "log/0.csv")
+    (tmp_path / "log/1.csv").touch()
+    with pytest.raises(DataError, match=r"log/1\.csv has 0 bytes"):
+        find("log", tmp_path)
+
+
+def test_no_row_is_read_twice_through_links(tmp_path: Path) -> None:
+    write(tmp_path / "log/0.csv")
+    outside = write(tmp_path / "elsewhere/rows/1.csv", ROWS[:1])
+    (tmp_path / "log/other").symlink_to(outside.parent)
+    assert read(find("log", tmp_path)) == EXPECTED + EXPECTED[:1]
+    for name, target, message in (
+        ("circle", tmp_path / "log", "circle is a link to .*log, whose rows would be read twice"),
+        ("again.csv", tmp_path / "log/0.csv", "again.csv is a link to .*0.csv, whose rows"),
+        ("lost.csv", tmp_path / "nothing.csv", "the link .*lost.csv leads nowhere"),
+    ):
+        link = tmp_path / "log" / name
+        link.symlink_to(target)
+        with pytest.raises(DataError, match=message):
+            find("log", tmp_path)
+        link.unlink()
+
+
+def test_configurations_of_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "set/items.csv")
+    write(tmp_path / "set/log.csv", [{"user_id": "u", "item_id": "c"}])
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}.csv\n" for name in ("items", "log"))
+    (tmp_path / "set/README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    assert [row["text"] for row in read(find("hf://set", tmp_path, name="items"))] == [row["text"] for row in EXPECTED]
+    with pytest.raises(DataError, match=r"(?s)'items', 'log'.*Set `name` beside `path` to one of these"):
+        find("hf://set", tmp_path)
+    with pytest.raises(DataError, match=r"(?s)BuilderConfig 'other' not found.*Set `name`"):
+        find("hf://set", tmp_path, name="other")
+
+
+def test_whatever_datasets_raises_is_told(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/set.py").write_text("import datasets\n")
+    with pytest.raises(DataError, match="loaded by a script of their own are not read: name the Parquet"):
+        find("hf://set", tmp_path)
+    for name, content in (
+        ("a.json", b"{broken"),
+        ("a.parquet", b"PAR1"),
+        ("a.csv", b"\xff,\xfe\n1\n1,2,3\n"),
+        ("a.zip", b"PK"),
+    ):
+        folder = tmp_path / name.replace(".", "-")
+        folder.mkdir()
+        (folder / name).write_bytes(content)
+        with pytest.raises(DataError, match="cannot be loaded as a Hugging Face data set: "):
+            find(f"hf://{folder}")

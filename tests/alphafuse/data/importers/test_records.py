@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alphafuse.data.importers.quotes import open_quote
+from alphafuse.data.importers.records import RecordCounter, open_quote
 
 TEXTS = st.text(alphabet='ab",\n\r \t', max_size=8)
 
@@ -48,3 +49,23 @@ def test_a_quote_that_does_not_close_is_found_with_its_line(content: str, line: 
 @pytest.mark.parametrize("content", ['id,title\n1,12" vinyl\n2,b\n', '1,""\n2,""""\n', '\ufeff"id","title"\r\n"1","a"'])
 def test_quotes_that_open_nothing_are_characters(content: str) -> None:
     assert _found(content) is None
+
+
+@given(st.lists(st.lists(TEXTS, min_size=2, max_size=2), max_size=5), st.sampled_from([0, 1]), st.integers(1, 9))
+def test_records_are_counted_as_csv_reads_them(rows: list[list[str]], quoting: int, size: int) -> None:
+    stream = io.StringIO(newline="")
+    csv.writer(stream, quoting=quoting).writerows(rows)  # type: ignore[arg-type]
+    data = stream.getvalue().encode()
+    records = RecordCounter(b",")
+    assert not any(records.add(data[start : start + size]) for start in range(0, len(data), size))
+    assert records.end() is None
+    assert records.count == len(rows)
+
+
+FIELD = r'"(?:[^"]|"")*"|[^",\r\n][^,\r\n]*|'
+
+
+@settings(max_examples=300)
+@given(st.text(alphabet='a",\n\r', max_size=30), st.integers(1, 9))
+def test_the_verdict_is_that_of_a_grammar(content: str, size: int) -> None:
+    assert (_found(content, size) is None) == bool(re.fullmatch(rf"(?:(?:{FIELD})[,\r\n])*", content + "\n"))
