@@ -15,12 +15,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
-from fsspec.utils import glob_translate
 
 from alphafuse.config import SourceConfig
 from alphafuse.data.importers import csv, huggingface, jsonl, parquet, recbole
 from alphafuse.data.importers.columns import require_columns
-from alphafuse.data.importers.links import require_each_file_once
+from alphafuse.data.importers.listing import cut_glob, matching_files, natural_order
 from alphafuse.errors import DataError
 from alphafuse.storage.folder import open_filesystem, resolve
 
@@ -38,13 +37,6 @@ _SUFFIXES = {
     ".inter": "recbole",
 }
 _COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4")
-
-_TABLE_FORMATS = {
-    "Delta Lake": r"(^|/)_delta_log(/|$)",
-    "Hudi": r"(^|/)\.hoodie(/|$)",
-    "Iceberg": r"(^|/)metadata/[^/]*\.metadata\.json$",
-}
-"""Names of files by which the folders of table formats are told."""
 
 _ACCOMPANIES = re.compile(
     r"(^|/)(README|LICEN[CS]E|NOTICE|CHANGELOG|Makefile)[^/]*$|\.(md|rst|html?|pdf|png|jpe?g|crc|md5|sha\d+|py|ya?ml|json)$"
@@ -137,8 +129,8 @@ def unread_files(config: SourceConfig, folder: str) -> list[str]:
     kind = filesystem.get_file_info(inner).type
     if kind == pafs.FileType.File or (kind == pafs.FileType.Directory and huggingface.is_saved(uri)):
         return []
-    base, pattern = (uri, "**") if kind == pafs.FileType.Directory else _cut_glob(uri)
-    matching = _matching(base, pattern)
+    base, pattern = (uri, "**") if kind == pafs.FileType.Directory else cut_glob(uri)
+    matching = matching_files(base, pattern)
     if pattern != "**":
         return sorted(name for name, info in matching.items() if not info.is_file)
     read = _data_files(matching)
@@ -160,7 +152,7 @@ def _find(key: str, config: SourceConfig, folder: str) -> list[Source]:
         if config.format == "auto" and huggingface.is_saved(uri):
             return [_data_set(uri, config)]
         return _inside(key, uri, "**", config)
-    base, pattern = _cut_glob(uri)
+    base, pattern = cut_glob(uri)
     if not pattern:
         raise DataError(f"{key}: there is no file or folder {uri}")
     return _inside(key, base, pattern, config)
@@ -177,7 +169,7 @@ def _uri(config: SourceConfig, folder: str) -> str:
 
 def _inside(key: str, base: str, pattern: str, config: SourceConfig) -> list[Source]:
     """Files in the folder `base` whose relative path matches a glob; hidden files are left out."""
-    matching = _matching(base, pattern, key)
+    matching = matching_files(base, pattern, key)
     found = {name: info for name, info in matching.items() if info.is_file}
     if not found and matching:
         raise DataError(
@@ -195,26 +187,6 @@ def _inside(key: str, base: str, pattern: str, config: SourceConfig) -> list[Sou
             f"name the files by a glob such as *.parquet"
         )
     return _files(key, open_filesystem(base)[0], f"{base}/", found, next(iter(formats)), config)
-
-
-def _matching(base: str, pattern: str, key: str = "") -> dict[str, pafs.FileInfo]:
-    """Files and folders inside of `base` whose relative path matches a glob, by that path; hidden ones are left out.
-
-    Raises:
-        DataError: the folder is a table of Delta Lake, Hudi or Iceberg, or holds links to what it holds anyway.
-    """
-    filesystem, root = open_filesystem(base)
-    if isinstance(filesystem, pafs.LocalFileSystem) and os.path.isdir(root):
-        require_each_file_once(key, root)
-    infos = filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True, recursive=True))
-    names = [info.path.removeprefix(root).lstrip("/") for info in infos]
-    _require_no_table_format(key, base, names)
-    matches = re.compile(glob_translate(pattern)).match
-    return {
-        name: info
-        for name, info in zip(names, infos, strict=True)
-        if matches(name) and not any(part.startswith((".", "_")) for part in name.split("/"))
-    }
 
 
 def _data_files(found: Mapping[str, pafs.FileInfo]) -> dict[str, pafs.FileInfo]:
@@ -238,27 +210,6 @@ def _found_instead(matching: Mapping[str, pafs.FileInfo]) -> str:
     )
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key of a file name in which numbers go by their value: shard-2 before shard-10."""
-    parts = re.split(r"([0-9]+)", name)
-    return [(int(part), part) if part.isdecimal() else (-1, part) for part in parts]
-
-
-def _require_no_table_format(key: str, base: str, names: Iterable[str]) -> None:
-    """Check that a folder is plain files, and no table whose log says which of its files count.
-
-    Raises:
-        DataError: it is a Delta Lake, Hudi or Iceberg table.
-    """
-    for name in names:
-        for kind, pattern in _TABLE_FORMATS.items():
-            if re.search(pattern, name):
-                raise DataError(
-                    f"{key}: {base} is a table of {kind} ({name}), whose log says which files count: files that were "
-                    "removed from it would be read. Export the table to a folder of plain Parquet files, and name that"
-                )
-
-
 def _files(
     key: str,
     filesystem: pafs.FileSystem,
@@ -268,7 +219,7 @@ def _files(
     config: SourceConfig,
 ) -> list[Source]:
     """Sources of files, in the order of their names; `prefix` and a name are the address of a file."""
-    empty = [name for name in sorted(found, key=_natural) if found[name].size == 0]
+    empty = [name for name in sorted(found, key=natural_order) if found[name].size == 0]
     if empty:
         raise DataError(
             f"{key}: {prefix}{empty[0]} has 0 "
@@ -284,7 +235,7 @@ def _files(
             {"name": name, "format": format, **_content(filesystem, found[name], hashed)},
             found[name].size,
         )
-        for name in sorted(found, key=_natural)
+        for name in sorted(found, key=natural_order)
     ]
 
 
@@ -328,15 +279,3 @@ def _stem(name: str) -> str:
 
 def _suffix_format(name: str) -> str | None:
     return next((format for suffix, format in _SUFFIXES.items() if _stem(name).endswith(suffix)), None)
-
-
-def _cut_glob(uri: str) -> tuple[str, str]:
-    """Split a URI at its first part with a wildcard: folder, and pattern (empty: there is no wildcard). A folder whose
-    name looks like a pattern, as `data[1]`, is that folder."""
-    parts = uri.split("/")
-    for number, part in enumerate(parts):
-        if re.search(r"[*?\[]", part):
-            filesystem, path = open_filesystem("/".join(parts[: number + 1]))
-            if filesystem.get_file_info(path).type != pafs.FileType.Directory:
-                return "/".join(parts[:number]), "/".join(parts[number:])
-    return uri, ""

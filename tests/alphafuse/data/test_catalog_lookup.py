@@ -68,3 +68,9 @@ def test_unknown_titles_get_suggestions(catalog: Artifact) -> None:
         find_items(catalog, ["Toi Storry"])
     with pytest.raises(DataError, match=r"title or id 'zzz'$"):
         find_items(catalog, ["zzz"])
+
+
+@pytest.mark.parametrize("history", ["", " , ", ",,"])
+def test_a_history_without_any_item_is_refused(catalog: Artifact, history: str) -> None:
+    with pytest.raises(DataError, match="the history names no item: give titles or ids, oldest first"):
+        find_items(catalog, history.split(","))
