@@ -110,14 +110,15 @@ def partition_vectors(
     """Read one file and write its vectors as runs (columns item_id, vector).
 
     Returns:
-        `runs`, the names of the runs; `rows`; `dim`, None without rows.
+        `runs`, the names of the runs; `rows`; `dim` and `example`, the first id, None without rows.
     """
     writer = RunWriter(scratch, prefix, num_buckets)
-    rows, dim = 0, None
+    rows, dim, example = 0, None, None
     for ids, vectors in files.read(source):
+        example = example or ids[0].as_py()
         writer.add(pa.table({"item_id": ids, "vector": to_column(vectors)}), hash_ids(ids))
         rows, dim = rows + len(ids), vectors.shape[1]
-    return {"runs": writer.close(), "rows": rows, "dim": dim}
+    return {"runs": writer.close(), "rows": rows, "dim": dim, "example": example}
 
 
 def common_dim(files: PrecomputedFiles, partitions: Sequence[Mapping[str, Any]]) -> int:

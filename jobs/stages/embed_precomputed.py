@@ -12,8 +12,10 @@ import ray
 from alphafuse.config import EmbedConfig
 from alphafuse.config.resources import Resources
 from alphafuse.data.preparation.scratch import once
+from alphafuse.errors import DataError
 from alphafuse.events import Listener, Progress, StageWarning
 from alphafuse.language.precomputed import (
+    NO_VECTOR,
     PrecomputedFiles,
     common_dim,
     find_precomputed,
@@ -40,10 +42,11 @@ def find_files(config: EmbedConfig, folder: str) -> PrecomputedFiles:
 def bring_in_files(
     files: PrecomputedFiles, config: EmbedConfig, catalog: Artifact, store: EmbeddingStore, listen: Listener
 ) -> int:
-    """Write every shard that is not there yet; returns how many vectors the files hold.
+    """Write every shard that is not there yet; returns how many vectors the files hold, repeats of items' left out.
 
     Raises:
-        DataError: a file is damaged, the vectors have different widths, or an id has several that differ.
+        DataError: a file is damaged, the vectors have different widths, an id has several that differ, or no item has
+            one.
     """
     limit = task_slots(EMBED.resources, Resources())
     num_buckets = max(1, -(-sum(source.bytes for source in files.vectors) // BUCKET_BYTES))
@@ -65,14 +68,22 @@ def bring_in_files(
     written = in_order(
         lambda shard: _write_shard.remote(catalog, store, shard, scratch, runs, num_buckets, dim, config), left, limit
     )
-    repeats = 0
-    for shard, repeated in zip(left, written, strict=True):
-        done, repeats = done + shard.rows, repeats + repeated
+    repeats = found = 0
+    for shard, (repeated, matched) in zip(left, written, strict=True):
+        done, repeats, found = done + shard.rows, repeats + repeated, found + matched
         listen(Progress(EMBED.name, done, manifest.rows, "items"))
+    if len(left) == len(manifest.files) and not found:
+        item = catalog.read_table(left[0].name, ["item_id"])["item_id"][0].as_py()
+        vector = next(partition["example"] for partition in partitions if partition["rows"])
+        raise DataError(
+            f"embed.precomputed ({config.precomputed}): no id of the vectors, such as {vector!r}, is that of an "
+            f"item, such as {item!r}. Are they the ids of the catalog (embed.precomputed_id_column), and not "
+            f"the numbers of the rows?"
+        )
     if repeats:
         again = f"{repeats:,} rows of embed.precomputed ({config.precomputed}) repeat id and vector of another"
         listen(StageWarning(EMBED.name, f"{again}: it counts once"))
-    return sum(partition["rows"] for partition in partitions)
+    return sum(partition["rows"] for partition in partitions) - repeats
 
 
 @ray.remote
@@ -97,8 +108,8 @@ def _write_shard(
     num_buckets: int,
     dim: int,
     config: EmbedConfig,
-) -> int:
+) -> tuple[int, int]:
     items = catalog.read_table(shard.name, ITEM_COLUMNS)
     encoded, repeats = match_vectors(items["item_id"].combine_chunks(), scratch, runs, num_buckets, dim, config)
     store.write_shard(shard.name, items, shard.first_row, encoded)
-    return repeats
+    return repeats, len(items) - sum(reason.startswith(NO_VECTOR) for reason in encoded.failures.values())

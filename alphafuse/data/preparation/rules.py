@@ -133,6 +133,8 @@ def unread_message(names: Sequence[str]) -> str:
 def _examples(counts: Mapping[str, Any], sentence: str) -> str:
     """The sentence with unknown items, and ways to write them with which the catalog knows them."""
     items = counts["unknown_item_examples"]
+    shown = ", ".join(map(repr, items))
     forms = [f"{item!r} {form}" for form, item in counts["unknown_item_forms"]]
-    shown = f"{', '.join(map(repr, items))}; it has {', and '.join(forms)}" if forms else ", ".join(map(repr, items))
+    if forms:
+        shown += f"; it has {', and '.join(forms)}: write the ids of catalog and log alike"
     return sentence.format(shown) if items else ""

@@ -20,7 +20,7 @@ from support.workspaces.embed_cases import write_catalog
 
 from alphafuse.config import Config, EmbedConfig, parse_config
 from alphafuse.errors import DataError
-from alphafuse.events import EmbeddingProgress, Event, Progress, WorkerServing, ignore
+from alphafuse.events import EmbeddingProgress, Event, Progress, StageWarning, WorkerServing, ignore
 from alphafuse.language.encoder import Encoded, encode_texts
 from alphafuse.language.engines import make_encoder
 from alphafuse.language.vllm import VllmEncoder
@@ -215,3 +215,24 @@ def test_precomputed_vectors_are_brought_in(tmp_path: Path) -> None:
     assert details["quarantined_by_reason"] == {"no vector": 1, "not finite": 1}
     assert (details["precomputed"], details["unknown_ids"]) == (12, 1)
     assert artifact.read_table("part-00002.parquet")["embedding"].is_null().to_pylist() == [False, True]
+
+
+def test_repeated_vectors_are_told_and_foreign_ids_refused(tmp_path: Path) -> None:
+    ids = ["item-0", "item-1", "item-0", "stranger"]
+    vectors = np.eye(3, dtype=np.float32)[[0, 1, 0, 2]]
+    pq.write_table(pa.table({"item_id": ids, "embedding": list(vectors)}), tmp_path / "vectors.parquet")
+    config = configuration(tmp_path, engine="precomputed", precomputed="vectors.parquet")
+    workspace = Workspace(config.workspace)
+    write_catalog(workspace, ["a", "b"], shard_rows=1)
+    events: list[Event] = []
+    embed.run(config, workspace, events.append)
+    (said,) = (event.message for event in events if isinstance(event, StageWarning))
+    assert said == "1 rows of embed.precomputed (vectors.parquet) repeat id and vector of another: it counts once"
+    details = workspace.artifact("embeddings").require().details
+    assert (details["precomputed"], details["unknown_ids"]) == (3, 1)
+
+    pq.write_table(pa.table({"item_id": [0, 1], "embedding": list(vectors[:2])}), tmp_path / "vectors.parquet")
+    other = Workspace(str(tmp_path / "other"))
+    write_catalog(other, ["a", "b"], shard_rows=1)
+    with pytest.raises(DataError, match="no id of the vectors, such as '0', is that of an item, such as 'item-0'"):
+        embed.run(config, other, ignore)

@@ -25,7 +25,7 @@ def test_every_rule_that_met_rows_is_told_with_their_number() -> None:
     assert first.startswith(
         "2 interactions are with items that are not in the catalog and are left out (it does not have"
     )
-    assert "for example, 'a', 'b'; it has 'b' in upper case)" in first
+    assert "for example, 'a', 'b'; it has 'b' in upper case: write the ids of catalog and log alike)" in first
     assert second.startswith("3 interactions repeat user, item and timestamp")
 
 
