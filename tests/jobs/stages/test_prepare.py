@@ -138,7 +138,7 @@ def test_catalog_keeps_each_id_once_in_an_order_of_the_ids_alone(tmp_path: Path)
     details = workspace.artifact("catalog").require().details
     assert details == {
         "items": 22, "rows_read": 25, "null_ids_dropped": 1, "duplicate_ids_dropped": 2,
-        "duplicates_with_other_text": 1, "empty_texts": 2,
+        "duplicates_with_other_text": 1, "empty_texts": 2, "decomposed_ids": 0,
     }  # fmt: skip
     warnings = "\n".join(event.message for event in events if isinstance(event, StageWarning))
     for said in (
@@ -271,7 +271,7 @@ def test_without_timestamps_the_order_of_the_log_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("log", "data", "message"),
     [
-        ([("u", "nobody knows", 1.0)], {}, "1 with items that are not in the catalog.*'nobody knows': are the ids"),
+        ([("u", "nobody knows", 1.0)], {}, "1 with items that are not in the catalog.*'nobody knows'. Are its ids"),
         ([("u", "item 1", 1.0)], {}, r"1 of users with fewer than data.min_user_interactions \(2\)"),
         ([(None, "item 1", 1.0)], {}, "1 without user id"),
         (SIMPLE_LOG, {"interactions": {"path": "log.parquet", "item_id": "itemid"}}, "did you mean 'item_id'"),
