@@ -16,7 +16,7 @@ import typer
 from alphafuse.stages import ARTIFACTS, RECOMMEND, REPORT, STAGES, Stage, find_stage, needed_stages
 from cluster.cli import cluster_commands as cluster_cli
 from cluster.cli.arguments import ConfigFile, Overrides, end_like_ctrl_c, reported, settings
-from cluster.token_file import show_token_to_clusters
+from jobs.execution.token_file import show_token_to_clusters
 
 app = typer.Typer(
     no_args_is_help=True,
