@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from jobs.execution.ray_internals import on_loopback
 from jobs.execution.reaper import reaper
 from jobs.execution.token_file import MODE_VARIABLE, ensure_token
 
+GLOO_VARIABLE = "GLOO_SOCKET_IFNAME"
 SOCKETS_FOLDER = "/tmp"
 """Where sessions lie, unless `RAY_TMPDIR` names another place: a session holds sockets, whose paths may have 107
 characters, 75 of which come from Ray. Large files lie below TMPDIR, however long that is."""
@@ -38,19 +40,27 @@ def embedded_cluster() -> Iterator[dict[str, Any]]:
         ensure_token()
     session, spilled = private_session_folder(), tempfile.mkdtemp(prefix="alphafuse-ray-")
     try:
-        with reaper(session, spilled), on_loopback():
+        with reaper(session, spilled), on_loopback(), _ranks_on_loopback():
             # Ray opens the folders that it is given to everybody: only the ones above them are closed.
             yield {"_temp_dir": f"{session}/r", "object_spilling_directory": f"{spilled}/objects"}
-    except Exception:
-        print(f"the logs of Ray are in {session}/r/session_latest/logs")  # into the log of the run
-        raise
-    except BaseException:
-        shutil.rmtree(session, ignore_errors=True)
-        raise
-    else:
-        shutil.rmtree(session, ignore_errors=True)
     finally:
         shutil.rmtree(spilled, ignore_errors=True)
+        if isinstance(sys.exception(), Exception):
+            print(f"the logs of Ray are in {session}/r/session_latest/logs", file=sys.stderr)  # in the log of the run
+        else:
+            shutil.rmtree(session, ignore_errors=True)
+
+
+@contextmanager
+def _ranks_on_loopback() -> Iterator[None]:
+    """Let ranks on CPUs meet on the loopback address, too: Gloo would take the address of the host name."""
+    chosen = os.environ.get(GLOO_VARIABLE)
+    os.environ[GLOO_VARIABLE] = chosen or "lo"
+    try:
+        yield
+    finally:
+        if chosen is None:
+            del os.environ[GLOO_VARIABLE]
 
 
 def private_session_folder() -> str:
