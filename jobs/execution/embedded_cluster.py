@@ -45,8 +45,9 @@ def embedded_cluster() -> Iterator[dict[str, Any]]:
             yield {"_temp_dir": f"{session}/r", "object_spilling_directory": f"{spilled}/objects"}
     finally:
         shutil.rmtree(spilled, ignore_errors=True)
-        if isinstance(sys.exception(), Exception):
-            print(f"the logs of Ray are in {session}/r/session_latest/logs", file=sys.stderr)  # in the log of the run
+        logs = Path(session, "r", "session_latest", "logs")
+        if isinstance(sys.exception(), Exception) and logs.exists():
+            print(f"the logs of Ray are in {logs}", file=sys.stderr)  # in the log of the run
         else:
             shutil.rmtree(session, ignore_errors=True)
 
