@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -55,13 +56,15 @@ def embedded_cluster() -> Iterator[dict[str, Any]]:
 @contextmanager
 def _ranks_on_loopback() -> Iterator[None]:
     """Let ranks on CPUs meet on the loopback address, too: Gloo would take the address of the host name."""
-    chosen = os.environ.get(GLOO_VARIABLE)
-    os.environ[GLOO_VARIABLE] = chosen or "lo"
+    loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]  # Linux, macOS
+    if GLOO_VARIABLE in os.environ or not loopback:
+        yield
+        return
+    os.environ[GLOO_VARIABLE] = loopback[0]
     try:
         yield
     finally:
-        if chosen is None:
-            del os.environ[GLOO_VARIABLE]
+        del os.environ[GLOO_VARIABLE]
 
 
 def private_session_folder() -> str:
