@@ -23,7 +23,8 @@ from jobs.execution.token_file import MODE_VARIABLE, ensure_token
 GLOO_VARIABLE = "GLOO_SOCKET_IFNAME"
 SOCKETS_FOLDER = "/tmp"
 """Where sessions lie, unless `RAY_TMPDIR` names another place: a session holds sockets, whose paths may have 107
-characters, 75 of which come from Ray. Large files lie below TMPDIR, however long that is."""
+characters, 78 of which are taken. Large files lie below TMPDIR, however long that is."""
+SPILLING_VARIABLE = "RAY_object_spilling_directory"
 
 
 @contextmanager
@@ -43,7 +44,8 @@ def embedded_cluster() -> Iterator[dict[str, Any]]:
     try:
         with reaper(session, spilled), on_loopback(), _ranks_on_loopback():
             # Ray opens the folders that it is given to everybody: only the ones above them are closed.
-            yield {"_temp_dir": f"{session}/r", "object_spilling_directory": f"{spilled}/objects"}
+            objects = os.environ.get(SPILLING_VARIABLE) or f"{spilled}/objects"
+            yield {"_temp_dir": f"{session}/r", "object_spilling_directory": objects}
     finally:
         shutil.rmtree(spilled, ignore_errors=True)
         logs = Path(session, "r", "session_latest", "logs")

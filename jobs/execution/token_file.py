@@ -78,8 +78,8 @@ def ensure_token() -> str:
     file = token_file()
     if TOKEN_VARIABLE not in os.environ:
         try:
-            if PATH_VARIABLE not in os.environ or not file.parent.exists():
-                make_private(file.parent)
+            if not file.parent.exists() or (PATH_VARIABLE not in os.environ and _is_own(file.parent)):
+                make_private(file.parent)  # a folder of a user's choice may be one that others need
             if not file.exists():
                 _make(file)
         except OSError as error:
@@ -87,6 +87,10 @@ def ensure_token() -> str:
     token = find_token()
     assert token is not None
     return token
+
+
+def _is_own(path: Path) -> bool:
+    return path.stat().st_uid == os.geteuid()
 
 
 def _make(file: Path) -> None:
