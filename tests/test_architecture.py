@@ -32,7 +32,6 @@ LAYERS = (
     ("jobs.preflight", "jobs.stages", "jobs.synth"),
     ("jobs.pipeline",),
     ("jobs.comparison",),
-    ("cluster.token_file",),
     ("cluster.launch",),
     ("cluster.remote",),
     ("cluster.cli",),

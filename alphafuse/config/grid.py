@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -100,7 +101,7 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> tuple[GridConf
     """
     tree = read_tree(path)
     if "methods" not in tree and "data" in tree:
-        raise ConfigError(f"{path} is the configuration of one run, not a grid: alphafuse run {path}")
+        raise ConfigError(f"{path} is the configuration of one run, not a grid: alphafuse run {shlex.quote(str(path))}")
     for override in overrides:
         apply_override(tree, override)
     try:

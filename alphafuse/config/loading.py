@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     tree = read_tree(path)
     if "methods" in tree:
-        raise ConfigError(f"{path} is the grid of a comparison, not of one run: alphafuse compare {path}")
+        raise ConfigError(
+            f"{path} is the grid of a comparison, not of one run: alphafuse compare {shlex.quote(str(path))}"
+        )
     for override in overrides:
         apply_override(tree, override)
     return parse_config(tree)

@@ -37,7 +37,8 @@ class MonitoringConfig(Section):
     """First port that a process tries; it takes the first free one from there on. For firewalls that let only some
     ports through; null: any port."""
     targets: str | None = None
-    """Local folder where runs list the addresses of their processes; null: `/tmp/alphafuse/targets`."""
+    """Local folder where runs list the addresses of their processes; null: one for this user and machine, in
+    `~/.local/state/alphafuse/targets`."""
     tensorboard: TensorBoardConfig | None = None
     """Curves for TensorBoard; null: none are written."""
     mlflow: MLflowConfig | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,8 @@ class Registry:
         """Return the class that a name chooses: one of `built_in`, or an import path `package.module:Class`.
 
         Raises:
-            ValueError: the name is neither, or what it names cannot be imported or is no class of this kind.
+            ValueError: the name is neither, or what it names cannot be imported (whatever its code raises) or is no
+                class of this kind.
         """
         path = self.built_in.get(name, name) if isinstance(name, str) else None
         if path is None or not re.fullmatch(IMPORT_PATH, path):
@@ -60,11 +62,14 @@ class Registry:
             found = _import(path)
         except ImportError as error:
             raise ValueError(
-                f"cannot import {path!r} ({error}); its package must be installed, or on PYTHONPATH, here and on every "
-                "machine of the run"
+                f"cannot import {path!r} ({error}{_place(error)}); its package must be installed, or on PYTHONPATH, "
+                "here and on every machine of the run"
             ) from error
         except AttributeError as error:
-            raise ValueError(f"cannot import {path!r}: {error}") from error
+            raise ValueError(f"cannot import {path!r}: {error}{_place(error)}") from error
+        except (Exception, SystemExit) as error:  # whatever the code of a user raises as it is imported
+            cause = f"{type(error).__name__}: {_message(error)}{_place(error)}"
+            raise ValueError(f"cannot import {path!r}, since its code fails: {cause}") from error
         if not _derives(found, self.base):
             raise ValueError(f"{path!r} is no {self.kind}: it must be a subclass of {self.base.replace(':', '.')}")
         if not _derives(getattr(found, "settings_class", None), self.settings_base):
@@ -115,6 +120,20 @@ class Registry:
 def _import(path: str) -> Any:
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def _message(error: BaseException) -> str:
+    """What the error says; of wrong syntax without the place, which `_place` gives."""
+    return (error.msg if isinstance(error, SyntaxError) else str(error)) or "without a message"
+
+
+def _place(error: BaseException) -> str:
+    """File and line of a user's code in which an import failed; nothing if no such code was reached."""
+    if isinstance(error, SyntaxError):
+        return f" ({error.filename}, line {error.lineno})"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    own = [frame for frame in frames if frame.filename != importlib.__file__ and not frame.filename.startswith("<")]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 
 def _derives(found: object, base: str) -> bool:

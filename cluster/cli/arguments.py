@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+from monitoring.terminal.safe_text import echo
 
 if TYPE_CHECKING:
     from alphafuse.config import Config
@@ -59,17 +61,21 @@ def reported() -> Iterator[None]:
     """Context in which an error that a user can cure ends the command with its message, without a traceback."""
     from alphafuse.errors import AlphafuseError
 
+    def fail(message: str) -> NoReturn:
+        from cluster.remote.credential_check import mask
+
+        echo(f"error: {mask(message)}", "red", err=True)
+        raise typer.Exit(1) from None
+
     try:
         yield
     except AlphafuseError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise typer.Exit(1) from None
+        fail(str(error))
     except BrokenPipeError:
         raise  # the reader of the output, such as `head`, has closed it
     except OSError as error:
-        typer.secho(f"error: a file, the storage or the network failed: {error}", fg="red", err=True)
-        raise typer.Exit(1) from None
+        fail(f"a file, the storage or the network failed: {error}")
     except KeyboardInterrupt:
         advice = "the same command, without --redo, continues where it stopped"
-        typer.secho(f"interrupted; {advice}", fg="yellow", err=True)
+        echo(f"interrupted; {advice}", "yellow", err=True)
         raise typer.Exit(130) from None

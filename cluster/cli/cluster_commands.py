@@ -9,6 +9,7 @@ import typer
 
 from alphafuse.stages import REPORT, find_stage, needed_stages
 from cluster.cli.arguments import ConfigFile, Overrides, read_config, reported
+from monitoring.terminal.safe_text import echo
 
 local_app = typer.Typer(no_args_is_help=True, help="A Ray cluster on this machine, for trying things out.")
 
@@ -42,8 +43,8 @@ def up(
         from cluster.launch import local_cluster as local
 
         cluster = local.up(workers, cpus_per_node)
-        typer.echo(f"a head and {workers} workers with {cpus_per_node} CPUs each, dashboard {cluster.dashboard}")
-        typer.echo("try     alphafuse submit CONFIG\n        alphafuse local down")
+        echo(f"a head and {workers} workers with {cpus_per_node} CPUs each, dashboard {cluster.dashboard}")
+        echo("try     alphafuse submit CONFIG\n        alphafuse local down")
 
 
 @local_app.command()
@@ -53,7 +54,7 @@ def down() -> None:
         from cluster.launch import local_cluster as local
 
         cluster = local.down()
-        typer.echo("no local cluster is running" if cluster is None else f"stopped {cluster.dashboard}")
+        echo("no local cluster is running" if cluster is None else f"stopped {cluster.dashboard}")
 
 
 def submit(
@@ -111,14 +112,14 @@ def submit(
         connection = connect(address)
         if connection.sends_token_unencrypted():
             message = f"! the token goes to {connection.url} unencrypted: use an SSH tunnel, or https"
-            typer.secho(message, fg="yellow", err=True)
+            echo(message, "yellow", err=True)
         labels = dict(_pairs("--metadata", metadata))
         job = submit_run(connection, configuration, config.stem, stages, again, driver, labels)
-        typer.echo(f"submitted {job} to {connection.url}")
+        echo(f"submitted {job} to {connection.url}")
         if follow:
             _follow(connection, job)
         else:
-            typer.echo(f"try     alphafuse logs -f {job}\n        alphafuse status {job}\n        alphafuse stop {job}")
+            echo(f"try     alphafuse logs -f {job}\n        alphafuse status {job}\n        alphafuse stop {job}")
 
 
 def jobs(address: Address = None) -> None:
@@ -148,7 +149,7 @@ def logs(
             return
         with translate_errors(connection.url):
             text = connection.client.get_job_logs(job)
-        typer.echo(text, nl=False)
+        echo(text, nl=False)
 
 
 def stop(job: Job, address: Address = None) -> None:
@@ -158,7 +159,7 @@ def stop(job: Job, address: Address = None) -> None:
         from cluster.remote.jobs_api import connect
 
         connection = connect(address)
-        typer.echo(f"{job} is {stop_job(connection, job).value.lower()}")
+        echo(f"{job} is {stop_job(connection, job).value.lower()}")
 
 
 def status(
@@ -190,7 +191,7 @@ def _follow(connection: Any, job: str) -> None:
 
     status = follow_job(connection, job, typer.get_text_stream("stdout"))
     if status.value != "SUCCEEDED":
-        typer.secho(f"{job} {status.value.lower()}", fg="red", err=True)
+        echo(f"{job} {status.value.lower()}", "red", err=True)
         raise typer.Exit(1)
 
 

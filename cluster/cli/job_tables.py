@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from ray.job_submission import JobDetails, JobStatus
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -16,6 +15,7 @@ from alphafuse.events import EpochMetrics, Metrics, StageWarning, WorkersRestart
 from cluster.remote.submission import WORKSPACE_KEY
 from monitoring.run_log.reader import Run
 from monitoring.run_log.run_state import StageState, StageStatus
+from monitoring.terminal.safe_text import SafeConsole, one_line
 
 SHOWN_METRICS = 3
 MARKS: dict[StageStatus, str] = {
@@ -42,11 +42,11 @@ def print_jobs(jobs: Sequence[JobDetails]) -> None:
     for job in sorted(ours, key=lambda job: job.start_time or 0, reverse=True):
         metadata = job.metadata or {}
         table.add_row(
-            job.submission_id,
+            escape(one_line(job.submission_id or "")),
             _state(job),
             _clock(job.start_time),
             _took(job),
-            escape(metadata[WORKSPACE_KEY]),
+            escape(one_line(metadata[WORKSPACE_KEY])),
         )
     console.print(table)
 
@@ -54,7 +54,8 @@ def print_jobs(jobs: Sequence[JobDetails]) -> None:
 def print_job(job: JobDetails) -> None:
     """Prints the state of a job, with Ray's message if it failed or waits."""
     console = _console()
-    console.print(f"job {job.submission_id}  {_state(job)}  started {_clock(job.start_time)}, {_took(job)}")
+    name = escape(one_line(job.submission_id or ""))
+    console.print(f"job {name}  {_state(job)}  started {_clock(job.start_time)}, {_took(job)}")
     if JobStatus(job.status) in (JobStatus.FAILED, JobStatus.PENDING) and job.message:
         console.print(f"  {escape(job.message.strip())}", soft_wrap=True)
 
@@ -124,5 +125,5 @@ def _duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def _console() -> Console:
-    return Console(file=sys.stdout, highlight=False)
+def _console() -> SafeConsole:
+    return SafeConsole(file=sys.stdout)

@@ -16,7 +16,8 @@ import typer
 from alphafuse.stages import ARTIFACTS, RECOMMEND, REPORT, STAGES, Stage, find_stage, needed_stages
 from cluster.cli import cluster_commands as cluster_cli
 from cluster.cli.arguments import ConfigFile, Overrides, end_like_ctrl_c, reported, settings
-from cluster.token_file import show_token_to_clusters
+from jobs.execution.token_file import show_token_to_clusters
+from monitoring.terminal.safe_text import SafeConsole, echo, one_line, printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -52,7 +53,7 @@ def run(
         last, again = find_stage(until or REPORT.name), find_stage(redo) if redo else None
         run_with_progress(configuration, workspace, needed_stages(configuration, last), again)
         if print_results(workspace):
-            print_next(" ".join([str(config), *(f"--set {shlex.quote(o)}" for o in overrides or ())]), workspace)
+            print_next([str(config), *(part for each in overrides or () for part in ("--set", each))], workspace)
 
 
 def _stage_command(stage: Stage) -> Callable[..., None]:
@@ -88,7 +89,6 @@ def recommend(
 
             run_with_progress(configuration, workspace, [RECOMMEND], RECOMMEND if redo else None)
             return
-        from rich.console import Console
         from rich.table import Table
 
         from cluster.cli.running import redirect_output
@@ -99,8 +99,8 @@ def recommend(
             items = recommend_for_history(configuration, workspace, history.split(","), top_k)
             table = Table("", "title", "item", "score", title=f"After {history}", title_justify="left", box=None)
             for place, item in enumerate(items, start=1):
-                table.add_row(str(place), item.title, item.item_id, f"{item.score:.3f}")
-            Console(file=output).print(table, markup=False)
+                table.add_row(str(place), one_line(item.title), one_line(item.item_id), f"{item.score:.3f}")
+            SafeConsole(file=output).print(table, markup=False)
 
 
 @app.command()
@@ -128,9 +128,9 @@ def compare(
 
             with RunConsole(output) as console:
                 comparison = compare.run(settings, configs, console, redo or ())
-            output.write(f"\n{to_markdown(comparison)}\ntable   {folder.uri}/comparison.md\n")
+            output.write(printable(f"\n{to_markdown(comparison)}\ntable   {folder.uri}/comparison.md\n"))
     if comparison.failures:
-        typer.secho(f"error: {len(comparison.failures)} runs failed, see above", fg="red", err=True)
+        echo(f"error: {len(comparison.failures)} runs failed, see above", "red", err=True)
         raise typer.Exit(1)
 
 
@@ -145,7 +145,7 @@ def dashboard(
     with reported():
         from monitoring.dashboard.server import serve
 
-        serve(places or ["runs"], port, lambda address: typer.echo(f"dashboard   {address}   (Ctrl-C ends it)"))
+        serve(places or ["runs"], port, lambda address: echo(f"dashboard   {address}   (Ctrl-C ends it)"))
 
 
 @app.command()
@@ -175,7 +175,7 @@ def synth(
             from jobs import synth
 
             synth.run(data, target, RayConfig(address=ray_address), console)
-    typer.echo(f"try     alphafuse run {target.uri}/config.yaml")
+    echo(f"try     alphafuse run {shlex.quote(f'{target.uri}/config.yaml')}")
 
 
 @app.command()
@@ -190,7 +190,7 @@ def targets(
 
     with reported():
         server = make_server(folder or default_folder(), host, port)
-        typer.echo(f"http://{host}:{server.server_port}{PATH}")
+        echo(f"http://{host}:{server.server_port}{PATH}")
         with suppress(KeyboardInterrupt):
             server.serve_forever()
 
@@ -215,7 +215,7 @@ def verify(
             if not repair:
                 workspace.artifact(name).verify()
             whole = len(manifest.files) - len(damaged)
-            typer.echo(f"{name}: {whole} files as committed" + f", deleted {', '.join(damaged)}" * bool(damaged))
+            echo(f"{name}: {whole} files as committed" + f", deleted {', '.join(damaged)}" * bool(damaged))
 
 
 @config_app.command("show")
@@ -224,11 +224,14 @@ def config_show(config: ConfigFile, overrides: Overrides = None) -> None:
     import yaml
 
     with settings(config, overrides) as (configuration, _):
-        typer.echo(yaml.safe_dump(configuration.model_dump(mode="json"), sort_keys=False, allow_unicode=True), nl=False)
+        tree = configuration.model_dump(mode="json")
+        text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+        # YAML has escapes of its own for what no terminal may see, so that the output can still be read back.
+        echo(text if printable(text) == text else yaml.safe_dump(tree, sort_keys=False), nl=False)
 
 
 @config_app.command("validate")
 def config_validate(config: ConfigFile, overrides: Overrides = None) -> None:
     """Check a configuration."""
     with settings(config, overrides):
-        typer.echo(f"{config} is valid")
+        echo(f"{config} is valid")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -13,11 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from alphafuse.config import Config
+from alphafuse.data.catalog_lookup import item_names
+from alphafuse.data.popularity import load_popularity
 from alphafuse.errors import AlphafuseError, WorkspaceError
 from alphafuse.evaluation.ranking_metrics import measured_cutoffs
 from alphafuse.stages import Stage
@@ -25,9 +28,13 @@ from alphafuse.storage.folder import Folder
 from alphafuse.storage.workspace import Workspace
 from monitoring.terminal.output_redirect import output_to_file
 from monitoring.terminal.run_console import RunConsole
+from monitoring.terminal.safe_text import SafeConsole, echo, one_line, printable
 
 LOG = "logs/run.log"
 """Log file in the workspace, for the output of dependencies and for tracebacks."""
+EXAMPLES = 100
+"""Number of popular items among which two are looked for that can be typed."""
+MAX_TYPED = 80
 
 
 @contextmanager
@@ -42,8 +49,8 @@ def redirect_output(folder: Folder) -> Iterator[TextIO]:
             traceback.print_exc()
             raise
         except Exception:
-            traceback.print_exc(file=errors)
-            errors.write(f"unexpected error; the output before it is in {folder.uri}/{LOG}\n")
+            errors.write(printable(traceback.format_exc()))
+            errors.write(printable(f"unexpected error; the output before it is in {folder.uri}/{LOG}\n"))
             raise typer.Exit(2) from None
 
 
@@ -69,7 +76,7 @@ def _log_of(folder: Folder) -> Iterator[Path]:
                 logs.write_bytes(log.name, earlier + content)
             shutil.rmtree(log.parent)
         except (OSError, AlphafuseError) as error:  # never hides the result of the command itself
-            print(f"! {folder.uri}/{LOG} cannot be written ({error}): it stays in {log}", file=sys.stderr)
+            echo(f"! {folder.uri}/{LOG} cannot be written ({error}): it stays in {log}", err=True)
 
 
 def run_with_progress(
@@ -85,7 +92,7 @@ def run_with_progress(
 
 def print_results(workspace: Workspace) -> bool:
     """Print the metrics and the path of the report; returns False if there is no evaluation."""
-    console = Console(file=sys.stdout, highlight=False)
+    console = SafeConsole(file=sys.stdout)
     evaluation = workspace.artifact("evaluation")
     if evaluation.manifest() is None:
         return False
@@ -104,23 +111,27 @@ def print_results(workspace: Workspace) -> bool:
     console.print(f"\n{title}", markup=False, soft_wrap=True)
     console.print(table)
     if workspace.artifact("report").manifest() is not None:
-        console.print(f"\nreport  {workspace.folder.uri}/report/index.html", soft_wrap=True)
+        console.print(f"\nreport  {workspace.folder.uri}/report/index.html", markup=False, soft_wrap=True)
     return True
 
 
-def print_next(arguments: str, workspace: Workspace) -> None:
-    """Print commands to try after a run, with the same arguments."""
+def print_next(arguments: Sequence[str], workspace: Workspace) -> None:
+    """Print commands to try after a run, with the same arguments, as a shell takes them."""
     # The path by which this program was called, which is needed outside of an active environment.
     program = min(sys.argv[0], os.path.relpath(sys.argv[0]), key=len)
-    console = Console(file=sys.stdout, highlight=False)
-    console.print(
-        "try     " + f'{program} recommend {arguments} --history "{_example(workspace)}"', markup=False, soft_wrap=True
-    )
-    console.print(f"        {program} run {arguments} --redo train --set train.learning_rate=1e-3", soft_wrap=True)
+    again = ["--redo", "train", "--set", "train.learning_rate=1e-3"]
+    echo("try     " + shlex.join([program, "recommend", *arguments, "--history", _example(workspace)]))
+    echo("        " + shlex.join([program, "run", *arguments, *again]))
 
 
 def _example(workspace: Workspace) -> str:
-    """Titles of a real history, as an example."""
-    manifest = workspace.artifact("recommendations").manifest()
-    examples = manifest.details["examples"] if manifest is not None else []
-    return ",".join(examples[0]["history"][-2:]) if examples else "TITLE,TITLE"
+    """Titles of two popular items, as an example of a history; the id of an item whose title cannot be typed."""
+    popular = np.argsort(-load_popularity(workspace), kind="stable")[:EXAMPLES]
+    table = item_names(workspace.artifact("catalog"), popular)
+    names = dict(zip(table["item_index"].to_pylist(), table.select(["title", "item_id"]).to_pylist(), strict=True))
+    shown: dict[str, str] = {}
+    for item in popular.tolist():
+        typed = [name for name in names[item].values() if name and one_line(name) == name and len(name) <= MAX_TYPED]
+        if typed:
+            shown.setdefault(typed[0].strip().lower(), typed[0])
+    return ",".join(list(shown.values())[:2]) if len(shown) > 1 else "TITLE,TITLE"

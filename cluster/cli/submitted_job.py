@@ -14,6 +14,7 @@ import typer
 from alphafuse.stages import find_stage
 from cluster.cli.arguments import end_like_ctrl_c, settings
 from cluster.remote.submission import CONFIG_FILE, REQUEST_FILE
+from monitoring.terminal.safe_text import echo
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
     with settings(Path(CONFIG_FILE), None) as (config, workspace):
         from cluster.cli.running import print_results, run_with_progress
 
-        print(f"workspace {workspace.folder.uri}", flush=True)
+        echo(f"workspace {workspace.folder.uri}")
         again = request["again"]
         stages = [find_stage(name) for name in request["stages"]]
         run_with_progress(config, workspace, stages, find_stage(again) if again else None)

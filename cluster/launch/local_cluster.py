@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,9 @@ import ray.util
 import requests
 
 from alphafuse.errors import ClusterError
-from cluster.token_file import MODE_VARIABLE, ensure_token, headers
+from alphafuse.storage.private_folder import make_private, state_folder
+from jobs.execution.embedded_cluster import private_session_folder
+from jobs.execution.token_file import MODE_VARIABLE, ensure_token, headers
 
 DASHBOARD_PORT = 8265
 START_SECONDS = 300.0
@@ -65,7 +66,7 @@ class LocalCluster:
     address: str
     """Address for `ray.address`."""
     temp_folder: str
-    """Folder of Ray's sessions, logs and sockets."""
+    """Folder of Ray's sessions, logs and sockets, which only its owner can enter."""
     nodes: tuple[Node, ...]
 
 
@@ -79,8 +80,8 @@ def up(workers: int, cpus_per_node: int) -> LocalCluster:
     if existing is not None:
         raise ClusterError(f"a local cluster runs already, {existing.dashboard}; stop it with `alphafuse local down`")
     down()  # remains of a cluster whose head was lost
-    _state_folder().mkdir(parents=True, exist_ok=True)
-    temp_folder = tempfile.mkdtemp(prefix="alphafuse-", dir="/tmp")  # a short path, since paths of sockets are limited
+    make_private(_state_folder())
+    temp_folder = private_session_folder()
     token = ensure_token()
     port, client_port = _free_port(), _free_port()
     dashboard_port = DASHBOARD_PORT if _is_free(DASHBOARD_PORT) else _free_port()
@@ -88,7 +89,8 @@ def up(workers: int, cpus_per_node: int) -> LocalCluster:
     address = f"{ray.util.get_node_ip_address()}:{port}"
     cluster = LocalCluster(f"http://127.0.0.1:{dashboard_port}", address, temp_folder, ())
     head = ["--head", f"--port={port}", f"--dashboard-port={dashboard_port}", "--dashboard-host=127.0.0.1"]
-    head += ["--num-cpus=0", f"--ray-client-server-port={client_port}", f"--temp-dir={temp_folder}"]
+    # Ray opens the folder that it is given to everybody: the one above it is closed.
+    head += ["--num-cpus=0", f"--ray-client-server-port={client_port}", f"--temp-dir={temp_folder}/r"]
     worker = [f"--address={cluster.address}", f"--num-cpus={cpus_per_node}"]
     store = max(MIN_OBJECT_STORE, int(psutil.virtual_memory().available * OBJECT_STORE_SHARE / (workers + 1)))
     try:
@@ -231,7 +233,7 @@ def _signal(process: psutil.Process, number: int) -> None:
 
 
 def _state_folder() -> Path:
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "alphafuse" / "local-cluster"
+    return state_folder("local-cluster")
 
 
 def _state_file() -> Path:

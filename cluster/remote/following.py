@@ -12,6 +12,7 @@ from alphafuse.errors import ClusterError, WorkspaceError
 from cluster.remote.jobs_api import Connection, translate_errors
 from cluster.remote.submission import WORKSPACE_KEY
 from monitoring.run_log.reader import Run, RunReader
+from monitoring.terminal.safe_text import printable
 
 STOP_SECONDS = 120.0
 POLL_SECONDS = 0.5
@@ -26,7 +27,7 @@ def follow(connection: Connection, job: str, output: TextIO) -> JobStatus:
 
     async def copy() -> None:
         async for text in connection.client.tail_job_logs(job):
-            output.write(text)
+            output.write(printable(text))
             output.flush()
 
     with translate_errors(connection.url):

@@ -16,7 +16,7 @@ from ray.job_submission import JobSubmissionClient
 
 from alphafuse.errors import ClusterError
 from cluster.launch import local_cluster as local
-from cluster.token_file import headers, require_token
+from jobs.execution.token_file import headers, require_token
 
 _TIMEOUT = 60.0
 

@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import re
 import secrets
+import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -122,7 +123,7 @@ def _require_idle(connection: Connection, workspace: str) -> None:
         if (job.metadata or {}).get(WORKSPACE_KEY) == workspace and not JobStatus(job.status).is_terminal():
             raise ClusterError(
                 f"the job {job.submission_id} is at work in {workspace} ({job.status}). Wait for it, stop it "
-                f"(`alphafuse stop {job.submission_id}`), or give another workspace"
+                f"(`alphafuse stop {shlex.quote(job.submission_id or '')}`), or give another workspace"
             )
 
 

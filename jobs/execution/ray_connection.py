@@ -7,12 +7,14 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError
 
 from alphafuse.config import RayConfig
 from alphafuse.errors import ResourceError
+from jobs.execution.embedded_cluster import embedded_cluster
 from jobs.execution.placement import growing
 
 PATH_TOO_LONG = "AF_UNIX path length cannot exceed"
@@ -33,15 +35,25 @@ def connected(config: RayConfig) -> Iterator[None]:
         with growing(config.node_groups):
             yield
         return
+    if config.address is None:
+        with embedded_cluster() as settings, _started(config, num_cpus=config.num_cpus, **settings):
+            yield
+    else:
+        with _started(config, include_dashboard=None):
+            yield
+
+
+@contextmanager
+def _started(config: RayConfig, include_dashboard: bool | None = False, **settings: Any) -> Iterator[None]:
     try:
         with _sigterm_kept():
             ray.init(
                 address=config.address or "local",  # None would take any cluster that was started on this machine
-                num_cpus=config.num_cpus if config.address is None else None,
-                include_dashboard=False if config.address is None else None,
+                include_dashboard=include_dashboard,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 configure_logging=False,
+                **settings,
             )
     except (ConnectionError, TimeoutError, AuthenticationError) as error:
         advice = "Is the cluster up, and is its token in ~/.ray/auth_token (or named by RAY_AUTH_TOKEN_PATH)?"

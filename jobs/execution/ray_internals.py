@@ -6,6 +6,8 @@ package of Ray whose name begins with an underscore.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -62,3 +64,20 @@ def autoscaling_config(ray_cluster: dict[str, Any]) -> dict[str, Any]:
     from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
     return _derive_autoscaling_config_from_ray_cr(ray_cluster)
+
+
+@contextmanager
+def on_loopback() -> Iterator[None]:
+    """Let a Ray that is started within the context use, and listen on, the loopback address alone.
+
+    Ray replaces a loopback address that it is given by one that other machines reach, except on systems where it cannot
+    form clusters. That is a variable of the environment, which a process reads once, before it knows where it connects.
+    """
+    from ray._private import ray_constants
+
+    forms_clusters = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = forms_clusters

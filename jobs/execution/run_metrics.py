@@ -13,11 +13,12 @@ from pathlib import Path
 import ray
 
 from alphafuse.config import Config
+from alphafuse.errors import ResourceError
 from alphafuse.events import Event, FanOut, Listener, StageWarning, WorkerServing, WorkersGone, ignore
 from alphafuse.storage.workspace import Workspace
 from jobs.execution.worker_metrics import serving
 from monitoring.metrics.run_recorder import RunRecorder
-from monitoring.metrics.targets import Target, TargetFile, default_folder, run_label
+from monitoring.metrics.targets import Target, TargetFile, run_label
 
 LISTING_SECONDS = 10.0
 """Seconds after which the machines are listed again, and the list is marked as that of a living run."""
@@ -35,7 +36,7 @@ def run_metrics(config: Config, workspace: Workspace, warn: Listener) -> Iterato
     if settings is None:
         yield ignore
         return
-    folder = Path(config.monitoring.targets) if config.monitoring.targets else default_folder()
+    folder = Path(config.monitoring.targets) if config.monitoring.targets else None
     with settings.exporter() as exporter:
         recorder = RunRecorder(exporter.registry, workspace.folder)
         with _Processes(run_label(workspace), exporter.address, folder, warn) as processes:
@@ -53,7 +54,7 @@ class _Processes:
     A folder that cannot be written to causes a warning and no error, since nobody may be watching.
     """
 
-    def __init__(self, run: str, address: str, folder: Path, warn: Listener) -> None:
+    def __init__(self, run: str, address: str, folder: Path | None, warn: Listener) -> None:
         self._run = run
         self._address = address
         self._warn = warn
@@ -64,7 +65,7 @@ class _Processes:
         self._file: TargetFile | None = None
         try:
             self._file = TargetFile(folder, run)
-        except OSError as error:
+        except (OSError, ResourceError) as error:
             self._give_up(error)
 
     def __enter__(self) -> _Processes:
@@ -123,10 +124,11 @@ class _Processes:
         ]
         return [run, *workers, *machines]
 
-    def _give_up(self, error: OSError) -> None:
+    def _give_up(self, error: OSError | ResourceError) -> None:
         self._file = None
+        cause = f" in {error.filename}: {error.strerror}" if isinstance(error, OSError) else f": {error}"
         message = (
-            f"the processes of the run cannot be listed for Prometheus in {error.filename}: {error.strerror}. Set "
+            f"the processes of the run cannot be listed for Prometheus{cause}. Set "
             "monitoring.targets to a folder that can be written to"
         )
         self._warn(StageWarning("monitoring", message))

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TextIO
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -27,6 +26,7 @@ from alphafuse.events import (
 )
 from alphafuse.events import Progress as ProgressEvent
 from monitoring.presentation.formats import number
+from monitoring.terminal.safe_text import SafeConsole
 
 PLAIN_SECONDS = 15.0
 
@@ -41,7 +41,7 @@ class RunConsole:
     """
 
     def __init__(self, stream: TextIO, monitor: str = "", failures: bool = True) -> None:
-        self.console = Console(file=stream, highlight=False)
+        self.console = SafeConsole(file=stream)
         self._monitor = monitor
         self._failures = failures
         self._progress = Progress(

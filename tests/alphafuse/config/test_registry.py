@@ -101,6 +101,33 @@ def test_the_configuration_knows_no_class_before_one_is_chosen() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import math\n1 / 0\n", "ZeroDivisionError: division by zero"),
+        ("x = 1\ndef broken(:\n", "SyntaxError: invalid syntax"),
+        ("x = 1\nraise RuntimeError\n", "RuntimeError: without a message"),
+        ("import json\nopen('/does/not/exist')\n", "FileNotFoundError"),
+        ("x = 1\nx.nothing\n", "'int' object has no attribute 'nothing'"),
+        ("x = 1\nimport does_not_exist\n", "No module named 'does_not_exist'"),
+        ("x = 1\nexit('bye')\n", "SystemExit: bye"),
+    ],
+)
+def test_code_that_fails_as_it_is_imported_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, said: str
+) -> None:
+    """The message names the module, the error, the file and the line (all of these fail in line 2)."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = tmp_path / f"broken_{abs(hash(code))}.py"
+    file.write_text(code)
+    with pytest.raises(ConfigError) as error:
+        _parse(encoder={"name": f"{file.stem}:Encoder"})
+    message = str(error.value)
+    assert f"model.encoder.name: cannot import '{file.stem}:Encoder'" in message
+    assert said in message
+    assert f"({file}, line 2)" in message
+
+
 class NoSettings(ItemEncoder):
     """A class without `settings_class`."""
 

@@ -81,6 +81,31 @@ def test_what_a_user_can_cure_is_told_without_a_traceback(config: Path, argument
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["config", "validate", "\x1b]0;owned\x07\u202e.yaml"],
+        ["config", "validate", "CONFIG", "--set", "data.catalog.titel=\x1b[31m\u202e"],
+        ["config", "validate", "CONFIG", "--set", "\x1b[31m.key=1"],
+        ["config", "show", "CONFIG", "--set", 'data.catalog.text="\\u202e{title}\\x9b"'],
+    ],
+)
+def test_no_control_character_of_a_file_or_a_name_is_printed(config: Path, arguments: list[str]) -> None:
+    result = runner.invoke(app, [str(config) if each == "CONFIG" else each for each in arguments])
+    printed = result.stdout + result.stderr
+    assert printed
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", printed)
+    if arguments[1] == "show":  # what is shown can still be read back
+        assert yaml.safe_load(result.stdout)["data"]["catalog"]["text"] == "\u202e{title}\x9b"
+
+
+def test_messages_mask_credentials(config: Path) -> None:
+    result = runner.invoke(app, ["config", "validate", str(config), "--set", "monitoring.mlflow=https://hush@host/x"])
+    assert result.exit_code == 1
+    assert "monitoring.mlflow: this is a section with keys of its own" in result.stderr
+    assert "hush" not in result.stderr
+
+
 def test_storage_that_fails_is_told_without_a_traceback(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*arguments: Any) -> bool:
         raise PermissionError("access denied")

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from support.servers.watched_run import COMMAND, WatchedRun
 
+from alphafuse.data.catalog_lookup import find_items
+from alphafuse.data.popularity import load_popularity
 from alphafuse.storage.workspace import Workspace
 
 pytestmark = pytest.mark.engine
@@ -43,16 +47,23 @@ def test_a_second_run_has_nothing_to_do(watched_run: WatchedRun) -> None:
     assert re.search(r"NDCG( +0\.\d{4}){5}", done.stdout)
 
 
-def test_recommendations_for_a_history_by_hand(watched_run: WatchedRun) -> None:
-    history = re.search(r'--history "(.+)"', watched_run.output)[1]  # type: ignore[index]
-    done = alphafuse("recommend", *watched_run.arguments, "--history", history, "--top-k", "3")
+def test_the_suggested_command_shows_recommendations_for_popular_items(watched_run: WatchedRun) -> None:
+    """The suggestion is run by a shell, as a user would paste it."""
+    suggested = re.search(r"^try +(.+)$", watched_run.output, re.MULTILINE)[1]  # type: ignore[index]
+    words = shlex.split(suggested)
+    assert words[1:-2] == ["recommend", *watched_run.arguments]
+    assert words[-2] == "--history"
+    history = words[-1]
+    workspace = Workspace(str(watched_run.workspace))
+    counts = load_popularity(workspace)
+    items = find_items(workspace.artifact("catalog"), history.split(","))
+    assert sorted(items) == sorted(np.argsort(-counts, kind="stable")[:2].tolist())
+    command = shlex.join([*COMMAND, *words[1:], "--top-k", "3"])
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
     assert done.returncode == 0, done.stderr
     table = done.stdout.split("\n", 1)[1]
     assert [line.split()[0] for line in table.splitlines() if line.strip()][-3:] == ["1", "2", "3"]
-    examples = Workspace(str(watched_run.workspace)).artifact("recommendations").require().details["examples"]
-    titles = examples[0]["history"][-2:]
-    assert ",".join(titles) == history
-    for title in titles:
+    for title in history.split(","):
         assert title not in table  # seen already
 
 

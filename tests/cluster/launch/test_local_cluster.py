@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import requests
+from support.processes.other_user import as_nobody, needs_root
 
 pytestmark = [pytest.mark.engine, pytest.mark.distributed]
 
@@ -121,6 +122,16 @@ def test_the_token_is_asked_for_and_seen_by_nobody(user: User, dashboard: str, t
         for log in folder.rglob("*"):
             if log.is_file():
                 assert token.encode() not in log.read_bytes(), log
+
+
+@needs_root
+def test_another_user_cannot_replace_a_package(user: User, dashboard: str) -> None:
+    """Ray makes the folder that packages of working folders are unpacked in writable for everybody."""
+    folder = Path(state(user)["temp_folder"])
+    assert stat.S_IMODE(folder.lstat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "r" / "session_latest").stat().st_mode) == 0o777
+    plant = "import pathlib, sys; pathlib.Path(sys.argv[1], 'runtime_resources', 'package').write_text('hostile')"
+    assert "PermissionError" in as_nobody(plant, folder / "r" / "session_latest").stderr
 
 
 def test_the_dashboard_listens_on_loopback_alone(user: User, dashboard: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -46,3 +47,22 @@ def test_a_fault_of_ray_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
     _fail_with(monkeypatch, RuntimeError("no such thing"))
     with pytest.raises(RuntimeError, match="no such thing"), runtime.connected(RayConfig()):
         pass
+
+
+def test_a_cluster_that_was_there_before_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is made, watched or ended for a cluster that the driver merely connects to."""
+    used: list[dict[str, Any]] = []
+
+    def embedded() -> Any:
+        raise AssertionError("no cluster is embedded")
+
+    monkeypatch.setattr(runtime.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(runtime.ray, "init", lambda **settings: used.append(settings))
+    monkeypatch.setattr(runtime.ray, "shutdown", lambda: None)
+    monkeypatch.setattr(runtime, "embedded_cluster", embedded)
+    monkeypatch.setattr(runtime, "growing", lambda groups: nullcontext())
+    with runtime.connected(RayConfig(address="10.0.0.1:6379")):
+        pass
+    (settings,) = used
+    assert settings["address"] == "10.0.0.1:6379"
+    assert not settings.keys() & {"_temp_dir", "object_spilling_directory", "num_cpus"}

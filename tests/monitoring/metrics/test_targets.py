@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import tenacity
+from support.processes.other_user import as_nobody, needs_root
 
 from alphafuse.storage.retries import attempts
 from alphafuse.storage.workspace import Workspace
 from monitoring.metrics.exporter import Exporter
 from monitoring.metrics.target_server import make_server
-from monitoring.metrics.targets import STALE_SECONDS, Target, TargetFile, read_targets, run_label
+from monitoring.metrics.targets import STALE_SECONDS, Target, TargetFile, default_folder, read_targets, run_label
 
 ONE = Target("127.0.0.1:1", {"job": "alphafuse", "run": "a"})
 TWO = Target("127.0.0.1:2", {"job": "alphafuse", "run": "b"})
@@ -73,16 +76,80 @@ def test_a_run_that_is_started_again_replaces_what_it_left(tmp_path: Path) -> No
     assert all(each in listed for each in LISTED)
 
 
-def test_what_another_user_left_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    TargetFile(tmp_path, "killed").write([ONE])
-    _age(tmp_path, STALE_SECONDS + 1)
+@needs_root
+def test_nothing_of_another_user_is_served_overwritten_or_deleted(tmp_path: Path) -> None:
+    """A folder that everybody can write to, as `/tmp` is; another user has put there what would lead elsewhere, block,
+    or be believed."""
+    for above in (tmp_path, *tmp_path.parents[:-2]):
+        above.chmod(0o755)
+    shared, mine = tmp_path / "shared", tmp_path / "mine.json"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    mine.write_text(json.dumps([{"targets": ["secret:1"], "labels": {}}]))
+    planted = as_nobody(PLANT, shared, mine)
+    assert planted.returncode == 0, planted.stderr
+    names = {path.name for path in shared.iterdir()}
+    assert len(names) == 7
+    for age in (0, STALE_SECONDS + 1):
+        for path in shared.iterdir():
+            os.utime(path, (time.time() - age,) * 2, follow_symlinks=False)
+        file = TargetFile(shared, "a")
+        file.write([ONE])
+        assert read_targets(shared) == LISTED[:1]
+        file.write([ONE, TWO])
+        assert len(read_targets(shared)) == 2
+        file.remove()
+        assert {path.name for path in shared.iterdir()} == names
+    assert "secret:1" in mine.read_text()
 
-    def refuses(path: Path, missing_ok: bool = False) -> None:
-        raise PermissionError("the folder is sticky")
 
-    monkeypatch.setattr(Path, "unlink", refuses)
-    TargetFile(tmp_path, "b").write([TWO])
-    assert read_targets(tmp_path) == LISTED[1:]
+PLANT = """
+import json, os, sys
+folder, mine = sys.argv[1:]
+os.chdir(folder)
+os.symlink(mine, "a.link.json")
+os.symlink("/etc/passwd", "b.json")
+os.symlink("/dev/zero", "a.zero.json")
+os.mkfifo("a.pipe.json")
+os.mkdir("a.folder.json")
+open("a.believed.json", "w").write(json.dumps([{"targets": ["evil:1"], "labels": {"run": "a"}}]))
+os.mkdir("b.new")
+"""
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"targets": []}', '[{"targets": 1, "labels": {}}]', "[" * 10**5])
+def test_a_broken_list_is_passed_over(tmp_path: Path, content: str) -> None:
+    TargetFile(tmp_path, "a").write([ONE])
+    (tmp_path / "b.json").write_text(content)
+    (tmp_path / "c.json").mkdir()
+    (tmp_path / "d.json").symlink_to(tmp_path / "b.json")
+    os.mkfifo(tmp_path / "e.json")
+    assert read_targets(tmp_path) == LISTED[:1]
+
+
+def test_a_link_in_place_of_the_list_is_not_written_through(tmp_path: Path) -> None:
+    file = TargetFile(tmp_path / "lists", "a")
+    file.write([ONE])
+    (path,) = (tmp_path / "lists").iterdir()
+    for place in (path, path.with_suffix(".new")):
+        victim = tmp_path / f"victim{place.suffix}"
+        victim.write_text("kept")
+        place.unlink(missing_ok=True)
+        place.symlink_to(victim)
+        before = victim.stat().st_mtime_ns
+        with suppress(FileExistsError):  # of which a run warns
+            file.write([ONE])
+        assert victim.read_text() == "kept"
+        assert victim.stat().st_mtime_ns == before
+
+
+def test_the_default_folder_belongs_to_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    TargetFile(None, "a").write([ONE])
+    assert read_targets(default_folder()) == LISTED[:1]
+    assert default_folder().is_relative_to(tmp_path)
+    for folder in (default_folder(), default_folder().parent):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_runs_of_one_name_have_labels_of_their_own_which_last(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import threading
 import time
 import urllib.parse
 import urllib.request
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from monitoring.metrics.target_server import PATH, make_server
 
 SHIPPED = Path(__file__).parents[3] / "monitoring" / "prometheus"
 DEADLINE_SECONDS = 120
@@ -50,13 +53,15 @@ class Prometheus:
 
 @contextmanager
 def prometheus(folder: Path, targets: Path) -> Iterator[Prometheus]:
-    """Context with a server that has the shipped configuration and rules, except for the folder of targets, the scrape
-    interval, and alerting, which is off."""
+    """Context with a server that has the shipped configuration and rules, except for the address of the list of
+    targets, which is served beside it, the scrape interval, and alerting, which is off."""
     settings = yaml.safe_load((SHIPPED / "prometheus.yml").read_text())
     settings["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     settings["rule_files"] = [str(SHIPPED / "rules" / "*.yml")]
     del settings["alerting"]
-    settings["scrape_configs"][0]["file_sd_configs"] = [{"files": [f"{targets}/*.json"], "refresh_interval": "1s"}]
+    lists = make_server(targets, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{lists.server_port}{PATH}"
+    settings["scrape_configs"][0]["http_sd_configs"] = [{"url": url, "refresh_interval": "1s"}]
     folder.mkdir(parents=True, exist_ok=True)
     targets.mkdir(parents=True, exist_ok=True)
     (folder / "prometheus.yml").write_text(yaml.safe_dump(settings))
@@ -74,6 +79,8 @@ def prometheus(folder: Path, targets: Path) -> Iterator[Prometheus]:
             stdout=log,
             stderr=log,
         )
+    thread = threading.Thread(target=lists.serve_forever)
+    thread.start()
     try:
         server = Prometheus(address)
         deadline = time.monotonic() + DEADLINE_SECONDS
@@ -89,3 +96,6 @@ def prometheus(folder: Path, targets: Path) -> Iterator[Prometheus]:
     finally:
         process.kill()
         process.wait()
+        lists.shutdown()
+        lists.server_close()
+        thread.join()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from support.processes.other_user import needs_root
 
 from alphafuse.errors import ClusterError
-from cluster.token_file import (
+from jobs.execution.token_file import (
     ensure_token,
     find_token,
     headers,
@@ -66,6 +68,46 @@ def test_a_token_is_made_once_and_for_its_owner_alone(home: Path, monkeypatch: p
     assert ensure_token() == find_token() == token
     assert stat.S_IMODE(token_file().stat().st_mode) == 0o600
     assert stat.S_IMODE(token_file().parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("folder_mode", [0o755, 0o777])
+def test_a_file_that_others_could_read_is_narrowed_and_told(
+    home: Path, capsys: pytest.CaptureFixture[str], folder_mode: int
+) -> None:
+    """As Ray writes it: mode 0644 in a folder of mode 0755."""
+    (home / ".ray").mkdir()
+    (home / ".ray").chmod(folder_mode)
+    (home / ".ray" / "auth_token").write_text("known")
+    (home / ".ray" / "auth_token").chmod(0o644)
+    assert ensure_token() == find_token() == "known"
+    assert stat.S_IMODE(token_file().stat().st_mode) == 0o600
+    assert stat.S_IMODE(token_file().parent.stat().st_mode) == 0o700
+    said = capsys.readouterr().err
+    assert said.count("others could read the token file") == 1
+    assert "known" not in said
+
+
+def test_every_command_narrows_the_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    ensure_token()
+    token_file().chmod(0o640)
+    show_token_to_clusters()
+    assert stat.S_IMODE(token_file().stat().st_mode) == 0o600
+
+
+@needs_root
+def test_a_file_of_another_user_is_refused(home: Path) -> None:
+    ensure_token()
+    os.chown(token_file(), 65534, 65534)
+    with pytest.raises(ClusterError, match="belongs to another user"):
+        require_token()
+
+
+def test_runs_that_start_at_once_read_one_token(home: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        tokens = set(pool.map(lambda _: ensure_token(), range(32)))
+    assert len(tokens) == 1
+    assert [file.name for file in token_file().parent.iterdir()] == ["auth_token"]
 
 
 def test_ray_shows_a_token_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
