@@ -11,11 +11,11 @@ import pyarrow.fs as pafs
 import yaml
 
 from alphafuse.events import Event
+from alphafuse.storage.ownership import HEARTBEAT, Beat
 from alphafuse.storage.workspace import Workspace
 from monitoring.run_log.event_log import iterate_events
 from monitoring.run_log.finding import borrowed_stages, committed_stages
-from monitoring.run_log.heartbeat import FILE as HEARTBEAT
-from monitoring.run_log.heartbeat import Beat, read_heartbeat
+from monitoring.run_log.heartbeat import read_heartbeat
 from monitoring.run_log.run_state import RunState, judge, latest_real_run
 from monitoring.run_log.training_curves import Training, training_of
 

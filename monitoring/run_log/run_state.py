@@ -19,7 +19,8 @@ from alphafuse.events import (
     StageStarted,
 )
 from alphafuse.stages import STAGE_NAMES
-from monitoring.run_log.heartbeat import LOST_SECONDS, Beat
+from alphafuse.storage.ownership import Beat
+from monitoring.run_log.heartbeat import LOST_SECONDS
 
 ENDS = (StageFinished, StageSkipped, StageFailed)
 SILENT_SECONDS = 900.0
