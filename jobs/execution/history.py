@@ -35,6 +35,7 @@ class History:
         self._log = EventLog(workspace)
         self._held: list[Event] | None = []
         self._before: bytes | None = None
+        self._begun: list[str] = []
         self._worked: set[str] = set()
 
     def __enter__(self) -> History:
@@ -64,6 +65,8 @@ class History:
         if not isinstance(event, LOOKS):
             self._worked.add(event.stage)
             self.begin()
+        if isinstance(event, StageStarted):
+            self._begun.append(event.stage)
         if isinstance(event, StageRefused):
             self._take_back(event.stage)
         elif self._held is None:
@@ -76,11 +79,13 @@ class History:
         return stage in self._worked
 
     def _take_back(self, stage: str) -> None:
-        """Forget that a stage was started, and the configuration that it refused."""
+        """Forget that a stage was started, and the configuration that it refused; the whole run where no stage has done
+        anything."""
         if self._held is not None:
             self._held = [event for event in self._held if event.stage != stage]
             return
-        self._log.take_back(stage)
+        for name in [stage] if self._worked else self._begun:
+            self._log.take_back(name)
         self._heartbeat.guard.require()
         if self._before is not None:
             self.workspace.folder.write_bytes(CONFIG, self._before)
