@@ -9,8 +9,10 @@ from typing import TextIO
 from ray.job_submission import JobDetails, JobStatus
 
 from alphafuse.errors import ClusterError, WorkspaceError
+from alphafuse.storage.folder import resolve
 from cluster.remote.jobs_api import Connection, translate_errors
 from cluster.remote.submission import WORKSPACE_KEY
+from monitoring.run_log.finding import is_workspace
 from monitoring.run_log.reader import Run, RunReader
 
 STOP_SECONDS = 120.0
@@ -64,9 +66,14 @@ def read_run(workspace: str) -> Run:
     """Read the run of a workspace.
 
     Raises:
-        WorkspaceError: the workspace cannot be read from this machine.
+        WorkspaceError: there is no workspace, or it cannot be read from this machine.
     """
     try:
+        if not is_workspace(workspace):
+            raise WorkspaceError(
+                f"there is no workspace {resolve(workspace)}: nothing has run there (yet), or `workspace` starts from "
+                "another folder"
+            )
         return RunReader(workspace, workspace).read()
     except OSError as error:
         raise WorkspaceError(f"the workspace {workspace} cannot be read from here: {error}") from error

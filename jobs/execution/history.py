@@ -30,7 +30,9 @@ class History:
 
     def __init__(self, config: Config, workspace: Workspace, heartbeat: Heartbeat) -> None:
         self.workspace = workspace
-        self._content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode()
+        # Its commands work from any current folder.
+        tree = config.model_copy(update={"workspace": workspace.folder.uri}).model_dump(mode="json")
+        self._content = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True).encode()
         self._heartbeat = heartbeat
         self._log = EventLog(workspace)
         self._held: list[Event] | None = []
