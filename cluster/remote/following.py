@@ -68,15 +68,15 @@ def read_run(workspace: str) -> Run:
     Raises:
         WorkspaceError: there is no workspace, or it cannot be read from this machine.
     """
+    uri = resolve(workspace)
     try:
-        if not is_workspace(workspace):
+        if not is_workspace(uri):
             raise WorkspaceError(
-                f"there is no workspace {resolve(workspace)}: nothing has run there (yet), or `workspace` starts from "
-                "another folder"
+                f"there is no workspace {uri}: nothing has run there (yet), or `workspace` starts from another folder"
             )
-        return RunReader(workspace, workspace).read()
+        return RunReader(uri, uri).read()
     except OSError as error:
-        raise WorkspaceError(f"the workspace {workspace} cannot be read from here: {error}") from error
+        raise WorkspaceError(f"the workspace {uri} cannot be read from here: {error}") from error
 
 
 def _end(connection: Connection, job: str) -> JobStatus:
