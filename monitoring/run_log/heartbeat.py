@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 from alphafuse.errors import OwnershipError, ResourceError
@@ -65,7 +66,7 @@ class Heartbeat:
         """False: the end of the block puts back the heartbeat that was there, as if the owner had never been."""
         self._say = say
         self._seconds = seconds
-        self._beat = beat_of_this_process(self.guard.token, shlex.join(sys.argv))
+        self._beat = beat_of_this_process(self.guard.token, _command_line())
         self._before: bytes | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._repeat, daemon=True)
@@ -148,6 +149,12 @@ class Heartbeat:
             f"{self.guard.place} was last used by {owner}, which has not said that it ended; this run takes over in "
             f"{LOST_SECONDS:.0f} s unless that one gives a sign of life"
         )
+
+
+def _command_line() -> str:
+    """What this process was called with; empty in a worker of Ray, whose arguments are Ray's own."""
+    program = Path(sys.argv[0]).name
+    return "" if program == "default_worker.py" else shlex.join([program, *sys.argv[1:]])
 
 
 def _beats_here(beat: Beat | None) -> bool:
