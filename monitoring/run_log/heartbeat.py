@@ -14,7 +14,8 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -165,6 +166,18 @@ def _beats_here(beat: Beat | None) -> bool:
 def own(workspace: Workspace, say: Callable[[str], None] = lambda message: None) -> Heartbeat:
     """The context that owns a workspace (see `Heartbeat`)."""
     return Heartbeat(workspace.events, workspace.folder.uri, say)
+
+
+@contextmanager
+def only_owner(workspace: Workspace) -> Iterator[None]:
+    """Own a workspace for a moment, and leave its heartbeat as it was.
+
+    Raises:
+        OwnershipError: a run works there.
+    """
+    with own(workspace) as heartbeat:
+        heartbeat.leaves_trace = False
+        yield
 
 
 def read_heartbeat(workspace: Workspace) -> Beat | None:

@@ -17,6 +17,7 @@ from support.workspaces.tiny_workspace import tiny_config, tiny_workspace
 from typer.testing import CliRunner
 
 from alphafuse.events import INTERRUPTED, Event, StageFailed, StageFinished, StageStarted
+from alphafuse.storage.workspace import Workspace
 from cluster.cli.main import app
 from monitoring.run_log.event_log import EventLog
 from monitoring.run_log.heartbeat import own
@@ -120,6 +121,10 @@ def test_verify_finds_changed_files(config: Path, tmp_path: Path) -> None:
     result = runner.invoke(app, ["verify", str(config)])
     assert result.exit_code == 1
     assert "part-00001.parquet cannot be used: its checksum differs" in result.stderr
+    with own(Workspace(str(tmp_path / "run"))):
+        result = runner.invoke(app, ["verify", str(config), "--repair"])
+        assert result.exit_code == 1
+        assert "is in use by process" in result.stderr
     result = runner.invoke(app, ["verify", str(config), "--repair"])
     assert result.exit_code == 0
     assert "features: 1 files as committed, deleted part-00001.parquet" in result.output

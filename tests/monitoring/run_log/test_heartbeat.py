@@ -54,9 +54,9 @@ def _wait_for(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def _process(folder: Path) -> Iterator[subprocess.Popen[str]]:
+def _process(folder: str) -> Iterator[subprocess.Popen[str]]:
     """A process that takes a workspace when it gets a line, and gives it back at the next one."""
-    program = [sys.executable, "-c", PROGRAM.replace("FOLDER", repr(str(folder)))]
+    program = [sys.executable, "-c", PROGRAM.replace("FOLDER", repr(folder))]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
         program, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
@@ -139,10 +139,11 @@ def test_an_owner_that_leaves_no_trace_puts_back_what_was_there(tmp_path: Path, 
 
 
 @pytest.mark.engine
-def test_of_two_processes_that_race_one_has_the_workspace(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["", "local://"])  # with and without locks
+def test_of_two_processes_that_race_one_has_the_workspace(tmp_path: Path, scheme: str) -> None:
     """The second one is refused while the first one lives, and has the workspace as soon as that one was killed."""
     for number in range(3):
-        folder = tmp_path / str(number)
+        folder = f"{scheme}{tmp_path}/{number}"
         with _process(folder) as one, _process(folder) as two:
             _go(one)
             _go(two)
@@ -154,7 +155,7 @@ def test_of_two_processes_that_race_one_has_the_workspace(tmp_path: Path) -> Non
             assert "`alphafuse run 'a ?[31m.yaml'`. Nothing was changed" in refusal
             owner.send_signal(signal.SIGKILL)  # it stays a zombie until the block ends
             _wait_for(lambda owner=owner: process_start(owner.pid) is None)
-            with own(Workspace(str(folder))):
+            with own(Workspace(folder)):
                 pass
 
 
