@@ -185,15 +185,14 @@ def status(
         from cluster.remote.jobs_api import connect
 
         job, uri = workspace_of(connect(address), what)
-        ended, failed = JobStatus(job.status).is_terminal(), JobStatus(job.status) is JobStatus.FAILED
         print_job(job)
         try:
-            failed |= print_run(read_run(uri)) in FAILED and ended  # else, that is said of an earlier job
+            print_run(read_run(uri))
         except WorkspaceError as error:
-            if ended:
+            if JobStatus(job.status).is_terminal():
                 raise
             typer.echo(str(error))
-        _exit_if(failed)
+        _exit_if(JobStatus(job.status) is JobStatus.FAILED)  # the workspace may tell of an earlier job
 
 
 def _exit_if(failed: bool) -> None:
