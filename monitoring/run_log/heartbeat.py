@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from alphafuse.errors import OwnershipError, ResourceError
+from alphafuse.errors import OwnershipError
 from alphafuse.storage.folder import Folder
 from alphafuse.storage.ownership import (
     HEARTBEAT,
@@ -117,11 +117,11 @@ class Heartbeat:
             with alone(self.guard.folder):
                 self.guard.require()
                 write()
-        except (OSError, ResourceError):
-            # A run goes on when its storage is full or does not answer for a moment; readers see that beats stay away.
-            return
         except OwnershipError:
             self._over.set()  # nothing is written any more, and the guard stops the run before it commits anything
+        except Exception:  # whatever a storage raises
+            # A run goes on when its storage is full or does not answer for a moment; readers see that beats stay away.
+            return
 
     def _write(self) -> None:
         write_beat(self.guard.folder, dataclasses.replace(self._beat, time=time.time(), ended=self._over.is_set()))

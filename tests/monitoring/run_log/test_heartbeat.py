@@ -104,7 +104,7 @@ def test_beats_until_the_block_ends(tmp_path: Path, scheme: str) -> None:
     assert last.ended
 
 
-@pytest.mark.parametrize("failure", [OSError("no answer"), ResourceError("No space left on device")])
+@pytest.mark.parametrize("failure", [OSError("no answer"), ResourceError("No space left"), RuntimeError("a client's")])
 def test_a_storage_that_fails_for_a_moment_ends_no_heartbeat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
