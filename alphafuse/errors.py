@@ -37,6 +37,14 @@ class StaleError(WorkspaceError):
     """An artefact was made from other inputs than the configuration gives: a stage refuses it."""
 
 
+class UnfinishedError(WorkspaceError):
+    """A stage whose artefact is needed has not finished."""
+
+
+class OwnershipError(WorkspaceError):
+    """Another process works in the workspace."""
+
+
 class ResourceError(AlphafuseError):
     """The machine or the cluster cannot give what the configuration asks for."""
 

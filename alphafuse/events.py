@@ -76,6 +76,12 @@ class StageSkipped(Event):
 
 
 @dataclass(frozen=True)
+class StageRefused(Event):
+    """The stage has refused the configuration, or was interrupted, before it changed anything: what it has made before
+    stands. Its last event."""
+
+
+@dataclass(frozen=True)
 class Notice(Event):
     """The base of events that a person should read.
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
-import yaml
-
 from alphafuse.config import Config
-from alphafuse.errors import ConfigError, StaleError
+from alphafuse.errors import AlphafuseError, ConfigError, OwnershipError, StaleError, UnfinishedError
 from alphafuse.events import (
     INTERRUPTED,
     ArtifactCommitted,
     Listener,
     StageFailed,
     StageFinished,
+    StageRefused,
     StageSkipped,
     StageStarted,
     StageWarning,
@@ -35,14 +33,14 @@ from alphafuse.stages import (
 )
 from alphafuse.storage.workspace import Workspace
 from jobs.execution.driver_events import driver_listener
+from jobs.execution.history import History
 from jobs.execution.placement import require_shared
 from jobs.execution.ray_connection import connected
 from jobs.execution.worker_group import keeping_ranks
 from jobs.preflight import require_room, waiting
 from jobs.stages import decompose, embed, evaluate, export, prepare, recommend, report, train
-from monitoring.run_log.heartbeat import Heartbeat
+from monitoring.run_log.heartbeat import own
 
-CONFIG = "config.yaml"
 WORK: dict[Stage, Callable[[Config, Workspace, Listener], Summary | None]] = {
     PREPARE: prepare.run,
     EMBED: embed.run,
@@ -91,55 +89,49 @@ def run_stages(
 
     Raises:
         ConfigError: `again` is none of the stages.
+        OwnershipError: another process works in the workspace.
         ResourceError: the machines of the cluster cannot all reach the workspace, or cannot hold a stage.
     """
     require_among(stages, again)
-    summaries = {}
-    with connected(config.ray):
+    summaries: dict[Stage, Summary | None] = {}
+    with (
+        own(workspace, lambda message: show(StageWarning(stages[0].name, message))) as heartbeat,
+        History(config, workspace.guarded(heartbeat.guard), heartbeat) as history,
+        connected(config.ray),
+    ):
+        workspace = history.workspace
         require_shared(workspace)
         require_room(config, workspace, stages, again)
-        with (
-            _configured(config, workspace),
-            Heartbeat(workspace),
-            driver_listener(config, workspace, show) as listen,
-        ):
+        with driver_listener(config, workspace, history, show) as listen:
             for _, on_the_same in groupby(stages, key=lambda stage: stage.resources):
                 with keeping_ranks():
                     for stage in on_the_same:
-                        if stage is again:
-                            redo(workspace, stage)
-                        summary = _run_stage(stage, config, workspace, listen)
-                        if summary is not None:
-                            summaries[stage] = summary
-    return summaries
+                        summaries[stage] = _run_stage(stage, stage is again, config, workspace, history, listen)
+    return {stage: summary for stage, summary in summaries.items() if summary is not None}
 
 
-@contextmanager
-def _configured(config: Config, workspace: Workspace) -> Iterator[None]:
-    """Write `config.yaml`, the configuration that the workspace is made with; where a stage refuses it, put the earlier
-    file back."""
-    folder = workspace.folder
-    before = folder.read_bytes(CONFIG) if folder.exists(CONFIG) else None
-    content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    folder.write_bytes(CONFIG, content.encode())
-    try:
-        yield
-    except StaleError:
-        if before is not None:
-            folder.write_bytes(CONFIG, before)
-        raise
-
-
-def _run_stage(stage: Stage, config: Config, workspace: Workspace, listen: Listener) -> Summary | None:
+def _run_stage(
+    stage: Stage, again: bool, config: Config, workspace: Workspace, history: History, listen: Listener
+) -> Summary | None:
     """Run one stage, and report its end last, after its artefacts; returns its summary, None where it did nothing."""
+    if again or not stage.is_finished(workspace):
+        history.begin()
+    if again:
+        redo(workspace, stage)
     listen(StageStarted(stage.name))
     if message := waiting(config, workspace, stage):
         listen(StageWarning(stage.name, message))
     try:
         summary = WORK[stage](config, workspace, listen)
+    except OwnershipError:
+        raise  # what happens in the workspace is reported by its new owner
     except BaseException as error:
-        message = INTERRUPTED if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
-        listen(StageFailed(stage.name, message))
+        refuses = isinstance(error, StaleError | UnfinishedError) or _stands(stage, workspace)
+        if refuses and not history.has_worked(stage.name):
+            listen(StageRefused(stage.name))
+        else:
+            message = INTERRUPTED if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
+            listen(StageFailed(stage.name, message))
         raise
     for name in stage.artifacts:
         manifest = workspace.artifact(name).manifest()
@@ -148,6 +140,14 @@ def _run_stage(stage: Stage, config: Config, workspace: Workspace, listen: Liste
             listen(ArtifactCommitted(stage.name, name, manifest.rows, size, len(manifest.files)))
     listen(StageSkipped(stage.name) if summary is None else StageFinished(stage.name, summary))
     return summary
+
+
+def _stands(stage: Stage, workspace: Workspace) -> bool:
+    """Tell whether what a stage made earlier is still there."""
+    try:
+        return stage.is_finished(workspace)
+    except (AlphafuseError, OSError):
+        return False
 
 
 def require_among(stages: Sequence[Stage], again: Stage | None) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from alphafuse.config.bounded_yaml import MOST_BYTES, load_yaml
 from alphafuse.config.messages import explain
 from alphafuse.config.root import Config
 from alphafuse.errors import ConfigError
@@ -38,11 +38,11 @@ def read_tree(path: str | Path) -> dict[str, Any]:
         ConfigError: the file cannot be read or parsed.
     """
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    tree = load_yaml(content, path)
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected keys and values at the top level, found {type(tree).__name__}")
     return tree
@@ -76,8 +76,8 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise ConfigError(f"--set {override!r}: {'.'.join(keys[: position + 1])} is a value, not a section")
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:  # a text, such as the template {title}. {genres}
+        parsed = load_yaml(value, override)
+    except ConfigError:  # a text, such as the template {title}. {genres}
         parsed = value
     # To YAML, the template {title} is a mapping without a value.
     node[keys[-1]] = value if isinstance(parsed, dict) and None in parsed.values() else parsed

@@ -36,7 +36,7 @@ class EmbeddingStore:
 
     def __init__(self, artifact: Artifact, inputs: Mapping[str, Any]) -> None:
         self.artifact = artifact
-        self.vectors = Artifact(artifact.folder / "vectors", artifact.name, artifact.stage)
+        self.vectors = Artifact(artifact.folder / "vectors", artifact.name, artifact.stage, artifact.guard)
         self.encoder = fingerprint(inputs["encoder"])
         self.wanted = fingerprint(inputs)
 

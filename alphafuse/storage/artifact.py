@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alphafuse.errors import StaleError, WorkspaceError
+from alphafuse.errors import StaleError, UnfinishedError, WorkspaceError
 from alphafuse.storage.folder import TEMPORARY_SUFFIX, Folder
 from alphafuse.storage.manifest import (
     FORMAT_VERSION,
@@ -32,18 +32,24 @@ from alphafuse.storage.manifest import (
     changed_inputs,
     fingerprint,
 )
+from alphafuse.storage.ownership import Guard
 from alphafuse.storage.parquet_files import NOT_READABLE, iterate_parquet, read_parquet, take_rows
 
 T = TypeVar("T")
 
 
 class Artifact:
-    """A named folder of a workspace, made by one stage and read by later ones. Picklable."""
+    """A named folder of a workspace, made by one stage and read by later ones. Picklable.
 
-    def __init__(self, folder: Folder, name: str, stage: str) -> None:
+    Args:
+        guard: asked before anything is written or deleted, and raises if another process owns the workspace.
+    """
+
+    def __init__(self, folder: Folder, name: str, stage: str, guard: Guard | None = None) -> None:
         self.folder = folder
         self.name = name
         self.stage = stage
+        self.guard = guard
 
     def manifest(self) -> Manifest | None:
         """The manifest; None if the artefact is not committed.
@@ -69,11 +75,11 @@ class Artifact:
         """The manifest of a committed artefact.
 
         Raises:
-            WorkspaceError: the stage that makes it has not finished.
+            UnfinishedError: the stage that makes it has not finished.
         """
         manifest = self.manifest()
         if manifest is None:
-            raise WorkspaceError(
+            raise UnfinishedError(
                 f"{self.folder.uri} holds no finished {self.name!r}; run the stage {self.stage!r} first "
                 f"(`alphafuse {self.stage} CONFIG`, or `alphafuse run CONFIG` for all stages)"
             )
@@ -148,6 +154,7 @@ class Artifact:
         details: Mapping[str, Any] | None = None,
     ) -> FileRecord:
         """Write a file atomically, then its record; a file without a record does not count as written."""
+        self._require_owner()
         checksum = self.folder.write_bytes(name, content)
         record = FileRecord(name, rows, first_row, len(content), checksum, wanted, dict(details or {}))
         return self._write_record(record)
@@ -158,6 +165,7 @@ class Artifact:
 
         File and record exist after the `with` block has ended without an error.
         """
+        self._require_owner()
         rows = 0
         options: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
         with self.folder.writing(name) as stream, pq.ParquetWriter(stream, schema, **options) as writer:
@@ -168,6 +176,7 @@ class Artifact:
                 rows += table.num_rows
 
             yield append
+            self._require_owner()  # the file has no name yet
         self._write_record(FileRecord(name, rows, 0, stream.bytes, stream.sha256.hexdigest(), wanted))
 
     def _write_record(self, record: FileRecord) -> FileRecord:
@@ -278,6 +287,7 @@ class Artifact:
         Raises:
             WorkspaceError: rows are missing, or in two files.
         """
+        self._require_owner()
         wanted = fingerprint(inputs)
         files = sorted(self.committed_files(wanted).values(), key=lambda file: (file.first_row, file.name))
         if rows is not None:
@@ -305,8 +315,14 @@ class Artifact:
 
     def clear(self) -> None:
         """Delete the artefact, its manifest first, so that after an interruption it does not look complete."""
+        self._require_owner()
         self.folder.delete_files([MANIFEST])
         self.folder.delete()
+
+    def _require_owner(self) -> None:
+        """Raise OwnershipError if another process has taken the workspace over."""
+        if self.guard is not None:
+            self.guard.require()
 
     def damaged(self, name: str, cause: object) -> WorkspaceError:
         """The error for a file that cannot be read back."""

@@ -110,7 +110,15 @@ class Folder:
 
     @retried
     def read_bytes(self, name: str) -> bytes:
+        """The content of a file.
+
+        Raises:
+            FileNotFoundError: there is none, or the name is that of a pipe or a device, which might never end.
+        """
         filesystem, path = self.open()
+        local = isinstance(filesystem, pafs.LocalFileSystem)
+        if local and filesystem.get_file_info(_join(path, name)).type == pafs.FileType.Unknown:
+            raise FileNotFoundError(errno.ENOENT, "not a regular file", _join(path, name))
         with filesystem.open_input_stream(_join(path, name)) as stream:
             return stream.read()
 

@@ -9,6 +9,7 @@ from alphafuse.errors import WorkspaceError
 from alphafuse.stages import ARTIFACTS
 from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.folder import Folder, resolve
+from alphafuse.storage.ownership import Guard
 
 BORROWED = "borrowed.json"
 
@@ -19,10 +20,16 @@ class Workspace:
     Layout: one folder per artefact (see `alphafuse.stages`), `checkpoints/` (unfinished training),
     `events/` (one JSON-lines file per stage), `logs/` and `config.yaml`. Artefacts that `borrowed.json` names are in
     other workspaces, which several runs share.
+
+    Args:
+        uri: folder or URI.
+        guard: keeps artefacts from being changed when another process has taken the workspace over; None: reads alone,
+            or nobody else can write.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, guard: Guard | None = None) -> None:
         self.folder = Folder(resolve(uri))  # absolute, since workers have another current folder
+        self.guard = guard
         self._borrowed: dict[str, str] = {}
         if self.folder.exists(BORROWED):
             self._borrowed = json.loads(self.folder.read_bytes(BORROWED))
@@ -32,9 +39,18 @@ class Workspace:
         """Name of the folder, which serves as the name of the run."""
         return self.folder.uri.rstrip("/").rsplit("/", 1)[-1]
 
+    @property
+    def events(self) -> Folder:
+        """The folder of the event log and of the heartbeat."""
+        return self.folder / "events"
+
+    def guarded(self, guard: Guard) -> Workspace:
+        """The workspace as its owner writes to it: every artefact asks the guard before it is changed."""
+        return Workspace(self.folder.uri, guard)
+
     def artifact(self, name: str) -> Artifact:
         owner = Folder(resolve(self._borrowed[name], self.folder.uri)) if name in self._borrowed else self.folder
-        return Artifact(owner / name, name, ARTIFACTS[name].name)
+        return Artifact(owner / name, name, ARTIFACTS[name].name, self.guard)
 
     def borrows(self, name: str) -> bool:
         """True if an artefact belongs to another workspace."""

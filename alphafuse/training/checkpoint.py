@@ -30,12 +30,13 @@ class Checkpoints:
 
     def __init__(self, workspace: Workspace, inputs: dict[str, Any], communicator: Communicator) -> None:
         self._folder: Folder = workspace.folder / "checkpoints"
+        self._guard = workspace.guard
         self._inputs = inputs
         self._fingerprint = fingerprint(inputs)
         self._communicator = communicator
 
     def at(self, step: int) -> Artifact:
-        return Artifact(self._folder / f"step-{step:09d}", "checkpoint", "train")
+        return Artifact(self._folder / f"step-{step:09d}", "checkpoint", "train", self._guard)
 
     def latest(self) -> tuple[Manifest | None, list[str]]:
         """Find the newest checkpoint that is whole, as are those that it needs.

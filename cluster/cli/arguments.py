@@ -44,6 +44,19 @@ def read_config(path: Path, overrides: Sequence[str] | None) -> Config:
 
     config = load_config(path, overrides or ())
     require_no_credentials(config.model_dump(mode="json"))
+    chosen = any(override.partition("=")[0].strip() == "workspace" for override in overrides or ())
+    return config if chosen else _with_found_workspace(config, path)
+
+
+def _with_found_workspace(config: Config, path: Path) -> Config:
+    """The configuration with the workspace beside its file where the current folder has none: a relative `workspace`
+    starts from the current folder, and is found again from any other one."""
+    from alphafuse.storage.folder import resolve
+    from monitoring.run_log.finding import is_workspace
+
+    beside = resolve(config.workspace, str(path.parent))
+    if beside != resolve(config.workspace) and is_workspace(beside) and not is_workspace(config.workspace):
+        return config.model_copy(update={"workspace": beside})
     return config
 
 

@@ -21,6 +21,8 @@ Address = Annotated[
         help="URL of the cluster's dashboard: http://127.0.0.1:8265. Default: the cluster of `alphafuse local up`.",
     ),
 ]
+FAILED = ("failed", "lost")
+"""States of a run that has ended by itself before it was finished."""
 Job = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job, as `submit` and `jobs` print it.")]
 
 
@@ -167,22 +169,36 @@ def status(
     overrides: Overrides = None,
     address: Address = None,
 ) -> None:
-    """Show the progress of a run, stage by stage, and the time it will take."""
+    """Show the progress of a run, stage by stage, and the time it will take; exits with 1 if the run has failed."""
     with reported():
         from cluster.cli.job_tables import print_run
         from cluster.remote.following import read_run
 
         if Path(what).is_file():
             workspace = read_config(Path(what), overrides).workspace
-            print_run(read_run(workspace))
+            _exit_if(print_run(read_run(workspace)) in FAILED)
             return
+        from ray.job_submission import JobStatus
+
+        from alphafuse.errors import WorkspaceError
         from cluster.cli.job_tables import print_job
         from cluster.remote.following import workspace_of
         from cluster.remote.jobs_api import connect
 
         job, uri = workspace_of(connect(address), what)
         print_job(job)
-        print_run(read_run(uri))
+        try:
+            print_run(read_run(uri))
+        except WorkspaceError as error:
+            if JobStatus(job.status).is_terminal():
+                raise
+            typer.echo(str(error))
+        _exit_if(JobStatus(job.status) is JobStatus.FAILED)  # the workspace may tell of an earlier job
+
+
+def _exit_if(failed: bool) -> None:
+    if failed:
+        raise typer.Exit(1)
 
 
 def _follow(connection: Any, job: str) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 from alphafuse.events import EpochMetrics, Metrics, StageWarning, WorkersRestarted
 from cluster.remote.submission import WORKSPACE_KEY
 from monitoring.run_log.reader import Run
-from monitoring.run_log.run_state import StageState, StageStatus
+from monitoring.run_log.run_state import RunStatus, StageState, StageStatus
 from monitoring.terminal.safe_text import SafeConsole, one_line
 
 SHOWN_METRICS = 3
@@ -60,8 +60,8 @@ def print_job(job: JobDetails) -> None:
         console.print(f"  {escape(job.message.strip())}", soft_wrap=True)
 
 
-def print_run(run: Run) -> None:
-    """Prints one line per stage of a run, then the warnings and the errors."""
+def print_run(run: Run) -> RunStatus:
+    """Prints one line per stage of a run, then the warnings and the errors; returns the state of the run."""
     state, console = run.state(time.time()), _console()
     heard = "" if state.latest is None else f", heard from {_duration(max(0.0, time.time() - state.latest))} ago"
     console.print(f"workspace {escape(run.uri)}  {state.status}{heard}", soft_wrap=True)
@@ -74,6 +74,9 @@ def print_run(run: Run) -> None:
     for stage in state.stages:
         if stage.message:
             console.print(f"[red]✗ {stage.name:<10} {escape(stage.message)}[/]", soft_wrap=True)
+    if run.problem:
+        console.print(f"[red]! {escape(run.problem)}[/]", soft_wrap=True)
+    return state.status
 
 
 def _how_far(stage: StageState) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -204,18 +204,20 @@ def verify(
     """Compare every committed file of the workspace with its checksum, for example after a copy."""
     with settings(config, overrides) as (_, workspace):
         from alphafuse.errors import WorkspaceError
+        from monitoring.run_log.heartbeat import only_owner
 
         manifests = {name: workspace.artifact(name).manifest() for name in ARTIFACTS}
         if not any(manifests.values()):
             raise WorkspaceError(f"{workspace.folder.uri} holds no finished stage: is `workspace` right?")
-        for name, manifest in manifests.items():
-            if manifest is None:
-                continue
-            damaged = workspace.repair(name) if repair else []
-            if not repair:
-                workspace.artifact(name).verify()
-            whole = len(manifest.files) - len(damaged)
-            echo(f"{name}: {whole} files as committed" + f", deleted {', '.join(damaged)}" * bool(damaged))
+        with only_owner(workspace) if repair else nullcontext():
+            for name, manifest in manifests.items():
+                if manifest is None:
+                    continue
+                damaged = workspace.repair(name) if repair else []
+                if not repair:
+                    workspace.artifact(name).verify()
+                whole = len(manifest.files) - len(damaged)
+                echo(f"{name}: {whole} files as committed" + f", deleted {', '.join(damaged)}" * bool(damaged))
 
 
 @config_app.command("show")

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -59,11 +59,15 @@ def _log_of(folder: Folder) -> Iterator[Path]:
     """Path of `logs/run.log` in a local folder; for a remote folder, a temporary file, appended to it at the end."""
     if "://" not in folder.uri:
         log = Path(folder.uri) / LOG
+        made = [path for path in (log, *log.parents) if not path.exists()]
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WorkspaceError(f"cannot write into the folder {folder.uri}: {error.strerror}") from error
-        yield log
+        try:
+            yield log
+        finally:
+            _remove_empty(made)
         return
     log = Path(tempfile.mkdtemp(prefix="alphafuse-")) / "run.log"
     logs = folder / "logs"
@@ -77,6 +81,16 @@ def _log_of(folder: Folder) -> Iterator[Path]:
             shutil.rmtree(log.parent)
         except (OSError, AlphafuseError) as error:  # never hides the result of the command itself
             echo(f"! {folder.uri}/{LOG} cannot be written ({error}): it stays in {log}", err=True)
+
+
+def _remove_empty(paths: Sequence[Path]) -> None:
+    """Delete a log that was made for a command which left nothing, and the folders around it; the deepest first."""
+    with suppress(OSError):
+        for path in paths:
+            if path.is_dir():
+                path.rmdir()
+            elif path.stat().st_size == 0:
+                path.unlink()
 
 
 def run_with_progress(

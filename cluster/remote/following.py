@@ -9,8 +9,10 @@ from typing import TextIO
 from ray.job_submission import JobDetails, JobStatus
 
 from alphafuse.errors import ClusterError, WorkspaceError
+from alphafuse.storage.folder import resolve
 from cluster.remote.jobs_api import Connection, translate_errors
 from cluster.remote.submission import WORKSPACE_KEY
+from monitoring.run_log.finding import is_workspace
 from monitoring.run_log.reader import Run, RunReader
 from monitoring.terminal.safe_text import printable
 
@@ -65,12 +67,17 @@ def read_run(workspace: str) -> Run:
     """Read the run of a workspace.
 
     Raises:
-        WorkspaceError: the workspace cannot be read from this machine.
+        WorkspaceError: there is no workspace, or it cannot be read from this machine.
     """
+    uri = resolve(workspace)
     try:
-        return RunReader(workspace, workspace).read()
+        if not is_workspace(uri):
+            raise WorkspaceError(
+                f"there is no workspace {uri}: nothing has run there (yet), or `workspace` starts from another folder"
+            )
+        return RunReader(uri, uri).read()
     except OSError as error:
-        raise WorkspaceError(f"the workspace {workspace} cannot be read from here: {error}") from error
+        raise WorkspaceError(f"the workspace {uri} cannot be read from here: {error}") from error
 
 
 def _end(connection: Connection, job: str) -> JobStatus:

@@ -7,9 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from alphafuse.config import NodeGroupConfig
+from alphafuse.config.bounded_yaml import load_yaml_documents
 from alphafuse.errors import ConfigError
 
 
@@ -20,9 +19,10 @@ def read_node_groups(path: Path) -> dict[str, NodeGroupConfig]:
         ConfigError: the file cannot be read, or has no machines that a cluster may add.
     """
     try:
-        documents = [each for each in yaml.safe_load_all(path.read_text(encoding="utf-8")) if isinstance(each, dict)]
+        content = load_yaml_documents(path.read_bytes(), path)
+        documents = [each for each in content if isinstance(each, dict)]
         groups = {name: group for document in documents for name, group in _groups(document).items()}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
         raise ConfigError(f"cannot read the launch file {path}: {error}") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from alphafuse.config import Config, GridConfig
 from alphafuse.errors import ConfigError, WorkspaceError
 from alphafuse.evaluation.method_comparison import Comparison, FinishedRun, compare_methods
-from alphafuse.events import Listener, StageFailed, StageSkipped
+from alphafuse.events import Listener, StageFailed, StageSkipped, StageWarning
 from alphafuse.stages import EVALUATE, TRAIN
 from alphafuse.storage.folder import Folder, resolve
 from alphafuse.storage.workspace import Workspace
@@ -24,6 +24,7 @@ from jobs.execution.tasks import as_finished, reason
 from jobs.pipeline import redo
 from monitoring.comparison.comparison_table import to_csv, to_markdown
 from monitoring.comparison.dot_plot import dot_plot
+from monitoring.run_log.heartbeat import Heartbeat, own
 
 
 def run(grid: GridConfig, configs: Mapping[str, Config], listen: Listener, again: Sequence[str] = ()) -> Comparison:
@@ -38,6 +39,7 @@ def run(grid: GridConfig, configs: Mapping[str, Config], listen: Listener, again
 
     Raises:
         ConfigError: `again` names a row that the grid does not have.
+        OwnershipError: another process makes the comparison, or works in a run that is made again.
         ResourceError: the machines of the cluster cannot all reach the workspace.
     """
     for name in again:
@@ -46,7 +48,8 @@ def run(grid: GridConfig, configs: Mapping[str, Config], listen: Listener, again
     folder = Folder(resolve(grid.workspace))
     methods = method_runs(grid, configs)
     ensembles = ensemble_runs(grid, methods)
-    with connected(methods[0].config.ray):
+    say = _saying(listen)
+    with Heartbeat(folder, folder.uri, say), connected(methods[0].config.ray):
         require_shared(Workspace(folder.uri))
         failures = _failed_before(methods, configs, make_shared(configs.values(), folder, listen))
         finished: set[str] = set()
@@ -67,7 +70,8 @@ def run(grid: GridConfig, configs: Mapping[str, Config], listen: Listener, again
         for each in left([*methods, *ensembles]):
             borrow(each.workspace, configs[each.trainings[0].row])
             if each.row in again:
-                redo(each.workspace, EVALUATE if each.parts else TRAIN)
+                with own(each.workspace, say):
+                    redo(each.workspace, EVALUATE if each.parts else TRAIN)
         if done := [run.name for run in left([*methods, *ensembles]) if is_finished(run)]:
             unusable = publish(*done).failures
             for name in done:
@@ -78,6 +82,11 @@ def run(grid: GridConfig, configs: Mapping[str, Config], listen: Listener, again
                 failures[each.name] = f"needs {', '.join(missing)}"
         _carry_out(left(ensembles), grid.parallel, listen, failures, publish)
         return publish()
+
+
+def _saying(listen: Listener) -> Callable[[str], None]:
+    """The function that shows a message about the comparison as a whole."""
+    return lambda message: listen(StageWarning("compare", message))
 
 
 def side_by_side(runs: Sequence[Run], parallel: int) -> int:

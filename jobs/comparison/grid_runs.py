@@ -19,6 +19,7 @@ from jobs.comparison import ensemble_evaluation
 from jobs.comparison.shown_events import RunListener
 from jobs.pipeline import run_stages
 from monitoring.run_log.event_log import EventLog
+from monitoring.run_log.heartbeat import own
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,14 @@ def _make(run: Run, show: Listener) -> Summary:
     """Carry out a run; returns the summaries of its stages as one."""
     workspace = run.workspace
     if run.parts:
-        listen = FanOut(EventLog(workspace), show)
-        summary = ensemble_evaluation.run([part.config for part in run.parts], workspace, listen)
-        if summary is None:
-            return {}
-        listen(StageFinished(EVALUATE.name, summary))
-        return summary
+        with own(workspace) as heartbeat:
+            workspace = workspace.guarded(heartbeat.guard)
+            listen = FanOut(EventLog(workspace), show)
+            summary = ensemble_evaluation.run([part.config for part in run.parts], workspace, listen)
+            if summary is None:
+                return {}
+            listen(StageFinished(EVALUATE.name, summary))
+            return summary
     summaries = run_stages(run.config, workspace, [TRAIN, EVALUATE], show)
     workspace.artifact("evaluation").require()  # a split without test targets leaves none
     return {name: value for summary in summaries.values() for name, value in summary.items()}

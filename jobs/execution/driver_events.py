@@ -9,18 +9,17 @@ from alphafuse.config import Config
 from alphafuse.events import FanOut, Listener
 from alphafuse.storage.workspace import Workspace
 from jobs.execution.run_metrics import run_metrics
-from monitoring.run_log.event_log import EventLog
 from monitoring.tracking.tracker import tracking_tools
 
 
 @contextmanager
-def driver_listener(config: Config, workspace: Workspace, show: Listener) -> Iterator[Listener]:
-    """The listener that the stages of a run report to: the event log, the console, the metrics with the list of
+def driver_listener(config: Config, workspace: Workspace, history: Listener, show: Listener) -> Iterator[Listener]:
+    """The listener that the stages of a run report to: its history, the console, the metrics with the list of
     processes, and the tracking tools. To be used on a connection to Ray.
 
     Args:
-        show: the console, or another listener; it and the event log get the warnings of the others.
+        show: the console, or another listener; it and the history get the warnings of the others.
     """
-    shown = FanOut(EventLog(workspace), show)
+    shown = FanOut(history, show)
     with run_metrics(config, workspace, shown) as metrics, tracking_tools(config, workspace, shown) as tools:
         yield FanOut(shown, metrics, tools)

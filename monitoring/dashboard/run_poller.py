@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from alphafuse.storage.folder import resolve
-from monitoring.run_log.finding import find_workspaces
+from monitoring.run_log.finding import Found, find_workspaces
 from monitoring.run_log.reader import Run, RunReader
 
 LOCAL_SECONDS, REMOTE_SECONDS = 2.0, 10.0
@@ -63,13 +64,15 @@ class RunPoller:
     def _poll(self, place: str) -> None:
         readers: dict[str, RunReader] = {}
         seconds = self._seconds or (REMOTE_SECONDS if "://" in place else LOCAL_SECONDS)
-        reads = 0
+        reads, found = 0, Found([], [])
         while not self._over.is_set():
             try:
                 if reads % DISCOVER_READS == 0:
                     found = find_workspaces(place)
-                    readers = {uri: readers.get(uri) or RunReader(self._key(place, uri), uri) for uri in found}
-                problems = self._read(place, readers)
+                    readers = {
+                        uri: readers.get(uri) or RunReader(self._key(place, uri), uri) for uri in found.workspaces
+                    }
+                problems = [*found.problems, *self._read(place, readers)]
                 self.places[place] = Place(place, time.time(), "; ".join(problems))
             except Exception as error:  # whatever a storage raises is shown on the page, and the read is tried again
                 self.places[place] = Place(place, self.places[place].read, f"{type(error).__name__}: {error}")
@@ -84,8 +87,9 @@ class RunPoller:
             try:
                 runs[uri] = reader.read()
             except Exception as error:  # as above
-                problems.append(f"{reader.run.key}: {type(error).__name__}: {error}")
-                runs.setdefault(uri, reader.run)
+                problem = f"{type(error).__name__}: {error}"
+                problems.append(f"{reader.run.key}: {problem}")
+                runs[uri] = dataclasses.replace(reader.run, problem=problem)
             self._runs[place] = dict(runs)
         self._runs[place] = runs
         return problems

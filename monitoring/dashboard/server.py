@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from dash import Dash, dcc, html
+from dash.exceptions import DependencyException
 from flask import Flask, Response, request
 from werkzeug.serving import BaseWSGIServer, make_server
 
@@ -113,6 +114,11 @@ def _protect(server: Flask, scripts: Sequence[str]) -> None:
             "frame-ancestors 'none'",
         ]
     )
+
+    @server.errorhandler(DependencyException)
+    def absent(error: DependencyException) -> Response:
+        """Dash raises this for a file that none of its packages has; its message lists all that they have."""
+        return Response("There is no such file.", 404, mimetype="text/plain")
 
     @server.after_request
     def guard(response: Response) -> Response:

@@ -18,6 +18,7 @@ from alphafuse.events import (
     Progress,
     StageFailed,
     StageFinished,
+    StageRefused,
     StageSkipped,
     StageStarted,
     StageWarning,
@@ -96,7 +97,7 @@ class RunRecorder:
                 self._metrics.add(m.STAGE_WARNINGS, 1, event.stage)
             case WorkersRestarted():
                 self._metrics.add(m.RESTARTS, 1, event.stage)
-            case StageFinished() | StageSkipped() | StageFailed():
+            case StageFinished() | StageSkipped() | StageRefused() | StageFailed():
                 self._on_end(event)
 
     def _on_started(self, event: StageStarted) -> None:
@@ -140,10 +141,10 @@ class RunRecorder:
         self._metrics.set(m.CHECKPOINT_DURATION, event.seconds)
         self._metrics.set(m.CHECKPOINT_SIZE, event.bytes)
 
-    def _on_end(self, event: StageFinished | StageSkipped | StageFailed) -> None:
+    def _on_end(self, event: StageFinished | StageSkipped | StageRefused | StageFailed) -> None:
         self._metrics.set(m.STAGE_RUNNING, 0, event.stage)
         self._metrics.set(m.STAGE_REMAINING, math.nan if isinstance(event, StageFailed) else 0, event.stage)
-        if not isinstance(event, StageSkipped) and event.stage in self._started:
+        if not isinstance(event, StageSkipped | StageRefused) and event.stage in self._started:
             self._metrics.set(m.STAGE_DURATION, event.time - self._started[event.stage], event.stage)
         if isinstance(event, StageFailed) and event.message != INTERRUPTED:
             self._metrics.add(m.STAGE_FAILURES, 1, event.stage)

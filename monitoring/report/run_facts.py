@@ -16,6 +16,7 @@ from alphafuse.nullspace.decomposition import load_nullspace
 from alphafuse.stages import ARTIFACTS, REPORT, STAGES
 from alphafuse.storage.workspace import Workspace
 from monitoring.run_log.event_log import read_events
+from monitoring.run_log.made_with import made_with
 
 
 @dataclass(frozen=True)
@@ -67,18 +68,17 @@ def gather(settings: Mapping[str, Any], workspace: Workspace) -> Content:
     """
     manifests = {name: workspace.artifact(name).manifest() for name in ARTIFACTS}
     details = {name: manifest.details if manifest else None for name, manifest in manifests.items()}
-    inputs = {name: manifest.inputs for name, manifest in manifests.items() if manifest}
     training, nullspace, embeddings = details["model"], details["nullspace"], details["embeddings"]
     evaluation = None
     if details["evaluation"] is not None:
         evaluation = json.loads(workspace.artifact("evaluation").folder.read_bytes("metrics.json"))
-    made_with = _made_with(settings, inputs)
+    shown = made_with(settings, workspace)
     return Content(
         title=workspace.name,
         evaluation=evaluation,
         cutoffs=measured_cutoffs(evaluation["overall"]) if evaluation else (),
         training=training,
-        monitor=made_with["train"]["monitor"],
+        monitor=shown["train"]["monitor"],
         nullspace=nullspace,
         spectrum=load_nullspace(workspace).spectrum if nullspace is not None else None,
         data=[
@@ -90,18 +90,8 @@ def gather(settings: Mapping[str, Any], workspace: Workspace) -> Content:
         quarantined=(embeddings or {}).get("quarantined_by_reason", {}),
         examples=(details["recommendations"] or {}).get("examples", []),
         timings=[Timing(stage.name, _seconds(workspace, stage.name)) for stage in STAGES if stage is not REPORT],
-        configuration=yaml.safe_dump(made_with, sort_keys=False, allow_unicode=True),
+        configuration=yaml.safe_dump(shown, sort_keys=False, allow_unicode=True),
     )
-
-
-def _made_with(settings: Mapping[str, Any], inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The configuration, overridden by the settings that the artefacts were made with."""
-    sources = {"decompose": "nullspace", "model": "model", "train": "model", "evaluate": "evaluation"}
-    made_with = {
-        section: {**settings[section], **inputs.get(artifact, {}).get(section, {})}
-        for section, artifact in sources.items()
-    }
-    return {**settings, **made_with}
 
 
 # Counts of `prepare` that are totals; any other count says that rows were dropped or repaired.

@@ -56,7 +56,28 @@ class EventLog:
         lines = self._lines[event.stage]
         lines.append(json.dumps(to_record(event)).encode())
         if not isinstance(event, e.StepMeans):
-            (self._workspace.folder / "events").write_bytes(f"{event.stage}.jsonl", b"\n".join([*lines, b""]))
+            self._write(event.stage)
+
+    def take_back(self, stage: str) -> None:
+        """Remove the latest run of a stage from the log, as if it had not begun."""
+        lines = self._lines.get(stage, [])
+        started = [number for number, line in enumerate(lines) if json.loads(line)["kind"] == "started"]
+        if started:
+            del lines[started[-1] :]
+            self._write(stage)
+
+    def _write(self, stage: str) -> None:
+        """Replace the file of a stage.
+
+        Raises:
+            OwnershipError: another process owns the workspace by now, whose events would be lost.
+        """
+        if self._workspace.guard is not None:
+            self._workspace.guard.require()
+        if lines := self._lines[stage]:
+            self._workspace.events.write_bytes(f"{stage}.jsonl", b"\n".join([*lines, b""]))
+        else:
+            self._workspace.events.delete_files([f"{stage}.jsonl"])
 
     def _is_due(self, event: Event) -> bool:
         """Tell whether to keep an event: progress and means of steps are kept only now and then."""
@@ -93,7 +114,7 @@ def iterate_events(workspace: Workspace, stage: str) -> Iterator[Event]:
 
 
 def _lines(workspace: Workspace, stage: str) -> list[bytes]:
-    folder, name = workspace.folder / "events", f"{stage}.jsonl"
+    folder, name = workspace.events, f"{stage}.jsonl"
     return folder.read_bytes(name).splitlines() if folder.exists(name) else []
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pyarrow.fs as pafs
 
@@ -17,28 +19,74 @@ MOST_FOLDERS = 2_000
 """Largest number of folders that are opened, so that a search of a home folder or a bucket comes to an end."""
 
 
-def find_workspaces(place: str) -> list[str]:
-    """URIs of the workspaces in `place`, sorted; none where it does not exist.
+@dataclass(frozen=True)
+class Found:
+    """Outcome of a search.
+
+    Attributes:
+        workspaces: URIs of the workspaces, sorted.
+        problems: why some folders were not searched.
+    """
+
+    workspaces: list[str]
+    problems: list[str]
+
+
+def find_workspaces(place: str) -> Found:
+    """The workspaces in `place`; none where it does not exist. Links are not followed: they may lead anywhere.
 
     Raises:
-        OSError: the storage does not answer.
+        OSError: the place itself cannot be read.
     """
-    opened = iter(range(MOST_FOLDERS))
-    return sorted(_search(Folder(resolve(place)), DEPTH, opened))
+    found, root = Found([], []), Folder(resolve(place))
+    _search(root, _entries(root), DEPTH, iter(range(MOST_FOLDERS)), found, root)
+    found.workspaces.sort()
+    return found
 
 
-def _search(folder: Folder, depth: int, opened: Iterator[int]) -> Iterator[str]:
-    if next(opened, None) is None:
-        return
+def _entries(folder: Folder) -> list[pafs.FileInfo]:
     filesystem, path = folder.open()
-    infos = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-    names = {info.base_name for info in infos}
-    if _is_workspace(names):
-        yield folder.uri
-    elif depth:
-        for info in infos:
-            if info.type == pafs.FileType.Directory and not info.base_name.startswith("."):
-                yield from _search(folder / info.base_name, depth - 1, opened)
+    entries: list[pafs.FileInfo] = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    return entries
+
+
+def _search(
+    folder: Folder, entries: list[pafs.FileInfo], depth: int, opened: Iterator[int], found: Found, root: Folder
+) -> None:
+    """Add the workspaces in a folder with these entries to `found`."""
+    if _is_workspace({info.base_name for info in entries}):
+        found.workspaces.append(folder.uri)
+        return
+    for info in entries:
+        if not depth or info.type != pafs.FileType.Directory or info.base_name.startswith("."):
+            continue
+        inner = folder / info.base_name
+        if "://" not in inner.uri and os.path.islink(inner.uri):
+            if leads_out(inner.uri, root.uri):
+                found.problems.append(f"{inner.uri} is a link to another place, which is not followed: name that place")
+        elif next(opened, None) is not None:
+            try:
+                within = _entries(inner)
+            except OSError as error:
+                found.problems.append(f"{inner.uri}: {type(error).__name__}: {error}")
+            else:
+                _search(inner, within, depth - 1, opened, found, root)
+
+
+def leads_out(path: str, folder: str) -> bool:
+    """True if a local path is, or lies behind, a link to somewhere outside of a folder."""
+    real = os.path.realpath(folder)
+    return os.path.commonpath([real, os.path.realpath(path)]) != real
+
+
+def is_workspace(uri: str) -> bool:
+    """Tell whether a folder that is given as a workspace is one: it need not have a configuration.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    names = {info.base_name for info in _entries(Folder(resolve(uri)))}
+    return _is_workspace(names) or bool(ARTIFACTS.keys() & names)
 
 
 def _is_workspace(names: set[str]) -> bool:

@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pyarrow.fs as pafs
-import yaml
 
+from alphafuse.config.bounded_yaml import MOST_BYTES, load_yaml
+from alphafuse.errors import AlphafuseError, ConfigError
 from alphafuse.events import Event
+from alphafuse.storage.ownership import HEARTBEAT, Beat
 from alphafuse.storage.workspace import Workspace
 from monitoring.run_log.event_log import iterate_events
-from monitoring.run_log.finding import borrowed_stages, committed_stages
-from monitoring.run_log.heartbeat import FILE as HEARTBEAT
-from monitoring.run_log.heartbeat import Beat, read_heartbeat
+from monitoring.run_log.finding import borrowed_stages, committed_stages, leads_out
+from monitoring.run_log.heartbeat import read_heartbeat
+from monitoring.run_log.made_with import made_with
 from monitoring.run_log.run_state import RunState, judge, latest_real_run
 from monitoring.run_log.training_curves import Training, training_of
 
@@ -30,7 +32,8 @@ class Run:
     Attributes:
         key: name of the run, unique on the dashboard.
         uri: URI of its workspace.
-        settings: its configuration; empty if there is none (yet).
+        settings: the settings that its results were made with, and those of its configuration for the rest; empty if
+            there is no configuration (yet).
         events: events of each stage, oldest first.
         beat: latest heartbeat; None if there is none.
         committed: stages without events whose artefacts are finished.
@@ -74,13 +77,14 @@ class RunReader:
     def __init__(self, key: str, uri: str) -> None:
         self.run = Run(key, uri)
         self._seen: dict[str, tuple[int | None, int | None]] = {}
+        self._settings_problem = ""
 
     def read(self) -> Run:
         """Read what has changed, and return the run. A damaged file is named in `problem`; its events before the damage
         are kept."""
         problems: list[str] = []
         workspace, earlier = Workspace(self.run.uri), self.run
-        files = self._files(workspace)
+        files = self._files(workspace, problems)
         changed = {name for name, state in files.items() if name.endswith(SUFFIX) and self._seen.get(name) != state}
         events = {stage: known for stage, known in earlier.events.items() if f"{stage}{SUFFIX}" in files}
         for name in sorted(changed):
@@ -92,10 +96,12 @@ class RunReader:
             except ValueError as error:
                 problems.append(f"events/{name} cannot be read to its end: {error}")
                 del files[name]  # so that the file is read again
+        is_changed = self._seen.get(CONFIG) != files.get(CONFIG)
         self._seen = files
-        settings = _settings(workspace) if CONFIG in files else {}
         first = not earlier.read
-        is_new = first or bool(changed) or settings != earlier.settings or events.keys() != earlier.events.keys()
+        is_new = first or bool(changed) or is_changed or events.keys() != earlier.events.keys()
+        settings = self._settings(workspace, files) if is_new else earlier.settings
+        problems += filter(None, [self._settings_problem])
         trained = f"train{SUFFIX}" in changed or "train" not in events
         self.run = Run(
             key=earlier.key,
@@ -112,14 +118,30 @@ class RunReader:
         )
         return self.run
 
-    def _files(self, workspace: Workspace) -> dict[str, tuple[int | None, int | None]]:
-        """Size and time of the files in `events/` and of the configuration."""
+    def _settings(self, workspace: Workspace, files: Mapping[str, tuple[int | None, int | None]]) -> Mapping[str, Any]:
+        """The settings to show; notes what is wrong with them."""
+        self._settings_problem = ""
+        if CONFIG not in files:
+            return {}
+        try:
+            if (files[CONFIG][0] or 0) > MOST_BYTES:
+                raise ConfigError(f"{CONFIG} is larger than {MOST_BYTES >> 20} MiB: it is not read")
+            content = load_yaml(workspace.folder.read_bytes(CONFIG), CONFIG)
+            return made_with(content, workspace) if isinstance(content, dict) else {}
+        except AlphafuseError as error:
+            self._settings_problem = str(error)
+            return self.run.settings
+
+    def _files(self, workspace: Workspace, problems: list[str]) -> dict[str, tuple[int | None, int | None]]:
+        """Size and time of the files in `events/` and of the configuration; those that are links out of the workspace
+        are problems."""
         filesystem, path = workspace.folder.open()
         infos = filesystem.get_file_info(pafs.FileSelector(f"{path}/events", allow_not_found=True))
         infos.append(filesystem.get_file_info(f"{path}/{CONFIG}"))
-        return {info.base_name: (info.size, info.mtime_ns) for info in infos if info.type == pafs.FileType.File}
-
-
-def _settings(workspace: Workspace) -> Mapping[str, Any]:
-    content = yaml.load(workspace.folder.read_bytes(CONFIG), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return content if isinstance(content, dict) else {}
+        files = {}
+        for info in infos:
+            if isinstance(filesystem, pafs.LocalFileSystem) and leads_out(info.path, path):
+                problems.append(f"{info.base_name} is a link out of the workspace: it is not read")
+            elif info.type == pafs.FileType.File:
+                files[info.base_name] = info.size, info.mtime_ns
+        return files

@@ -1,4 +1,5 @@
-"""Derives the state of a run from its events: alive or not, progress, time left. Knows no storage and no page."""
+"""Derives the state of a run from its events and its heartbeat: alive or not, progress, time left. Knows no storage
+and no page."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from alphafuse.events import (
     StageStarted,
 )
 from alphafuse.stages import STAGE_NAMES
-from monitoring.run_log.heartbeat import LOST_SECONDS, Beat
+from alphafuse.storage.ownership import Beat
+from monitoring.run_log.heartbeat import LOST_SECONDS
 
 ENDS = (StageFinished, StageSkipped, StageFailed)
 SILENT_SECONDS = 900.0
@@ -138,7 +140,7 @@ def _status(beat: Beat | None, current: StageState | None, alive: bool, any_fini
 def _is_alive(beat: Beat | None, stream: Sequence[Event], now: float) -> bool:
     """Tell by the heartbeat whether a run is alive; without one, by whether the stage that reported last may run."""
     if beat is not None:
-        return not beat.ended and now - beat.time < LOST_SECONDS
+        return not beat.ended and not beat.is_dead and now - beat.time < LOST_SECONDS
     return bool(stream) and _end(_latest_run(stream)) is None and now - stream[-1].time < SILENT_SECONDS
 
 

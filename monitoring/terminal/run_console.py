@@ -19,6 +19,7 @@ from alphafuse.events import (
     Event,
     StageFailed,
     StageFinished,
+    StageRefused,
     StageSkipped,
     StageStarted,
     StageWarning,
@@ -82,6 +83,8 @@ class RunConsole:
             case StageSkipped():
                 self._end(event.stage)
                 self._print(f"[green]✓[/] {event.stage:<10} {'—':>8}  [dim]done before[/]")
+            case StageRefused():  # the command ends with the message
+                self._end(event.stage)
             case StageFailed() if self._failures:
                 self._end(event.stage)
                 self._print(f"[red]✗ {event.stage:<10} {escape(event.message)}[/]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,30 @@ import yaml
 from support.workspaces.tiny_workspace import tiny_config
 
 from alphafuse.config import Config, parse_config
-from alphafuse.errors import ConfigError, ResourceError, StaleError, WorkspaceError
-from alphafuse.events import ArtifactCommitted, Event, StageFinished, StageSkipped, StageStarted, Summary
+from alphafuse.errors import (
+    ConfigError,
+    DataError,
+    OwnershipError,
+    ResourceError,
+    StaleError,
+    UnfinishedError,
+    WorkspaceError,
+)
+from alphafuse.events import (
+    ArtifactCommitted,
+    Event,
+    StageFailed,
+    StageFinished,
+    StageRefused,
+    StageSkipped,
+    StageStarted,
+    Summary,
+)
 from alphafuse.items.encoders.id import IdConfig
 from alphafuse.items.encoders.morec import MoRecConfig
 from alphafuse.stages import (
     ARTIFACTS,
+    DECOMPOSE,
     EMBED,
     EVALUATE,
     EXPORT,
@@ -34,6 +53,7 @@ from alphafuse.storage.workspace import Workspace
 from jobs import pipeline
 from jobs.execution import placement
 from monitoring.run_log.event_log import read_events
+from monitoring.run_log.heartbeat import own
 
 
 def _machine(number: int) -> dict[str, Any]:
@@ -199,19 +219,107 @@ def test_redo_waits_until_the_stages_before_have_accepted_the_configuration(
         pipeline.run_stages(config, workspace, [PREPARE, EMBED], lambda event: None, again=TRAIN)
 
 
-def test_a_configuration_that_a_stage_refuses_is_not_kept(
+def _tree(folder: Path) -> dict[str, bytes | None]:
+    """All files below a folder with their content, and all folders."""
+    return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def _refuse(error: BaseException) -> Any:
+    def work(config: Config, workspace: Workspace, listen: Any) -> None:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("until", "last", "error"),
+    [
+        pytest.param(REPORT, PREPARE, StaleError("made from other inputs"), id="the first stage refuses"),
+        pytest.param(REPORT, RECOMMEND, StaleError("made from other inputs"), id="a later stage refuses"),
+        pytest.param(DECOMPOSE, TRAIN, StaleError("made from other inputs"), id="a stage refuses its checkpoints"),
+        pytest.param(DECOMPOSE, EVALUATE, UnfinishedError("run train first"), id="a stage before has not finished"),
+        pytest.param(REPORT, EMBED, ConfigError("there is no such model"), id="a finished stage does not know a model"),
+        pytest.param(REPORT, PREPARE, DataError("there is no such file"), id="the sources are gone"),
+        pytest.param(REPORT, TRAIN, KeyboardInterrupt(), id="it is stopped before it does anything"),
+    ],
+)
+def test_what_is_refused_leaves_no_trace(
+    tmp_path: Path,
+    ran: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    until: Stage,
+    last: Stage,
+    error: BaseException,
+) -> None:
+    config, workspace = tiny_config(tmp_path), Workspace(str(tmp_path))
+    pipeline.run_stages(config, workspace, needed_stages(config, until), lambda event: None)
+    before = _tree(tmp_path)
+    monkeypatch.setitem(pipeline.WORK, last, _refuse(error))
+    events: list[Event] = []
+    stages = [last] if isinstance(error, UnfinishedError) else STAGES
+    with pytest.raises(type(error)):
+        pipeline.run_stages(tiny_config(tmp_path, learning_rate=0.5), workspace, stages, events.append)
+    assert isinstance(events[-1], StageRefused)
+    assert _tree(tmp_path) == before
+
+
+def test_what_the_cluster_cannot_hold_leaves_no_trace(
+    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(tmp_path / "run", workers=99)
+    with pytest.raises(ResourceError):
+        pipeline.run_stages(config, Workspace(config.workspace), STAGES, lambda event: None)
+    assert _tree(tmp_path / "run") == {}
+
+
+def test_a_second_run_is_refused_while_the_first_one_lives_and_leaves_no_trace(
+    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, refused = tiny_config(tmp_path), []
+    commit = pipeline.WORK[TRAIN]
+
+    def train(config: Config, workspace: Workspace, listen: Any) -> Any:
+        before = _tree(tmp_path)
+        with pytest.raises(OwnershipError, match=rf"is in use by process {os.getpid()} on .*Nothing was changed"):
+            pipeline.run_stages(config, Workspace(str(tmp_path)), STAGES, lambda event: None, again=TRAIN)
+        refused.append(_tree(tmp_path) == before)
+        return commit(config, workspace, listen)
+
+    monkeypatch.setitem(pipeline.WORK, TRAIN, train)
+    pipeline.run_stages(config, Workspace(str(tmp_path)), STAGES, lambda event: None)
+    assert refused == [True]
+    assert _committed(Workspace(str(tmp_path))) == list(ARTIFACTS)
+
+
+def test_a_run_that_was_taken_over_stops_and_leaves_the_history_to_the_other(
     tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, workspace = tiny_config(tmp_path), Workspace(str(tmp_path))
-    pipeline.run_stages(config, workspace, [PREPARE, EMBED], lambda event: None)
-    other = tiny_config(tmp_path, learning_rate=0.5)
+    commit, logs = pipeline.WORK[TRAIN], []
 
-    def check(config: Config, workspace: Workspace, listen: Any) -> None:
-        workspace.artifact("catalog").is_committed({"learning_rate": config.train.learning_rate})
+    def train(config: Config, ours: Workspace, listen: Any) -> Any:
+        (tmp_path / "events" / "heartbeat.json").unlink()
+        with own(workspace):  # while this process stood still
+            logs.append(_tree(tmp_path / "events"))
+            return commit(config, ours, listen)
 
-    monkeypatch.setitem(pipeline.WORK, PREPARE, check)
-    with pytest.raises(StaleError, match="made from other inputs"):
-        pipeline.run_stages(other, workspace, [PREPARE], lambda event: None)
+    monkeypatch.setitem(pipeline.WORK, TRAIN, train)
+    with pytest.raises(OwnershipError, match="has been taken over by process"):
+        pipeline.run_stages(config, workspace, STAGES, lambda event: None)
+    assert "model" not in _committed(workspace)
+    before, after = logs[0], _tree(tmp_path / "events")
+    assert {name for name in after if after[name] != before[name]} == {str(tmp_path / "events" / "heartbeat.json")}
+
+
+def test_a_failure_is_kept_where_nothing_was_finished(
+    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, workspace = tiny_config(tmp_path), Workspace(str(tmp_path))
+    monkeypatch.setitem(pipeline.WORK, EMBED, _refuse(ConfigError("there is no such model")))
+    with pytest.raises(ConfigError):
+        pipeline.run_stages(config, workspace, STAGES, lambda event: None)
+    (_, failed) = read_events(workspace, "embed")
+    assert isinstance(failed, StageFailed)
     assert parse_config(yaml.safe_load((tmp_path / "config.yaml").read_text())) == config
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -225,3 +227,43 @@ def test_a_configuration_that_was_written_is_the_same_when_it_is_read(tmp_path: 
     """To the letter: fingerprints are made from the values of settings, and 8 is not 8.0 in them."""
     written = _load(tmp_path, MINIMAL, chosen).model_dump(mode="json")
     assert json.dumps(_load(tmp_path, yaml.safe_dump(written)).model_dump(mode="json")) == json.dumps(written)
+
+
+LAUGHS = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
+    f"{name}: &{name} [{','.join([f'*{before}'] * 10)}]\n" for before, name in pairwise("abcdefghij")
+)
+"""Ten lines of aliases that stand for 10^10 values."""
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(LAUGHS, "stands for 12,345,679,021 values, more than 100,000", id="aliases"),
+        pytest.param("a: &a {x: 1}\n" + "".join(
+            f"{name}: &{name} {{<<: [{','.join([f'*{before}'] * 10)}]}}\n" for before, name in pairwise("abcdefghi")
+        ), "values, more than 100,000", id="merged keys"),
+        pytest.param("a: &a [*a]", "an alias stands inside of what it names", id="an endless alias"),
+        pytest.param("x: " + 200 * "[" + 200 * "]", "is nested deeper than 50 levels", id="depth"),
+        pytest.param("x: " + 10**5 * "[", "is (nested deeper|not valid YAML)", id="more depth"),
+        pytest.param("# " + 2**20 * "x", "is larger than 1 MiB", id="size"),
+        pytest.param("x: !!int y", "is not valid YAML", id="a number that is none"),
+        pytest.param("x: !!timestamp y", "is not valid YAML", id="a time that is none"),
+        pytest.param("x: 2026-99-99", "is not valid YAML", id="a date that is none"),
+        pytest.param("x: " + 5000 * "9", "is not valid YAML", id="a number of too many digits"),
+        pytest.param("x: !!python/object/apply:os.getcwd []", "is not valid YAML", id="code"),
+        pytest.param("a: 1\n---\nb: 2", "holds 2 documents instead of one", id="two documents"),
+        pytest.param("x: \0", "is not valid YAML", id="a control character"),
+    ],
+)  # fmt: skip
+def test_hostile_files_are_refused_at_once(tmp_path: Path, content: str, message: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match=message):
+        _load(tmp_path, content)
+    assert time.monotonic() - started < 5
+
+
+def test_aliases_are_read(tmp_path: Path) -> None:
+    aliases = MINIMAL.replace("{path: items.parquet}", "&same {path: items.parquet}").replace(
+        "{path: log.parquet}", "{<<: *same}"
+    )
+    assert _load(tmp_path, aliases).data.interactions.path == "items.parquet"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,7 +16,11 @@ import yaml
 from support.workspaces.tiny_workspace import tiny_config, tiny_workspace
 from typer.testing import CliRunner
 
+from alphafuse.events import INTERRUPTED, Event, StageFailed, StageFinished, StageStarted
+from alphafuse.storage.workspace import Workspace
 from cluster.cli.main import app
+from monitoring.run_log.event_log import EventLog
+from monitoring.run_log.heartbeat import own
 
 runner = CliRunner()
 
@@ -141,11 +146,57 @@ def test_verify_finds_changed_files(config: Path, tmp_path: Path) -> None:
     result = runner.invoke(app, ["verify", str(config)])
     assert result.exit_code == 1
     assert "part-00001.parquet cannot be used: its checksum differs" in result.stderr
+    with own(Workspace(str(tmp_path / "run"))):
+        result = runner.invoke(app, ["verify", str(config), "--repair"])
+        assert result.exit_code == 1
+        assert "is in use by process" in result.stderr
     result = runner.invoke(app, ["verify", str(config), "--repair"])
     assert result.exit_code == 0
     assert "features: 1 files as committed, deleted part-00001.parquet" in result.output
     left = [path.name for path in (tmp_path / "run" / "features").iterdir()]
     assert sorted(left) == ["part-00000.parquet", "part-00000.parquet.record.json"]
+
+
+@pytest.mark.parametrize(
+    ("last", "code"),
+    [
+        (StageFinished("train", {}), 0),
+        (StageFailed("train", "no room"), 1),
+        (StageFailed("train", INTERRUPTED), 0),
+    ],
+)
+def test_the_status_of_a_failed_run_is_an_error(config: Path, tmp_path: Path, last: Event, code: int) -> None:
+    workspace = tiny_workspace(tmp_path / "run")
+    with own(workspace):
+        log = EventLog(workspace)
+        log(StageStarted("train"))
+        log(last)
+    assert runner.invoke(app, ["status", str(config)]).exit_code == code
+    ended = workspace.events.read_bytes("heartbeat.json")
+    workspace.events.write_bytes("heartbeat.json", b'{"time": 0, "ended": false}')  # it died without a word
+    assert runner.invoke(app, ["status", str(config)]).exit_code == 1
+    workspace.events.write_bytes("heartbeat.json", ended)
+
+
+def test_a_workspace_is_found_beside_its_configuration_from_any_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_workspace(tmp_path / "home" / "run")
+    settings = {**tiny_config(tmp_path).model_dump(mode="json"), "workspace": "run"}
+    (tmp_path / "home" / "c.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "elsewhere").mkdir()
+    for folder, config in (("home", "c.yaml"), ("elsewhere", "../home/c.yaml"), (".", "home/c.yaml")):
+        monkeypatch.chdir(tmp_path / folder)
+        shown = runner.invoke(app, ["status", config])
+        assert shown.exit_code == 0, shown.output
+        assert str(tmp_path / "home" / "run") in shown.output.replace("\n", "")
+        assert runner.invoke(app, ["verify", config]).exit_code == 0
+        chosen = runner.invoke(app, ["status", config, "--set", "workspace=other"])
+        assert chosen.exit_code == 1
+        assert f"there is no workspace {tmp_path / folder}/other" in chosen.stderr
+    tiny_workspace(tmp_path / "elsewhere" / "run")  # that of the current folder comes first
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert str(tmp_path / "elsewhere" / "run") in runner.invoke(app, ["status", "../home/c.yaml"]).output
 
 
 def test_top_k_goes_with_a_history(config: Path) -> None:
@@ -172,6 +223,10 @@ def test_recommend_by_hand_needs_a_model(config: Path, tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 1
     assert "run the stage 'train' first" in result.stderr
+    assert not (tmp_path / "run" / "logs").exists()
+    shutil.rmtree(tmp_path / "run")
+    assert subprocess.run(command, capture_output=True).returncode == 1
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("failures", "code"), [({}, 0), ({"IDs-22": "no memory"}, 1)])

@@ -13,7 +13,7 @@ from alphafuse.events import EpochMetrics, Event, Progress, StageFailed, StageSt
 from cluster.cli.job_tables import print_run
 from cluster.remote.following import read_run
 from monitoring.run_log.event_log import EventLog
-from monitoring.run_log.heartbeat import Heartbeat
+from monitoring.run_log.heartbeat import own
 
 
 @pytest.fixture(autouse=True)
@@ -42,9 +42,8 @@ def test_a_run_at_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         EpochMetrics("train", split="validation", epoch=1, loss=0.5, numbers={"ndcg@20": 0.125}, time=-30),
         Progress("train", 30, 100, "steps", time=-20),
     )
-    heartbeat = Heartbeat(tiny_workspace(tmp_path))
-    heartbeat._write(ended=False)
-    lines = _printed(tmp_path, capsys)
+    with own(tiny_workspace(tmp_path)):
+        lines = _printed(tmp_path, capsys)
     assert lines[0].startswith(f"workspace {tmp_path} running, heard from 0:00:2")
     assert lines[1:4] == ["✓ prepare done", "✓ embed done", "✓ decompose done"]
     # 20 steps in 20 seconds, 70 are left

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow.fs as pafs
 import pytest
 import yaml
 from support.workspaces import made_runs
@@ -15,11 +18,15 @@ from support.workspaces.finished_workspace import finished_workspace
 from support.workspaces.tiny_workspace import tiny_config
 
 from alphafuse.events import EpochMetrics, StageStarted
+from alphafuse.storage.folder import Folder
 from alphafuse.storage.workspace import Workspace
 from monitoring.dashboard import run_poller
+from monitoring.dashboard.pages.overview import overview
+from monitoring.dashboard.pages.run import LIVE, drawn, epochs
 from monitoring.dashboard.run_poller import RunPoller
+from monitoring.run_log import finding
 from monitoring.run_log.event_log import EventLog
-from monitoring.run_log.finding import find_workspaces
+from monitoring.run_log.finding import Found, find_workspaces
 from monitoring.run_log.reader import RunReader
 
 
@@ -46,10 +53,91 @@ def test_workspaces_are_found_in_folders_and_in_comparisons(tmp_path: Path) -> N
     (tmp_path / "copied" / "config.yaml").write_text("")
     for name in ("data", ".git/events", "one/events/events", "a/b/c/d/events"):
         (tmp_path / name).mkdir(parents=True)
-    found = [Path(uri).relative_to(tmp_path).as_posix() for uri in find_workspaces(str(tmp_path))]
+    (tmp_path / "latest").symlink_to(tmp_path / "one")
+    (tmp_path / "endless").symlink_to(tmp_path)
+    search = find_workspaces(str(tmp_path))
+    found = [Path(uri).relative_to(tmp_path).as_posix() for uri in search.workspaces]
     assert found == ["copied", "grid/AlphaFuse-22", "grid/IDs-22", "grid/shared/embed-1a", "one"]
-    assert find_workspaces(str(tmp_path / "one")) == [str(tmp_path / "one")]
-    assert find_workspaces(str(tmp_path / "nowhere")) == []
+    assert search.problems == []
+    assert find_workspaces(str(tmp_path / "one")).workspaces == [str(tmp_path / "one")]
+    assert find_workspaces(str(tmp_path / "latest")).workspaces == [str(tmp_path / "latest")]
+    assert find_workspaces(str(tmp_path / "nowhere")).workspaces == []
+
+
+def test_links_out_of_a_place_are_not_followed(tmp_path: Path) -> None:
+    made_runs.failed_run(tmp_path / "elsewhere")
+    runs = tmp_path / "runs"
+    made_runs.failed_run(runs / "good")
+    (runs / "linked").symlink_to(tmp_path / "elsewhere")
+    search = find_workspaces(str(runs))
+    assert search.workspaces == [str(runs / "good")]
+    assert search.problems == [f"{runs}/linked is a link to another place, which is not followed: name that place"]
+    for name in ("config.yaml", "events/embed.jsonl"):
+        (runs / "good" / name).unlink()
+        (runs / "good" / name).symlink_to(tmp_path / "elsewhere" / name)
+    run = RunReader("good", str(runs / "good")).read()
+    assert (run.settings, run.events) == ({}, {})
+    assert "embed.jsonl is a link out of the workspace: it is not read" in run.problem
+    assert "config.yaml is a link out of the workspace: it is not read" in run.problem
+
+
+def _bomb(run: Path) -> None:
+    lists = [f"a{number + 1}: &a{number + 1} [{', '.join([f'*a{number}'] * 10)}]" for number in range(12)]
+    (run / "config.yaml").write_text("\n".join(["a0: &a0 [1]", *lists]))
+
+
+def _of_other_kinds(run: Path) -> None:
+    (run / "config.yaml").write_text("train: 3\nmodel: [x]\nevaluate: null")
+    (run / "catalog").mkdir()
+    (run / "catalog" / "manifest.json").write_text("7")
+
+
+def _pipes(run: Path) -> None:
+    for name in ("config.yaml", "events/embed.jsonl", "events/heartbeat.json"):
+        (run / name).unlink()
+    for name in ("config.yaml", "borrowed.json", "events/embed.jsonl", "events/heartbeat.json"):
+        os.mkfifo(run / name)
+
+
+def _unreadable(run: Path) -> None:
+    shutil.rmtree(run / "events")
+    (run / "events").write_text("a file where the folder should be")
+
+
+@pytest.mark.parametrize("damage", [_bomb, _of_other_kinds, _pipes, _unreadable])
+def test_a_hostile_run_hides_no_other(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    for name in ("bad", "good"):
+        made_runs.failed_run(tmp_path / name)
+    damage(tmp_path / "bad")
+    with _polling(str(tmp_path)) as poller:
+        _wait_for(lambda: poller.places[str(tmp_path)].read is not None)
+        good, bad = poller.run("good"), poller.run("bad")
+        assert good is not None
+        assert good.state(time.time()).status == "failed"
+        assert good.problem == ""
+        assert bad is not None
+        if damage is not _of_other_kinds:
+            assert bad.problem
+        shown = overview(poller.runs(), poller.places, time.time())
+        assert {"good", "bad"} == shown.news.keys()
+        for part in (*LIVE.values(), lambda run, *_: epochs(run), lambda run, *_: drawn(run)):
+            part(bad, bad.state(time.time()), time.time())
+
+
+def test_an_unreadable_folder_hides_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("good", "closed/inner"):
+        made_runs.failed_run(tmp_path / name)
+    entries = finding._entries
+
+    def some(folder: Folder) -> list[pafs.FileInfo]:
+        if folder.uri.endswith("closed"):
+            raise PermissionError(13, "Permission denied", folder.uri)  # root may read everything
+        return entries(folder)
+
+    monkeypatch.setattr(finding, "_entries", some)
+    with _polling(str(tmp_path)) as poller:
+        _wait_for(lambda: poller.run("good") is not None)
+        _wait_for(lambda: "closed: PermissionError" in poller.places[str(tmp_path)].problem)
 
 
 def test_a_run_of_a_comparison_that_waits_has_not_started(tmp_path: Path) -> None:
@@ -122,12 +210,12 @@ def test_a_storage_that_hangs_or_fails_holds_up_no_other(tmp_path: Path, monkeyp
     made_runs.failed_run(tmp_path / "run")
     over, fails = threading.Event(), {"s3://fails/runs": True}
 
-    def find(place: str) -> list[str]:
+    def find(place: str) -> Found:
         if place == "s3://hangs/runs":
             over.wait()
         if fails.get(place):
             raise OSError("no credentials")
-        return find_workspaces(place) if "://" not in place else []
+        return find_workspaces(place) if "://" not in place else Found([], [])
 
     monkeypatch.setattr(run_poller, "find_workspaces", find)
     with _polling("s3://hangs/runs", "s3://fails/runs", str(tmp_path)) as poller:

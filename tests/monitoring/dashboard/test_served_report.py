@@ -62,3 +62,22 @@ def test_a_run_that_is_not_there_or_has_no_configuration_has_none(ask: Ask, name
     answer = ask(name)
     assert (answer.status_code, answer.mimetype) == (404, "text/plain")
     assert answer.text == f"There is no run {name!r} that has a configuration."
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../../etc/passwd",
+        "dash/../../../etc/passwd",
+        "dash/..%2f..%2fetc%2fpasswd",
+        "dash/dcc/%2e%2e/%2e%2e/x.js",
+        "os/x",
+        "dash/x.js",
+        "dash/%00",
+    ],
+)
+def test_files_that_are_not_served_are_not_there(path: str) -> None:
+    poller = RunPoller([])
+    answer = application(poller).test_client().get(f"/_dash-component-suites/{path}")
+    assert (answer.status_code, answer.text) == (404, "There is no such file.")
+    poller.close()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from alphafuse.events import Event, Progress, StageFailed, StageFinished, StageSkipped, StageStarted
-from monitoring.run_log.heartbeat import Beat
+from alphafuse.storage.ownership import Beat, beat_of_this_process
 from monitoring.run_log.run_state import RunState, judge
 
 NOW = 10_000.0
+HERE = beat_of_this_process("token", "")
 
 
 def _events(*entries: tuple[str, str, float]) -> dict[str, list[Event]]:
@@ -55,6 +58,14 @@ PREPARED = (("prepare", "started", 90.0), ("prepare", "finished", 80.0))
         pytest.param(
             (("train", "started", 200.0), ("train", "progress", 190.0)), Beat(NOW - 180, False), "lost",
             {"train": "cut off"}, id="killed",
+        ),
+        pytest.param(
+            (("train", "started", 20.0),), dataclasses.replace(HERE, time=NOW - 5), "running", {"train": "running"},
+            id="a process of this machine",
+        ),
+        pytest.param(
+            (("train", "started", 20.0),), dataclasses.replace(HERE, time=NOW - 5, born=HERE.born + 1), "lost",
+            {"train": "cut off"}, id="a process of this machine that was killed a moment ago",
         ),
         pytest.param(PREPARED, Beat(NOW - 70, False), "lost", {"prepare": "finished"}, id="killed between stages"),
         pytest.param(
