@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from alphafuse.errors import AlphafuseError, ResourceError
 from jobs.execution.ray_internals import on_loopback
 from jobs.execution.reaper import reaper
 from jobs.execution.token_file import MODE_VARIABLE, ensure_token
@@ -33,7 +34,7 @@ def embedded_cluster() -> Iterator[dict[str, Any]]:
     the end of the block.
 
     Its folders are closed to other users, its processes listen on the loopback address, and none of them outlives this
-    process. Ray's logs are kept where the block ends with an error.
+    process. Ray's logs are kept where they may explain an error.
 
     Raises:
         ClusterError: see `ensure_token`.
@@ -49,10 +50,17 @@ def embedded_cluster() -> Iterator[dict[str, Any]]:
     finally:
         shutil.rmtree(spilled, ignore_errors=True)
         logs = Path(session, "r", "session_latest", "logs")
-        if isinstance(sys.exception(), Exception) and logs.exists():
+        if logs.exists() and _is_explained_by_ray(sys.exception()):
             print(f"the logs of Ray are in {logs}", file=sys.stderr)  # in the log of the run
         else:
             shutil.rmtree(session, ignore_errors=True)
+
+
+def _is_explained_by_ray(error: BaseException | None) -> bool:
+    """Tell whether Ray's logs may say more about an error: not about one in a user's data or settings."""
+    if isinstance(error, AlphafuseError):
+        return isinstance(error, ResourceError)
+    return isinstance(error, Exception)
 
 
 @contextmanager

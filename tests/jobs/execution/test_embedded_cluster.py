@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import psutil
 import pytest
 from support.processes.other_user import as_nobody, needs_root
 
+from alphafuse.errors import DataError, ResourceError
+from jobs.execution.embedded_cluster import embedded_cluster
 from jobs.execution.reaper import reap
 
 ENDED_SECONDS = 10.0
@@ -125,6 +128,32 @@ def test_every_process_ends_soon_after_its_driver_was_killed(driver: Driver) -> 
     while Path(driver.told["session"]).parent.exists() or list(driver.spill.iterdir()):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (None, False),
+        (KeyboardInterrupt(), False),
+        (DataError("x"), False),
+        (ResourceError("x"), True),
+        (OSError(), True),
+    ],
+)
+def test_the_logs_of_ray_are_kept_where_they_may_explain_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException | None, kept: int
+) -> None:
+    for name, folder in (("RAY_TMPDIR", "sockets"), ("HOME", "home")):
+        monkeypatch.setenv(name, str(tmp_path / folder))
+        (tmp_path / folder).mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "home"))
+    with suppress(KeyboardInterrupt, Exception), embedded_cluster() as settings:
+        Path(settings["_temp_dir"], "session_latest", "logs").mkdir(parents=True)
+        Path(settings["object_spilling_directory"]).mkdir()
+        if error is not None:
+            raise error
+    assert len(list((tmp_path / "sockets").iterdir())) == kept
+    assert [path.name for path in (tmp_path / "home").iterdir()] == [".ray"]
 
 
 def test_who_only_reads_a_log_or_writes_elsewhere_is_spared(tmp_path: Path) -> None:
