@@ -105,9 +105,12 @@ def no_training_targets(counts: Mapping[str, Any], split: str, cuts: Cuts) -> st
             f"equal, or dates without a time of day? Give a finer column as data.interactions.timestamp, other "
             f"data.split.ratios, or another split"
         )
-    return (
-        f"the split ({split}) leaves no training targets {found}; a training user needs at least two. Check data.split"
+    needed = (
+        "a user trains with two interactions, or with four and more, of which the last two validate and test"
+        if split == "leave_one_out"
+        else "a training user needs at least two"
     )
+    return f"the split ({split}) leaves no training targets {found}; {needed}. Check data.split"
 
 
 def nothing_left(counts: Mapping[str, Any], data: DataConfig) -> str:

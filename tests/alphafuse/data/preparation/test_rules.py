@@ -41,6 +41,7 @@ def test_a_temporal_split_of_equal_times_is_explained() -> None:
     assert "before its first cut, the time 1704067200000000 (2024-01-01 00:00:00 UTC)" in said
     assert "are all times equal" in said
     assert "a training user needs at least two" in no_training_targets(counts, "file", (None, None))
+    assert "with four and more" in no_training_targets(counts, "leave_one_out", (None, None))
 
 
 def test_rows_that_nobody_counted_are_noticed() -> None:
