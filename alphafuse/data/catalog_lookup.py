@@ -60,11 +60,11 @@ def find_items(catalog: Artifact, pieces: Sequence[str]) -> list[int]:
     pieces = [piece.strip() for piece in pieces if piece.strip()]
     if not pieces:
         raise DataError("the history names no item: give titles or ids, oldest first, with commas between them")
-    runs = {_key(",".join(pieces[i:j])) for i in range(len(pieces)) for j in range(i + 1, len(pieces) + 1)}
-    index = _by_name(catalog, runs)
+    index = _by_name(catalog, {part for piece in pieces for part in _key(piece).split(",")})
+    longest = max((key.count(",") + 1 for key in index), default=0)  # pieces of a name
     items, start = [], 0
     while start < len(pieces):
-        ends = range(len(pieces), start, -1)
+        ends = range(min(start + longest, len(pieces)), start, -1)
         end = next((end for end in ends if _key(",".join(pieces[start:end])) in index), None)
         if end is None:
             near = _similar(catalog, pieces[start])
@@ -82,14 +82,15 @@ def _names(catalog: Artifact) -> Iterable[tuple[np.ndarray, list[str], list[str]
         yield table["item_index"].to_numpy(), table["item_id"].to_pylist(), table["title"].to_pylist()
 
 
-def _by_name(catalog: Artifact, wanted: set[str]) -> dict[str, int]:
-    """Item index of each title or id whose key is wanted; a title wins over an equal id."""
+def _by_name(catalog: Artifact, pieces: set[str]) -> dict[str, int]:
+    """Item index of each title or id, by its key, that consists of some of these pieces; a title wins over an equal
+    id."""
     titles: dict[str, int] = {}
     ids: dict[str, int] = {}
     for indices, item_ids, names in _names(catalog):
         for index, item_id, title in zip(indices.tolist(), item_ids, names, strict=True):
             for key, known in ((title, titles), (item_id, ids)):
-                if key and _key(key) in wanted:
+                if key and pieces.issuperset(_key(key).split(",")):
                     known.setdefault(_key(key), index)
     return ids | titles
 

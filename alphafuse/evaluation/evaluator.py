@@ -24,6 +24,7 @@ from alphafuse.evaluation.ranking import CatalogRanking, Queries
 from alphafuse.evaluation.ranking_metrics import CatalogUse, ranking_metrics, tail_items
 from alphafuse.evaluation.ranks import RankedTargets
 from alphafuse.evaluation.scorer import Scorer
+from alphafuse.evaluation.seen_items import SeenItems
 from alphafuse.storage.read_ahead import read_ahead
 
 Similarity = Literal["cosine", "dot"]
@@ -156,13 +157,14 @@ def _rank_targets(
             low, high = np.searchsorted(chosen, [first_target, first_target + len(all_users)])
             first_target, inside = first_target + len(all_users), chosen[low:high] - first_target
             all_users, all_positions = all_users[inside], all_positions[inside]
+        seen = SeenItems(sequences, all_users) if config.exclude_seen else None
         for start in range(0, len(all_users), config.query_batch):
             batch = slice(start, start + config.query_batch)
             users, positions = all_users[batch], all_positions[batch]
             hidden = gather_hidden_states(model, sequences, users, positions, communicator)
             targets = sequences.items[sequences.starts[users] + positions]
-            seen = seen_items(sequences, users, positions).to(hidden.device) if config.exclude_seen else None
-            ranked = ranking.rank(Queries(hidden, torch.from_numpy(targets).to(hidden.device), seen), top_k)
+            excluded = None if seen is None else seen.before(users, positions).to(hidden.device)
+            ranked = ranking.rank(Queries(hidden, torch.from_numpy(targets).to(hidden.device), excluded), top_k)
             names, ranks = sequences.user_ids.take(pa.array(users)), ranked.ranks.cpu().numpy()
             answers = RankedTargets(names, positions, targets, ranks)
             lengths = sequences.starts[users + 1] - sequences.starts[users]
@@ -190,13 +192,6 @@ def gather_hidden_states(
     start, stop = RowPartition(len(users), communicator.world_size).range(communicator.rank)
     histories = sequences.histories(users[start:stop], positions[start:stop], model.history_length)
     return communicator.all_gather_rows(model.hidden_states(torch.from_numpy(histories)))[0]
-
-
-def seen_items(sequences: Sequences, users: np.ndarray, positions: np.ndarray) -> torch.Tensor:
-    """All items before each position, in the form of `Queries.excluded`: int64 [2, sum of positions]."""
-    query = np.repeat(np.arange(len(users)), positions)
-    within = np.arange(len(query)) - np.repeat(np.cumsum(positions) - positions, positions)
-    return torch.from_numpy(np.stack([query, sequences.items[sequences.starts[users][query] + within]]))
 
 
 def _or_null(metrics: dict[str, float]) -> dict[str, float | None]:

@@ -23,6 +23,8 @@ from alphafuse.evaluation.top_lists import NO_ITEM, TopLists
 CPU_TILE = (512, 1024)
 """Number of queries and items in a tile of scores: 2 MiB, the second-level cache of a core."""
 GPU_TILE = (512, 65_536)
+EXCLUSION_GROUP = 4096
+"""Number of exclusions that are applied at a time: at most 2 million pairs of query and item in a tile."""
 WIDTH_UNIT = 64
 """The width of a tile is a multiple of this, so that the matrix product sums every column in the same way."""
 
@@ -34,8 +36,9 @@ class Queries:
     Attributes:
         hidden: [queries, hidden_dim], hidden states.
         targets: int64 [queries], the item whose rank is wanted; None if only top lists are wanted.
-        excluded: int64 [2, exclusions]; item excluded[1, j] is left out of the ranking of query excluded[0, j],
-            in ascending order of the query. A query's own target stays in. None: nothing is left out.
+        excluded: int64 [3, exclusions]; item excluded[0, j] is left out of the ranking of all queries from
+            excluded[1, j] up to excluded[2, j], and of each of them once. A query's own target stays in.
+            None: nothing is left out.
     """
 
     hidden: torch.Tensor
@@ -103,16 +106,16 @@ class CatalogRanking:
         top = TopLists(len(hidden), top_k, hidden.device)
         for start in range(0, len(hidden), self._tile_queries):
             part = slice(start, min(start + self._tile_queries, len(hidden)))
-            query, row = self._own_exclusions(queries, part)
+            exclusions = self._own_exclusions(queries, part)
+            targets = None if queries.targets is None else queries.targets[part]
             lists = TopLists(part.stop - part.start, top_k, hidden.device)
             for first in range(0, len(self._vectors), self._tile_items):
                 scores = self._score(hidden[part], first)  # [queries of the part, items of the tile]
-                low, high = torch.searchsorted(row, row.new_tensor([first, first + scores.shape[1]])).tolist()
-                scores[query[low:high], row[low:high] - first] = -torch.inf
+                self._leave_out(scores, first, exclusions, targets)
                 if top_k:
                     lists.add(scores, self._first_row + first)
-                if queries.targets is not None and target_scores is not None:
-                    better[part] += self._count_better(scores, first, queries.targets[part], target_scores[part])
+                if targets is not None and target_scores is not None:
+                    better[part] += self._count_better(scores, first, targets, target_scores[part])
             top.items[part], top.scores[part] = lists.items, lists.scores
         ranks = self._communicator.all_reduce(better) + 1
         return Ranked(ranks, *self._merge(top.items, top.scores, top_k))
@@ -147,19 +150,33 @@ class CatalogRanking:
                 scores[first : first + len(tile)] = products.diagonal()[: len(tile)]
         return scores
 
-    def _own_exclusions(self, queries: Queries, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """Excluded pairs of query (within `part`) and row of this rank, ascending by row; targets are left out."""
+    def _own_exclusions(self, queries: Queries, part: slice) -> torch.Tensor:
+        """Exclusions of rows of this rank and queries within `part`, numbered from 0, ascending by row: int64 [3, own],
+        row, first query and the query behind the last one."""
         if queries.excluded is None:
-            none = torch.zeros(0, dtype=torch.int64, device=queries.hidden.device)
-            return none, none
-        ends = queries.excluded.new_tensor([part.start, part.stop])
-        low, high = torch.searchsorted(queries.excluded[0].contiguous(), ends).tolist()
-        query, item = queries.excluded[:, low:high]
-        own = (item >= self._first_row) & (item < self._first_row + len(self._vectors))
-        if queries.targets is not None:
-            own &= queries.targets[query] != item
-        row, order = (item[own] - self._first_row).sort()
-        return query[own][order] - part.start, row
+            return torch.zeros(3, 0, dtype=torch.int64, device=queries.hidden.device)
+        row = queries.excluded[0] - self._first_row
+        first, stop = (queries.excluded[1:] - part.start).clamp(0, part.stop - part.start)
+        own = (row >= 0) & (row < len(self._vectors)) & (first < stop)
+        exclusions = torch.stack([row, first, stop])[:, own]
+        return exclusions[:, exclusions[0].argsort()]
+
+    def _leave_out(
+        self, scores: torch.Tensor, first_row: int, exclusions: torch.Tensor, targets: torch.Tensor | None
+    ) -> None:
+        """Set the scores of what is excluded to −inf, in the tile of the rows from `first_row` on."""
+        ends = exclusions.new_tensor([first_row, first_row + scores.shape[1]])
+        low, high = torch.searchsorted(exclusions[0].contiguous(), ends).tolist()
+        # In groups, since each exclusion may stand for all queries of the tile.
+        for group in exclusions[:, low:high].split(EXCLUSION_GROUP, dim=1):
+            row, first, stop = group
+            counts = stop - first
+            pair = torch.repeat_interleave(counts)  # [pairs of query and item], the exclusion of each
+            query = torch.arange(len(pair), device=pair.device) - (counts.cumsum(0) - counts - first)[pair]
+            if targets is not None:
+                others = targets[query] != row[pair] + self._first_row
+                pair, query = pair[others], query[others]
+            scores[query, row[pair] - first_row] = -torch.inf
 
     def _count_better(
         self, scores: torch.Tensor, first: int, targets: torch.Tensor, target_scores: torch.Tensor

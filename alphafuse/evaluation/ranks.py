@@ -20,6 +20,8 @@ SCHEMA = pa.schema(
 )
 GROUP_ROWS = 65_536
 """Number of queries in a row group, which are held in memory while the file is written."""
+GROUP_BYTES = 64 * 2**20
+"""Bytes at which a row group ends earlier, since user ids may be long."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def writing_ranks(artifact: Artifact, wanted: str) -> Iterator[Callable[[RankedT
 
         def add(answers: RankedTargets) -> None:
             waiting.append(answers.table())
-            if sum(map(len, waiting)) >= GROUP_ROWS:
+            if sum(map(len, waiting)) >= GROUP_ROWS or sum(table.nbytes for table in waiting) >= GROUP_BYTES:
                 append(pa.concat_tables(waiting))
                 waiting.clear()
 

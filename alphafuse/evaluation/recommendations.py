@@ -15,9 +15,10 @@ import pyarrow as pa
 from alphafuse.data.catalog_lookup import item_names
 from alphafuse.data.users import Histories
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.evaluation.evaluator import gather_hidden_states, seen_items
+from alphafuse.evaluation.evaluator import gather_hidden_states
 from alphafuse.evaluation.ranking import CatalogRanking, Queries
 from alphafuse.evaluation.scorer import Scorer
+from alphafuse.evaluation.seen_items import SeenItems
 from alphafuse.evaluation.top_lists import NO_ITEM
 from alphafuse.storage.artifact import Artifact
 
@@ -50,11 +51,12 @@ class Recommendations:
         self._histories = histories
         self._items = items
         names, there = item_names(catalog, items), items != NO_ITEM
-        rows = pa.array(np.searchsorted(names["item_index"].to_numpy(), items[there]))
+        rows = pa.array(np.searchsorted(names["item_index"].to_numpy(), items[there]), pa.int32())
         ends = pa.array(np.cumsum([0, *there.sum(axis=1)]), pa.int32())
+        # As dictionaries, since many users get the same item, whose title may be long.
         lists = {
-            "item_ids": names["item_id"].combine_chunks().take(rows),
-            "titles": names["title"].combine_chunks().take(rows),
+            "item_ids": pa.DictionaryArray.from_arrays(rows, names["item_id"].combine_chunks()),
+            "titles": pa.DictionaryArray.from_arrays(rows, names["title"].combine_chunks()),
             "scores": pa.array(scores[there]),
         }
         columns = {name: pa.ListArray.from_arrays(ends, values) for name, values in lists.items()}
@@ -96,13 +98,13 @@ def rank_users(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the best items and their scores, [users, top_k] each, equal on every rank. A collective."""
     items, scores = [], []
-    sequences = histories.sequences
+    sequences, all_positions = histories.sequences, histories.positions
+    seen = SeenItems(sequences, histories.users) if exclude_seen else None
     for start in range(0, len(histories.users), query_batch):
-        users = histories.users[start : start + query_batch]
-        positions = histories.positions[start : start + query_batch]
+        users, positions = (values[start : start + query_batch] for values in (histories.users, all_positions))
         hidden = gather_hidden_states(model, sequences, users, positions, communicator)
-        seen = seen_items(sequences, users, positions).to(hidden.device) if exclude_seen else None
-        ranked = ranking.rank(Queries(hidden, excluded=seen), top_k)
+        excluded = None if seen is None else seen.before(users, positions).to(hidden.device)
+        ranked = ranking.rank(Queries(hidden, excluded=excluded), top_k)
         items.append(ranked.items.cpu().numpy())
         scores.append(ranked.scores.cpu().numpy())
     return np.concatenate(items), np.concatenate(scores)

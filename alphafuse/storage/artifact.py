@@ -133,6 +133,9 @@ class Artifact:
         # Vectors hardly get smaller, and decompressing them takes longer than reading them.
         vectors = any(isinstance(kind, pa.ExtensionType) for kind in table.schema.types)
         compression = "none" if vectors else "zstd"
+        # Readers get plain lists: the schema of Arrow would tell them that the values were a dictionary in memory.
+        lists = [kind.value_type for kind in table.schema.types if pa.types.is_list(kind)]
+        dictionaries = any(pa.types.is_dictionary(kind) for kind in lists)
         pq.write_table(
             table,
             sink,
@@ -140,6 +143,7 @@ class Artifact:
             use_dictionary=not vectors,
             row_group_size=row_group_size,
             write_page_checksum=True,
+            store_schema=not dictionaries,
         )
         return self.write_file(name, sink.getvalue(), wanted, rows=table.num_rows, first_row=first_row, details=details)
 

@@ -64,7 +64,7 @@ def _export_on_worker(
     communicator.barrier()
     model = load_trained(config, workspace, communicator, device)
     vectors = model.item_vectors().cpu().numpy()
-    item_ids = item_names(catalog, np.arange(model.first_row, model.first_row + len(vectors)))["item_id"]
+    item_ids = item_names(catalog, np.arange(model.first_row, model.first_row + len(vectors)), ["item_id"])["item_id"]
     for start in range(0, len(vectors), ITEMS_PER_SHARD):
         part = slice(start, start + ITEMS_PER_SHARD)
         first = model.first_row + start

@@ -124,47 +124,31 @@ def group_users(
     """
     table = read_bucket(scratch, runs, bucket)
     assert table is not None
-    encoded = table["user_id"].combine_chunks().dictionary_encode()
-    ids = encoded.dictionary
-    order = np.lexsort((ids.to_numpy(zero_copy_only=False).astype(str), hash_ids(ids)))
-    ids = ids.take(pa.array(order))
-    position = np.empty(len(order), np.int64)
-    position[order] = np.arange(len(order))
-    users = position[encoded.indices.to_numpy()]
+    ids, users = _number_users(table["user_id"].combine_chunks())
     log = pd.DataFrame({"user": users, "item": table["item"].to_numpy(), "time": table["time"].to_numpy()})
     log = log.sort_values("user", kind="stable", ignore_index=True)
-    repeated = log.duplicated() & log["time"].notna()
-    log = log[~repeated]
-    sizes = np.bincount(log["user"], minlength=len(ids))
+    is_repeated = log.duplicated() & log["time"].notna()
+    log = log[~is_repeated]
+    sizes = np.bincount(log["user"], minlength=len(ids))  # [users]
     few = sizes < min_interactions
     foreign = np.zeros(len(ids), bool) if belongs is None else ~few & ~belongs(ids)
-    kept_users = ~few & ~foreign
-    log = log[kept_users[log["user"]]]
-    time = log.groupby("user")["time"].ffill()
-    time = time.groupby(log["user"]).bfill()
-    users, times = log["user"].to_numpy(), time.to_numpy()
-    backwards = (users[1:] == users[:-1]) & (times[1:] < times[:-1])
-    by_time = np.lexsort((times, users))
-    kept_sizes = sizes[kept_users]
-    offsets = np.concatenate([[0], np.cumsum(kept_sizes)])
-    first_times = times[by_time][offsets[:-1]]
-    columns = {
-        "user_id": ids.filter(pa.array(kept_users)),
-        "items": _lists(offsets, log["item"].to_numpy()[by_time]),
-        "times": _lists(offsets, times[by_time]),
-    }
+    kept = ~few & ~foreign
+    log, out_of_order = _sort_by_time(log[kept[log["user"]]])
+    offsets = np.cumsum([0, *sizes[kept]])
+    items, times = log["item"].to_numpy(), log["time"].to_numpy()
+    columns = {"user_id": ids.filter(pa.array(kept)), "items": _lists(offsets, items), "times": _lists(offsets, times)}
     write_rows(scratch, name, pa.table(columns))
     counts = {
-        "duplicates_dropped": int(repeated.sum()),
+        "duplicates_dropped": int(is_repeated.sum()),
         "users_with_few_interactions": int(few.sum()),
         "interactions_of_users_with_few": int(sizes[few].sum()),
         "users_without_split": int(foreign.sum()),
         "interactions_of_users_without_split": int(sizes[foreign].sum()),
         "interactions": len(log),
-        "out_of_order": int(backwards.sum()),
-        "users_without_timestamps": int(np.isnan(first_times).sum()),
+        "out_of_order": out_of_order,
+        "users_without_timestamps": int(np.isnan(times[offsets[:-1]]).sum()),
     }
-    return {"rows": int(kept_users.sum()), "counts": counts}
+    return {"rows": int(kept.sum()), "counts": counts}
 
 
 def require_one_time_kind(kinds: set[str], column: str | None) -> None:
@@ -178,6 +162,35 @@ def require_one_time_kind(kinds: set[str], column: str | None) -> None:
             f"the column {column!r} (data.interactions.timestamp) holds numbers in one part of the log and dates in "
             f"another; convert one of them"
         )
+
+
+def _number_users(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Number the users in the order of the hash of their id, and of the id where hashes are equal.
+
+    Returns:
+        The ids in this order, [users], and the number of each row's user, int64 [rows].
+    """
+    encoded = column.dictionary_encode()
+    table = pa.table({"hash": hash_ids(encoded.dictionary), "id": encoded.dictionary})
+    order = pc.sort_indices(table, [("hash", "ascending"), ("id", "ascending")])
+    number = np.empty(len(order), np.int64)
+    number[order] = np.arange(len(order))
+    return encoded.dictionary.take(order), number[encoded.indices]
+
+
+def _sort_by_time(log: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Fill the missing times of each user's rows, and sort the rows by time.
+
+    Args:
+        log: columns user, item and time; by user, and of one user in the order of the log.
+
+    Returns:
+        The sorted rows, and the number of rows that are earlier than the row before them in their user's log.
+    """
+    time = log.groupby("user")["time"].ffill()
+    log = log.assign(time=time.groupby(log["user"]).bfill())
+    backwards = (log["user"] == log["user"].shift()) & (log["time"] < log["time"].shift())
+    return log.iloc[np.lexsort((log["time"], log["user"]))], int(backwards.sum())
 
 
 def _item_index(items: pa.Array, item_hashes: np.ndarray) -> np.ndarray:

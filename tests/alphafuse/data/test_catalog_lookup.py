@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,15 @@ def test_ids_are_found_in_any_shard(catalog: Artifact) -> None:
 )
 def test_hand_written_histories(catalog: Artifact, written: str, items: list[int]) -> None:
     assert find_items(catalog, written.split(",")) == items
+
+
+def test_a_long_hand_written_history_costs_its_own_length(catalog: Artifact) -> None:
+    """All runs of 2,000 pieces would be 2 million texts of 10,000 characters."""
+    tracemalloc.start()
+    assert find_items(catalog, ["Usual Suspects", "The"] * 1000) == [1] * 1000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000
 
 
 def test_unknown_titles_get_suggestions(catalog: Artifact) -> None:

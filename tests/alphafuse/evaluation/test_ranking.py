@@ -9,6 +9,7 @@ import pytest
 import torch
 from support.processes.multi_process import run_ranks
 
+import alphafuse.evaluation.ranking
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.distributed.row_partition import RowPartition
 from alphafuse.errors import AlphafuseError
@@ -36,8 +37,8 @@ def _reference(vectors: torch.Tensor, queries: Queries, similarity: str, top_k: 
     scores = hidden @ items.T
     ranks, tops = [], []
     for query, target in enumerate(queries.targets.tolist()):  # type: ignore[union-attr]
-        pairs = [] if queries.excluded is None else queries.excluded.T.tolist()
-        left_out = {item for q, item in pairs if q == query and item != target}
+        exclusions = [] if queries.excluded is None else queries.excluded.T.tolist()
+        left_out = {item for item, first, stop in exclusions if first <= query < stop and item != target}
         order = sorted(set(range(len(items))) - left_out, key=lambda item: (-scores[query, item], item))
         ranks.append(order.index(target) + 1)
         tops.append((order + [NO_ITEM] * top_k)[:top_k])
@@ -46,7 +47,7 @@ def _reference(vectors: torch.Tensor, queries: Queries, similarity: str, top_k: 
 
 def _queries(seed: int, count: int = 7, dim: int = 5) -> tuple[torch.Tensor, Queries]:
     generator = np.random.default_rng(seed)
-    excluded = [(q, i) for q in range(count) for i in generator.choice(NUM_ITEMS, generator.integers(0, 9))]
+    excluded = [(int(item), *sorted(generator.integers(0, count + 1, 2))) for item in generator.permutation(NUM_ITEMS)]
     return torch.from_numpy(generator.standard_normal((NUM_ITEMS, dim))), Queries(
         torch.from_numpy(generator.standard_normal((count, dim))),
         torch.from_numpy(generator.integers(0, NUM_ITEMS, count)),
@@ -61,6 +62,12 @@ def test_ranks_and_top_lists_equal_a_sort_of_everything(world_size: int, similar
     vectors, queries = _queries(seed=world_size)
     expected = _reference(vectors, queries, similarity, 6)
     assert run_ranks(world_size, _rank, vectors, queries, similarity, 6) == [expected] * world_size
+
+
+def test_exclusions_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alphafuse.evaluation.ranking, "EXCLUSION_GROUP", 2)
+    vectors, queries = _queries(seed=9)
+    assert _rank(vectors, queries, "dot", 6) == _reference(vectors, queries, "dot", 6)
 
 
 @pytest.mark.distributed
@@ -91,7 +98,7 @@ def test_equal_vectors_tie_whatever_the_number_of_queries_and_items(num_queries:
 
 @pytest.mark.distributed
 def test_more_ranks_than_items() -> None:
-    queries = Queries(torch.ones(2, 1), torch.tensor([1, 1]), torch.tensor([[1], [1]]))
+    queries = Queries(torch.ones(2, 1), torch.tensor([1, 1]), torch.tensor([[1], [1], [2]]))
     expected = [
         [1, 1],
         [[1, 0, NO_ITEM], [1, 0, NO_ITEM]],
@@ -100,7 +107,7 @@ def test_more_ranks_than_items() -> None:
 
 
 def test_lists_end_where_nothing_is_left() -> None:
-    excluded = torch.tensor([[0, 0, 1, 1, 1], [0, 2, 0, 1, 2]])
+    excluded = torch.tensor([[0, 1, 2], [0, 1, 0], [2, 2, 2]])
     ranking = CatalogRanking(torch.tensor([[3.0], [2.0], [1.0]]), 0, "dot", Communicator())
     ranked = ranking.rank(Queries(torch.ones(2, 1), excluded=excluded), 3)
     assert ranked.items.tolist() == [[1, NO_ITEM, NO_ITEM], [NO_ITEM] * 3]
@@ -109,7 +116,7 @@ def test_lists_end_where_nothing_is_left() -> None:
 
 def test_a_target_is_never_left_out() -> None:
     ranking = CatalogRanking(torch.tensor([[3.0], [2.0], [1.0]]), 0, "dot", Communicator())
-    queries = Queries(torch.ones(1, 1), torch.tensor([1]), torch.tensor([[0, 0], [0, 1]]))
+    queries = Queries(torch.ones(1, 1), torch.tensor([1]), torch.tensor([[0, 1], [0, 0], [1, 1]]))
     assert ranking.rank(queries).ranks.tolist() == [1]
 
 
