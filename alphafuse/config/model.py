@@ -1,7 +1,7 @@
 """The section `model`: item encoder and backbone, and the base classes of their settings.
 
-The settings of an encoder stand beside it in `alphafuse/items/encoders/`, those of a backbone in
-`alphafuse/recommenders/`; `registry.py` lists them.
+The settings of the encoders stand in `alphafuse/items/encoders/settings.py`, those of the backbones in
+`alphafuse/recommenders/settings.py`; `registry.py` lists them.
 """
 
 from __future__ import annotations
@@ -78,10 +78,6 @@ class ModelConfig(Section):
     """Width of the item vectors and of the backbone; directions kept by the decomposition."""
     history_length: Count = 10
     """Number of a user's latest items that the model sees."""
-    # Defaults are made only when they are needed, since their classes import torch and this package.
-    encoder: Annotated[SerializeAsAny[EncoderConfig], ENCODERS] = Field(
-        default_factory=lambda: ENCODERS.find(ENCODERS.default).settings_class()
-    )
-    backbone: Annotated[SerializeAsAny[BackboneConfig], BACKBONES] = Field(
-        default_factory=lambda: BACKBONES.find(BACKBONES.default).settings_class()
-    )
+    # Defaults are made only when they are needed, since their classes import this package.
+    encoder: Annotated[SerializeAsAny[EncoderConfig], ENCODERS] = Field(default_factory=ENCODERS.default_settings)
+    backbone: Annotated[SerializeAsAny[BackboneConfig], BACKBONES] = Field(default_factory=BACKBONES.default_settings)

@@ -1,7 +1,8 @@
 """Encoders and backbones by name: those of this project, one line each, and any importable class of a user's own.
 
-A class says what its settings are (`settings_class`). Its module is imported when a configuration chooses it, not
-before: this module knows neither torch nor any of the classes.
+A class says what its settings are (`settings_class`). The module of a user's class is imported when a configuration
+chooses it; that of a class of this project when it is built, since its settings stand apart. This module knows neither
+torch nor any of the classes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,19 @@ IMPORT_PATH = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"
 """Pattern of `package.module:Class`."""
 
 
+@dataclass(frozen=True)
+class BuiltIn:
+    """A class of this project.
+
+    Attributes:
+        path: its import path.
+        settings: import path of its `settings_class`, in a module that does not import torch.
+    """
+
+    path: str
+    settings: str
+
+
 @dataclass(frozen=True, eq=False)
 class Registry:
     """Classes that one section of the configuration chooses from by its key `name`.
@@ -36,14 +50,14 @@ class Registry:
         base: import path of the classes' base.
         settings_base: import path of the base of their settings.
         default: name that a section without `name` chooses.
-        built_in: import path of each class of this project by its name.
+        built_in: the classes of this project by their names.
     """
 
     kind: str
     base: str
     settings_base: str
     default: str
-    built_in: Mapping[str, str]
+    built_in: Mapping[str, BuiltIn]
 
     def find(self, name: object) -> Any:
         """Return the class that a name chooses: one of `built_in`, or an import path `package.module:Class`.
@@ -52,8 +66,9 @@ class Registry:
             ValueError: the name is neither, or what it names cannot be imported (whatever its code raises) or is no
                 class of this kind.
         """
-        path = self.built_in.get(name, name) if isinstance(name, str) else None
-        if path is None or not re.fullmatch(IMPORT_PATH, path):
+        known = self._known(name)
+        path = name if known is None else known.path
+        if not isinstance(path, str) or not re.fullmatch(IMPORT_PATH, path):
             names = ", ".join(repr(known) for known in self.built_in)
             raise ValueError(
                 f"must be one of {names}, or the path of a class of your own, mypackage.module:Class (found {name!r})"
@@ -81,6 +96,9 @@ class Registry:
             raise ValueError(f"{path!r} lacks {' and '.join(missing)}, which every {self.kind} has (docs/methods.md)")
         return found
 
+    def _known(self, name: object) -> BuiltIn | None:
+        return self.built_in.get(name) if isinstance(name, str) else None
+
     def settings_class(self, tree: object) -> type[Section] | None:
         """The settings class that the plain values of a section choose; None where their `name` chooses nothing."""
         try:
@@ -88,10 +106,14 @@ class Registry:
         except ValueError:
             return None
 
+    def default_settings(self) -> Any:
+        """The settings of a section that is left out."""
+        return self._settings_class({})()
+
     def built_in_settings(self) -> Iterator[type[Section]]:
         """The settings classes of all classes of this project."""
-        for name in self.built_in:
-            yield self.find(name).settings_class
+        for each in self.built_in.values():
+            yield _import(each.settings)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_before_validator_function(self._parse, handler(source))
@@ -113,7 +135,9 @@ class Registry:
         return settings_class.model_validate(value)
 
     def _settings_class(self, tree: Mapping[str, Any]) -> type[Section]:
-        settings_class: type[Section] = self.find(tree.get("name", self.default)).settings_class
+        name = tree.get("name", self.default)
+        known = self._known(name)
+        settings_class: type[Section] = self.find(name).settings_class if known is None else _import(known.settings)
         return settings_class
 
 
@@ -146,16 +170,36 @@ ENCODERS = Registry(
     settings_base="alphafuse.config.model:EncoderConfig",
     default="alphafuse",
     built_in={
-        "alphafuse": "alphafuse.items.encoders.alphafuse:AlphaFuseEncoder",
-        "id": "alphafuse.items.encoders.id:IdEncoder",
-        "morec": "alphafuse.items.encoders.morec:MoRecEncoder",
-        "whitenrec": "alphafuse.items.encoders.whitenrec:WhitenRecEncoder",
-        "idreamrec": "alphafuse.items.encoders.idreamrec:IDreamRecEncoder",
-        "unisrec": "alphafuse.items.encoders.unisrec:UniSRecEncoder",
-        "llminit": "alphafuse.items.encoders.llminit:LLMInitEncoder",
-        "rlmrec_con": "alphafuse.items.encoders.rlmrec_con:RLMRecContrastiveEncoder",
-        "rlmrec_gen": "alphafuse.items.encoders.rlmrec_gen:RLMRecGenerativeEncoder",
-        "llm_esr": "alphafuse.items.encoders.llm_esr:LLMESREncoder",
+        "alphafuse": BuiltIn(
+            "alphafuse.items.encoders.alphafuse:AlphaFuseEncoder", "alphafuse.items.encoders.settings:AlphaFuseConfig"
+        ),
+        "id": BuiltIn("alphafuse.items.encoders.id:IdEncoder", "alphafuse.items.encoders.settings:IdConfig"),
+        "morec": BuiltIn(
+            "alphafuse.items.encoders.morec:MoRecEncoder", "alphafuse.items.encoders.settings:MoRecConfig"
+        ),
+        "whitenrec": BuiltIn(
+            "alphafuse.items.encoders.whitenrec:WhitenRecEncoder", "alphafuse.items.encoders.settings:WhitenRecConfig"
+        ),
+        "idreamrec": BuiltIn(
+            "alphafuse.items.encoders.idreamrec:IDreamRecEncoder", "alphafuse.items.encoders.settings:IDreamRecConfig"
+        ),
+        "unisrec": BuiltIn(
+            "alphafuse.items.encoders.unisrec:UniSRecEncoder", "alphafuse.items.encoders.settings:UniSRecConfig"
+        ),
+        "llminit": BuiltIn(
+            "alphafuse.items.encoders.llminit:LLMInitEncoder", "alphafuse.items.encoders.settings:LLMInitConfig"
+        ),
+        "rlmrec_con": BuiltIn(
+            "alphafuse.items.encoders.rlmrec_con:RLMRecContrastiveEncoder",
+            "alphafuse.items.encoders.settings:RLMRecContrastiveConfig",
+        ),
+        "rlmrec_gen": BuiltIn(
+            "alphafuse.items.encoders.rlmrec_gen:RLMRecGenerativeEncoder",
+            "alphafuse.items.encoders.settings:RLMRecGenerativeConfig",
+        ),
+        "llm_esr": BuiltIn(
+            "alphafuse.items.encoders.llm_esr:LLMESREncoder", "alphafuse.items.encoders.settings:LLMESRConfig"
+        ),
     },
 )
 
@@ -165,9 +209,11 @@ BACKBONES = Registry(
     settings_base="alphafuse.config.model:BackboneConfig",
     default="sasrec",
     built_in={
-        "sasrec": "alphafuse.recommenders.sasrec:SASRec",
-        "gru4rec": "alphafuse.recommenders.gru4rec:GRU4Rec",
-        "hstu": "alphafuse.recommenders.hstu:HSTU",
-        "dreamrec": "alphafuse.recommenders.dreamrec:DreamRec",
+        "sasrec": BuiltIn("alphafuse.recommenders.sasrec:SASRec", "alphafuse.recommenders.settings:SASRecConfig"),
+        "gru4rec": BuiltIn("alphafuse.recommenders.gru4rec:GRU4Rec", "alphafuse.recommenders.settings:GRU4RecConfig"),
+        "hstu": BuiltIn("alphafuse.recommenders.hstu:HSTU", "alphafuse.recommenders.settings:HSTUConfig"),
+        "dreamrec": BuiltIn(
+            "alphafuse.recommenders.dreamrec:DreamRec", "alphafuse.recommenders.settings:DreamRecConfig"
+        ),
     },
 )

@@ -7,34 +7,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
 from torch import nn
 
 from alphafuse.config import BackboneConfig, Config
 from alphafuse.config.registry import BACKBONES
 from alphafuse.items.encoders.base import ItemEncoder
-
-Dropout = Annotated[float, Field(ge=0, lt=1, description="Share of the activations that training drops.")]
-NumHeads = Annotated[int, Field(ge=1, description="Number of attention heads, which share the width.")]
-NumLayers = Annotated[int, Field(ge=1, description="Number of layers, one after the other.")]
-
-
-class AttentionConfig(BackboneConfig):
-    """Base of the settings of backbones whose attention heads share the width."""
-
-    num_layers: NumLayers = 1
-    num_heads: NumHeads = 1
-    dropout: Dropout = 0.1
-
-    def check(self, config: Config) -> None:
-        hidden_dim = config.model.hidden_dim
-        if hidden_dim % self.num_heads:
-            raise ValueError(
-                f"model.hidden_dim ({hidden_dim}) must be a multiple of model.backbone.num_heads ({self.num_heads})"
-            )
 
 
 @dataclass(frozen=True)

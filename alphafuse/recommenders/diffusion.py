@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 
-Schedule = Literal["linear", "cosine", "exp", "sqrt"]
+from alphafuse.recommenders.settings import Schedule
 
 LARGEST_BETA = 0.999
 """Keeps some signal in the last steps (Nichol & Dhariwal 2021, §3.2)."""

@@ -5,24 +5,11 @@ Plain torch: item vectors in, one hidden state per position out.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import nn
 
-from alphafuse.config import BackboneConfig
-from alphafuse.config.base import Count
-from alphafuse.recommenders.base import Backbone, BackboneContext, Dropout, NumLayers
-
-
-class GRU4RecConfig(BackboneConfig):
-    """A recurrent network (Hidasi et al. 2016)."""
-
-    name: Literal["gru4rec"] = "gru4rec"
-    num_layers: NumLayers = 1
-    state_dim: Count | None = None
-    """Width of the recurrent state; null: `hidden_dim`."""
-    dropout: Dropout = 0.1
+from alphafuse.recommenders.base import Backbone, BackboneContext
+from alphafuse.recommenders.settings import GRU4RecConfig
 
 
 class GRU4Rec(Backbone):

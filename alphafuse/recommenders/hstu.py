@@ -6,20 +6,12 @@ distance; the paper's bias of the time between interactions is left out, since h
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import nn
 from torch.nn import functional
 
-from alphafuse.recommenders.base import AttentionConfig, Backbone, BackboneContext, NumLayers
-
-
-class HSTUConfig(AttentionConfig):
-    """Gated pointwise attention with a bias for each distance (Zhai et al. 2024); times are not used."""
-
-    name: Literal["hstu"] = "hstu"
-    num_layers: NumLayers = 2
+from alphafuse.recommenders.base import Backbone, BackboneContext
+from alphafuse.recommenders.settings import HSTUConfig
 
 
 class HSTU(Backbone):

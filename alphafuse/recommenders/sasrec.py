@@ -5,19 +5,12 @@ Plain torch: item vectors in, one hidden state per position out.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import nn
 from torch.nn import functional
 
-from alphafuse.recommenders.base import AttentionConfig, Backbone, BackboneContext
-
-
-class SASRecConfig(AttentionConfig):
-    """Self-attentive sequential recommendation (Kang & McAuley 2018)."""
-
-    name: Literal["sasrec"] = "sasrec"
+from alphafuse.recommenders.base import Backbone, BackboneContext
+from alphafuse.recommenders.settings import AttentionConfig, SASRecConfig
 
 
 class SASRec(Backbone):

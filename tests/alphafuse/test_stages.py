@@ -11,8 +11,7 @@ from support.workspaces.tiny_workspace import tiny_config
 from alphafuse.config import Config, load_grid
 from alphafuse.config.resources import EngineResources, RankResources, Resources
 from alphafuse.errors import ConfigError
-from alphafuse.items.encoders.id import IdConfig
-from alphafuse.items.encoders.morec import MoRecConfig
+from alphafuse.items.encoders.settings import IdConfig, MoRecConfig
 from alphafuse.stages import (
     ARTIFACTS,
     DECOMPOSE,

@@ -32,8 +32,7 @@ from alphafuse.events import (
     StageStarted,
     Summary,
 )
-from alphafuse.items.encoders.id import IdConfig
-from alphafuse.items.encoders.morec import MoRecConfig
+from alphafuse.items.encoders.settings import IdConfig, MoRecConfig
 from alphafuse.stages import (
     ARTIFACTS,
     DECOMPOSE,

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from alphafuse.config.base import Positive
 from alphafuse.items.encoders.base import FrozenFeatures
 from alphafuse.items.encoders.id import IdEncoder
-from alphafuse.items.encoders.text_only import Adapter, EmbeddingsConfig
-
-
-class AlignedConfig(EmbeddingsConfig):
-    """Base of the settings of methods that align the text and the ID of an item by a second loss."""
-
-    alignment_weight: Positive = 0.1
-    """Weight of the loss that aligns text and ID, beside the recommendation loss. Its negatives are those of
-    `train.loss`; where the recommendation loss looks none up (`softmax`, `shard_local`, `diffusion`), `num_negatives`
-    items are drawn for the batch."""
+from alphafuse.items.encoders.text_only import Adapter
 
 
 class AlignedIdEncoder(IdEncoder):

@@ -5,70 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import model_validator
 
-from alphafuse.config import Config, EncoderConfig
-from alphafuse.config.model import Artifact
-from alphafuse.errors import ConfigError
 from alphafuse.items.encoders.alphafuse_euclidean import EuclideanAlphaFuseEncoder
 from alphafuse.items.encoders.base import EncoderContext, FrozenFeatures, ItemEncoder
 from alphafuse.items.encoders.llminit import LLMInitEncoder
-
-
-class AlphaFuseConfig(EncoderConfig):
-    """Frozen whitened text features, trainable ID embeddings in their null space (AlphaFuse §3.2)."""
-
-    name: Literal["alphafuse"] = "alphafuse"
-    fusion: Literal["add", "replace"] = "add"
-    """`add`: IDs are added to the null-space coordinates; `replace`: they take their place."""
-    initialization: Literal["zeros", "normal"] = "zeros"
-    """Initial values of the ID embeddings; `normal` has unit variance, as the whitened features. Items without a text
-    begin with `normal` in any case."""
-    id_space: Literal["singular", "euclidean"] = "singular"
-    """Space in which IDs are learnt. `singular`: they are coordinates of the null space; `euclidean`: they lie in the
-    space of the language embeddings and are projected onto the null space (an ablation of the paper)."""
-    injection_space: Literal["singular", "euclidean"] = "singular"
-    """Space in which text and ID are fused. `singular`: the kept directions; `euclidean`: the space of the language
-    embeddings, neither whitened nor clipped, which must be as wide as the model (an ablation of the paper)."""
-    frozen: bool = True
-    """Keep the text features as they are; false: train them too (an ablation of the paper)."""
-
-    @property
-    def euclidean(self) -> bool:
-        """Tell whether item vectors are computed with the basis of the null space."""
-        return "euclidean" in (self.id_space, self.injection_space)
-
-    @property
-    def reads(self) -> tuple[Artifact, ...]:
-        text: Artifact = "embeddings" if self.injection_space == "euclidean" else "features"
-        return (text, "nullspace") if self.euclidean else (text,)
-
-    @property
-    def width_of_features(self) -> bool:
-        return self.injection_space == "singular"
-
-    @model_validator(mode="after")
-    def _check(self) -> AlphaFuseConfig:
-        if not self.frozen and (self.euclidean or self.fusion != "add" or self.initialization != "zeros"):
-            raise ValueError(
-                "frozen: false trains the features themselves, from where they are: it goes with fusion: add, "
-                "initialization: zeros and both spaces singular"
-            )
-        return self
-
-    def check(self, config: Config) -> None:
-        if self.euclidean and config.train.deepspeed.bf16:
-            raise ValueError(
-                "train.deepspeed.bf16 would round the basis of the null space, which a euclidean id_space or "
-                "injection_space projects with; set it to false"
-            )
-
-    def check_embeddings(self, hidden_dim: int, embedding_dim: int) -> None:
-        if self.injection_space == "euclidean" and hidden_dim != embedding_dim:
-            raise ConfigError(
-                f"model.encoder.injection_space: euclidean makes item vectors as wide as the language embeddings, so "
-                f"model.hidden_dim ({hidden_dim}) must be {embedding_dim}"
-            )
+from alphafuse.items.encoders.settings import AlphaFuseConfig
 
 
 class AlphaFuseEncoder(ItemEncoder):

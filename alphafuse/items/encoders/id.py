@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 
-from alphafuse.config import Config, EncoderConfig
-from alphafuse.config.model import Artifact
+from alphafuse.config import EncoderConfig
 from alphafuse.items.encoders.base import EncoderContext, Initialization, ItemEncoder
-
-
-class IdConfig(EncoderConfig):
-    """Trainable ID embeddings alone, no text."""
-
-    name: Literal["id"] = "id"
-    initialization: Literal["zeros", "normal"] = "normal"
-    """Initial values of the ID embeddings; `normal` has unit variance."""
-
-    @property
-    def reads(self) -> tuple[Artifact, ...]:
-        return ()
-
-    def check(self, config: Config) -> None:
-        undirected = config.train.loss.similarity == "cosine" or config.model.backbone.generates
-        if self.initialization == "zeros" and undirected:
-            raise ValueError(
-                "the encoder 'id' cannot learn from zeros with cosines, since they have no direction, nor with the "
-                "backbone `dreamrec`, whose error is zero when all vectors are alike; take initialization: normal"
-            )
+from alphafuse.items.encoders.settings import IdConfig
 
 
 class IdEncoder(ItemEncoder):

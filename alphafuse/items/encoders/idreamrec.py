@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import nn
 
-from alphafuse.config import EncoderConfig
 from alphafuse.items.encoders.base import EncoderContext, FrozenFeatures, ItemEncoder
+from alphafuse.items.encoders.settings import IDreamRecConfig
 from alphafuse.items.encoders.text_only import TextOnlyEncoder
-
-
-class IDreamRecConfig(EncoderConfig):
-    """Whitened features as they are, no IDs (Hu et al. 2024)."""
-
-    name: Literal["idreamrec"] = "idreamrec"
-
-    @property
-    def width_of_features(self) -> bool:
-        return True
 
 
 class IDreamRecEncoder(TextOnlyEncoder):

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import nn
 from torch.nn import functional
 
-from alphafuse.config.model import Artifact
-from alphafuse.items.encoders.aligned_id import AlignedConfig
 from alphafuse.items.encoders.base import EncoderContext, FrozenFeatures, ItemEncoder
+from alphafuse.items.encoders.settings import LLMESRConfig
 from alphafuse.items.encoders.text_only import Adapter
-
-
-class LLMESRConfig(AlignedConfig):
-    """An ID view and a text view of every item, with cross attention between their histories (Liu et al. 2024)."""
-
-    name: Literal["llm_esr"] = "llm_esr"
-
-    @property
-    def reads(self) -> tuple[Artifact, ...]:
-        return ("features", "embeddings")
-
-    @property
-    def width_of_features(self) -> bool:
-        return True
 
 
 class LLMESREncoder(ItemEncoder):

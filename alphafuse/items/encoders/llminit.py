@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
-from alphafuse.config import EncoderConfig
 from alphafuse.items.encoders.base import EncoderContext, ItemEncoder
 from alphafuse.items.encoders.id import IdEncoder
-
-
-class LLMInitConfig(EncoderConfig):
-    """Trainable embeddings that begin as the whitened features (Harte et al. 2023)."""
-
-    name: Literal["llminit"] = "llminit"
-
-    @property
-    def width_of_features(self) -> bool:
-        return True
+from alphafuse.items.encoders.settings import LLMInitConfig
 
 
 class LLMInitEncoder(IdEncoder):

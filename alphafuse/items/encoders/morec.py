@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import nn
 
 from alphafuse.items.encoders.base import EncoderContext, FrozenFeatures, ItemEncoder
-from alphafuse.items.encoders.text_only import Adapter, EmbeddingsConfig, TextOnlyEncoder
-
-
-class MoRecConfig(EmbeddingsConfig):
-    """Language embeddings through a dense layer, no IDs (Yuan et al. 2023)."""
-
-    name: Literal["morec"] = "morec"
+from alphafuse.items.encoders.settings import MoRecConfig
+from alphafuse.items.encoders.text_only import Adapter, TextOnlyEncoder
 
 
 class MoRecEncoder(TextOnlyEncoder):

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from alphafuse.items.encoders.aligned_id import AlignedConfig, AlignedIdEncoder, two_layers
+from alphafuse.items.encoders.aligned_id import AlignedIdEncoder, two_layers
 from alphafuse.items.encoders.base import EncoderContext, FrozenFeatures, ItemEncoder
-
-
-class RLMRecContrastiveConfig(AlignedConfig):
-    """Trainable ID embeddings, with the text mapped to them and contrasted (RLMRec-Con, Ren et al. 2024)."""
-
-    name: Literal["rlmrec_con"] = "rlmrec_con"
+from alphafuse.items.encoders.settings import RLMRecContrastiveConfig
 
 
 class RLMRecContrastiveEncoder(AlignedIdEncoder):

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import nn
 
-from alphafuse.items.encoders.aligned_id import AlignedConfig, AlignedIdEncoder, two_layers
+from alphafuse.items.encoders.aligned_id import AlignedIdEncoder, two_layers
 from alphafuse.items.encoders.base import EncoderContext, FrozenFeatures, ItemEncoder
-
-
-class RLMRecGenerativeConfig(AlignedConfig):
-    """Trainable ID embeddings, from which the text is reconstructed (RLMRec-Gen, Ren et al. 2024)."""
-
-    name: Literal["rlmrec_gen"] = "rlmrec_gen"
-    mask_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the components of an ID that are masked before the reconstruction."""
+from alphafuse.items.encoders.settings import RLMRecGenerativeConfig
 
 
 class RLMRecGenerativeEncoder(AlignedIdEncoder):

@@ -5,17 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from alphafuse.config import EncoderConfig
-from alphafuse.config.model import Artifact
 from alphafuse.items.encoders.base import FrozenFeatures, ItemEncoder
-
-
-class EmbeddingsConfig(EncoderConfig):
-    """Base of the settings of methods that read the language embeddings, times `decompose.scale`, and nothing else."""
-
-    @property
-    def reads(self) -> tuple[Artifact, ...]:
-        return ("embeddings",)
 
 
 class Adapter(nn.Sequential):

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
 import torch
-from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from alphafuse.config.base import Count
 from alphafuse.items.encoders.base import EncoderContext, FrozenFeatures, ItemEncoder
-from alphafuse.items.encoders.text_only import Adapter, EmbeddingsConfig, TextOnlyEncoder
-
-
-class UniSRecConfig(EmbeddingsConfig):
-    """Language embeddings through a mixture of whitening experts, no IDs (Hou et al. 2022)."""
-
-    name: Literal["unisrec"] = "unisrec"
-    num_experts: Count = 8
-    """Number of experts that the gate mixes."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Share of the components of a language embedding that training drops."""
+from alphafuse.items.encoders.settings import UniSRecConfig
+from alphafuse.items.encoders.text_only import Adapter, TextOnlyEncoder
 
 
 class UniSRecEncoder(TextOnlyEncoder):

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import nn
 
-from alphafuse.config import EncoderConfig
 from alphafuse.items.encoders.base import EncoderContext, FrozenFeatures, ItemEncoder
+from alphafuse.items.encoders.settings import WhitenRecConfig
 from alphafuse.items.encoders.text_only import Adapter, TextOnlyEncoder
-
-
-class WhitenRecConfig(EncoderConfig):
-    """Whitened features in all kept directions (`decompose.directions`) through a dense layer, no IDs (Zhang et al.
-    2024)."""
-
-    name: Literal["whitenrec"] = "whitenrec"
 
 
 class WhitenRecEncoder(TextOnlyEncoder):

@@ -96,8 +96,25 @@ def test_settings_without_values_choose_their_own_class(registry: Registry, name
     assert registry.find(name).settings_class is type(settings)
 
 
-def test_the_configuration_knows_no_class_before_one_is_chosen() -> None:
-    code = "import sys, alphafuse.config, alphafuse.config.grid; print('torch' in sys.modules)"
+def test_a_configuration_is_read_without_torch() -> None:
+    """With every encoder and backbone; a message about a wrong key asks all of them."""
+    tree = {"workspace": "x", "data": {"catalog": {"path": "a"}, "interactions": {"path": "b"}}}
+    code = f"""
+import sys
+from alphafuse.config import parse_config
+from alphafuse.config.registry import BACKBONES, ENCODERS
+from alphafuse.errors import ConfigError
+
+parse_config({tree})
+for section, registry in (("encoder", ENCODERS), ("backbone", BACKBONES)):
+    for name in registry.built_in:
+        for settings in ({{"name": name}}, {{"name": name, "wrong": 1}}):
+            try:
+                parse_config({tree} | {{"model": {{section: settings}}}})
+            except ConfigError:
+                pass
+print("torch" in sys.modules)
+"""
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 

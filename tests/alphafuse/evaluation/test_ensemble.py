@@ -15,7 +15,7 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import AlphafuseError
 from alphafuse.evaluation.ensemble import Ensemble, latest_items
 from alphafuse.evaluation.ranking import CatalogRanking, Queries
-from alphafuse.items.encoders.id import IdConfig
+from alphafuse.items.encoders.settings import IdConfig
 from alphafuse.items.table_building import build_table
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.objectives.objective_building import build_objective

@@ -13,7 +13,7 @@ from support.workspaces.tiny_workspace import NUM_ITEMS, NUM_USERS, tiny_config,
 
 from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.items.encoders.id import IdConfig
+from alphafuse.items.encoders.settings import IdConfig
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.loop import Trainer
 

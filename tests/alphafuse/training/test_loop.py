@@ -32,7 +32,7 @@ from alphafuse.evaluation.evaluator import validation_metrics
 from alphafuse.events import Event, TrainingProgress, ValidationProgress
 from alphafuse.items.encoders.base import ItemEncoder, build_encoder
 from alphafuse.recommenders.base import build_backbone
-from alphafuse.recommenders.sasrec import SASRecConfig
+from alphafuse.recommenders.settings import SASRecConfig
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training import reporter
 from alphafuse.training.loop import Trainer

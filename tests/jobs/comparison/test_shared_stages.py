@@ -12,7 +12,7 @@ from alphafuse.config import Config
 from alphafuse.config.resources import EngineResources, Resources
 from alphafuse.errors import ConfigError
 from alphafuse.events import Event, StageFailed, StageFinished
-from alphafuse.items.encoders.id import IdConfig
+from alphafuse.items.encoders.settings import IdConfig
 from alphafuse.stages import DECOMPOSE, Stage
 from alphafuse.storage.folder import Folder
 from alphafuse.storage.workspace import Workspace
