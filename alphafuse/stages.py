@@ -5,7 +5,7 @@ A stage is declared here and nowhere else; all other code asks this module. Its 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -186,3 +186,14 @@ def needed_stages(config: Config, until: Stage = REPORT) -> list[Stage]:
 def and_later(first: Stage) -> tuple[Stage, ...]:
     """Return a stage and all later ones, in their order."""
     return STAGES[STAGES.index(first) :]
+
+
+def require_among(stages: Sequence[Stage], again: Stage | None) -> None:
+    """Check that the stage to be redone, if there is one, is among those that run.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if again is not None and again not in stages:
+        names = ", ".join(stage.name for stage in stages)
+        raise ConfigError(f"the stage {again.name!r} to be redone is none of those to run: {names}")

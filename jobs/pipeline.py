@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from alphafuse.config import Config
-from alphafuse.errors import AlphafuseError, ConfigError, OwnershipError, StaleError, UnfinishedError
+from alphafuse.errors import AlphafuseError, OwnershipError, StaleError, UnfinishedError
 from alphafuse.events import (
     INTERRUPTED,
     ArtifactCommitted,
@@ -30,6 +30,7 @@ from alphafuse.stages import (
     TRAIN,
     Stage,
     and_later,
+    require_among,
 )
 from alphafuse.storage.workspace import Workspace
 from jobs.execution.driver_events import driver_listener
@@ -148,14 +149,3 @@ def _stands(stage: Stage, workspace: Workspace) -> bool:
         return stage.is_finished(workspace)
     except (AlphafuseError, OSError):
         return False
-
-
-def require_among(stages: Sequence[Stage], again: Stage | None) -> None:
-    """Check that the stage to be redone, if there is one, is among those that run.
-
-    Raises:
-        ConfigError: it is none of them.
-    """
-    if again is not None and again not in stages:
-        names = ", ".join(stage.name for stage in stages)
-        raise ConfigError(f"the stage {again.name!r} to be redone is none of those to run: {names}")

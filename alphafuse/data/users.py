@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from alphafuse.config import SourceConfig
 from alphafuse.data.catalog_lookup import find_ids
 from alphafuse.data.importers.columns import as_ids
-from alphafuse.data.importers.source import Source
+from alphafuse.data.importers.source import Source, find_sources
 from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.data.sequences import Sequences
 from alphafuse.errors import DataError
@@ -51,6 +52,21 @@ def test_users(workspace: Workspace) -> Iterator[Histories]:
     for sequences in SequenceStore(workspace).groups():
         chosen = np.unique(sequences.targets("test")[0]) if tests else np.arange(sequences.num_users)
         yield Histories(sequences, chosen)
+
+
+def find_users(path: str) -> list[Source]:
+    """Find the files of `recommend.users`, and check the first rows of the first one.
+
+    Raises:
+        DataError: there is no such file, or it lacks a column or has one of another type.
+    """
+    sources = find_sources("recommend.users", SourceConfig(path=path), ".")
+    has_histories = _has_histories(sources)
+    table = sources[0].peek(["user_id", "history"] if has_histories else ["user_id"])
+    as_ids(table["user_id"], sources[0].uri, "user_id")
+    if has_histories:
+        _history_items(table["history"], sources[0].uri)
+    return sources
 
 
 def users_of(workspace: Workspace, sources: Sequence[Source], counts: Counter[str]) -> Iterator[Histories]:
@@ -102,15 +118,11 @@ def _known_users(workspace: Workspace, sources: Sequence[Source], counts: Counte
 
 def _given_histories(workspace: Workspace, sources: Sequence[Source], counts: Counter[str]) -> Iterator[Histories]:
     for table in _read(sources, ["user_id", "history"], counts):
-        column = table["history"].combine_chunks()
-        if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
-            raise DataError(f"{sources[0].uri}: column 'history' must hold lists of item ids, found {column.type}")
-        column = column.cast(pa.list_(column.type.value_type))
-        items = as_ids(pa.chunked_array([pc.list_flatten(column)]), sources[0].uri, "history")
+        items, lengths = _history_items(table["history"], sources[0].uri)
         known = find_ids(workspace.artifact("catalog"), items)
         index = np.array([known.get(item, -1) for item in items.to_pylist()], np.int64)
         counts["items_not_in_the_catalog"] += int((index < 0).sum())
-        ends = np.cumsum(np.asarray(pc.fill_null(pc.list_value_length(column), 0)))
+        ends = np.cumsum(lengths)
         left = {
             user: history[history >= 0]
             for user, history in enumerate(np.split(index, ends[:-1]))
@@ -119,6 +131,16 @@ def _given_histories(workspace: Workspace, sources: Sequence[Source], counts: Co
         counts["users_without_a_known_item"] += len(table) - len(left)
         names = table["user_id"].combine_chunks().take(pa.array(left, pa.int64())).to_pylist()
         yield Histories(_sequences(names, list(left.values())), np.arange(len(left)))
+
+
+def _history_items(histories: pa.ChunkedArray, where: str) -> tuple[pa.Array, np.ndarray]:
+    """Item ids of histories, one history after the other, and the lengths of the histories."""
+    column = histories.combine_chunks()
+    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+        raise DataError(f"{where}: column 'history' must hold lists of item ids, found {column.type}")
+    column = column.cast(pa.list_(column.type.value_type))
+    items = as_ids(pa.chunked_array([pc.list_flatten(column)]), where, "history")
+    return items, np.asarray(pc.fill_null(pc.list_value_length(column), 0))
 
 
 def _read(sources: Sequence[Source], columns: Sequence[str], counts: Counter[str]) -> Iterator[pa.Table]:

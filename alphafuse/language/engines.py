@@ -13,7 +13,7 @@ from alphafuse.language.vllm import VllmEncoder
 
 def make_encoder(config: EmbedConfig) -> TextEncoder:
     """Make the encoder of `engine: vllm`, `sentence_transformers` or `auto` (vLLM if installed); it is not started."""
-    model = LanguageModel(config.model, config.revision, config.dtype, config.max_length, config.truncate)
+    model = LanguageModel.of(config)
     engine = config.engine
     if engine == "auto":
         engine = "vllm" if importlib.util.find_spec("vllm") else "sentence_transformers"

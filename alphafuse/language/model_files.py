@@ -10,8 +10,9 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+from alphafuse.config import EmbedConfig
 from alphafuse.errors import ConfigError, DataError
 from alphafuse.storage.folder import resolve
 
@@ -42,6 +43,11 @@ class LanguageModel:
     def is_local(self) -> bool:
         """True if the name is a path rather than a name on the hub."""
         return self.name.startswith(("package://", "/", ".", "~")) or os.path.isdir(self.name)
+
+    @classmethod
+    def of(cls, config: EmbedConfig) -> Self:
+        """The model that the section `embed` names."""
+        return cls(config.model, config.revision, config.dtype, config.max_length, config.truncate)
 
     def folder(self) -> str:
         """Folder of the model on this machine; a model on the hub is downloaded once.
@@ -77,10 +83,7 @@ class LanguageModel:
         Raises:
             ConfigError: there is no such model, or it cannot read `max_length` tokens.
         """
-        folder = self.folder()
-        positions = _json(folder, "config.json").get("max_position_embeddings")
-        if positions is not None and self.max_length > positions:
-            raise ConfigError(f"embed.max_length {self.max_length} exceeds the {positions} positions of {self.name!r}")
+        folder = self._fitting_folder()
         return {
             "model": self.name,
             "revision": self.revision,
@@ -90,6 +93,23 @@ class LanguageModel:
             "truncate": self.truncate,
             "max_length": self.max_length,
         }
+
+    def look(self) -> None:
+        """Check a model on this machine without reading its weights; one on the hub is not asked for.
+
+        Raises:
+            ConfigError: there is no such model, or it cannot read `max_length` tokens.
+        """
+        if self.is_local:
+            self._fitting_folder()
+
+    def _fitting_folder(self) -> str:
+        """Folder of the model, which must be able to read `max_length` tokens."""
+        folder = self.folder()
+        positions = _json(folder, "config.json").get("max_position_embeddings")
+        if positions is not None and self.max_length > positions:
+            raise ConfigError(f"embed.max_length {self.max_length} exceeds the {positions} positions of {self.name!r}")
+        return folder
 
     def tokenize(self, tokenizer: Any, texts: Sequence[str]) -> tuple[list[list[int]], dict[int, str]]:
         """Token ids of every text; and failures of texts that are too long, if texts must not be cut.

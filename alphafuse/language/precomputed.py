@@ -62,6 +62,20 @@ class PrecomputedFiles:
         """
         return self._read_parquet(source) if self.ids is None else _read_npy(source.uri, self.ids.uri)
 
+    def look(self) -> None:
+        """Check the first rows of the first Parquet file, or the header of the matrix.
+
+        Raises:
+            DataError: they are damaged or have another form, or an id is missing.
+        """
+        first = self.vectors[0]
+        if self.ids is None:
+            next(self.read(first), None)
+            return
+        filesystem, path = open_filesystem(first.uri)
+        with filesystem.open_input_file(path) as stream:
+            _npy_header(stream, first.uri)
+
     def _read_parquet(self, source: Source) -> Iterator[tuple[pa.Array, np.ndarray]]:
         dim = None
         for table in source.read([self.id_column, self.vector_column]):
@@ -74,14 +88,14 @@ class PrecomputedFiles:
 
 
 def find_precomputed(config: EmbedConfig, folder: str) -> PrecomputedFiles:
-    """Find the files of `embed.precomputed`.
+    """Find the files of `embed.precomputed`, and look at the first rows.
 
     Args:
         folder: folder or URI that relative paths start from.
 
     Raises:
         ConfigError: .npy without `precomputed_ids`, or the other way round.
-        DataError: nothing is there, or a Parquet file lacks a column.
+        DataError: nothing is there, or a file is damaged, lacks a column, or has one of another type.
     """
     assert config.precomputed is not None
     is_matrix = config.precomputed.endswith(".npy")
@@ -99,8 +113,7 @@ def find_precomputed(config: EmbedConfig, folder: str) -> PrecomputedFiles:
     files = PrecomputedFiles(vectors, ids, config.precomputed_id_column, config.precomputed_vector_column)
     if vectors[0].format != "parquet":
         raise DataError(f"embed.precomputed: {vectors[0].uri} is neither Parquet nor a .npy matrix")
-    if not is_matrix:
-        vectors[0].require([files.id_column, files.vector_column])
+    files.look()
     return files
 
 

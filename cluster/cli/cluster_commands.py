@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from alphafuse.stages import REPORT, find_stage, needed_stages
+from alphafuse.stages import REPORT, find_stage, needed_stages, require_among
 from cluster.cli.arguments import ConfigFile, Overrides, read_config, reported
 from monitoring.terminal.safe_text import echo
 
@@ -93,7 +93,6 @@ def submit(
         from cluster.remote.jobs_api import connect
         from cluster.remote.submission import Driver
         from cluster.remote.submission import submit as submit_run
-        from jobs.pipeline import require_among
 
         # The workspace is not opened here, since only the cluster needs access to it.
         configuration = read_config(config, overrides)

@@ -234,6 +234,14 @@ def config_show(config: ConfigFile, overrides: Overrides = None) -> None:
 
 @config_app.command("validate")
 def config_validate(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Check a configuration."""
-    with settings(config, overrides):
+    """Check a configuration, and by their first rows the files that it names; starts nothing."""
+    with settings(config, overrides) as (configuration, _):
+        from alphafuse.inputs import check_inputs
+        from monitoring.presentation.formats import size
+
+        found = check_inputs(configuration, needed_stages(configuration))
         echo(f"{config} is valid")
+        for key, sources in found.items():
+            if sources:
+                total, formats = sum(source.bytes for source in sources), {source.format for source in sources}
+                echo(f"  {key}: {len(sources)} files, {size(total)}, {', '.join(sorted(formats))}")

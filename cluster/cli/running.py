@@ -23,7 +23,8 @@ from alphafuse.data.catalog_lookup import item_names
 from alphafuse.data.popularity import load_popularity
 from alphafuse.errors import AlphafuseError, WorkspaceError
 from alphafuse.evaluation.ranking_metrics import measured_cutoffs
-from alphafuse.stages import Stage
+from alphafuse.inputs import check_inputs
+from alphafuse.stages import Stage, require_among
 from alphafuse.storage.folder import Folder
 from alphafuse.storage.workspace import Workspace
 from monitoring.terminal.output_redirect import output_to_file
@@ -96,7 +97,11 @@ def _remove_empty(paths: Sequence[Path]) -> None:
 def run_with_progress(
     settings: Config, workspace: Workspace, stages: Sequence[Stage], again: Stage | None = None
 ) -> None:
-    """Run stages as `jobs.pipeline.run_stages` does, with progress on standard output."""
+    """Run stages as `jobs.pipeline.run_stages` does, with progress on standard output. What they read is checked before
+    anything is started or written, if they run on this machine; on a cluster, the stages check it."""
+    require_among(stages, again)
+    if settings.ray.address is None:
+        check_inputs(settings, stages)
     monitor = settings.train.monitor
     with redirect_output(workspace.folder) as output, RunConsole(output, monitor, failures=False) as console:
         from jobs.pipeline import run_stages

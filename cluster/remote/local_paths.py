@@ -1,12 +1,20 @@
-"""Finds the paths in a configuration that exist on this machine alone, and not on a cluster of other machines."""
+"""Finds the paths in a configuration that exist on this machine alone, and not on a cluster of other machines; and
+checks those that both can read."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 
 from alphafuse.config import Config
 from alphafuse.errors import ClusterError
+from alphafuse.inputs import inputs_of
+from alphafuse.stages import Stage
 from alphafuse.storage.folder import resolve
+
+_ON_MACHINES = ("file", "local", "package", "hf")
+"""Schemes of what each machine of a cluster has for itself."""
 
 
 def absolute(config: Config) -> Config:
@@ -75,3 +83,20 @@ def require_no_local_paths(config: Config) -> None:
             "Copy the data to where all machines reach it and give its URI (s3://…, gs://…, package://…); if they all "
             "share these folders, say so with file:///… in front of the path"
         )
+
+
+def check_reachable_inputs(config: Config, stages: Sequence[Stage]) -> None:
+    """Check what a run reads on other machines, as far as this machine can read it, too: object stores. Files, packages
+    and data sets of the cluster's machines are checked by the job itself.
+
+    Args:
+        config: result of `absolute`.
+
+    Raises:
+        DataError: a source is missing, damaged, lacks columns, or has one of another type.
+    """
+    for each in inputs_of(config, stages):
+        scheme, separator, _ = each.uri.partition("://")
+        if separator and scheme not in _ON_MACHINES:
+            with suppress(OSError, ImportError):  # this machine has no access, or not the library for this storage
+                each.check()

@@ -23,10 +23,11 @@ from ray.job_submission import JobStatus
 
 from alphafuse.config import Config
 from alphafuse.errors import ClusterError, ConfigError
+from alphafuse.inputs import check_inputs
 from alphafuse.stages import Stage
 from cluster.remote.credential_check import require_no_credentials
 from cluster.remote.jobs_api import Connection, translate_errors
-from cluster.remote.local_paths import absolute, require_no_local_paths
+from cluster.remote.local_paths import absolute, check_reachable_inputs, require_no_local_paths
 
 PACKAGES = ("alphafuse", "cluster", "jobs", "monitoring")
 CONFIG_FILE = "config.yaml"
@@ -75,15 +76,19 @@ def submit(
         ClusterError: the cluster cannot read paths of the configuration, refuses the job, or already runs a job with
             the same workspace.
         ConfigError: the runtime environment or the metadata holds credentials, or the runtime environment names a
-            working folder.
+            working folder; or the language model is not there.
+        DataError: a source that can be read from here is missing, damaged, lacks columns, or has one of another type.
     """
     driver = driver or Driver()
     if "working_dir" in driver.runtime_env:
         raise ConfigError("the runtime environment names a `working_dir`, which is where the configuration travels")
     require_no_credentials({"runtime_env": driver.runtime_env, "metadata": metadata or {}})
     config = absolute(config)
-    if not connection.is_this_machine():
+    if connection.is_this_machine():
+        check_inputs(config, stages)
+    else:
         require_no_local_paths(config)
+        check_reachable_inputs(config, stages)
     _require_idle(connection, config.workspace)
     config = config.model_copy(update={"ray": config.ray.model_copy(update={"address": "auto", "num_cpus": None})})
     with tempfile.TemporaryDirectory() as folder:

@@ -28,9 +28,10 @@ from alphafuse.data.preparation.rules import (
     unread_message,
 )
 from alphafuse.data.preparation.sequence_shards import ShardPlan
+from alphafuse.data.preparation.sources import Sources
 from alphafuse.data.preparation.splits import NAMES
 from alphafuse.data.preparation.time_units import require_one_unit
-from alphafuse.errors import ConfigError, DataError
+from alphafuse.errors import DataError
 from alphafuse.events import Listener, Progress, StageWarning, Summary, Value
 from alphafuse.stages import PREPARE
 from alphafuse.storage.folder import Folder, resolve
@@ -39,7 +40,7 @@ from alphafuse.storage.workspace import Workspace
 from jobs.execution.placement import task_options, task_slots
 from jobs.execution.tasks import in_order, result
 from jobs.stages import prepare_tasks as tasks
-from jobs.stages.prepare_tasks import Sources, bucket_name
+from jobs.stages.prepare_tasks import bucket_name
 
 BUCKET_BYTES = 32 * 2**20
 """Bytes of the sources for each bucket, the unit that a task sorts in memory."""
@@ -56,12 +57,10 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
         DataError: a source is missing, damaged or lacks columns; no interactions, or none to train on, are left.
         WorkspaceError: the artefacts there were made from other inputs.
     """
-    if config.data.split.kind == "temporal" and config.data.interactions.timestamp is None:
-        raise ConfigError("data.split.kind: temporal needs data.interactions.timestamp, the column to cut by")
     # A worker may have another current folder.
     data = config.data.model_copy(update={"folder": resolve(config.data.folder)})
     task_slots(PREPARE.resources, data.resources)
-    sources = result(tasks.find_all.options(**task_options(data.resources)).remote(data))
+    sources = result(tasks.find_sources.options(**task_options(data.resources)).remote(data))
     stage = _Stage(data, config.split_seed, workspace, listen)
     if sources.unread:
         stage.warn([unread_message(sources.unread)])

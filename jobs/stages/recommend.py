@@ -9,10 +9,10 @@ from typing import Any
 import ray
 import torch
 
-from alphafuse.config import Config, SourceConfig
+from alphafuse.config import Config
 from alphafuse.data.catalog_lookup import find_items
-from alphafuse.data.importers.source import Source, find_sources
-from alphafuse.data.users import Histories, single_history, test_users, users_of
+from alphafuse.data.importers.source import Source
+from alphafuse.data.users import Histories, find_users, single_history, test_users, users_of
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.evaluator import catalog_ranking
 from alphafuse.evaluation.recommendations import Recommendations, Recommended, rank_users
@@ -39,7 +39,9 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
     """
     artifact = workspace.artifact("recommendations")
     users = config.recommend.users
-    sources = None if users is None else result(_find_users.remote(resolve(users)))
+    # Without a CPU: the ranks of the stages before it may hold every one.
+    find = ray.remote(num_cpus=0)(find_users)
+    sources = None if users is None else result(find.remote(resolve(users)))
     listed = None if sources is None else [source.identity for source in sources]
     inputs = {**RECOMMEND.inputs(config, workspace), "users": listed}
     if artifact.is_committed(inputs):
@@ -76,11 +78,6 @@ def recommend_for_history(
         return _recommend_history_on_worker(**arguments, communicator=communicator, device=device, listen=ignore)
     with connected(config.ray):
         return run_workers(RECOMMEND, _recommend_history_on_worker, config.train.resources, arguments, ignore)
-
-
-@ray.remote(num_cpus=0)  # the ranks of the stages before it may hold every CPU
-def _find_users(users: str) -> list[Source]:
-    return find_sources("recommend.users", SourceConfig(path=users), ".")
 
 
 def _recommend_on_worker(

@@ -38,6 +38,8 @@ _SUFFIXES = {
 }
 _COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4")
 
+PEEKED_ROWS = 1000
+"""Most rows that a look at a source shows."""
 _ACCOMPANIES = re.compile(
     r"(^|/)(README|LICEN[CS]E|NOTICE|CHANGELOG|Makefile)[^/]*$|\.(md|rst|html?|pdf|png|jpe?g|crc|md5|sha\d+|py|ya?ml|json)$"
 )
@@ -75,6 +77,18 @@ class Source:
         """
         self.require(columns)
         yield from _READERS[self.format].read(self.uri, list(dict.fromkeys(columns)), self.options)
+
+    def peek(self, columns: Sequence[str]) -> pa.Table:
+        """Return the first rows with these columns, at most `PEEKED_ROWS`; no more of the file is read than is needed
+        for them.
+
+        Raises:
+            DataError: a column is missing, or these rows are damaged.
+        """
+        for table in self.read(columns):
+            if table.num_rows:
+                return table.slice(0, PEEKED_ROWS)
+        return pa.table({column: pa.array([], pa.string()) for column in columns})
 
     def require(self, columns: Sequence[str]) -> None:
         """Check that the columns are there.

@@ -35,6 +35,25 @@ def catalog_columns(config: CatalogConfig) -> list[str]:
     return [config.item_id, *TextTemplate(config.text).columns, *title]
 
 
+def item_rows(config: CatalogConfig, template: TextTemplate, table: pa.Table, where: str) -> pa.Table:
+    """Convert rows of the catalog to the columns item_id (null where missing), text and title.
+
+    Args:
+        template: that of `config.text`.
+        where: file of the rows, for messages.
+
+    Raises:
+        DataError: a column is ill-typed.
+    """
+    ids = as_ids(table[config.item_id], where, config.item_id)
+    texts = template.render(table, where)
+    titles = pc.utf8_slice_codeunits(texts, 0, TITLE_LENGTH)
+    if config.title is not None:
+        given = tidy(as_text(table[config.title], where, config.title))
+        titles = pc.if_else(pc.equal(given, ""), titles, given)
+    return pa.table({"item_id": ids, "text": texts, "title": titles})
+
+
 def partition_catalog(
     config: CatalogConfig, source: Source, scratch: Folder, prefix: str, num_buckets: int
 ) -> dict[str, Any]:
@@ -52,16 +71,11 @@ def partition_catalog(
     writer = RunWriter(scratch, prefix, num_buckets)
     counts = Counter(rows_read=0, null_ids_dropped=0, decomposed_ids=0)
     for table in source.read(catalog_columns(config)):
-        ids = as_ids(table[config.item_id], source.uri, config.item_id)
-        texts = template.render(table, source.uri)
-        titles = pc.utf8_slice_codeunits(texts, 0, TITLE_LENGTH)
-        if config.title is not None:
-            given = tidy(as_text(table[config.title], source.uri, config.title))
-            titles = pc.if_else(pc.equal(given, ""), titles, given)
-        counts["rows_read"] += table.num_rows
-        counts["null_ids_dropped"] += ids.null_count
-        counts["decomposed_ids"] += count_decomposed(ids)
-        rows = pa.table({"item_id": ids, "text": texts, "title": titles}).filter(ids.is_valid())
+        rows = item_rows(config, template, table, source.uri)
+        counts["rows_read"] += rows.num_rows
+        counts["null_ids_dropped"] += rows["item_id"].null_count
+        counts["decomposed_ids"] += count_decomposed(rows["item_id"])
+        rows = rows.filter(rows["item_id"].is_valid())
         hashes = hash_ids(rows["item_id"].combine_chunks())
         writer.add(rows.add_column(0, "hash", pa.array(hashes)), hashes)
     return {"runs": writer.close(), "counts": dict(counts)}

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from alphafuse.config import InteractionsConfig
 from alphafuse.data.hashing import hash_ids
-from alphafuse.data.importers.columns import as_ids, as_times
+from alphafuse.data.importers.columns import TimeKind, as_ids, as_times
 from alphafuse.data.importers.source import Source
 from alphafuse.data.preparation.other_forms import count_decomposed, known_forms
 from alphafuse.data.preparation.scratch import RunWriter, read_bucket, write_rows
@@ -32,6 +32,24 @@ NUM_EXAMPLES = 5
 def interaction_columns(config: InteractionsConfig) -> list[str]:
     """Names of the columns that are read from the log."""
     return [config.user_id, config.item_id, *([] if config.timestamp is None else [config.timestamp])]
+
+
+def interaction_rows(
+    config: InteractionsConfig, table: pa.Table, where: str
+) -> tuple[pa.Array, pa.Array, np.ndarray, TimeKind | None]:
+    """Convert rows of the log: ids of users and items, null where missing; times, NaN where missing; and their kind.
+
+    Args:
+        where: file of the rows, for messages.
+
+    Raises:
+        DataError: a column is ill-typed.
+    """
+    users = as_ids(table[config.user_id], where, config.user_id)
+    items = as_ids(table[config.item_id], where, config.item_id)
+    if config.timestamp is None:
+        return users, items, np.full(len(users), np.nan), None
+    return users, items, *as_times(table[config.timestamp], where, config.timestamp)
 
 
 def partition_interactions(
@@ -60,13 +78,9 @@ def partition_interactions(
     units: dict[str, float] = {}
     kinds: set[str] = set()
     for table in source.read(interaction_columns(config)):
-        users = as_ids(table[config.user_id], source.uri, config.user_id)
-        items = as_ids(table[config.item_id], source.uri, config.item_id)
-        times = np.full(len(users), np.nan)
-        if config.timestamp is not None:
-            times, kind = as_times(table[config.timestamp], source.uri, config.timestamp)
-            kinds |= {kind} if kind else set()
-            units |= epoch_units(times) if kind == "numbers" else {}
+        users, items, times, kind = interaction_rows(config, table, source.uri)
+        kinds |= {kind} if kind else set()
+        units |= epoch_units(times) if kind == "numbers" else {}
         has_user = users.is_valid().to_numpy(zero_copy_only=False)
         has_item = items.is_valid().to_numpy(zero_copy_only=False)
         index = _item_index(items.fill_null(""), item_hashes)

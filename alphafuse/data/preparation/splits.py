@@ -19,6 +19,8 @@ from alphafuse.data.importers.source import Source
 from alphafuse.errors import DataError
 
 NAMES = ("train", "validation", "test")
+SPLIT_COLUMNS = ("user_id", "split")
+"""Columns of the file of `kind: file`."""
 Ends = tuple[np.ndarray, np.ndarray]
 Cuts = tuple[float | None, float | None]
 
@@ -136,6 +138,21 @@ class UserParts:
         return np.where(self.hashes[position] == hashes, self.parts[position], -1).astype(np.int8)
 
 
+def split_rows(table: pa.Table, where: str) -> tuple[pa.Array, pa.Array]:
+    """Convert rows of the file of a split: user ids, null where missing, and parts, int32.
+
+    Raises:
+        DataError: a column is ill-typed, or a split has another name.
+    """
+    ids = as_ids(table["user_id"], where, "user_id")
+    names = as_text(table["split"], where, "split")
+    part = pc.index_in(names, pa.array(NAMES))
+    if part.null_count:
+        wrong = names.filter(part.is_null())[0].as_py()
+        raise DataError(f"{where}: the column 'split' holds {wrong!r}; it must be one of {', '.join(NAMES)}")
+    return ids, part
+
+
 def read_user_parts(sources: Iterable[Source]) -> UserParts:
     """Read the columns user_id and split.
 
@@ -144,15 +161,8 @@ def read_user_parts(sources: Iterable[Source]) -> UserParts:
     """
     hashes, parts, null_ids = [], [], 0
     for source in sources:
-        for table in source.read(["user_id", "split"]):
-            ids = as_ids(table["user_id"], source.uri, "user_id")
-            names = as_text(table["split"], source.uri, "split")
-            part = pc.index_in(names, pa.array(NAMES))
-            if part.null_count:
-                wrong = names.filter(part.is_null())[0].as_py()
-                raise DataError(
-                    f"{source.uri}: the column 'split' holds {wrong!r}; it must be one of {', '.join(NAMES)}"
-                )
+        for table in source.read(SPLIT_COLUMNS):
+            ids, part = split_rows(table, source.uri)
             null_ids += ids.null_count
             hashes.append(hash_ids(ids.drop_null()))
             parts.append(part.filter(ids.is_valid()).to_numpy().astype(np.int8))

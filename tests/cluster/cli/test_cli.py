@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
-from support.workspaces.tiny_workspace import tiny_config, tiny_workspace
+from support.workspaces.prepare_cases import write_items, write_log
+from support.workspaces.tiny_workspace import NUM_ITEMS, tiny_config, tiny_workspace
 from typer.testing import CliRunner
 
 from alphafuse.events import INTERRUPTED, Event, StageFailed, StageFinished, StageStarted
@@ -27,8 +28,13 @@ runner = CliRunner()
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
+    """A configuration whose sources exist."""
+    write_items(tmp_path / "items.parquet", [(f"item {number}", f"text {number}") for number in range(NUM_ITEMS)])
+    write_log(tmp_path / "log.parquet", [("user", "item 1", 1.0), ("user", "item 2", 2.0)])
+    tree = tiny_config(tmp_path / "run").model_dump(mode="json")
+    tree["data"]["folder"] = str(tmp_path)
     path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(tiny_config(tmp_path / "run").model_dump(mode="json")))
+    path.write_text(yaml.safe_dump(tree))
     return path
 
 
@@ -60,7 +66,9 @@ def test_help_names_every_stage_and_imports_nothing_heavy() -> None:
 
 
 def test_config_show_and_validate(config: Path) -> None:
-    assert runner.invoke(app, ["config", "validate", str(config)]).output == f"{config} is valid\n"
+    told = runner.invoke(app, ["config", "validate", str(config)]).output.splitlines()
+    assert told[0] == f"{config} is valid"
+    assert [line.split(":")[0] for line in told[1:]] == ["  data.catalog.path", "  data.interactions.path"]
     shown = runner.invoke(app, ["config", "show", str(config), "--set", "train.batch_size=12"])
     assert yaml.safe_load(shown.output)["train"]["batch_size"] == 12
 
@@ -69,6 +77,9 @@ def test_config_show_and_validate(config: Path) -> None:
     ("arguments", "message"),
     [
         (["config", "validate", "CONFIG", "--set", "train.lr=1"], "did you mean 'train.learning_rate'?"),
+        (["config", "validate", "CONFIG", "--set", "data.catalog.text={txt}"], "no column 'txt'; did you mean 'text'?"),
+        (["run", "CONFIG", "--set", "data.interactions.path=no.csv"], "data.interactions.path: there is no file"),
+        (["prepare", "CONFIG", "--set", "data.interactions.user_id=user"], "no column 'user'; did you mean 'user_id'?"),
         (["run", "missing.yaml"], "cannot read the configuration missing.yaml"),
         (["run", "CONFIG", "--redo", "tran"], "there is no stage 'tran'"),
         (["run", "CONFIG", "--until", "tran"], "there is no stage 'tran'"),
@@ -109,6 +120,28 @@ def test_messages_mask_credentials(config: Path) -> None:
     assert result.exit_code == 1
     assert "monitoring.mlflow: this is a section with keys of its own" in result.stderr
     assert "hush" not in result.stderr
+
+
+def test_a_configuration_is_validated_without_anything_heavy(config: Path) -> None:
+    code = f"""
+import sys
+from cluster.cli.main import app
+app(["config", "validate", {str(config)!r}], standalone_mode=False)
+print({{"torch", "ray", "deepspeed", "vllm", "transformers"}} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "set()", done.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "prepare"])
+def test_a_run_that_cannot_read_its_sources_starts_and_writes_nothing(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("Ray was started"))
+    result = runner.invoke(app, [command, str(config), "--set", "data.interactions.item_id=sku"])
+    assert result.exit_code == 1
+    assert "log.parquet has no column 'sku'" in result.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_storage_that_fails_is_told_without_a_traceback(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

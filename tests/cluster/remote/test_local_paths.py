@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from alphafuse.config import Config, parse_config
-from alphafuse.errors import ClusterError
-from cluster.remote.local_paths import absolute, local_paths, require_no_local_paths
+from alphafuse.errors import ClusterError, DataError
+from alphafuse.stages import STAGES
+from cluster.remote.local_paths import absolute, check_reachable_inputs, local_paths, require_no_local_paths
 
 
 def config(**sections: Any) -> Config:
@@ -69,3 +75,42 @@ def test_everything_on_this_machine_is_named_with_its_key(tmp_path: Path, monkey
 
 def test_names_of_models_are_no_files() -> None:
     assert local_paths(absolute(config(embed={"model": "sentence-transformers/all-MiniLM-L6-v2"}))) == {}
+
+
+def _parquet(**columns: list[Any]) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink)
+    return sink.getvalue()
+
+
+@pytest.fixture
+def store() -> Iterator[fsspec.AbstractFileSystem]:
+    """An object store with a catalog and a log."""
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/shop/items.parquet", _parquet(item_id=["1"], text=["One"]))
+    memory.pipe("/shop/log.parquet", _parquet(user_id=["u"], item_id=["1"], timestamp=[5]))
+    yield memory
+    memory.rm("/shop", recursive=True)
+
+
+def _in_store(**log: str) -> Config:
+    return absolute(config(data={"folder": "memory://shop", "interactions": {"path": "log.parquet", **log}}))
+
+
+@pytest.mark.usefixtures("store")
+def test_sources_in_a_store_that_both_can_read_are_checked() -> None:
+    check_reachable_inputs(_in_store(), STAGES)
+    with pytest.raises(DataError, match=r"log\.parquet has no column 'customer'"):
+        check_reachable_inputs(_in_store(user_id="customer"), STAGES)
+
+
+def test_sources_that_this_machine_cannot_read_are_left_to_the_job(
+    store: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_reachable_inputs(absolute(config(data={"folder": "file:///nowhere"})), STAGES)
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError("access denied")
+
+    monkeypatch.setattr(type(store), "info", refused)
+    check_reachable_inputs(_in_store(user_id="customer"), STAGES)
