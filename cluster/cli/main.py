@@ -104,6 +104,32 @@ def recommend(
 
 
 @app.command()
+def init(
+    items: Annotated[str, typer.Argument(metavar="ITEMS", help="File, folder, glob or URI of the catalog.")],
+    log: Annotated[str, typer.Argument(metavar="LOG", help="File, folder, glob or URI of the interactions.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Configuration to write.")] = Path(
+        "config.yaml"
+    ),
+    item_id: Annotated[str | None, typer.Option(metavar="COLUMN", help="Item id in ITEMS.")] = None,
+    text: Annotated[str | None, typer.Option(metavar="TEMPLATE", help='"{title}. {brand}", over columns.')] = None,
+    title: Annotated[str | None, typer.Option(metavar="COLUMN", help="Title in ITEMS.")] = None,
+    user_id: Annotated[str | None, typer.Option(metavar="COLUMN", help="User id in LOG.")] = None,
+    log_item_id: Annotated[str | None, typer.Option(metavar="COLUMN", help="Item id in LOG.")] = None,
+    timestamp: Annotated[str | None, typer.Option(metavar="COLUMN", help="Time in LOG.")] = None,
+    item_columns: Annotated[str | None, typer.Option(metavar="NAMES", help="Columns of ITEMS without header.")] = None,
+    log_columns: Annotated[str | None, typer.Option(metavar="NAMES", help="Columns of LOG without header.")] = None,
+) -> None:
+    """Look at a catalog and a log, guess what their columns are, and write a configuration to begin with."""
+    with reported():
+        from alphafuse.data.drafting.draft import Choices, draft_configuration
+        from cluster.cli.drafting import write_draft
+
+        columns = [None if names is None else names.split(",") for names in (item_columns, log_columns)]
+        choices = Choices(item_id, title, text, user_id, log_item_id, timestamp, *columns)
+        write_draft(lambda: draft_configuration(items, log, f"runs/{output.stem}", choices), output)
+
+
+@app.command()
 def compare(
     grid: Annotated[Path, typer.Argument(metavar="GRID", help="YAML file.")],
     overrides: Overrides = None,

@@ -60,7 +60,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
     # A worker may have another current folder.
     data = config.data.model_copy(update={"folder": resolve(config.data.folder)})
     task_slots(PREPARE.resources, data.resources)
-    sources = result(tasks.find_sources.options(**task_options(data.resources)).remote(data))
+    sources = result(tasks.find_all.options(**task_options(data.resources)).remote(data))
     stage = _Stage(data, config.split_seed, workspace, listen)
     if sources.unread:
         stage.warn([unread_message(sources.unread)])

@@ -16,7 +16,7 @@ from alphafuse.data.preparation import catalog, interactions, sequence_shards, s
 from alphafuse.data.preparation.scratch import once
 from alphafuse.storage.folder import Folder
 
-find_sources = ray.remote(sources.find_checked)
+find_all = ray.remote(sources.find_checked)
 write_catalog_shard = ray.remote(catalog.write_catalog_shard)
 load_item_hashes = ray.remote(catalog.load_item_hashes)
 read_user_parts = ray.remote(splits.read_user_parts)
