@@ -12,7 +12,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -30,6 +30,10 @@ OPTIONS = frozenset({"separator", "encoding", "columns"})
 """Settings beside `path` that this format knows."""
 _STRICT = (",", ";")
 """Separators of files whose quotes must close."""
+HEAD_BYTES = 2**20
+"""Bytes at the beginning of a large file from which its first rows are taken."""
+_CUTS = 100
+"""Number of line ends at which the beginning may end, since some lie inside of quotes."""
 _STAND_IN = "\x1f"
 """Character that stands for a separator of several bytes: pyarrow separates by one byte."""
 
@@ -43,12 +47,14 @@ class Dialect:
         is_quoted: a field may stand in quotes, which are no part of its value.
         columns: names of all columns; None: the first record has them.
         skipped: lines in front of the records.
+        is_head: only the first records are read, from the first block of the file.
     """
 
     separator: str
     is_quoted: bool
     columns: Sequence[str] | None = None
     skipped: int = 0
+    is_head: bool = False
 
     @property
     def delimiter(self) -> str:
@@ -67,7 +73,9 @@ class Dialect:
             DataError: the file is no text, or holds the byte that stands for its separator.
         """
         blocks = text_blocks(uri, encoding)
-        return blocks if self.delimiter == self.separator else _with_stand_in(uri, blocks, self.separator.encode())
+        if self.delimiter != self.separator:
+            blocks = _with_stand_in(uri, blocks, self.separator.encode())
+        return _first_records(blocks, self.delimiter.encode(), self.is_quoted) if self.is_head else blocks
 
 
 def column_names(uri: str, options: SourceConfig) -> list[str]:
@@ -109,11 +117,20 @@ def read(uri: str, columns: Sequence[str], options: SourceConfig) -> Iterator[pa
     Raises:
         DataError: the file is damaged, or no CSV.
     """
+    return _read(uri, columns, options, is_head=False)
+
+
+def head(uri: str, columns: Sequence[str], options: SourceConfig) -> Iterator[pa.Table]:
+    """Yield the first rows of a file, as `read` does; what lies behind its first block is not read."""
+    return _read(uri, columns, options, is_head=True)
+
+
+def _read(uri: str, columns: Sequence[str], options: SourceConfig, is_head: bool) -> Iterator[pa.Table]:
     separator = _separator(uri, options)
-    dialect = Dialect(separator, True, options.columns)
+    dialect = Dialect(separator, True, options.columns, is_head=is_head)
     if separator not in _STRICT:
         wrong = open_quote(dialect.blocks(uri, options.encoding), dialect.delimiter.encode())
-        dialect = Dialect(separator, wrong is None, options.columns)
+        dialect = replace(dialect, is_quoted=wrong is None)
     yield from read_records(uri, columns, dialect, options.encoding, "CSV")
 
 
@@ -130,7 +147,9 @@ def read_records(
     """
     records = RecordCounter(dialect.delimiter.encode(), dialect.is_quoted)
     rows = 0
-    stream = as_stream(_checked(uri, dialect.blocks(uri, encoding), records))
+    blocks = _checked(uri, dialect.blocks(uri, encoding), records)
+    # A stream of pyarrow is read ahead by a thread, which may outlive a reader that is left early.
+    stream = pa.BufferReader(b"".join(blocks)) if dialect.is_head else as_stream(blocks)
     with (
         readable(uri, kind),
         _explained(uri, encoding, dialect, columns),
@@ -186,6 +205,19 @@ def _as_strings(columns: Sequence[str]) -> pacsv.ConvertOptions:
         strings_can_be_null=True,
         quoted_strings_can_be_null=True,
     )
+
+
+def _first_records(blocks: Iterator[bytes], delimiter: bytes, is_quoted: bool) -> Iterator[bytes]:
+    """Yield the first block alone, up to the end of a record near `HEAD_BYTES`."""
+    first, second = next(blocks, b""), next(blocks, None)
+    cut = first[:HEAD_BYTES]
+    for _ in range(_CUTS if second is not None else 0):
+        cut = cut[: cut.rfind(b"\n", 0, -1) + 1]
+        if cut and (not is_quoted or open_quote([cut], delimiter) is None):
+            first = cut
+            break
+    if first:
+        yield first
 
 
 def _checked(uri: str, blocks: Iterable[bytes], records: RecordCounter) -> Iterator[bytes]:

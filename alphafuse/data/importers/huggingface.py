@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 OPTIONS = frozenset({"split", "name"})
 """Settings beside `path` that this format knows."""
+datasets.disable_progress_bars()  # progress is shown by events, and errors are raised
+
 PREFIX = "hf://"
 _BATCH_ROWS = 32_768
 _MARKERS = ("state.json", "dataset_dict.json")

@@ -44,5 +44,14 @@ def read(uri: str, columns: Sequence[str], options: SourceConfig) -> Iterator[pa
     Raises:
         DataError: the file is damaged, or its header is not that of an atomic file.
     """
-    dialect = Dialect("\t", is_quoted=False, columns=column_names(uri, options), skipped=1)
+    return _read(uri, columns, options, is_head=False)
+
+
+def head(uri: str, columns: Sequence[str], options: SourceConfig) -> Iterator[pa.Table]:
+    """Yield the first rows of a file, as `read` does; what lies behind its first block is not read."""
+    return _read(uri, columns, options, is_head=True)
+
+
+def _read(uri: str, columns: Sequence[str], options: SourceConfig, is_head: bool) -> Iterator[pa.Table]:
+    dialect = Dialect("\t", is_quoted=False, columns=column_names(uri, options), skipped=1, is_head=is_head)
     yield from read_records(uri, columns, dialect, options.encoding, "a RecBole atomic file")

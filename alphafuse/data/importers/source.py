@@ -85,7 +85,10 @@ class Source:
         Raises:
             DataError: a column is missing, or these rows are damaged.
         """
-        for table in self.read(columns):
+        self.require(columns)
+        reader = _READERS[self.format]
+        first_rows = getattr(reader, "head", reader.read)  # a reader that is lazy needs no function of its own
+        for table in first_rows(self.uri, list(dict.fromkeys(columns)), self.options):
             if table.num_rows:
                 return table.slice(0, PEEKED_ROWS)
         return pa.table({column: pa.array([], pa.string()) for column in columns})

@@ -444,3 +444,26 @@ def test_whatever_datasets_raises_is_told(tmp_path: Path) -> None:
         (folder / name).write_bytes(content)
         with pytest.raises(DataError, match="cannot be loaded as a Hugging Face data set: "):
             find(f"hf://{folder}")
+
+
+@pytest.mark.parametrize(
+    ("name", "separator", "quote"),
+    [("a.csv", ",", '"'), ("a.tsv", "\t", '"'), ("a.tsv", "\t", ""), ("a.inter", "\t", "")],
+)
+def test_a_look_reads_the_beginning_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, separator: str, quote: str
+) -> None:
+    """The first rows are those of `read`, also where the beginning ends inside of quotes; damage behind is not met."""
+    monkeypatch.setattr("alphafuse.data.importers.text_stream.BLOCK_BYTES", 400)
+    monkeypatch.setattr("alphafuse.data.importers.csv.BLOCK_BYTES", 400)
+    monkeypatch.setattr("alphafuse.data.importers.csv.HEAD_BYTES", 90)
+    header = separator.join(["id:token", "title:token_seq"] if name == "a.inter" else ["id", "title"])
+    end = "\n" if quote else " "
+    rows = [f"{number}{separator}{quote}a title{end}of two lines{quote}" for number in range(300)]
+    (tmp_path / name).write_text("\n".join([header, *rows]) + "\n")
+    source = find_sources("data.catalog.path", SourceConfig(path=name), str(tmp_path))[0]
+    expected = next(iter(source.read(["id", "title"]))).to_pylist()
+    (tmp_path / name).write_text("\n".join([header, *rows, "1"]) + f'\n2{separator}"open')
+    found = source.peek(["id", "title"]).to_pylist()
+    assert 1 <= len(found) < 10
+    assert found == expected[: len(found)]
