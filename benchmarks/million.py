@@ -124,7 +124,7 @@ def main() -> None:
         {"stage": stage, "seconds": stop - start, "peak GiB, all processes": memory.peak_between(start, stop)}
         for stage, (start, stop) in spans.items()
     ]
-    evaluation = json.loads(workspace.artifact("evaluation").folder.read_bytes("metrics.json"))
+    evaluation = json.loads(workspace.artifact("evaluation").read_file("metrics.json"))
     ours, popular = evaluation["overall"], popularity_metrics(config, workspace)
     training = workspace.artifact("model").require().details
     facts = {

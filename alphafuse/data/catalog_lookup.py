@@ -32,7 +32,7 @@ def item_names(catalog: Artifact, items: np.ndarray, columns: Sequence[str] = ("
     for file in catalog.require().files:
         rows = wanted[(wanted >= file.first_row) & (wanted < file.first_row + file.rows)] - file.first_row
         if len(rows):
-            tables.append(catalog.take_rows(file.name, rows, ["item_index", *columns]))
+            tables.append(catalog.take_rows(file, rows, ["item_index", *columns]))
     schema = pa.schema([("item_index", pa.int64()), *((column, pa.string()) for column in columns)])
     return pa.concat_tables(tables) if tables else schema.empty_table()
 
@@ -42,7 +42,7 @@ def find_ids(catalog: Artifact, item_ids: pa.Array) -> dict[str, int]:
     wanted = pc.unique(item_ids)
     found: dict[str, int] = {}
     for file in catalog.require().files:
-        table = catalog.read_table(file.name, ["item_index", "item_id"])
+        table = catalog.read_table(file, ["item_index", "item_id"])
         table = table.filter(pc.is_in(table["item_id"], wanted))
         found.update(zip(table["item_id"].to_pylist(), table["item_index"].to_pylist(), strict=True))
     return found
@@ -78,7 +78,7 @@ def find_items(catalog: Artifact, pieces: Sequence[str]) -> list[int]:
 def _names(catalog: Artifact) -> Iterable[tuple[np.ndarray, list[str], list[str]]]:
     """Item indices, ids and titles of one shard after the other."""
     for file in catalog.require().files:
-        table = catalog.read_table(file.name, ["item_index", "item_id", "title"])
+        table = catalog.read_table(file, ["item_index", "item_id", "title"])
         yield table["item_index"].to_numpy(), table["item_id"].to_pylist(), table["title"].to_pylist()
 
 

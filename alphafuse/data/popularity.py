@@ -19,8 +19,7 @@ def load_popularity(workspace: Workspace) -> np.ndarray:
         WorkspaceError: `prepare` has not finished, or the file is damaged.
     """
     artifact = workspace.artifact("popularity")
-    artifact.require()
-    return artifact.read_table(FILE, ["count"])["count"].to_numpy()
+    return artifact.read_table(artifact.file(FILE), ["count"])["count"].to_numpy()
 
 
 def load_held_out(workspace: Workspace) -> np.ndarray:
@@ -30,14 +29,14 @@ def load_held_out(workspace: Workspace) -> np.ndarray:
         WorkspaceError: `prepare` has not finished, or the file is damaged.
     """
     artifact = workspace.artifact("popularity")
-    num_items = artifact.require().rows
+    file = artifact.file(FILE)
 
     def read(parquet: pq.ParquetFile) -> np.ndarray:
         if HELD_OUT not in parquet.schema_arrow.names:
-            return np.zeros(num_items, bool)
+            return np.zeros(file.rows, bool)
         return parquet.read([HELD_OUT])[HELD_OUT].to_numpy()
 
-    return artifact.read_parquet(FILE, read)
+    return artifact.read_parquet(file, read)
 
 
 def load_trained_items(workspace: Workspace) -> np.ndarray | None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alphafuse.data.sequences import Sequences
+from alphafuse.storage.manifest import FileRecord
 from alphafuse.storage.workspace import Workspace
 
 COLUMNS = ["user_id", "items", "train_end", "validation_end"]
@@ -35,13 +36,13 @@ class SequenceStore:
 
     def __init__(self, workspace: Workspace) -> None:
         self._artifact = workspace.artifact("sequences")
-        self._places: list[tuple[str, int]] = []  # file and row group of each block
+        self._places: list[tuple[FileRecord, int]] = []  # file and row group of each block
         self._held_out: list[str] = []
         users = []
         for file in self._artifact.require().files:
-            names, groups = self._artifact.read_parquet(file.name, _describe)
+            names, groups = self._artifact.read_parquet(file, _describe)
             self._held_out = [name for name in names if name == HELD_OUT]
-            self._places += [(file.name, group) for group in range(len(groups))]
+            self._places += [(file, group) for group in range(len(groups))]
             users += groups
         self.users = np.array(users, np.int64)
 
@@ -101,9 +102,9 @@ class SequenceStore:
 
     def _table(self, blocks: Sequence[int], columns: Sequence[str]) -> pa.Table:
         tables = []
-        for name, places in groupby((self._places[block] for block in blocks), lambda place: place[0]):
+        for file, places in groupby((self._places[block] for block in blocks), lambda place: place[0]):
             read = functools.partial(_read_groups, groups=[group for _, group in places], columns=list(columns))
-            tables.append(self._artifact.read_parquet(name, read))
+            tables.append(self._artifact.read_parquet(file, read))
         return pa.concat_tables(tables)
 
 

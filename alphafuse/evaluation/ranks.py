@@ -68,5 +68,4 @@ def read_ranks(artifact: Artifact, *columns: str) -> pa.Table:
     Raises:
         WorkspaceError: there is no finished evaluation, or the file is missing or damaged.
     """
-    artifact.require()
-    return artifact.read_table(FILE, columns)
+    return artifact.read_table(artifact.file(FILE), columns)

@@ -8,7 +8,6 @@ Knows nothing of engines; everything here may run in any process of a cluster.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 from alphafuse.language.encoder import EMPTY, Encoded, failures_by_category
 from alphafuse.language.plan import hash_array
 from alphafuse.storage.artifact import Artifact
-from alphafuse.storage.manifest import MANIFEST, RECORD_SUFFIX, FileRecord, fingerprint
+from alphafuse.storage.manifest import RECORD_SUFFIX, FileRecord, fingerprint, to_json
 from alphafuse.storage.matrices import from_column, to_column
 
 ITEM_COLUMNS = ["item_index", "item_id", "text_hash"]
@@ -36,15 +35,18 @@ class EmbeddingStore:
 
     def __init__(self, artifact: Artifact, inputs: Mapping[str, Any]) -> None:
         self.artifact = artifact
-        self.vectors = Artifact(artifact.folder / "vectors", artifact.name, artifact.stage, artifact.guard)
+        self.vectors = artifact.inner("vectors")
         self.encoder = fingerprint(inputs["encoder"])
         self.wanted = fingerprint(inputs)
 
     def adopt_stale_shards(self) -> None:
         """Turn shards that the same encoder made from another catalog into vectors of texts.
 
-        Each step can be repeated, so that a later job continues after one that was killed here.
+        Each step can be repeated, so that a later job continues after one that was killed here. Shards of another
+        workspace stay where they are.
         """
+        if self.artifact.borrower:
+            return
         stale = [
             record
             for record in self.artifact.records().values()
@@ -53,8 +55,7 @@ class EmbeddingStore:
         if not stale:
             return
         filesystem, path = self.artifact.folder.open()
-        if self.artifact.folder.exists(MANIFEST):
-            filesystem.delete_file(f"{path}/{MANIFEST}")
+        self.artifact.uncommit()
         _, target = self.vectors.folder.open()
         filesystem.create_dir(target, recursive=True)
         for record in stale:
@@ -63,8 +64,7 @@ class EmbeddingStore:
                 adopted = dataclasses.replace(record, name=f"{record.sha256[:32]}.parquet", fingerprint=self.encoder)
                 if left:
                     filesystem.move(f"{path}/{record.name}", f"{target}/{adopted.name}")
-                content = json.dumps(dataclasses.asdict(adopted)).encode()
-                self.vectors.folder.write_bytes(adopted.name + RECORD_SUFFIX, content)
+                self.vectors.folder.write_bytes(adopted.name + RECORD_SUFFIX, to_json(adopted))
             elif left:  # a quarantine, whose rows are part of the shard
                 filesystem.delete_file(f"{path}/{record.name}")
             filesystem.delete_file(f"{path}/{record.name}{RECORD_SUFFIX}")
@@ -90,8 +90,8 @@ class EmbeddingStore:
     def known_hashes(self) -> list[tuple[str, np.ndarray]]:
         """Name and text hashes ([rows, 2] uint64) of each file with vectors."""
         return [
-            (name, hash_array(self.vectors.read_table(name, ["text_hash"])["text_hash"]))
-            for name in self.known_vectors()
+            (name, hash_array(self.vectors.read_table(file, ["text_hash"])["text_hash"]))
+            for name, file in self.known_vectors().items()
         ]
 
     def write_vectors(self, name: str, hashes: pa.Array, encoded: Encoded) -> FileRecord:
@@ -110,7 +110,8 @@ class EmbeddingStore:
         order = np.argsort(file, kind="stable")
         used, starts = np.unique(file[order], return_index=True)
         for index, items in zip(used, np.split(order, starts[1:]), strict=True):
-            table = self.vectors.take_rows(files[index], row[items], ["embedding", "reason"])
+            record = self.vectors.record(files[index])
+            table = self.vectors.take_rows(record, row[items], ["embedding", "reason"])
             vectors[items] = from_column(table["embedding"])[0]
             reasons = table["reason"].to_pylist()
             failures |= {int(item): reason for item, reason in zip(items, reasons, strict=True) if reason}
@@ -142,8 +143,9 @@ class EmbeddingStore:
         return self.artifact.write_table(name, table, self.wanted, first_row=first_row, details=details)
 
     def discard_vectors(self) -> None:
-        """Delete the vectors that committed shards were assembled from."""
-        self.vectors.clear()
+        """Delete the vectors that committed shards were assembled from; those of another workspace are its own."""
+        if not self.artifact.borrower:
+            self.vectors.clear()
 
 
 def _quarantine_of(shard: str) -> str:

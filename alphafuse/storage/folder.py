@@ -29,6 +29,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 TEMPORARY_SUFFIX = ".tmp"
+PIECE_BYTES = 8 * 2**20
 
 
 def retried(function: Callable[P, R]) -> Callable[P, R]:
@@ -123,6 +124,16 @@ class Folder:
             return stream.read()
 
     @retried
+    def sha256(self, name: str) -> str:
+        """The SHA-256 of a file, which is read piece by piece."""
+        filesystem, path = self.open()
+        digest = hashlib.sha256()
+        with filesystem.open_input_stream(_join(path, name)) as stream:
+            while piece := stream.read(PIECE_BYTES):
+                digest.update(piece)
+        return digest.hexdigest()
+
+    @retried
     def write_bytes(self, name: str, content: bytes | pa.Buffer) -> str:
         """Write a file whole or not at all; return the SHA-256 of its content.
 
@@ -209,6 +220,11 @@ class HashedStream:
 
     def close(self) -> None:
         """Does nothing: the caller that opened the wrapped stream closes it."""
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether a file is one that a writer has not renamed yet; writers that were killed leave such files."""
+    return name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)
 
 
 def _sync_to_disk(path: str) -> None:

@@ -107,7 +107,7 @@ def read_rows(artifact: Artifact, column: str, start: int, stop: int) -> np.ndar
 def _iterate_file(
     artifact: Artifact, file: FileRecord, column: str, start: int, stop: int, block_rows: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    sizes = artifact.read_parquet(file.name, lambda parquet: _group_sizes(artifact, file, column, parquet))
+    sizes = artifact.read_parquet(file, lambda parquet: _group_sizes(artifact, file, column, parquet))
     group_first, groups, first = file.first_row, [], None
     for group, rows in enumerate(sizes):
         if group_first < stop and group_first + rows > start:
@@ -116,7 +116,7 @@ def _iterate_file(
         group_first += rows
     if first is None:
         return
-    for batch in artifact.iterate_parquet(file.name, column, groups, block_rows):
+    for batch in artifact.iterate_parquet(file, column, groups, block_rows):
         low, high = max(start - first, 0), min(stop - first, batch.num_rows)
         if low < high:
             yield first + low, *from_column(batch.column(0).slice(low, high - low))

@@ -21,6 +21,7 @@ import pyarrow.fs as pafs
 
 from alphafuse.errors import OwnershipError
 from alphafuse.storage.folder import Folder
+from alphafuse.storage.manifest import read_json_object
 
 HEARTBEAT = "heartbeat.json"
 LOCK_SECONDS = 5.0
@@ -101,7 +102,7 @@ def read_beat(folder: Folder) -> tuple[bytes | None, Beat | None]:
     except FileNotFoundError:
         return None, None
     try:
-        values = json.loads(content)
+        values = read_json_object(content)
         known = {field.name: type(field.default) for field in fields(Beat) if field.name not in ("time", "ended")}
         beat = Beat(float(values["time"]), bool(values["ended"]), **{k: values[k] for k in known if k in values})
         whole = all(isinstance(getattr(beat, name), kind) for name, kind in known.items())

@@ -9,6 +9,7 @@ from alphafuse.errors import WorkspaceError
 from alphafuse.stages import ARTIFACTS
 from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.folder import Folder, resolve
+from alphafuse.storage.manifest import Manifest, is_fingerprint, plain_name, read_json_object
 from alphafuse.storage.ownership import Guard
 
 BORROWED = "borrowed.json"
@@ -25,14 +26,21 @@ class Workspace:
         uri: folder or URI.
         guard: keeps artefacts from being changed when another process has taken the workspace over; None: reads alone,
             or nobody else can write.
+
+    A damaged `borrowed.json` is an error as soon as an artefact is asked for, and not before, so that `borrow` can
+    replace it.
     """
 
     def __init__(self, uri: str, guard: Guard | None = None) -> None:
         self.folder = Folder(resolve(uri))  # absolute, since workers have another current folder
         self.guard = guard
-        self._borrowed: dict[str, str] = {}
+        self._owners: dict[str, str] = {}
+        self._damage = ""  # what is wrong with `borrowed.json`
         if self.folder.exists(BORROWED):
-            self._borrowed = json.loads(self.folder.read_bytes(BORROWED))
+            try:
+                self._owners = _checked(read_json_object(self.folder.read_bytes(BORROWED)))
+            except (IsADirectoryError, ValueError) as error:
+                self._damage = str(error)
 
     @property
     def name(self) -> str:
@@ -48,35 +56,54 @@ class Workspace:
         """The workspace as its owner writes to it: every artefact asks the guard before it is changed."""
         return Workspace(self.folder.uri, guard)
 
+    @property
+    def borrowed(self) -> Mapping[str, str]:
+        """The borrowed artefacts, each with its workspace (see `borrow`).
+
+        Raises:
+            WorkspaceError: `borrowed.json` is damaged.
+        """
+        if self._damage:
+            raise WorkspaceError(
+                f"{self.folder.uri}/{BORROWED} cannot be used: {self._damage}.",
+                "`alphafuse verify CONFIG --repair` writes it again, as does `alphafuse compare GRID`",
+            )
+        return self._owners
+
     def artifact(self, name: str) -> Artifact:
-        owner = Folder(resolve(self._borrowed[name], self.folder.uri)) if name in self._borrowed else self.folder
-        return Artifact(owner / name, name, ARTIFACTS[name].name, self.guard)
+        owner = self.borrowed.get(name)
+        if owner is None:
+            return Artifact(self.folder / name, name, ARTIFACTS[name].name, self.guard)
+        folder = Folder(resolve(owner, self.folder.uri)) / name
+        return Artifact(folder, name, ARTIFACTS[name].name, self.guard, borrower=self.folder.uri)
 
     def borrows(self, name: str) -> bool:
         """True if an artefact belongs to another workspace."""
-        return name in self._borrowed
-
-    def repair(self, name: str) -> list[str]:
-        """Delete the damaged files of an artefact (see `Artifact.repair`); returns their names.
-
-        Raises:
-            WorkspaceError: files of a borrowed artefact are damaged; only the workspace that owns it can repair it.
-        """
-        artifact = self.artifact(name)
-        if name not in self._borrowed:
-            return artifact.repair()
-        artifact.verify()
-        return []
+        return name in self.borrowed
 
     def borrow(self, owners: Mapping[str, str]) -> None:
-        """Read artefacts from other workspaces, from now on and whenever this workspace is opened.
+        """Read artefacts from other workspaces, from now on and whenever this workspace is opened. They are never
+        written from here.
 
         Args:
-            owners: artefact → workspace, relative to the folder of this one, so that all of them can move together.
+            owners: artefact → workspace, relative to the folder of this one, so that all of them can move together:
+                `../NAME` or `../FOLDER/NAME`.
         """
-        if dict(owners) != self._borrowed:
+        if self._damage or dict(owners) != self._owners:
+            self._owners, self._damage = _checked(owners), ""
             self.folder.write_bytes(BORROWED, json.dumps(owners, indent=1).encode())
-            self._borrowed = dict(owners)
+
+    def require_origins(self, name: str) -> None:
+        """Check that the artefacts that an artefact was made from are those of this workspace.
+
+        Raises:
+            StaleError: one is another.
+            WorkspaceError: an artefact is not finished.
+        """
+        artifact = self.artifact(name)
+        for origin, fingerprint in origins_of(artifact.require()).items():
+            if self.artifact(origin).require().fingerprint != fingerprint:
+                raise artifact.mismatch([f"another {origin}"])
 
     def require_own(self, names: Iterable[str]) -> None:
         """Check that artefacts may be deleted.
@@ -85,8 +112,26 @@ class Workspace:
             WorkspaceError: an artefact is borrowed, so that other runs may need it.
         """
         for name in names:
-            if name in self._borrowed:
-                raise WorkspaceError(
-                    f"{self.folder.uri} borrows {name!r} from {self.artifact(name).folder.uri}, as other runs may: it "
-                    "is not made again from here. Give another `workspace`"
-                )
+            self.artifact(name).require_own()
+
+
+def origins_of(manifest: Manifest) -> dict[str, str]:
+    """Fingerprints of the artefacts that an artefact was made from, by their names."""
+    return {name: value for name, value in manifest.inputs.items() if name in ARTIFACTS and is_fingerprint(value)}
+
+
+def _checked(owners: Mapping[str, object]) -> dict[str, str]:
+    """The owners of borrowed artefacts, all of which lie beside the workspace or in a folder beside it.
+
+    Raises:
+        ValueError: a name is not that of an artefact, or a path leads elsewhere.
+    """
+    for name, owner in owners.items():
+        if name not in ARTIFACTS:
+            raise ValueError(f"there is no artefact {name!r}")
+        up, *inside = owner.split("/") if isinstance(owner, str) else ("",)
+        if up != ".." or not inside:
+            raise ValueError(f"{owner!r} is not a workspace in the folder of this one, such as ../shared/NAME")
+        for part in inside:
+            plain_name(part)
+    return {name: str(owner) for name, owner in owners.items()}

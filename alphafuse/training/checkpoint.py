@@ -6,6 +6,7 @@ written its part, and loads onto any number of ranks. safetensors and JSON only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import safetensors.torch
 import torch
 
 from alphafuse.distributed.communicator import Communicator
+from alphafuse.errors import StaleError, WorkspaceError
 from alphafuse.items.item_table import ItemTable
 from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.folder import Folder
@@ -52,9 +54,15 @@ class Checkpoints:
         """
         damaged: list[str] = []
         for step in reversed(self._steps()):
-            if not self.at(step).is_committed(self._inputs):
+            try:
+                if not self.at(step).is_committed(self._inputs):
+                    continue
+                manifest = self.at(step).require()
+            except StaleError:
+                raise
+            except WorkspaceError:  # its manifest is damaged
+                damaged.append(self.at(step).folder.uri)
                 continue
-            manifest = self.at(step).require()
             found = [file for other in sorted({step, *_needs(manifest)}) for file in self._damaged_files(other)]
             if not found:
                 return manifest, damaged
@@ -106,14 +114,17 @@ class Checkpoints:
                     self.at(step).clear()
 
     def _steps(self) -> list[int]:
-        return [int(name.removeprefix("step-")) for name in self._folder.names() if name.startswith("step-")]
+        return [int(name.removeprefix("step-")) for name in self._folder.names() if re.fullmatch(r"step-\d{9,}", name)]
 
     def _damaged_files(self, step: int) -> list[str]:
         """Files of a checkpoint that differ from what was committed. A collective: each rank reads some of them."""
         artifact, ranks = self.at(step), self._communicator.world_size
-        manifest = artifact.manifest()
+        try:
+            manifest = artifact.manifest()
+        except WorkspaceError:
+            manifest = None
         files = [] if manifest is None else manifest.files
-        own = [file.name for file in files[self._communicator.rank :: ranks] if not artifact.is_whole(file)]
+        own = [file.name for file in files[self._communicator.rank :: ranks] if artifact.fault(file)]
         found = [f"{artifact.folder.uri}/{name}" for part in self._communicator.gather_objects(own) for name in part]
         return found if manifest is not None else [artifact.folder.uri]
 

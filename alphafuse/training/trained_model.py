@@ -53,11 +53,11 @@ def load_trained(
     """Load the best weights of a finished training.
 
     Raises:
-        WorkspaceError: training has not finished, or a file is damaged.
+        WorkspaceError: training has not finished, what it was made from is not there, or a file is damaged.
     """
     device = device or torch.device("cpu")
     artifact = workspace.artifact("model")
-    artifact.require()
+    workspace.require_origins("model")
     objective = build_objective(config, workspace, communicator)
     objective.load_state_dict(safetensors.torch.load(artifact.read_file(DENSE_FILE)))
     table = build_table(config, workspace, objective.encoder, communicator, device, trains=False)

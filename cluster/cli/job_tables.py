@@ -61,7 +61,7 @@ def print_job(job: JobDetails) -> None:
 
 
 def print_run(run: Run) -> RunStatus:
-    """Prints one line per stage of a run, then the warnings and the errors; returns the state of the run."""
+    """Prints one line per stage, then what cannot be read, warnings and errors; returns the state of the run."""
     state, console = run.state(time.time()), _console()
     heard = "" if state.latest is None else f", heard from {_duration(max(0.0, time.time() - state.latest))} ago"
     console.print(f"workspace {escape(run.uri)}  {state.status}{heard}", soft_wrap=True)

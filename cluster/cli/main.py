@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from alphafuse.stages import ARTIFACTS, RECOMMEND, REPORT, STAGES, Stage, find_stage, needed_stages
+from alphafuse.stages import RECOMMEND, REPORT, STAGES, Stage, find_stage, needed_stages
 from cluster.cli import cluster_commands as cluster_cli
 from cluster.cli.arguments import ConfigFile, Overrides, end_like_ctrl_c, reported, settings
 from jobs.execution.token_file import show_token_to_clusters
@@ -225,25 +225,15 @@ def targets(
 def verify(
     config: ConfigFile,
     overrides: Overrides = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Delete damaged files: `run` makes them again.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Restore damaged files, or delete them: `run` makes them again.")
+    ] = False,
 ) -> None:
-    """Compare every committed file of the workspace with its checksum, for example after a copy."""
-    with settings(config, overrides) as (_, workspace):
-        from alphafuse.errors import WorkspaceError
-        from monitoring.run_log.heartbeat import only_owner
+    """Compare every file of the workspace with what was committed, for example after a copy."""
+    with settings(config, overrides) as (configuration, workspace):
+        from cluster.cli.verifying import verify_workspace
 
-        manifests = {name: workspace.artifact(name).manifest() for name in ARTIFACTS}
-        if not any(manifests.values()):
-            raise WorkspaceError(f"{workspace.folder.uri} holds no finished stage: is `workspace` right?")
-        with only_owner(workspace) if repair else nullcontext():
-            for name, manifest in manifests.items():
-                if manifest is None:
-                    continue
-                damaged = workspace.repair(name) if repair else []
-                if not repair:
-                    workspace.artifact(name).verify()
-                whole = len(manifest.files) - len(damaged)
-                echo(f"{name}: {whole} files as committed" + f", deleted {', '.join(damaged)}" * bool(damaged))
+        verify_workspace(configuration, workspace, repair)
 
 
 @config_app.command("show")

@@ -115,7 +115,7 @@ def print_results(workspace: Workspace) -> bool:
     evaluation = workspace.artifact("evaluation")
     if evaluation.manifest() is None:
         return False
-    result = json.loads(evaluation.folder.read_bytes("metrics.json"))
+    result = json.loads(evaluation.read_file("metrics.json"))
     title = (
         f"{result['split']} · {result['queries']:,} targets · {result['num_items']:,} items · {result['similarity']} · "
         f"seen items left {'out' if result['exclude_seen'] else 'in'}"

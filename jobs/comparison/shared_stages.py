@@ -6,16 +6,17 @@ and the runs, borrow its artefacts (docs/workspace.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from alphafuse.config import Config
-from alphafuse.errors import StaleError
+from alphafuse.errors import StaleError, WorkspaceError
 from alphafuse.events import Listener, StageFailed
 from alphafuse.stages import Stage, needed_stages
-from alphafuse.storage.folder import Folder
-from alphafuse.storage.manifest import fingerprint
-from alphafuse.storage.workspace import Workspace
+from alphafuse.storage.folder import Folder, resolve
+from alphafuse.storage.manifest import MANIFEST, fingerprint
+from alphafuse.storage.verification import Finding
+from alphafuse.storage.workspace import BORROWED, Workspace
 from jobs.comparison.shown_events import SharedStageListener
 from jobs.execution.tasks import reason
 from jobs.pipeline import run_stages
@@ -58,7 +59,54 @@ def shared_stages(config: Config) -> list[SharedStage]:
 
 def borrow(workspace: Workspace, config: Config) -> None:
     """Let a run, whose folder lies beside `shared/`, read what was made for it."""
-    workspace.borrow({name: f"../{FOLDER}/{folder}" for name, folder in shared_stages(config)[-1].artifacts})
+    workspace.borrow(_owners(config))
+
+
+@dataclass(frozen=True)
+class BorrowedFile:
+    """A damaged or lost `borrowed.json`.
+
+    Attributes:
+        owners: what it should hold; None: not known.
+    """
+
+    workspace: Workspace
+    finding: Finding
+    owners: Mapping[str, str] | None
+
+    def repair(self) -> None:
+        """Write the file.
+
+        Raises:
+            WorkspaceError: what it held is not known.
+        """
+        if self.owners is None:
+            raise WorkspaceError(
+                f"{self.workspace.folder.uri}/{BORROWED} is damaged, and ../{FOLDER} has not what the run needs.",
+                "`alphafuse compare GRID` writes it again",
+            )
+        self.workspace.borrow(self.owners)
+
+
+def examine_borrowed(workspace: Workspace, config: Config) -> BorrowedFile | None:
+    """Compare `borrowed.json` of a run with the shared stages that its configuration needs; None: nothing is wrong."""
+    owners = _owners(config)
+    beside = Folder(resolve("..", workspace.folder.uri))
+    found = all((beside / owner.removeprefix("../") / name / MANIFEST).exists() for name, owner in owners.items())
+    try:
+        borrowed = workspace.borrowed
+    except WorkspaceError as error:
+        return BorrowedFile(workspace, Finding(BORROWED, error.fault, "repair", "restored"), owners if found else None)
+    lost = not borrowed and not any(workspace.artifact(name).folder.names() for name in owners)
+    if found and (lost or (borrowed and borrowed.keys() == owners.keys() and borrowed != owners)):
+        fault = "it does not name the shared stages of this configuration"
+        return BorrowedFile(workspace, Finding(BORROWED, fault, "repair", "restored"), owners)
+    return None
+
+
+def _owners(config: Config) -> dict[str, str]:
+    """The artefacts that a run borrows, each with its workspace."""
+    return {name: f"../{FOLDER}/{folder}" for name, folder in shared_stages(config)[-1].artifacts}
 
 
 def make_shared(configs: Iterable[Config], folder: Folder, listen: Listener) -> dict[str, str]:

@@ -94,13 +94,16 @@ def _blocks(workspace: Workspace, shard: FileRecord, dim: int) -> Iterator[tuple
 def _popularity(workspace: Workspace, shard: FileRecord) -> np.ndarray:
     """[rows of the shard], training interactions of its items; 0 for items that are not listed."""
     artifact = workspace.artifact("popularity")
-    filesystem, path = artifact.folder.open()
-    rows = [("item_index", ">=", shard.first_row), ("item_index", "<", shard.first_row + shard.rows)]
-    columns, counts = ["item_index", "count"], np.zeros(shard.rows)
+    first, stop = shard.first_row, shard.first_row + shard.rows
+
+    def read(parquet: pq.ParquetFile) -> pa.Table:
+        groups = (parquet.metadata.row_group(number).column(0).statistics for number in range(parquet.num_row_groups))
+        needed = [number for number, items in enumerate(groups) if items.min < stop and items.max >= first]
+        return parquet.read_row_groups(needed, columns=["item_index", "count"])
+
+    counts = np.zeros(shard.rows)
     for file in artifact.require().files:
-        try:
-            table = pq.read_table(f"{path}/{file.name}", columns=columns, filesystem=filesystem, filters=rows)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise artifact.damaged(file.name, error) from error
-        counts[table["item_index"].to_numpy() - shard.first_row] = table["count"].to_numpy()
+        items, numbers = (column.to_numpy() for column in artifact.read_parquet(file, read).columns)
+        inside = (items >= first) & (items < stop)
+        counts[items[inside] - first] = numbers[inside]
     return counts

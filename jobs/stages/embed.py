@@ -113,7 +113,7 @@ def _embed_texts(
 ) -> dict[str, Any]:
     finished = store.finished_shards()
     shards = [shard for shard in catalog.require().files if shard.name not in finished]
-    hashes = [hash_array(catalog.read_table(shard.name, ["text_hash"])["text_hash"]) for shard in shards]
+    hashes = [hash_array(catalog.read_table(shard, ["text_hash"])["text_hash"]) for shard in shards]
     plan = make_plan(store.known_hashes(), hashes, config.batch_size)
     del hashes
     batches = embed_on_engines(encoder, config, catalog, shards, store, plan.batches, listen, serving)
@@ -217,7 +217,7 @@ def _assemble_shard(
     dtype: str,
 ) -> None:
     encoded = store.gather(files, file, row, dim, dtype)
-    store.write_shard(shard.name, catalog.read_table(shard.name, ITEM_COLUMNS), shard.first_row, encoded)
+    store.write_shard(shard.name, catalog.read_table(shard, ITEM_COLUMNS), shard.first_row, encoded)
 
 
 def _check_quarantined(failed: Mapping[str, int], items: int, config: EmbedConfig, which: str) -> None:

@@ -175,7 +175,8 @@ class _EngineEvents:
 
 def _read_texts(row: dict[str, Any], catalog: Artifact) -> dict[str, Any]:
     """The texts of a batch and their hashes."""
-    table = catalog.take_rows(row["shard"], np.frombuffer(row["rows"], np.int32), ["text", "text_hash"])
+    shard, rows = catalog.record(row["shard"]), np.frombuffer(row["rows"], np.int32)
+    table = catalog.take_rows(shard, rows, ["text", "text_hash"])
     return {"file": row["file"], "texts": table["text"].to_pylist(), "hashes": table["text_hash"].to_pylist()}
 
 

@@ -73,7 +73,7 @@ def bring_in_files(
         done, repeats, found = done + shard.rows, repeats + repeated, found + matched
         listen(Progress(EMBED.name, done, manifest.rows, "items"))
     if len(left) == len(manifest.files) and not found:
-        item = catalog.read_table(left[0].name, ["item_id"])["item_id"][0].as_py()
+        item = catalog.read_table(left[0], ["item_id"])["item_id"][0].as_py()
         vector = next(partition["example"] for partition in partitions if partition["rows"])
         raise DataError(
             f"embed.precomputed ({config.precomputed}): no id of the vectors, such as {vector!r}, is that of an "
@@ -109,7 +109,7 @@ def _write_shard(
     dim: int,
     config: EmbedConfig,
 ) -> tuple[int, int]:
-    items = catalog.read_table(shard.name, ITEM_COLUMNS)
+    items = catalog.read_table(shard, ITEM_COLUMNS)
     encoded, repeats = match_vectors(items["item_id"].combine_chunks(), scratch, runs, num_buckets, dim, config)
     store.write_shard(shard.name, items, shard.first_row, encoded)
     return repeats, len(items) - sum(reason.startswith(NO_VECTOR) for reason in encoded.failures.values())

@@ -71,7 +71,7 @@ def gather(settings: Mapping[str, Any], workspace: Workspace) -> Content:
     training, nullspace, embeddings = details["model"], details["nullspace"], details["embeddings"]
     evaluation = None
     if details["evaluation"] is not None:
-        evaluation = json.loads(workspace.artifact("evaluation").folder.read_bytes("metrics.json"))
+        evaluation = json.loads(workspace.artifact("evaluation").read_file("metrics.json"))
     shown = made_with(settings, workspace)
     return Content(
         title=workspace.name,

@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+import math
+import re
+import zlib
+from collections.abc import Mapping
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from alphafuse import events as e
 from alphafuse.events import Event
+from alphafuse.storage.manifest import read_json_object
 from alphafuse.storage.workspace import Workspace
 
+SUFFIX = ".jsonl"
 PROGRESS_SECONDS = 10.0
+CHECKED = re.compile(rb'\{"crc": "([0-9a-f]{8})", ')
+"""Beginning of a line: the CRC-32 of all that follows. Lines of earlier versions have none."""
 KINDS: dict[str, tuple[type[Event], ...]] = {
     "started": (e.StageStarted,),
     "progress": (e.TrainingProgress, e.EmbeddingProgress, e.Progress),
@@ -32,6 +41,8 @@ KINDS: dict[str, tuple[type[Event], ...]] = {
 }
 """The name of each event class in a file. A record of a name that several classes share is read as the first of them
 whose required fields it has."""
+VALIDATORS: dict[type[Event], TypeAdapter[Event]] = {cls: TypeAdapter(cls) for cs in KINDS.values() for cls in cs}
+"""They check the types of fields, which a damaged file may fill with anything."""
 NAMES = {cls: kind for kind, classes in KINDS.items() for cls in classes}
 
 
@@ -51,17 +62,16 @@ class EventLog:
         if type(event) not in NAMES or not self._is_due(event):
             return
         if event.stage not in self._lines:
-            read_events(self._workspace, event.stage)  # nothing is added to a damaged file
-            self._lines[event.stage] = _lines(self._workspace, event.stage)
+            self._lines[event.stage] = _lines(self._workspace, event.stage)  # damaged ones are kept as they are
         lines = self._lines[event.stage]
-        lines.append(json.dumps(to_record(event)).encode())
+        lines.append(to_line(event))
         if not isinstance(event, e.StepMeans):
             self._write(event.stage)
 
     def take_back(self, stage: str) -> None:
         """Remove the latest run of a stage from the log, as if it had not begun."""
         lines = self._lines.get(stage, [])
-        started = [number for number, line in enumerate(lines) if json.loads(line)["kind"] == "started"]
+        started = [number for number, line in enumerate(lines) if isinstance(_event_or_none(line), e.StageStarted)]
         if started:
             del lines[started[-1] :]
             self._write(stage)
@@ -75,9 +85,9 @@ class EventLog:
         if self._workspace.guard is not None:
             self._workspace.guard.require()
         if lines := self._lines[stage]:
-            self._workspace.events.write_bytes(f"{stage}.jsonl", b"\n".join([*lines, b""]))
+            self._workspace.events.write_bytes(f"{stage}{SUFFIX}", b"\n".join([*lines, b""]))
         else:
-            self._workspace.events.delete_files([f"{stage}.jsonl"])
+            self._workspace.events.delete_files([f"{stage}{SUFFIX}"])
 
     def _is_due(self, event: Event) -> bool:
         """Tell whether to keep an event: progress and means of steps are kept only now and then."""
@@ -92,30 +102,66 @@ class EventLog:
 
 
 def read_events(workspace: Workspace, stage: str) -> list[Event]:
-    """Return the events of a stage over all its runs, oldest first; an empty list if it has not run.
+    """Return the events of a stage over all its runs, oldest first; an empty list if it has not run. Damaged lines are
+    left out (see `scan_events`)."""
+    return scan_events(workspace, stage)[0]
 
-    Raises:
-        ValueError: a line is damaged.
+
+def scan_events(workspace: Workspace, stage: str) -> tuple[list[Event], dict[int, str]]:
+    """The events of a stage, oldest first, and what is wrong with damaged lines, by the number of the line from 1.
+
+    Events of a kind that this version does not know are left out.
     """
-    return list(iterate_events(workspace, stage))
+    events, faults = [], {}
+    for number, line in enumerate(_lines(workspace, stage), start=1):
+        try:
+            event = from_line(line)
+            if event is not None and event.stage != stage:
+                raise ValueError(f"an event of the stage {event.stage!r}")
+        except ValueError as error:
+            faults[number] = str(error)
+        else:
+            if event is not None:
+                events.append(event)
+    return events, faults
 
 
-def iterate_events(workspace: Workspace, stage: str) -> Iterator[Event]:
-    """Yield the events of a stage one by one, oldest first. Events of a kind that this version does not know are left
-    out.
+def _event_or_none(line: bytes) -> Event | None:
+    try:
+        return from_line(line)
+    except ValueError:
+        return None
 
-    Raises:
-        ValueError: a line is damaged; the events before it have been yielded.
-    """
-    for line in _lines(workspace, stage):
-        event = from_record(json.loads(line))
-        if event is not None:
-            yield event
+
+def drop_damaged_lines(workspace: Workspace, stage: str) -> None:
+    """Write the log of a stage again without its damaged lines."""
+    _, faults = scan_events(workspace, stage)
+    lines = _lines(workspace, stage)
+    kept = [line for number, line in enumerate(lines, start=1) if number not in faults]
+    workspace.events.write_bytes(f"{stage}{SUFFIX}", b"\n".join([*kept, b""]))
 
 
 def _lines(workspace: Workspace, stage: str) -> list[bytes]:
-    folder, name = workspace.events, f"{stage}.jsonl"
+    folder, name = workspace.events, f"{stage}{SUFFIX}"
     return folder.read_bytes(name).splitlines() if folder.exists(name) else []
+
+
+def to_line(event: Event) -> bytes:
+    """Turn an event into a line of the log: a JSON object, which begins with the checksum of the rest of the line."""
+    rest = json.dumps(to_record(event)).encode()[1:]
+    return b'{"crc": "%08x", %s' % (zlib.crc32(rest), rest)
+
+
+def from_line(line: bytes) -> Event | None:
+    """Turn a line back into its event; None if the event is of a kind that this version does not know.
+
+    Raises:
+        ValueError: the line is damaged.
+    """
+    checked = CHECKED.match(line)
+    if checked is not None and zlib.crc32(line[checked.end() :]) != int(checked[1], 16):
+        raise ValueError("its content differs from its checksum")
+    return from_record(read_json_object(line))
 
 
 def to_record(event: Event) -> dict[str, Any]:
@@ -140,13 +186,13 @@ def from_record(record: object) -> Event | None:
     if not isinstance(record, dict) or not isinstance(values := record.get("values"), dict):
         raise ValueError(f"not an event: {record!r}"[:200])
     stage, kind, time = record.get("stage"), record.get("kind"), record.get("time")
-    if not isinstance(stage, str) or not isinstance(time, int | float):
+    if not isinstance(stage, str) or not isinstance(time, int | float) or not math.isfinite(time):
         raise ValueError(f"not an event: {record!r}"[:200])
     if kind not in KINDS:
         return None
     for cls in KINDS[kind]:
         if all(entry.name in values for entry in _own_fields(cls) if _is_required(entry)):
-            return cls(stage, **_arguments(cls, values), time=time)
+            return VALIDATORS[cls].validate_python({"stage": stage, **_arguments(cls, values), "time": time})
     raise ValueError(f"an event {kind!r} lacks values: {record!r}"[:200])
 
 

@@ -92,7 +92,7 @@ class Heartbeat:
                 content, other = read_beat(folder)
                 silent = watched is not None and content == watched and time.monotonic() >= until
                 if content is None or silent or (other is not None and (other.ended or other.is_dead)):
-                    self._before = content
+                    self._before = None if other is None else content  # a damaged one is not put back
                     self._write()
                     break
             if _beats_here(other) or (watched is not None and content != watched):

@@ -14,14 +14,14 @@ from alphafuse.errors import AlphafuseError, ConfigError
 from alphafuse.events import Event
 from alphafuse.storage.ownership import HEARTBEAT, Beat
 from alphafuse.storage.workspace import Workspace
-from monitoring.run_log.event_log import iterate_events
+from monitoring.run_log.event_log import SUFFIX, scan_events
 from monitoring.run_log.finding import borrowed_stages, committed_stages, leads_out
 from monitoring.run_log.heartbeat import read_heartbeat
 from monitoring.run_log.made_with import made_with
 from monitoring.run_log.run_state import RunState, judge, latest_real_run
 from monitoring.run_log.training_curves import Training, training_of
 
-SUFFIX, CONFIG = ".jsonl", "config.yaml"
+CONFIG = "config.yaml"
 Reported = TypeVar("Reported", bound=Event)
 
 
@@ -89,13 +89,12 @@ class RunReader:
         events = {stage: known for stage, known in earlier.events.items() if f"{stage}{SUFFIX}" in files}
         for name in sorted(changed):
             stage = name.removesuffix(SUFFIX)
-            events[stage] = []
-            try:
-                for event in iterate_events(workspace, stage):
-                    events[stage].append(event)
-            except ValueError as error:
-                problems.append(f"events/{name} cannot be read to its end: {error}")
-                del files[name]  # so that the file is read again
+            events[stage], faults = scan_events(workspace, stage)
+            if faults:
+                number, fault = next(iter(faults.items()))
+                told = f"{len(faults)} damaged lines are left out, the first is line {number}: {fault}"
+                problems.append(f"events/{name}: {told}")
+                del files[name]  # so that the file is read again, and the problem shown again
         is_changed = self._seen.get(CONFIG) != files.get(CONFIG)
         self._seen = files
         first = not earlier.read
@@ -103,14 +102,23 @@ class RunReader:
         settings = self._settings(workspace, files) if is_new else earlier.settings
         problems += filter(None, [self._settings_problem])
         trained = f"train{SUFFIX}" in changed or "train" not in events
+        beat, committed, borrowed = None, earlier.committed, earlier.borrowed
+        try:
+            beat = read_heartbeat(workspace) if HEARTBEAT in files else None
+        except ValueError as error:
+            problems.append(str(error))
+        try:
+            committed, borrowed = committed_stages(workspace), borrowed_stages(workspace)
+        except AlphafuseError as error:
+            problems.append(str(error))
         self.run = Run(
             key=earlier.key,
             uri=earlier.uri,
             settings=settings,
             events=events,
-            beat=read_heartbeat(workspace) if HEARTBEAT in files else None,
-            committed=committed_stages(workspace) - events.keys() if is_new else earlier.committed,
-            borrowed=borrowed_stages(workspace),
+            beat=beat,
+            committed=committed - events.keys() if is_new else earlier.committed,
+            borrowed=borrowed,
             training=training_of(events.get("train", ())) if trained else earlier.training,
             version=earlier.version + is_new,
             problem="; ".join(problems),

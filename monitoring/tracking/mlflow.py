@@ -11,6 +11,7 @@ import time as clock
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from alphafuse.storage.manifest import read_json_object
 from alphafuse.storage.workspace import Workspace
 
 FILE = "mlflow.json"
@@ -73,8 +74,13 @@ class MLflowSink:
         folder = self._workspace.folder / "events"
         if not folder.exists(FILE):
             return None
-        known = json.loads(folder.read_bytes(FILE))
-        return known["run"] if (known["uri"], known["experiment"]) == (self._uri, self._experiment) else None
+        try:
+            known = read_json_object(folder.read_bytes(FILE))
+        except ValueError:  # damaged: another run is made, and noted in its place
+            return None
+        return (
+            known.get("run") if (known.get("uri"), known.get("experiment")) == (self._uri, self._experiment) else None
+        )
 
     def _create_run(self) -> str:
         experiment = self._client.get_experiment_by_name(self._experiment)

@@ -25,6 +25,7 @@ from alphafuse.config import Config, parse_config
 from alphafuse.errors import ResourceError, WorkspaceError
 from alphafuse.events import ignore
 from alphafuse.storage import retries
+from alphafuse.storage.verification import examine
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.loop import Trainer
 from jobs.stages import decompose, evaluate, export, recommend, train
@@ -159,11 +160,14 @@ def test_a_shard_that_lost_a_bit_is_made_again_alone(tmp_path: Path) -> None:
         WorkspaceError, match=r"cannot be used: its checksum differs .* `alphafuse verify CONFIG --repair`"
     ):
         workspace.artifact("embeddings").verify()
-    assert [workspace.repair(name) for name in names] == [
-        ["quarantine-00001.parquet", "part-00003.parquet"],
+    found = [examine(workspace.artifact(name)) for name in names]
+    assert [[finding.file for finding in each.findings] for each in found] == [
+        ["embeddings/quarantine-00001.parquet", "embeddings/part-00003.parquet"],
         [],
-        ["part-00000.parquet"],
+        ["features/part-00000.parquet"],
     ]
+    for each in found:
+        each.repair()
     _embed_and_decompose(config, workspace, encoder)
     assert _sums(workspace, names) == before
     again = encoder.embedded()[len(embedded) :]

@@ -35,13 +35,13 @@ def test_the_stages_read_what_was_written(tmp_path: Path) -> None:
 
     catalog, sequences = workspace.artifact("catalog"), workspace.artifact("sequences")
     assert (catalog.require().rows, sequences.require().rows) == (9_000, 300)
-    items = catalog.read_table(catalog.require().files[0].name)
+    items = catalog.read_table(catalog.require().files[0])
     rows = read_rows(workspace.artifact("embeddings"), "embedding", 0, 50)
     made = np.concatenate([DATA.embeddings(0), DATA.embeddings(1)])
     number = [int(item_id[1:]) for item_id in items["item_id"].to_pylist()[:50]]
     np.testing.assert_allclose(rows, made[number], atol=1e-3)  # float16
     log = DATA.interactions_of(0).to_pandas()
-    user = sequences.read_table(sequences.require().files[0].name).to_pylist()[0]
+    user = sequences.read_table(sequences.require().files[0]).to_pylist()[0]
     expected = log[log.user_id == user["user_id"]].item_id.tolist()
     index = dict(zip(items["item_index"].to_pylist(), items["item_id"].to_pylist(), strict=True))
     assert [index[item] for item in user["items"]] == expected

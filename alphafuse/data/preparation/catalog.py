@@ -146,5 +146,5 @@ def load_item_hashes(artifact: Artifact) -> np.ndarray:
     """Hashes of all item ids by item index, ascending: uint64 [items]."""
     shards = artifact.require().files
     return np.concatenate(
-        [hash_ids(artifact.read_table(shard.name, ["item_id"])["item_id"].combine_chunks()) for shard in shards]
+        [hash_ids(artifact.read_table(shard, ["item_id"])["item_id"].combine_chunks()) for shard in shards]
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import pyarrow.ipc
 
 from alphafuse.data.hashing import bucket_of
 from alphafuse.storage.folder import Folder, retried
+from alphafuse.storage.manifest import read_json_object
 
 RUN_BYTES = 128 * 2**20
 BATCH_ROWS = 8192
@@ -115,9 +116,10 @@ def read_columns(folder: Folder, name: str, columns: Sequence[str]) -> pa.Table:
 
 
 def once(folder: Folder, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return the result of `make`, kept as the JSON file `name`; where the file exists, `make` is not called."""
+    """Return the result of `make`, kept as the JSON file `name`; `make` is not called where that is there and whole."""
     if folder.exists(name):
-        return json.loads(folder.read_bytes(name))
+        with suppress(ValueError):
+            return read_json_object(folder.read_bytes(name))
     result = make()
     folder.write_bytes(name, json.dumps(result).encode())
     return result

@@ -68,7 +68,7 @@ def find_cold_items(catalog: Artifact, split: SplitConfig, seed: int) -> np.ndar
     """Mask of the items that are held out of training, by item index: bool [items]; None: `split` holds none out."""
     if not split.cold_items:
         return None
-    ids = [catalog.read_table(shard.name, ["item_id"])["item_id"] for shard in catalog.require().files]
+    ids = [catalog.read_table(shard, ["item_id"])["item_id"] for shard in catalog.require().files]
     return cold_items(np.concatenate([hash_with_seed(column, seed) for column in ids]), split.cold_items)
 
 

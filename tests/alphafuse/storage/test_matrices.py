@@ -178,6 +178,7 @@ def test_a_column_that_is_no_matrix_is_refused(tmp_path):
     artifact = write(tmp_path)
     table = pa.table({"embedding": [1.0] * 23})
     artifact.write_table("part-00000.parquet", table, fingerprint(INPUTS))
+    artifact.commit(INPUTS)
 
     with pytest.raises(WorkspaceError, match="does not hold vectors"):
         read_rows(artifact, "embedding", 0, 61)

@@ -51,7 +51,8 @@ def _read_in_blocks(workspace: Workspace) -> None:
 
 
 def _take(workspace: Workspace) -> None:
-    table = workspace.artifact("embeddings").take_rows("part-00000.parquet", np.array([9, 2]), ["item_index"])
+    artifact = workspace.artifact("embeddings")
+    table = artifact.take_rows(artifact.file("part-00000.parquet"), np.array([9, 2]), ["item_index"])
     assert table["item_index"].to_pylist() == [9, 2]
 
 
@@ -59,8 +60,13 @@ def _write(workspace: Workspace) -> None:
     artifact = workspace.artifact("catalog")
     artifact.write_table("part-00000.parquet", pa.table({"x": [1, 2, 3]}), fingerprint(INPUTS))
     artifact.commit(INPUTS, rows=3)
-    assert artifact.read_table("part-00000.parquet")["x"].to_pylist() == [1, 2, 3]
-    assert artifact.folder.names() == ["manifest.json", "part-00000.parquet", "part-00000.parquet.record.json"]
+    assert artifact.read_table(artifact.file("part-00000.parquet"))["x"].to_pylist() == [1, 2, 3]
+    assert artifact.folder.names() == [
+        "manifest.copy.json",
+        "manifest.json",
+        "part-00000.parquet",
+        "part-00000.parquet.record.json",
+    ]
 
 
 def _clear(workspace: Workspace) -> None:
@@ -92,7 +98,7 @@ def test_storage_that_goes_on_failing_is_given_up(workspace: Workspace) -> None:
     assert FlakyFileSystem.failures == retries.ATTEMPTS
     flaky_storage.fail_at(set(range(2, 1000)))  # the manifest is still found
     with pytest.raises((WorkspaceError, OSError), match="was reset by the server"):
-        workspace.artifact("embeddings").read_table("part-00000.parquet")
+        workspace.artifact("embeddings").file("part-00000.parquet")
 
 
 def test_pauses_grow(monkeypatch: pytest.MonkeyPatch, workspace: Workspace) -> None:

@@ -173,21 +173,60 @@ def test_verify_finds_changed_files(config: Path, tmp_path: Path) -> None:
     tiny_workspace(tmp_path / "run")
     result = runner.invoke(app, ["verify", str(config)])
     assert result.exit_code == 0
-    assert "catalog: 2 files as committed" in result.output
+    assert "catalog: 2 of 2 files as committed" in result.output
     with (tmp_path / "run" / "features" / "part-00001.parquet").open("ab") as file:
         file.write(b"!")
+    (tmp_path / "run" / "catalog" / "notes.txt").write_text("mine")
     result = runner.invoke(app, ["verify", str(config)])
     assert result.exit_code == 1
-    assert "part-00001.parquet cannot be used: its checksum differs" in result.stderr
+    assert "! features/part-00001.parquet: its checksum differs" in result.output
+    assert "is damaged. `alphafuse verify CONFIG --repair`" in result.stderr
     with own(Workspace(str(tmp_path / "run"))):
         result = runner.invoke(app, ["verify", str(config), "--repair"])
         assert result.exit_code == 1
         assert "is in use by process" in result.stderr
     result = runner.invoke(app, ["verify", str(config), "--repair"])
     assert result.exit_code == 0
-    assert "features: 1 files as committed, deleted part-00001.parquet" in result.output
+    assert "features: 1 of 2 files as committed" in result.output
     left = [path.name for path in (tmp_path / "run" / "features").iterdir()]
     assert sorted(left) == ["part-00000.parquet", "part-00000.parquet.record.json"]
+    assert (tmp_path / "run" / "catalog" / "notes.txt").read_text() == "mine"
+
+
+def test_names_of_files_reach_the_terminal_as_text(config: Path, tmp_path: Path) -> None:
+    tiny_workspace(tmp_path / "run")
+    (tmp_path / "run" / "catalog" / "\x1b[2J.parquet").write_text("")
+    result = runner.invoke(app, ["verify", str(config)])
+    assert "[2J.parquet: no file of this workspace" in result.output
+    assert "\x1b" not in result.output
+
+
+def test_verify_tells_what_only_another_run_cures(config: Path, tmp_path: Path) -> None:
+    workspace = tiny_workspace(tmp_path / "run")
+    workspace.artifact("evaluation").commit({"sequences": workspace.artifact("sequences").require().fingerprint})
+    workspace.artifact("sequences").clear()
+    result = runner.invoke(app, ["verify", str(config)])
+    assert result.exit_code == 1
+    assert "! sequences: it is not finished, but 'evaluation' was made from it" in result.output
+    assert "is not complete. `alphafuse run CONFIG` makes what is missing" in result.stderr
+    result = runner.invoke(app, ["verify", str(config), "--repair"])
+    assert result.exit_code == 0
+    assert "try     alphafuse run CONFIG" in result.output
+
+
+def test_a_damaged_list_of_borrowed_artefacts_ends_every_command_with_its_remedy(config: Path, tmp_path: Path) -> None:
+    tiny_workspace(tmp_path / "run")
+    (tmp_path / "run" / "borrowed.json").write_text('{"model": "../../victim"}')
+    for arguments in (["recommend", str(config), "--history", "a"], ["verify", str(config), "--repair"]):
+        result = runner.invoke(app, arguments)
+        assert result.exit_code == 1
+        assert "borrowed.json" in result.stderr
+        assert "alphafuse compare GRID" in result.stderr
+        assert "Traceback" not in result.output
+    result = runner.invoke(app, ["verify", str(config)])
+    assert result.exit_code == 1
+    assert "! borrowed.json: " in result.output
+    assert "'../../victim'" in result.output or "plain name" in result.output
 
 
 @pytest.mark.parametrize(

@@ -75,3 +75,17 @@ def test_a_run_that_has_ended(
     lines = _printed(tmp_path, capsys)
     assert lines[4] == line
     assert lines[-1] == last
+
+
+def test_damaged_files_are_named_and_the_rest_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _log(tmp_path, StageStarted("train", time=-50))
+    log = tmp_path / "events" / "train.jsonl"
+    log.write_bytes(log.read_bytes() + b"{")
+    (tmp_path / "config.yaml").write_bytes(b"train: [")
+    (tmp_path / "borrowed.json").write_bytes(b"{")
+    lines = _printed(tmp_path, capsys)
+    assert any(line.startswith("… train") for line in lines)
+    problem = " ".join(lines)
+    assert "events/train.jsonl: 1 damaged lines are left out, the first is line 2" in problem
+    assert "config.yaml is not valid YAML" in problem
+    assert "borrowed.json cannot be used" in problem

@@ -10,7 +10,7 @@ from support.workspaces.tiny_workspace import tiny_config
 
 from alphafuse.config import Config
 from alphafuse.config.resources import EngineResources, Resources
-from alphafuse.errors import ConfigError
+from alphafuse.errors import ConfigError, WorkspaceError
 from alphafuse.events import Event, StageFailed, StageFinished
 from alphafuse.items.encoders.settings import IdConfig
 from alphafuse.stages import DECOMPOSE, Stage
@@ -103,3 +103,30 @@ def test_files_that_are_others_are_refused_with_what_to_do(tmp_path: Path, monke
     failed = shared_stages.make_shared([tiny_config(tmp_path)], Folder(str(tmp_path)), lambda event: None)
     (message,) = failed.values()
     assert message.endswith("(files: 'old' → 'new'). Give the grid another `workspace`")
+
+
+def test_a_damaged_or_lost_list_of_borrowed_artefacts_is_written_again(tmp_path: Path, made: list[str]) -> None:
+    config = tiny_config(tmp_path / "run")
+    shared_stages.make_shared([config], Folder(str(tmp_path)), lambda event: None)
+    run, path = Workspace(str(tmp_path / "run")), tmp_path / "run" / "borrowed.json"
+    shared_stages.borrow(run, config)
+    whole = path.read_bytes()
+    assert shared_stages.examine_borrowed(run, config) is None
+    other = whole.replace(b"decompose-", b"decompose-x")
+    for content in (b"", whole[: len(whole) // 2], b'{"catalog": "../../victim"}', other, None):
+        path.unlink() if content is None else path.write_bytes(content)
+        found = shared_stages.examine_borrowed(Workspace(str(tmp_path / "run")), config)
+        assert found is not None
+        assert found.finding.file == "borrowed.json"
+        found.repair()
+        assert path.read_bytes() == whole
+
+
+def test_what_cannot_be_known_is_left_to_compare(tmp_path: Path) -> None:
+    (tmp_path / "borrowed.json").write_bytes(b"{")
+    found = shared_stages.examine_borrowed(Workspace(str(tmp_path)), tiny_config(tmp_path))
+    assert found is not None
+    with pytest.raises(WorkspaceError, match="compare GRID"):
+        found.repair()
+    (tmp_path / "borrowed.json").unlink()
+    assert shared_stages.examine_borrowed(Workspace(str(tmp_path)), tiny_config(tmp_path)) is None

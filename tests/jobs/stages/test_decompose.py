@@ -99,7 +99,7 @@ def test_features_are_the_references(tmp_path, method):
     embeddings, features_artifact = workspace.artifact("embeddings").require(), workspace.artifact("features")
     shards = [(file.name, file.first_row, file.rows) for file in embeddings.files if file.rows]
     assert [(file.name, file.first_row, file.rows) for file in features_artifact.require().files] == shards
-    table = features_artifact.read_table("part-00002.parquet")
+    table = features_artifact.read_table(features_artifact.file("part-00002.parquet"))
     assert table.schema.names == ["item_index", "features"]
     assert table["item_index"].to_pylist() == list(range(131, 260))
     assert table.schema.field("features").type == VectorType(np.dtype(np.float32), HIDDEN_DIM)
@@ -177,12 +177,18 @@ def test_a_finished_run_does_nothing(tmp_path):
     assert events == []
 
 
+def recommit(artifact):
+    """Commit files that a test has written anew."""
+    manifest = artifact.require()
+    artifact.commit(manifest.inputs, manifest.details)
+
+
 @pytest.mark.parametrize("with_record", [True, False])
 def test_only_what_is_missing_is_made_again(tmp_path, with_record):
     workspace = embedded(tmp_path)
     decompose.run(configuration(tmp_path), workspace, ignore)
     before, folder = features_of(workspace), tmp_path / "features"
-    (folder / "manifest.json").unlink()
+    workspace.artifact("features").uncommit()
     (folder / "part-00001.parquet").unlink()
     if with_record:
         (folder / "part-00001.parquet.record.json").unlink()
@@ -261,6 +267,7 @@ class TestRefuses:
     def test_shards_of_different_dimensions(self, tmp_path):
         workspace = embedded(tmp_path)
         write_shard(workspace, 2, 131, EMBEDDINGS[131:260, :20], MISSING[131:260])
+        recommit(workspace.artifact("embeddings"))
 
         message = r"part-00002\.parquet holds embeddings of 20 dimensions, the first shard of 24"
         self.fails(workspace, configuration(tmp_path), DataError, message)
@@ -283,7 +290,9 @@ class TestRefuses:
     def test_a_column_that_is_no_matrix(self, tmp_path):
         workspace = embedded(tmp_path)
         table = pa.table({"item_index": range(130), "embedding": [1.0] * 130})
-        workspace.artifact("embeddings").write_table("part-00000.parquet", table, fingerprint({"made by": "hand"}))
+        artifact = workspace.artifact("embeddings")
+        artifact.write_table("part-00000.parquet", table, artifact.require().fingerprint)
+        recommit(artifact)
 
         self.fails(workspace, configuration(tmp_path), WorkspaceError, "does not hold vectors")
 

@@ -78,7 +78,7 @@ def test_shards_hold_the_vector_of_every_item_and_each_text_is_embedded_once(
     names = [file.name for file in artifact.require().files]
     assert names == [file.name for file in catalog.require().files]
     for name in names:
-        shard, items = artifact.read_table(name), catalog.read_table(name)
+        shard, items = artifact.read_table(artifact.file(name)), catalog.read_table(catalog.file(name))
         assert shard["item_index"] == items["item_index"]
         assert shard["text_hash"] == items["text_hash"]
         assert shard["embedding"].is_null().to_pylist() == [not text for text in items["text"].to_pylist()]
@@ -119,7 +119,8 @@ def test_half_precision_is_stored_as_such(workspace: Workspace, encoder: HashEnc
     texts = texts_of(10)
     write_catalog(workspace, texts, shard_rows=5)
     embed(encoder, CONFIG.model_copy(update={"storage_dtype": "float16"}), workspace, ignore)
-    schema = workspace.artifact("embeddings").read_table("part-00001.parquet").schema
+    artifact = workspace.artifact("embeddings")
+    schema = artifact.read_table(artifact.file("part-00001.parquet")).schema
     assert schema.field("embedding").type == VectorType(np.dtype(np.float16), DIM)
     np.testing.assert_allclose(stored(workspace), expected(texts), atol=1e-3)
 
@@ -137,7 +138,7 @@ def test_bad_texts_are_quarantined_with_their_reason_and_the_rest_is_embedded(
     artifact = workspace.artifact("embeddings")
     assert artifact.require().details["quarantined_by_reason"] == {"refused": 2, "too long": 1, "not finite": 1}
     assert artifact.require().rows == 50
-    quarantine = artifact.read_table("quarantine-00000.parquet").to_pylist()
+    quarantine = artifact.read_table(artifact.file("quarantine-00000.parquet")).to_pylist()
     assert [(row["item_index"], row["item_id"]) for row in quarantine] == [(3, "item-3"), (17, "item-17")]
     assert [row["reason"] for row in quarantine] == ["refused: this text is refused", "too long: 300 tokens"]
     assert "quarantine-00001.parquet" in artifact.folder.names()

@@ -188,7 +188,7 @@ def test_sentence_transformers_quarantines_what_is_too_long(
     expected = with_sentence_transformers[:10].copy()
     expected[4] = 0
     np.testing.assert_allclose(read_rows(artifact, "embedding", 0, 10), expected, atol=1e-6)
-    rows = artifact.read_table("quarantine-00000.parquet").to_pylist()
+    rows = artifact.read_table(artifact.file("quarantine-00000.parquet")).to_pylist()
     assert rows == [{"item_index": 4, "item_id": "item-4", "reason": "too long: 272 tokens, embed.max_length is 24"}]
 
 
@@ -214,7 +214,7 @@ def test_precomputed_vectors_are_brought_in(tmp_path: Path) -> None:
     details = artifact.require().details
     assert details["quarantined_by_reason"] == {"no vector": 1, "not finite": 1}
     assert (details["precomputed"], details["unknown_ids"]) == (12, 1)
-    assert artifact.read_table("part-00002.parquet")["embedding"].is_null().to_pylist() == [False, True]
+    assert artifact.read_table(artifact.file("part-00002.parquet"))["embedding"].is_null().to_pylist() == [False, True]
 
 
 def test_repeated_vectors_are_told_and_foreign_ids_refused(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_ranks_are_written_while_queries_go_by(tmp_path: Path, monkeypatch: pyte
     batches = config.evaluate.model_copy(update={"query_batch": 2})
     evaluate.run(config.model_copy(update={"evaluate": batches}), workspace, ignore)
     artifact = workspace.artifact("evaluation")
-    metadata = artifact.read_parquet(ranks.FILE, lambda parquet: parquet.metadata)
+    metadata = artifact.read_parquet(artifact.file(ranks.FILE), lambda parquet: parquet.metadata)
     groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     assert sum(groups) == artifact.require().details["queries"]
     assert len(groups) > 1

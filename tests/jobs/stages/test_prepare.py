@@ -170,7 +170,11 @@ def test_popularity_counts_training_interactions(tmp_path: Path) -> None:
     counts: collections.Counter[str] = collections.Counter()
     for rows in sequences_by_rules(log, KNOWN, 2).values():
         counts.update([item for item, _ in (rows[:-2] if len(rows) > 2 else rows)])
-    found = workspace.artifact("popularity").read_table("popularity.parquet").to_pylist()
+    found = (
+        workspace.artifact("popularity")
+        .read_table(workspace.artifact("popularity").file("popularity.parquet"))
+        .to_pylist()
+    )
     ids = [row["item_id"] for row in stored_catalog(workspace)]
     assert {ids[row["item_index"]]: row["count"] for row in found} == {item: counts[item] for item in ids}
 

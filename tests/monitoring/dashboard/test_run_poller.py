@@ -177,7 +177,7 @@ def test_a_damaged_log_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     made_runs.half_written_run(tmp_path / "run")
     reader = RunReader("run", str(tmp_path / "run"))
     run = reader.read()
-    assert run.problem.startswith("events/prepare.jsonl cannot be read to its end")
+    assert run.problem.startswith("events/prepare.jsonl: 1 damaged lines are left out, the first is line 2")
     assert [type(event) for event in run.events["prepare"]] == [StageStarted]
     (tmp_path / "run" / "events" / "prepare.jsonl").write_text("")
     assert reader.read().problem == ""

@@ -10,6 +10,7 @@ import pytest
 from support.workspaces import made_runs
 from werkzeug.test import TestResponse
 
+from alphafuse.storage.workspace import Workspace
 from monitoring.dashboard.run_poller import RunPoller
 from monitoring.dashboard.server import application
 
@@ -46,8 +47,14 @@ def test_it_is_made_from_the_workspace_as_it_is(ask: Ask, tmp_path: Path) -> Non
     absent = "the stage <code>evaluate</code> has not finished"
     assert absent in ask("failed").text
     assert absent not in ask("finished").text
-    (tmp_path / "finished" / "evaluation" / "manifest.json").unlink()
+    Workspace(str(tmp_path / "finished")).artifact("evaluation").uncommit()
     assert absent in ask("finished").text
+
+
+def test_a_damaged_event_log_hides_no_report(ask: Ask, tmp_path: Path) -> None:
+    with (tmp_path / "finished" / "events" / "train.jsonl").open("ab") as log:
+        log.write(b'{"stage": "train", "ki')
+    assert ask("finished").status_code == 200
 
 
 def test_artefacts_that_cannot_be_read_are_named(ask: Ask, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,18 @@ from alphafuse.events import (
     WorkersRestarted,
 )
 from alphafuse.storage.workspace import Workspace
-from monitoring.run_log.event_log import KINDS, PROGRESS_SECONDS, EventLog, from_record, read_events, to_record
+from monitoring.run_log.event_log import (
+    KINDS,
+    PROGRESS_SECONDS,
+    EventLog,
+    drop_damaged_lines,
+    from_line,
+    from_record,
+    read_events,
+    scan_events,
+    to_line,
+    to_record,
+)
 
 EARLIER = Path(__file__).parent / "events_of_version_0.jsonl"
 """Hand-made lines of the version before typed events: one of each kind, and of each form of a kind."""
@@ -158,19 +170,42 @@ def test_what_a_newer_version_adds_is_left_out_and_kept_in_the_file(tmp_path: Pa
     ("line", "problem"),
     [
         (b'{"stage": "train", "ki', "Unterminated string"),
-        (b"[1, 2]", "not an event"),
+        (b"[1, 2]", "no JSON object"),
         (b'{"stage": "train", "kind": "started", "time": 1.0}', "not an event"),
         (b'{"stage": "train", "kind": "started", "values": {}}', "not an event"),
         (b'{"stage": "train", "kind": "progress", "values": {"done": 1}, "time": 1.0}', "'progress' lacks values"),
         (b'{"stage": "\xff', "can't decode"),
+        (
+            b'{"stage": "train", "kind": "progress", "values": {"done": "x", "total": 9, "unit": "a"}, "time": 1.0}',
+            "done",
+        ),
+        (b'{"stage": "train", "kind": "started", "values": {}, "time": NaN}', "not an event"),
+        (b'{"crc": "00000000", "stage": "train", "kind": "started", "values": {}, "time": 1.0}', "its checksum"),
     ],
 )
-def test_a_damaged_line_is_an_error_and_nothing_is_added_to_its_file(tmp_path: Path, line: bytes, problem: str) -> None:
+def test_a_damaged_line_is_left_out_and_named_and_the_log_goes_on(tmp_path: Path, line: bytes, problem: str) -> None:
     workspace = Workspace(str(tmp_path))
-    (tmp_path / "events").mkdir()
-    (tmp_path / "events" / "train.jsonl").write_bytes(line)
-    with pytest.raises(ValueError, match=problem):
-        read_events(workspace, "train")
-    with pytest.raises(ValueError, match=problem):
-        EventLog(workspace)(StageStarted("train"))
-    assert (tmp_path / "events" / "train.jsonl").read_bytes() == line
+    first, second = StageStarted("train", time=1.0), StageSkipped("train", time=2.0)
+    path = tmp_path / "events" / "train.jsonl"
+    EventLog(workspace)(first)
+    path.write_bytes(path.read_bytes() + line)
+    EventLog(workspace)(second)
+    events, faults = scan_events(workspace, "train")
+    assert events == read_events(workspace, "train") == [first, second]
+    assert list(faults) == [2]
+    assert re.search(problem, faults[2])
+    assert path.read_bytes().splitlines()[1] == line  # nobody loses it before the log is repaired
+    drop_damaged_lines(workspace, "train")
+    assert scan_events(workspace, "train") == ([first, second], {})
+
+
+def test_a_line_tells_when_any_of_its_bits_has_flipped() -> None:
+    """Except where the line means the same, such as an upper case letter in a number or an escape."""
+    line = to_line(MEANS)
+    for bit in range(8 * len(line)):
+        flipped = bytearray(line)
+        flipped[bit // 8] ^= 1 << bit % 8
+        try:
+            assert from_line(bytes(flipped)) == MEANS
+        except ValueError:
+            continue

@@ -76,7 +76,7 @@ def finished_workspace(folder: Path, odd: str) -> tuple[Config, Workspace]:
         },
     }
     artifact = workspace.artifact("evaluation")
-    artifact.folder.write_bytes("metrics.json", json.dumps(evaluation).encode())
+    artifact.write_file("metrics.json", json.dumps(evaluation).encode(), fingerprint({}))
     artifact.commit({}, {})
     item = {"item_id": "1", "title": odd, "text": "a text", "score": 0.75}
     examples = [{"user_id": odd, "history": ["Heat"], "recommended": [item]}]

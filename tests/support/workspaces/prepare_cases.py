@@ -109,7 +109,7 @@ def stored_catalog(workspace: Workspace) -> list[dict[str, Any]]:
     """All rows of the catalog, in order."""
     artifact = workspace.artifact("catalog")
     artifact.verify()
-    return pa.concat_tables([artifact.read_table(file.name) for file in artifact.require().files]).to_pylist()
+    return pa.concat_tables([artifact.read_table(file) for file in artifact.require().files]).to_pylist()
 
 
 def stored_sequences(workspace: Workspace) -> dict[str, dict[str, Any]]:
@@ -119,7 +119,7 @@ def stored_sequences(workspace: Workspace) -> dict[str, dict[str, Any]]:
     artifact.verify()
     result = {}
     for file in artifact.require().files:
-        for row in artifact.read_table(file.name).to_pylist():
+        for row in artifact.read_table(file).to_pylist():
             assert row["user_id"] not in result
             result[row["user_id"]] = {**row, "items": [names[index] for index in row["items"]]}
     return result

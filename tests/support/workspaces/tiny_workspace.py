@@ -155,7 +155,7 @@ def tiny_workspace(
 def hold_out(workspace: Workspace, held_out: np.ndarray) -> None:
     """Rewrite the popularity with the items that are held out of training, bool [items]."""
     popularity, inputs = workspace.artifact("popularity"), {"made by": "hand"}
-    table = popularity.read_table("popularity.parquet").append_column("held_out", pa.array(held_out))
+    table = popularity.read_table(popularity.file("popularity.parquet")).append_column("held_out", pa.array(held_out))
     popularity.write_table("popularity.parquet", table, fingerprint(inputs))
     popularity.commit(inputs)
 
