@@ -253,11 +253,12 @@ def config_validate(config: ConfigFile, overrides: Overrides = None) -> None:
     """Check a configuration, and by their first rows the files that it names; starts nothing."""
     with settings(config, overrides) as (configuration, _):
         from alphafuse.inputs import check_inputs
-        from monitoring.presentation.formats import size
+        from monitoring.presentation.formats import number, size
 
         found = check_inputs(configuration, needed_stages(configuration))
         echo(f"{config} is valid")
         for key, sources in found.items():
             if sources:
+                files = "file" if len(sources) == 1 else "files"
                 total, formats = sum(source.bytes for source in sources), {source.format for source in sources}
-                echo(f"  {key}: {len(sources)} files, {size(total)}, {', '.join(sorted(formats))}")
+                echo(f"  {key}: {number(len(sources))} {files}, {size(total)}, {', '.join(sorted(formats))}")
