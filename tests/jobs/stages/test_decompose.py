@@ -12,7 +12,7 @@ import pytest
 from support.definitions.dense_decomposition import exact_covariance, exact_eigen, exact_features, rows_with_spectrum
 
 from alphafuse.config import Config, parse_config
-from alphafuse.errors import ConfigError, DataError, ResourceError, WorkspaceError
+from alphafuse.errors import ConfigError, DataError, ResourceError, UnfinishedError, WorkspaceError
 from alphafuse.events import Metrics, Progress, StageWarning, ignore
 from alphafuse.nullspace.decomposition import load_nullspace
 from alphafuse.storage.manifest import fingerprint
@@ -334,7 +334,7 @@ class TestRefuses:
         self.fails(embedded(tmp_path), config, ConfigError, "leaves no null space")
 
     def test_embeddings_that_are_not_finished(self, tmp_path):
-        self.fails(Workspace(str(tmp_path)), configuration(tmp_path), WorkspaceError, "run the stage 'embed' first")
+        self.fails(Workspace(str(tmp_path)), configuration(tmp_path), UnfinishedError, "run the stage 'embed' first")
 
     def test_more_cpus_than_the_cluster_has(self, tmp_path):
         workspace = embedded(tmp_path)
