@@ -14,7 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.fuzzing import settings_files, source_files
+from benchmarks.damage import damaged_runs
+from benchmarks.fuzzing import settings_files, source_files, workspace_files
 from benchmarks.fuzzing.exploration import Tally, Target, explore
 from benchmarks.tables import arguments, publish
 
@@ -41,8 +42,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0, help="first seed; a fault names its own")
     options = parser.parse_args()
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    tallies = fuzz([*source_files.TARGETS, *settings_files.TARGETS], options.minutes, options.seed)
+    with damaged_runs() as runs:
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        targets = [*source_files.TARGETS, *settings_files.TARGETS, *workspace_files.targets(runs)]
+        tallies = fuzz(targets, options.minutes, options.seed)
     rows = [
         {"what is read": name, "cases": tally.outcomes.total(), "right": tally.outcomes["right"],
          "refused with a reason": tally.outcomes["refused"], "faults": len(tally.faults)}

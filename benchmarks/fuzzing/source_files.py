@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import math
+import re
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -102,6 +104,26 @@ def _parquet(convert: Callable[[str], Any] = str, kind: Any = None, **options: A
     return write
 
 
+def _colons(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
+    """Fields separated by `::`, without a header line and without quotes: values that need them lose what does."""
+    lines = ["::".join(re.sub(r'[\r\n:"]|^$', "_", value) for value in row) for row in rows]
+    return "\n".join([*lines, ""]).encode()
+
+
+def _latin(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
+    return _delimited(",")(columns, rows).decode().encode("latin-1", "replace")
+
+
+def _json_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
+    """Objects, in which whole numbers of the first column are numbers and empty values are missing."""
+    lines = []
+    for first, *others in rows:
+        value = int(first) if re.fullmatch(r"0|[1-9]\d{0,17}", first) else first
+        pairs = zip(columns, [value, *others], strict=True)
+        lines.append(json.dumps({column: value for column, value in pairs if value != ""}, ensure_ascii=False))
+    return "\n".join([*lines, ""]).encode()
+
+
 def _zipped(write: Writer) -> Writer:
     return lambda columns, rows: gzip.compress(write(columns, rows), mtime=0)
 
@@ -111,12 +133,23 @@ WRITERS: dict[str, Writer] = {
     "windows.csv": _delimited(",", csv.QUOTE_ALL, "\r\n", "\ufeff"),
     "zipped.csv.gz": _zipped(_delimited(",")),
     "plain.tsv": _delimited("\t"),
+    "semicolons.txt": _delimited(";"),
+    "colons.dat": _colons,
+    "latin.csv": _latin,
+    "lines.jsonl": _json_lines,
+    "zipped.jsonl.gz": _zipped(_json_lines),
     "strings.parquet": _parquet(),
     "small.parquet": _parquet(compression="zstd", data_page_size=64, use_dictionary=False),
     "integers.parquet": _parquet(int, pa.int64()),
     "floats.parquet": _parquet(float, pa.float64()),
 }
 """How files are written, by their names."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "semicolons.txt": {"format": "csv", "separator": ";"},
+    "colons.dat": {"format": "csv", "separator": "::"},
+    "latin.csv": {"encoding": "latin-1"},
+}
+"""Settings beside `path` by the name of the file."""
 
 
 def _cases(kind: str) -> st.SearchStrategy[SourceFile]:
@@ -143,10 +176,15 @@ def _check(case: SourceFile, folder: Path) -> Outcome:
 TARGETS = [Target(f"data: {kind}", _cases(kind), _check) for kind in COLUMNS]
 
 
+def _options(path: Path, kind: str) -> dict[str, Any]:
+    columns = {"columns": COLUMNS[kind]} if path.suffix == ".dat" else {}
+    return OPTIONS.get(path.name, {}) | columns
+
+
 def _read_items(path: Path) -> tuple[int, dict[str, str]]:
     """Rows read, and the text of each item, as `prepare` reads a catalog."""
-    config = CatalogConfig(path=path.name)
-    (source,) = find_sources("data.catalog.path", path.name, str(path.parent), config.format)
+    config = CatalogConfig(path=path.name, **_options(path, "items"))
+    (source,) = find_sources("data.catalog.path", config, str(path.parent))
     scratch = Folder(str(path.parent / "scratch"))
     read = partition_catalog(config, source, scratch, "source", 1)
     if read["counts"]["rows_read"] == read["counts"]["null_ids_dropped"]:
@@ -159,8 +197,8 @@ def _read_items(path: Path) -> tuple[int, dict[str, str]]:
 
 def _read_log(path: Path) -> tuple[int, dict[str, list[str]]]:
     """Rows read, and the known items of each user in the order of time, as `prepare` reads a log."""
-    config = InteractionsConfig(path=path.name)
-    (source,) = find_sources("data.interactions.path", path.name, str(path.parent), config.format)
+    config = InteractionsConfig(path=path.name, **_options(path, "log"))
+    (source,) = find_sources("data.interactions.path", config, str(path.parent))
     scratch = Folder(str(path.parent / "scratch"))
     hashes = hash_ids(pa.array(KNOWN))
     order = np.argsort(hashes)
@@ -182,11 +220,17 @@ def independent_rows(path: Path, columns: Sequence[str]) -> list[tuple[Any, ...]
             return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
         if path.suffix == ".gz":
             content = gzip.decompress(content)
-        text = content.decode("utf-8-sig")
-        delimiter = "\t" if ".tsv" in path.name else ","
+        text = content.decode("latin-1" if path.name == "latin.csv" else "utf-8-sig")
+        if ".jsonl" in path.name:
+            objects = [json.loads(line) for line in text.split("\n") if line.strip()]
+            return [tuple(each.get(column) for column in columns) for each in objects]
+        if path.suffix == ".dat":
+            lines = [line.rstrip("\r").split("::") for line in text.split("\n") if line.strip("\r")]
+            return [tuple(value or None for value in line) for line in lines]
+        delimiter = {".tsv": "\t", ".txt": ";"}.get(path.suffix, ",")
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         header, *values = [line for line in lines if line]
-    except (OSError, EOFError, ValueError, KeyError, csv.Error, zlib.error, pa.ArrowException):
+    except (OSError, EOFError, ValueError, KeyError, AttributeError, csv.Error, zlib.error, pa.ArrowException):
         return None
     places = [header.index(column) for column in columns]
     return [tuple(line[place] or None for place in places) for line in values]
