@@ -4,9 +4,28 @@ Every message says what is wrong, where, and what to do. The command line prints
 anything else that escapes is a bug and keeps its traceback.
 """
 
+import re
+
+LONGEST_WORD = 300
+LONGEST_MESSAGE = 3000
+"""Characters of a message at most: values of users' files stand in it, whatever their length."""
+
+
+def shortened(message: str) -> str:
+    """The message with long words cut at their end, and then cut in its middle where it is still too long."""
+    message = re.sub(
+        rf"\S{{{LONGEST_WORD + 1},}}", lambda word: f"{word[0][:80]}… ({len(word[0]):,} characters)", message
+    )
+    if len(message) <= LONGEST_MESSAGE:
+        return message
+    return f"{message[: LONGEST_MESSAGE * 2 // 3]} […] {message[-LONGEST_MESSAGE // 4 :]}"
+
 
 class AlphafuseError(Exception):
     """Base of all errors whose cause lies in the input, the configuration or the environment."""
+
+    def __str__(self) -> str:
+        return shortened(" ".join(str(part) for part in self.args if part))
 
 
 class ConfigError(AlphafuseError):
@@ -28,9 +47,6 @@ class WorkspaceError(AlphafuseError):
     def __init__(self, fault: str, remedy: str = "") -> None:
         super().__init__(fault, remedy)
         self.fault = fault
-
-    def __str__(self) -> str:
-        return " ".join(part for part in self.args if part)
 
 
 class StaleError(WorkspaceError):

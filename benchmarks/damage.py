@@ -156,10 +156,14 @@ class DamagedRuns:
             if damage != "exchanged" or sibling_of(self._whole / file) is not None
         ]
 
-    def failure(self, case: Case) -> str:
-        """What goes wrong in a case; empty if it is survived."""
+    def restore(self) -> None:
+        """Make the workspace whole again."""
         shutil.rmtree(self.path)
         shutil.copytree(self._whole, self.path)
+
+    def failure(self, case: Case) -> str:
+        """What goes wrong in a case; empty if it is survived."""
+        self.restore()
         path = self.path / case.file
         before = path.read_bytes()
         DAMAGES[case.damage](path)
@@ -172,16 +176,30 @@ class DamagedRuns:
         except Exception:
             return traceback.format_exc()
 
-    def _live_through(self, case: Case) -> str:
-        printed, _ = self._verify(repair=False)
-        names = [str(path.relative_to(self.path)) for path in self._files_of(case)]
-        if not any(name in printed for name in names) and (case.file, case.damage) not in UNNAMED:
-            return f"verify does not name it:\n{printed}"
-        for command in (self._status, self._page, self._recommend, self._evaluate, self._report):
+    def misread(self) -> str:
+        """What goes wrong when a damaged workspace is looked at; empty if every command gives the right result or an
+        error that a user can cure."""
+        for look in (self._status, self._page):
             with contextlib.suppress(AlphafuseError):
-                result = command()
-                if command == self._recommend and result != self._recommended:
-                    return "other recommendations, without an error"
+                look()
+        with contextlib.suppress(AlphafuseError):
+            if self._recommend() != self._recommended:
+                return "other recommendations, without an error"
+        return ""
+
+    def names(self, file: str) -> bool:
+        """Tell whether `verify` names a file."""
+        return file in self._verify(repair=False)[0]
+
+    def _live_through(self, case: Case) -> str:
+        names = [str(path.relative_to(self.path)) for path in self._files_of(case)]
+        if not any(map(self.names, names)) and (case.file, case.damage) not in UNNAMED:
+            return f"verify does not name it:\n{self._verify(repair=False)[0]}"
+        if wrong := self.misread():
+            return wrong
+        for command in (self._evaluate, self._report):
+            with contextlib.suppress(AlphafuseError):
+                command()
         with contextlib.suppress(AlphafuseError):
             metrics = Workspace(str(self.path)).artifact("evaluation").read_file("metrics.json")
             if metrics != self._metrics():
@@ -295,16 +313,25 @@ def _on_this_process() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def damaged_runs() -> Iterator[DamagedRuns]:
+    """A finished workspace to be damaged, with all that it needs: a small Ray, and a process group of this process."""
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    os.environ.update(DS_ACCELERATOR="cpu", LOCAL_RANK="0")
+    with tempfile.TemporaryDirectory() as folder:
+        torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
+        yield DamagedRuns(Path(folder))
+        torch.distributed.destroy_process_group()
+    ray.shutdown()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="file for the counts")
     parser.add_argument("--every", type=int, default=1, help="take every n-th case only")
     options = parser.parse_args()
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    os.environ.update(DS_ACCELERATOR="cpu", LOCAL_RANK="0")
-    with tempfile.TemporaryDirectory() as folder:
-        torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
-        runs, started = DamagedRuns(Path(folder)), time.monotonic()
+    with damaged_runs() as runs:
+        started = time.monotonic()
         tried: Counter[str] = Counter()
         survived: Counter[str] = Counter()
         for case in runs.cases()[:: options.every]:

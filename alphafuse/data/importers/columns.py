@@ -175,7 +175,7 @@ def _require_different(values: pa.Array, times: np.ndarray, where: str, name: st
     Raises:
         DataError: two of them become equal.
     """
-    if not len(times) or np.nanmax(np.abs(times)) <= 2**53:
+    if np.abs(times[np.isfinite(times)]).max(initial=0) <= 2**53:
         return
     whole = np.unique(values.drop_null().to_numpy(zero_copy_only=False))
     equal = np.flatnonzero(np.diff(whole.astype(np.float64)) == 0)
