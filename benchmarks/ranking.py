@@ -1,4 +1,5 @@
-"""Exact ranks over a large catalog beside the bare matrix product, and beside torch.topk with a Python loop.
+"""Exact ranks over a large catalog, alone and as the stages ask for them, beside the bare matrix product, and beside
+torch.topk with a Python loop.
 
 python -m benchmarks.ranking --json benchmarks/results/ranking.json
 """
@@ -13,17 +14,25 @@ from functools import partial
 from statistics import median
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import torch
 import torch.distributed as dist
 
+from alphafuse.data.sequences import Sequences
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.distributed.row_partition import RowPartition
 from alphafuse.evaluation.ranking import CPU_TILE, CatalogRanking, Queries
 from alphafuse.evaluation.ranking_metrics import ranking_metrics
+from alphafuse.evaluation.seen_items import SeenItems
 from benchmarks.processes import memory_mib, peak_memory_mib, reset_peak_memory, run_ranks
 from benchmarks.tables import arguments, publish
 
 CUTOFFS = (5, 10, 20)
+HISTORY = 50
+"""Number of interactions of a user; each but the first is the target of a query."""
+QUERY_BATCH, TOP_K = 512, 50
+"""Queries at a time and longest list of the stage `evaluate`, by default."""
 
 
 def on_ranks(num_items: int, num_queries: int, dim: int, rounds: int) -> dict[str, tuple[list[float], float]]:
@@ -40,6 +49,7 @@ def on_ranks(num_items: int, num_queries: int, dim: int, rounds: int) -> dict[st
         "matrix product in blocks of 64 MiB": partial(bare_product, hidden, vectors, 512, 32_768),
         "exact ranks": lambda: ranking.rank(Queries(hidden, targets)),
         "exact ranks and top 20": lambda: ranking.rank(Queries(hidden, targets), 20),
+        "as a stage: exact ranks, top 50, seen items left out": partial(as_a_stage, ranking, hidden, num_items),
     }
     times, memory = defaultdict(list), {}
     for _ in range(rounds):
@@ -57,6 +67,21 @@ def bare_product(hidden: torch.Tensor, vectors: torch.Tensor, queries: int, item
     for part in hidden.split(queries):
         for tile in vectors.split(items):
             torch.mm(part, tile.T, out=buffer[: len(part) * len(tile)].view(len(part), len(tile)))
+
+
+def as_a_stage(ranking: CatalogRanking, hidden: torch.Tensor, num_items: int) -> None:
+    """Ranks and top lists of the queries of random users without the items seen before, batch by batch."""
+    num_users = -(-len(hidden) // (HISTORY - 1))
+    none, starts = np.zeros(num_users, np.int64), np.arange(num_users + 1) * HISTORY
+    items = np.random.default_rng(4).integers(0, num_items, num_users * HISTORY)
+    sequences = Sequences(items, starts, none, none, pa.chunked_array([pa.array(["user"] * num_users)]))
+    all_users, all_positions = (values[: len(hidden)] for values in sequences.targets("test"))
+    seen = SeenItems(sequences, all_users)
+    for start in range(0, len(hidden), QUERY_BATCH):
+        users, positions = (values[start : start + QUERY_BATCH] for values in (all_users, all_positions))
+        targets = torch.from_numpy(items[starts[users] + positions])
+        batch = hidden[start : start + QUERY_BATCH]
+        ranking.rank(Queries(batch, targets, seen.before(users, positions)), TOP_K)
 
 
 def our_metrics(num_items: int, num_queries: int, dim: int) -> tuple[float, dict[str, float]]:
