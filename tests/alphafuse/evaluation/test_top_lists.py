@@ -7,7 +7,7 @@ import torch
 
 from alphafuse.evaluation.top_lists import NO_ITEM, TopLists
 
-QUERIES, FIRST_ITEM = 3, 1000
+QUERIES, FIRST_ITEM = 8, 1000
 
 
 def _added(scores: torch.Tensor, top_k: int, width: int) -> tuple[list[list[int]], torch.Tensor]:
@@ -47,7 +47,7 @@ def _scores(kind: str, num_items: int) -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["random", "tied", "ascending", "of one query", "left out"])
 @pytest.mark.parametrize(("top_k", "width"), [(1, 64), (5, 64), (5, 7), (20, 16), (100, 64)])
 def test_lists_equal_a_sort_of_everything(kind: str, top_k: int, width: int) -> None:
-    scores = _scores(kind, 40 * width)
+    scores = _scores(kind, 40 * width + 4)
     items, found = _added(scores, top_k, width)
     assert items == _sorted(scores, top_k)
     expected = scores.sort(dim=1, descending=True).values[:, :top_k]
