@@ -321,6 +321,9 @@ MEASURED = tuple(
 """Names of the fields that are measured in a step."""
 SPANS = tuple(name.removesuffix("_seconds") for name in MEASURED if name.endswith("_seconds"))
 """Spans that the time of a step is split into."""
+RANKING_SPANS = ("load", "data", "hidden", "product", "exclusions", "counting", "lists", "exchange")
+"""Spans that the time of an evaluation is split into: the model, the targets and their histories, hidden states, scores
+of all items, leaving items out, ranks of the targets, top lists, and waiting for other ranks."""
 OWN_SPANS = ("data", "lookup", "forward", "optimizer")
 """The spans in which a rank waits for no other."""
 

@@ -42,9 +42,10 @@ def nearest(queries: torch.Tensor, own: np.ndarray, tiles: Tiles, count: int) ->
     directions = normalize(queries, dim=1)
     for first, rows in tiles:
         lists.add(directions @ normalize(rows, dim=1).T, first)
-    others = lists.items.numpy() != own[:, None]
+    items = lists.result()[0].numpy()
+    others = items != own[:, None]
     others[others.all(axis=1), -1] = False  # many are as near as the item itself: the last one goes
-    return lists.items.numpy()[others].reshape(len(own), count)
+    return items[others].reshape(len(own), count)
 
 
 def kept(before: np.ndarray, after: np.ndarray) -> np.ndarray:

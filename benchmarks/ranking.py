@@ -1,4 +1,5 @@
-"""Exact ranks over a large catalog beside the bare matrix product, and beside torch.topk with a Python loop.
+"""Exact ranks over a large catalog, alone and as the stages ask for them, beside the bare matrix product, and beside
+torch.topk with a Python loop.
 
 python -m benchmarks.ranking --json benchmarks/results/ranking.json
 """
@@ -9,25 +10,49 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import torch
 import torch.distributed as dist
 
+from alphafuse.data.sequences import Sequences
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.distributed.row_partition import RowPartition
 from alphafuse.evaluation.ranking import CPU_TILE, CatalogRanking, Queries
 from alphafuse.evaluation.ranking_metrics import ranking_metrics
+from alphafuse.evaluation.seen_items import SeenItems
 from benchmarks.processes import memory_mib, peak_memory_mib, reset_peak_memory, run_ranks
 from benchmarks.tables import arguments, publish
 
 CUTOFFS = (5, 10, 20)
+HISTORY = 50
+"""Number of interactions of a user; each but the first is the target of a query."""
+QUERY_BATCH, TOP_K = 512, 50
+"""Queries at a time and longest list of the stage `evaluate`, by default."""
 
 
-def on_ranks(num_items: int, num_queries: int, dim: int, rounds: int) -> dict[str, tuple[list[float], float]]:
-    """Seconds of each round (of the slowest rank) and MiB above the item vectors of this rank, by case."""
+@dataclass(frozen=True)
+class Cost:
+    """What a case took on one rank.
+
+    Attributes:
+        seconds: of each round, of the slowest rank.
+        processor_seconds: of each round, of this rank: the fairer measure where others use the machine.
+        mib: memory above the item vectors.
+    """
+
+    seconds: list[float]
+    processor_seconds: list[float]
+    mib: float
+
+
+def on_ranks(num_items: int, num_queries: int, dim: int, rounds: int) -> dict[str, Cost]:
+    """What each case took on this rank; the cases take turns."""
     communicator = Communicator()
     start, stop = RowPartition(num_items, communicator.world_size).range(communicator.rank)
     generator = torch.Generator().manual_seed(1)  # queries are equal on all ranks
@@ -40,15 +65,17 @@ def on_ranks(num_items: int, num_queries: int, dim: int, rounds: int) -> dict[st
         "matrix product in blocks of 64 MiB": partial(bare_product, hidden, vectors, 512, 32_768),
         "exact ranks": lambda: ranking.rank(Queries(hidden, targets)),
         "exact ranks and top 20": lambda: ranking.rank(Queries(hidden, targets), 20),
+        "as a stage: exact ranks, top 50, seen items left out": partial(as_a_stage, ranking, hidden, num_items),
     }
-    times, memory = defaultdict(list), {}
+    times, processor_times, memory = defaultdict(list), defaultdict(list), {}
     for _ in range(rounds):
         for name, case in cases.items():
             reset_peak_memory()
-            idle = memory_mib()
+            idle, processor = memory_mib(), time.process_time()
             times[name].append(_seconds(case))
+            processor_times[name].append(time.process_time() - processor)
             memory[name] = peak_memory_mib() - idle
-    return {name: (times[name], memory[name]) for name in cases}
+    return {name: Cost(times[name], processor_times[name], memory[name]) for name in cases}
 
 
 def bare_product(hidden: torch.Tensor, vectors: torch.Tensor, queries: int, items: int) -> None:
@@ -57,6 +84,21 @@ def bare_product(hidden: torch.Tensor, vectors: torch.Tensor, queries: int, item
     for part in hidden.split(queries):
         for tile in vectors.split(items):
             torch.mm(part, tile.T, out=buffer[: len(part) * len(tile)].view(len(part), len(tile)))
+
+
+def as_a_stage(ranking: CatalogRanking, hidden: torch.Tensor, num_items: int) -> None:
+    """Ranks and top lists of the queries of random users without the items seen before, batch by batch."""
+    num_users = -(-len(hidden) // (HISTORY - 1))
+    none, starts = np.zeros(num_users, np.int64), np.arange(num_users + 1) * HISTORY
+    items = np.random.default_rng(4).integers(0, num_items, num_users * HISTORY)
+    sequences = Sequences(items, starts, none, none, pa.chunked_array([pa.array(["user"] * num_users)]))
+    all_users, all_positions = (values[: len(hidden)] for values in sequences.targets("test"))
+    seen = SeenItems(sequences, all_users)
+    for start in range(0, len(hidden), QUERY_BATCH):
+        users, positions = (values[start : start + QUERY_BATCH] for values in (all_users, all_positions))
+        targets = torch.from_numpy(items[starts[users] + positions])
+        batch = hidden[start : start + QUERY_BATCH]
+        ranking.rank(Queries(batch, targets, seen.before(users, positions)), TOP_K)
 
 
 def our_metrics(num_items: int, num_queries: int, dim: int) -> tuple[float, dict[str, float]]:
@@ -122,17 +164,18 @@ def main() -> None:
     options = parser.parse_args()
     sizes = (options.items, options.queries, options.dim)
     per_rank = run_ranks(options.ranks, on_ranks, *sizes, options.rounds)
-    fastest_product = min(median(times) for name, (times, _) in per_rank[0].items() if name.startswith("matrix"))
+    product = per_rank[0]["matrix product in tiles, nothing else"]
     rows = [
         {
             "case": name,
             "items": options.items,
             "processes × threads": f"{options.ranks} × 1",
-            "seconds": median(times),
-            "ratio": median(times) / fastest_product,
-            "MiB/rank above the vectors": max(result[name][1] for result in per_rank),
+            "seconds": median(cost.seconds),
+            "ratio": median(cost.seconds) / median(product.seconds),
+            "processor ratio": median(cost.processor_seconds) / median(product.processor_seconds),
+            "MiB/rank above the vectors": max(result[name].mib for result in per_rank),
         }
-        for name, (times, _) in per_rank[0].items()
+        for name, cost in per_rank[0].items()
     ]
     plain_sizes = (options.plain_items, options.queries, options.dim)
     compared: dict[str, tuple[Callable[..., Any], tuple[int, ...], int, int]] = {
@@ -152,7 +195,8 @@ def main() -> None:
         ours = ours or seconds
         where = {"items": options.plain_items, "processes × threads": f"{ranks} × {threads}"}
         rows.append(
-            {"case": name, **where, "seconds": seconds, "ratio": seconds / ours, "MiB/rank above the vectors": None}
+            {"case": name, **where, "seconds": seconds, "ratio": seconds / ours}
+            | dict.fromkeys(("processor ratio", "MiB/rank above the vectors"))
         )
         print(name, {key: round(value, 5) for key, value in runs[0][1].items()})
     publish(

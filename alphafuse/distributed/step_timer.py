@@ -54,6 +54,9 @@ class StepTimer:
 
     Args:
         device: device whose time is measured; None: the CPU.
+
+    Attributes:
+        totals: sums of what all steps so far took, named as by `end_step`.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -61,13 +64,18 @@ class StepTimer:
         self._spans: list[str | None] = [None]
         self._marks: list[tuple[Any, str | None]] = []
         self._counts: dict[str, float] = defaultdict(float)
+        self.totals: dict[str, float] = defaultdict(float)
+
+    def begin_step(self) -> None:
+        """Begin a step."""
+        self._counts.clear()
+        self._marks = [(self._clock.mark(), None)]
 
     def steps(self, items: Iterable[Item]) -> Iterator[Item]:
         """Yield one item for each step; fetching the item is the first span of the step, `data`."""
         iterator, none_left = iter(items), object()
         while True:
-            self._counts.clear()
-            self._marks = [(self._clock.mark(), None)]
+            self.begin_step()
             with self.span("data"):
                 item: Any = next(iterator, none_left)
             if item is none_left:
@@ -104,6 +112,8 @@ class StepTimer:
             start = mark
         taken.update(self._counts)
         self._marks = []
+        for name, amount in taken.items():
+            self.totals[name] += amount
         return dict(taken)
 
     def _lap(self) -> None:

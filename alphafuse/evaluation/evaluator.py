@@ -85,20 +85,18 @@ def evaluate(
     tail = tail_items(popularity, config.tail_share)
     use = CatalogUse(popularity, tail, config.cutoffs)
     kept: list[tuple[np.ndarray, ...]] = []
-    top_k = max(config.cutoffs)
-    for answer in _rank_targets(model, sequences, "test", config, communicator, similarity, top_k, progress):
+    top_k, timer = max(config.cutoffs), communicator.timer
+    answers = _rank_targets(model, sequences, "test", config, communicator, similarity, top_k, progress)
+    for answer in timer.steps(answers):
         use.add(answer.items)
         record(answer.ranked)
         # Only these are kept: user ids and top lists would fill the memory.
         kept.append((answer.ranked.ranks, answer.ranked.targets, answer.ranked.positions, answer.lengths))
+        timer.end_step()
     ranks, targets, positions, lengths = (np.concatenate(parts) for parts in zip(*kept, strict=True))
-    slices = {
-        "items": {"head": ~tail[targets], "tail": tail[targets], "cold": popularity[targets] == 0},
-        "users": {"head": lengths > config.tail_user_length, "tail": lengths <= config.tail_user_length},
-        "histories": {"short": positions <= config.short_history, "long": positions > config.short_history},
-    }
+    items = {"head": ~tail, "tail": tail, "cold": popularity == 0}
     if held_out.any():
-        slices["items"]["held_out"] = held_out[targets]
+        items["held_out"] = held_out
     return {
         "split": "test",
         "similarity": similarity,
@@ -106,19 +104,38 @@ def evaluate(
         "queries": len(ranks),
         "num_items": len(popularity),
         "overall": ranking_metrics(ranks, config.cutoffs),
-        "slices": {
-            kind: {
-                name: {"queries": int(chosen.sum()), **_or_null(ranking_metrics(ranks[chosen], config.cutoffs))}
-                for name, chosen in members.items()
-            }
-            for kind, members in slices.items()
-        },
+        "slices": _slice_metrics(ranks, targets, positions, lengths, items, config),
         "catalog": {
             **use.result(),
             "target_average_popularity": float(popularity[targets].mean()),
             "target_tail_share": float(tail[targets].mean()),
         },
     }
+
+
+def _slice_metrics(
+    ranks: np.ndarray,
+    targets: np.ndarray,
+    positions: np.ndarray,
+    lengths: np.ndarray,
+    items: dict[str, np.ndarray],
+    config: EvaluateConfig,
+) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Metrics of each slice; `items` are [items] of bool, by the name of the slice. None stands for NaN, the metrics of
+    an empty slice: JSON has no NaN."""
+    slices = {
+        "items": {name: members[targets] for name, members in items.items()},
+        "users": {"head": lengths > config.tail_user_length, "tail": lengths <= config.tail_user_length},
+        "histories": {"short": positions <= config.short_history, "long": positions > config.short_history},
+    }
+    found: dict[str, dict[str, dict[str, float | None]]] = {}
+    for kind, members in slices.items():
+        found[kind] = {}
+        for name, chosen in members.items():
+            metrics = ranking_metrics(ranks[chosen], config.cutoffs)
+            numbers = {metric: None if np.isnan(value) else value for metric, value in metrics.items()}
+            found[kind][name] = {"queries": int(chosen.sum()), **numbers}
+    return found
 
 
 @dataclass(frozen=True)
@@ -149,7 +166,8 @@ def _rank_targets(
 ) -> Iterator[_Answer]:
     """Yield answers to the targets of a split, batch by batch, in the order of the users. `progress` is called after
     the caller has handled a batch."""
-    ranking, total_users = catalog_ranking(model, communicator, similarity), int(store.users.sum())
+    with communicator.timer.span("load"):
+        ranking, total_users = catalog_ranking(model, communicator, similarity), int(store.users.sum())
     first_user, first_target, answered = 0, 0, False
     for sequences in read_ahead(store.groups()):
         all_users, all_positions = sequences.targets(split)
@@ -191,9 +209,6 @@ def gather_hidden_states(
     """
     start, stop = RowPartition(len(users), communicator.world_size).range(communicator.rank)
     histories = sequences.histories(users[start:stop], positions[start:stop], model.history_length)
-    return communicator.all_gather_rows(model.hidden_states(torch.from_numpy(histories)))[0]
-
-
-def _or_null(metrics: dict[str, float]) -> dict[str, float | None]:
-    """Replace NaN, the metrics of an empty slice, by None: JSON has no NaN."""
-    return {name: None if np.isnan(value) else value for name, value in metrics.items()}
+    with communicator.timer.span("hidden"):
+        states = model.hidden_states(torch.from_numpy(histories))
+    return communicator.all_gather_rows(states)[0]

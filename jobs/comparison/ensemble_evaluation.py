@@ -10,6 +10,7 @@ import torch
 from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.ensemble import Ensemble
+from alphafuse.evaluation.scorer import Scorer
 from alphafuse.events import Listener, Summary
 from alphafuse.stages import EVALUATE
 from alphafuse.storage.manifest import fingerprint
@@ -17,7 +18,7 @@ from alphafuse.storage.workspace import Workspace
 from alphafuse.training.trained_model import load_trained
 from jobs.execution.worker_group import run_workers
 from jobs.execution.worker_metrics import serving
-from jobs.stages.evaluate import finish, measure
+from jobs.stages.evaluate import Measured, finish, measure
 
 
 def ensemble_inputs(members: Sequence[Config]) -> dict[str, Any]:
@@ -56,9 +57,9 @@ def run(members: Sequence[Config], workspace: Workspace, listen: Listener) -> Su
         return None
     artifact.clear()
     arguments = {"members": members, "workspace": workspace, "wanted": fingerprint(inputs)}
-    result = run_workers(EVALUATE, evaluate_on_worker, config.train.resources, arguments, listen, serving(config))
-    result["similarity"] = " + ".join(inputs["similarities"])
-    return finish(artifact, inputs, result, config.train.monitor, listen)
+    measured = run_workers(EVALUATE, evaluate_on_worker, config.train.resources, arguments, listen, serving(config))
+    measured.metrics["similarity"] = " + ".join(inputs["similarities"])
+    return finish(artifact, inputs, measured, config.train.monitor, listen)
 
 
 def evaluate_on_worker(
@@ -69,8 +70,11 @@ def evaluate_on_worker(
     communicator: Communicator,
     device: torch.device,
     listen: Listener,
-) -> dict[str, Any]:
+) -> Measured:
     """Evaluate on one rank, which holds its rows of all members."""
-    models = [load_trained(member, Workspace(member.workspace), communicator, device) for member in members]
-    ensemble = Ensemble(models, [member.similarity for member in members])
-    return measure(ensemble, "dot", members[0].evaluate, workspace, wanted, communicator, listen)
+
+    def load(timed: Communicator) -> Scorer:
+        models = [load_trained(member, Workspace(member.workspace), timed, device) for member in members]
+        return Ensemble(models, [member.similarity for member in members])
+
+    return measure(load, "dot", members[0].evaluate, workspace, wanted, communicator, device, listen)

@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from alphafuse.events import SPANS
+from alphafuse.events import RANKING_SPANS, SPANS
 from alphafuse.stages import ARTIFACTS, STAGE_NAMES
 
 LABELS = {
     "stage": ", ".join(STAGE_NAMES),
     "artifact": ", ".join(ARTIFACTS),
     "unit": "the unit that the current part of the stage counts: texts, rows, steps, users, …",
-    "phase": ", ".join(SPANS),
+    "phase": f"of a step: {', '.join(SPANS)}; of an evaluation: {', '.join(RANKING_SPANS)}",
     "part": "dense (backbone and encoder), table (rows of items)",
     "split": "validation, test",
     "k": "the cutoffs of evaluate.cutoffs",
@@ -105,6 +105,11 @@ TRAIN_NORM = Metric("alphafuse_train_gradient_norm", "gauge", "Norm of the gradi
 HIT_RATE = Metric("alphafuse_evaluation_hit_rate", "gauge", "Share of targets among the first k.", ("split", "k"))
 NDCG = Metric("alphafuse_evaluation_ndcg", "gauge", "NDCG of the targets at cutoff k.", ("split", "k"))
 MRR = Metric("alphafuse_evaluation_mrr", "gauge", "Mean reciprocal rank of the targets at cutoff k.", ("split", "k"))
+EVALUATION_SECONDS = Metric(
+    "alphafuse_evaluation_phase_seconds", "gauge",
+    "Time that the latest evaluation spent in one of its spans (label phase), in the mean over its workers.",
+    ("phase",), "seconds",
+)  # fmt: skip
 
 CHECKPOINTS = Metric("alphafuse_checkpoints_total", "counter", "Checkpoints written.")
 CHECKPOINT_TIME = Metric(
@@ -122,8 +127,8 @@ RUN_METRICS = (
     STAGE_RUNNING, STAGE_EVENT, STAGE_DONE, STAGE_EXPECTED, STAGE_REMAINING, STAGE_DURATION, STAGE_WARNINGS,
     STAGE_FAILURES, ARTIFACT_ROWS, ARTIFACT_BYTES, QUARANTINED, WORKSPACE_FREE, WORKSPACE_SIZE, DECOMPOSE_ROWS,
     DECOMPOSE_PASSES, DECOMPOSE_RESIDUAL, DECOMPOSE_ENERGY, DECOMPOSE_ROW_DIM, DECOMPOSE_NULLITY, DECOMPOSE_CLAMPED,
-    TRAIN_EPOCH, TRAIN_LOSS, TRAIN_RATE, TRAIN_NORM, HIT_RATE, NDCG, MRR, CHECKPOINTS, CHECKPOINT_TIME,
-    CHECKPOINT_DURATION, CHECKPOINT_SIZE, RESTARTS,
+    TRAIN_EPOCH, TRAIN_LOSS, TRAIN_RATE, TRAIN_NORM, HIT_RATE, NDCG, MRR, EVALUATION_SECONDS, CHECKPOINTS,
+    CHECKPOINT_TIME, CHECKPOINT_DURATION, CHECKPOINT_SIZE, RESTARTS,
 )  # fmt: skip
 """Served by the process that runs the stages."""
 

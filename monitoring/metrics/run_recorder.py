@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from alphafuse.events import (
     INTERRUPTED,
+    RANKING_SPANS,
     ArtifactCommitted,
     CheckpointWritten,
     EmbeddingProgress,
@@ -134,6 +135,8 @@ class RunRecorder:
                 self._metrics.set(QUALITY[measure], value, event.split, cutoff)
             elif event.stage == "decompose" and name in DECOMPOSITION:
                 self._metrics.set(DECOMPOSITION[name], value)
+            elif event.stage == "evaluate" and (span := name.removesuffix("_seconds")) in RANKING_SPANS:
+                self._metrics.set(m.EVALUATION_SECONDS, value, span)
 
     def _on_checkpoint(self, event: CheckpointWritten) -> None:
         self._metrics.add(m.CHECKPOINTS, 1)

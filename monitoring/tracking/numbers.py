@@ -10,7 +10,8 @@ def tracked_numbers(event: Event) -> tuple[int, dict[str, float]]:
     """Return the place on the axis, and the numbers by name; no numbers for events that are not tracked.
 
     The axis of `train/…` and `step/…` (seconds of a step by span, of rank 0) is the optimizer's steps, that of
-    `epoch/loss` and `validation/…` epochs; `test/…` are single numbers.
+    `epoch/loss` and `validation/…` epochs; `test/…` and `evaluate/…` (seconds of the evaluation by span) are single
+    numbers.
     """
     match event:
         case TrainingProgress():
@@ -23,5 +24,6 @@ def tracked_numbers(event: Event) -> tuple[int, dict[str, float]]:
             validation = {f"validation/{name}": value for name, value in event.numbers.items()}
             return event.epoch, {"epoch/loss": event.loss, **validation}
         case Metrics(stage="evaluate"):
-            return 0, {f"test/{name}": value for name, value in event.numbers.items()}
+            group = "evaluate" if event.split is None else "test"
+            return 0, {f"{group}/{name}": value for name, value in event.numbers.items()}
     return 0, {}

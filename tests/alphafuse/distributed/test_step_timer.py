@@ -55,6 +55,7 @@ def test_spans_nest_and_add_up(timer: StepTimer, clock: Clock) -> None:
         {"seconds": 102.0, "data_seconds": 1.0, "lookup_seconds": 40.0, "exchange_seconds": 21.0, "rows": 4.0},
         {"seconds": 104.0, "data_seconds": 2.0, "lookup_seconds": 40.0, "exchange_seconds": 22.0, "rows": 5.0},
     ]
+    assert timer.totals == {name: taken[0][name] + taken[1][name] for name in taken[0]}
 
 
 def test_outside_of_a_step_nothing_is_measured(timer: StepTimer, clock: Clock) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.processes.multi_process import run_ranks
 
-import alphafuse.evaluation.ranking
+import alphafuse.evaluation.exclusions
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.distributed.row_partition import RowPartition
 from alphafuse.errors import AlphafuseError
@@ -65,7 +65,7 @@ def test_ranks_and_top_lists_equal_a_sort_of_everything(world_size: int, similar
 
 
 def test_exclusions_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alphafuse.evaluation.ranking, "EXCLUSION_GROUP", 2)
+    monkeypatch.setattr(alphafuse.evaluation.exclusions, "MOST_PAIRS", 2)
     vectors, queries = _queries(seed=9)
     assert _rank(vectors, queries, "dot", 6) == _reference(vectors, queries, "dot", 6)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import WorkspaceError
 from alphafuse.evaluation import ranks
 from alphafuse.evaluation.ranks import read_ranks
-from alphafuse.events import Event, StageWarning, ignore
+from alphafuse.events import RANKING_SPANS, Event, Metrics, StageWarning, ignore
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.trained_model import load_trained
 from jobs.stages import evaluate
@@ -71,6 +73,23 @@ def test_metrics_are_those_of_ranks_counted_by_hand(tmp_path: Path, workers: int
         (f"user {user}", position) for user in (21, 22, 23) for position in range(1, len(sequences[f"user {user}"]))
     ]
     assert all(sequences[row["user_id"]][row["position"]] == row["item_index"] for row in written)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_where_the_time_went_is_reported(tmp_path: Path, workers: int) -> None:
+    config, workspace = _set_up(tmp_path, workers)
+    events: list[Event] = []
+    started = time.monotonic()
+    summary = evaluate.run(config, workspace, events.append)
+    elapsed = time.monotonic() - started
+    times, quality = (event for event in events if isinstance(event, Metrics))
+    assert (times.split, quality.split) == (None, "test")
+    assert list(times.numbers) == [f"{span}_seconds" for span in RANKING_SPANS]
+    measured = [taken for span, taken in zip(RANKING_SPANS, times.numbers.values(), strict=True) if span != "exchange"]
+    assert all(taken > 0 for taken in measured)
+    assert sum(times.numbers.values()) < elapsed
+    assert summary is not None
+    assert re.fullmatch(r"load \d+\.\d, data .*, product .*, lists .*, exchange \d+\.\d", str(summary["seconds"]))
 
 
 def test_ranks_are_written_while_queries_go_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,6 +150,7 @@ def test_a_training(tmp_path: Path) -> None:
         EpochMetrics("train", split="validation", epoch=1, loss=4.0, numbers=numbers, time=101.0),
         WorkersRestarted("train", "…", 1, time=102.0),
         CheckpointWritten("train", 10, seconds=0.5, bytes=1000, time=103.0),
+        Metrics("evaluate", numbers={"product_seconds": 3.5}, time=104.0),
         Metrics("evaluate", "test", {"ndcg@20": 0.4}, time=104.0),
     )
     assert found["alphafuse_train_loss",] == 4.5
@@ -162,6 +163,7 @@ def test_a_training(tmp_path: Path) -> None:
     assert found["alphafuse_evaluation_hit_rate", "5", "validation"] == 0.2
     assert found["alphafuse_evaluation_mrr", "1", "validation"] == 0.3
     assert found["alphafuse_evaluation_ndcg", "20", "test"] == 0.4
+    assert found["alphafuse_evaluation_phase_seconds", "product"] == 3.5
     assert found["alphafuse_restarts_total", "train"] == 1
     assert found["alphafuse_checkpoint_timestamp_seconds",] == 103
     assert found["alphafuse_checkpoint_duration_seconds",] == 0.5
