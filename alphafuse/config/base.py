@@ -29,7 +29,9 @@ class Section(BaseModel):
     by what they are made from.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
 
     def result_settings(self) -> dict[str, Any]:
         """The settings that results depend on, as plain values: all but those that are marked `OPERATIONAL`, and those

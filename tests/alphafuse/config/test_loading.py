@@ -267,3 +267,11 @@ def test_aliases_are_read(tmp_path: Path) -> None:
         "{path: log.parquet}", "{<<: *same}"
     )
     assert _load(tmp_path, aliases).data.interactions.path == "items.parquet"
+
+
+@pytest.mark.parametrize(
+    "setting", ["train.resources.gpus=.inf", "train.learning_rate=.nan", "data.split.cold_items=.nan"]
+)
+def test_numbers_are_finite(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{setting.split('=')[0]}: input should be a finite number"):
+        _load(tmp_path, MINIMAL, setting)

@@ -106,12 +106,15 @@ def test_an_interrupted_training_says_so(endless: tuple[Path, list[str]], number
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not set(checkpoints.glob("*")) - before:
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.2)
-    os.kill(process.pid, number)
-    _, errors = process.communicate(timeout=60)
+    try:
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while not set(checkpoints.glob("*")) - before:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.2)
+        os.kill(process.pid, number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()  # it would go on for hours
     assert "interrupted; the same command, without --redo, continues where it stopped" in errors
     assert process.returncode == 130
