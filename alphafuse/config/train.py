@@ -65,7 +65,8 @@ class DeepSpeedConfig(Section):
     zero_stage: Literal[0, 1, 2] = 0
     """ZeRO stage: DeepSpeed partitions nothing (0), optimizer states (1), and gradients too (2) over the ranks."""
     bf16: bool = False
-    """Compute the dense weights in bfloat16 with float32 master weights; needs zero_stage 1 or 2."""
+    """Compute the dense weights in bfloat16 with float32 master weights, which validations and the finished model use;
+    gradients are summed in float32. Needs zero_stage 1 or 2."""
 
     @model_validator(mode="after")
     def _check(self) -> DeepSpeedConfig:

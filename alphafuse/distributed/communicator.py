@@ -1,7 +1,9 @@
 """The collectives that the sharded parts use, over torch.distributed or over a single process.
 
-Owns rank, world size and the shapes that travel; every rank must call the same methods in the same order.
-Model code never sees this module. Bytes sent to other ranks are counted, and the time of collectives is measured.
+Owns rank, world size, the shapes that travel and the way that they take: tensors of the device through the default
+group, counts, objects and all other tensors of the CPU through one of the CPU, since NCCL moves none of these. Every
+rank must call the same methods in the same order. Model code never sees this module. Bytes sent to other ranks are
+counted, and the time of collectives is measured.
 """
 
 from __future__ import annotations
@@ -21,15 +23,23 @@ T = TypeVar("T")
 class Communicator:
     """All ranks of the default process group, or the one rank of a process without a group.
 
+    Making one is a collective where the device is not the CPU.
+
+    Args:
+        device: device whose tensors the default process group moves; None: the CPU.
+
     Attributes:
         timer: gets the time of collectives as the span `exchange`, and the bytes for other ranks as `bytes_sent`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | None = None) -> None:
         grouped = dist.is_available() and dist.is_initialized()
         self.rank = dist.get_rank() if grouped else 0
         self.world_size = dist.get_world_size() if grouped else 1
         self.timer = StepTimer()
+        # None is the default group: on CPUs one group moves everything.
+        beside = self.world_size > 1 and device is not None and device.type != "cpu"
+        self._cpu_group = dist.new_group(backend="gloo") if beside else None
 
     def timed(self, timer: StepTimer) -> Communicator:
         """Return a communicator of the same ranks that `timer` measures."""
@@ -42,7 +52,8 @@ class Communicator:
         if self.world_size > 1:
             self.timer.count("bytes_sent", tensor.nbytes)
             with self.timer.span("exchange"):
-                dist.all_reduce(tensor, op=dist.ReduceOp.SUM if op == "sum" else dist.ReduceOp.MAX)
+                reduction = dist.ReduceOp.SUM if op == "sum" else dist.ReduceOp.MAX
+                dist.all_reduce(tensor, op=reduction, group=self._group(tensor))
         return tensor
 
     def all_gather_rows(self, tensor: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
@@ -55,7 +66,7 @@ class Communicator:
         gathered = [torch.empty_like(padded) for _ in counts]
         self.timer.count("bytes_sent", padded.nbytes * (self.world_size - 1))
         with self.timer.span("exchange"):
-            dist.all_gather(gathered, padded)
+            dist.all_gather(gathered, padded, group=self._group(padded))
         return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)]), counts
 
     def exchange_counts(self, counts: Sequence[int]) -> list[int]:
@@ -75,7 +86,8 @@ class Communicator:
         received = rows.new_empty((sum(receive), *rows.shape[1:]))
         self.timer.count("bytes_sent", (sum(send) - send[self.rank]) * rows[:1].nbytes)
         with self.timer.span("exchange"):
-            dist.all_to_all_single(received, rows.contiguous(), list(receive), list(send))
+            group = self._group(rows)
+            dist.all_to_all_single(received, rows.contiguous(), list(receive), list(send), group=group)
         return received
 
     def gather_objects(self, value: T) -> list[T]:
@@ -83,19 +95,22 @@ class Communicator:
         if self.world_size == 1:
             return [value]
         values: list[T] = [value] * self.world_size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self._cpu_group)
         return values
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
         if self.world_size > 1:
-            dist.barrier()
+            dist.barrier(group=self._cpu_group)
 
     def _all_counts(self, counts: Sequence[int]) -> torch.Tensor:
-        """[world_size, len(counts)]: the counts of every rank, on the CPU."""
-        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        mine = torch.tensor(counts, dtype=torch.int64, device=device)
+        """[world_size, len(counts)]: the counts of every rank, on the CPU, where they are read."""
+        mine = torch.tensor(counts, dtype=torch.int64)
         everyone = [torch.empty_like(mine) for _ in range(self.world_size)]
         with self.timer.span("exchange"):
-            dist.all_gather(everyone, mine)
-        return torch.stack(everyone).cpu()
+            dist.all_gather(everyone, mine, group=self._cpu_group)
+        return torch.stack(everyone)
+
+    def _group(self, tensor: torch.Tensor) -> dist.ProcessGroup | None:
+        """The group that moves tensors of this device; None: the default one."""
+        return self._cpu_group if tensor.device.type == "cpu" else None

@@ -10,6 +10,8 @@ id, so that ties depend neither on popularity nor on the order of the input.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +30,18 @@ CPU_TILE = (512, 1024)
 GPU_TILE = (512, 65_536)
 WIDTH_UNIT = 64
 """The width of a tile is a multiple of this, so that the matrix product sums every column in the same way."""
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Context in which products of float32 are not rounded to TF32 or bfloat16 first, whatever the process chose: close
+    scores would become equal, and their order that of the item indices."""
+    chosen = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(chosen)
 
 
 @dataclass(frozen=True)
@@ -90,13 +104,14 @@ class CatalogRanking:
         if similarity == "cosine":
             functional.normalize(item_vectors, dim=1, out=item_vectors)
         self._refuse_non_finite(self._vectors, "item vectors")
-        self._tile_queries, widest = tile or (GPU_TILE if item_vectors.is_cuda else CPU_TILE)
+        self._tile_queries, widest = tile or (CPU_TILE if item_vectors.device.type == "cpu" else GPU_TILE)
         longest = int(communicator.all_reduce(torch.tensor(len(item_vectors), device=item_vectors.device), "max"))
         width = min(widest, -(-longest // WIDTH_UNIT) * WIDTH_UNIT)
         self._tiles = ItemTiles(first_row, len(item_vectors), width)
         self._last_tile = self._padded(item_vectors[len(item_vectors) // width * width :])
         self._buffer = item_vectors.new_empty(self._tile_queries * width)
 
+    @full_precision()
     def rank(self, queries: Queries, top_k: int = 0) -> Ranked:
         """Find the ranks of the targets and the `top_k` best items of each query. A collective."""
         hidden = queries.hidden.float()

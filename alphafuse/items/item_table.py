@@ -17,9 +17,9 @@ from alphafuse.distributed.row_partition import RowPartition
 from alphafuse.items.row_adam import STATE_VALUES, RowAdam
 
 PADDING = -1
-UPDATE_ROWS = {"cpu": 1024, "cuda": 1 << 20}
-"""Rows updated at a time, by device: on CPUs they stay in the second-level cache from the gathering to the writing
-back, and everywhere they bound the memory of a step that touches the whole table."""
+CPU_UPDATE_ROWS, GPU_UPDATE_ROWS = 1024, 1 << 20
+"""Rows updated at a time: on CPUs they stay in the second-level cache from the gathering to the writing back, and
+everywhere they bound the memory of a step that touches the whole table."""
 
 
 @dataclass(frozen=True)
@@ -153,14 +153,14 @@ class ItemTable:
         rows, position = torch.unique(torch.cat(touched), return_inverse=True)
         gradient = self.trainable.new_zeros(len(rows), self.trainable.shape[1])
         for places in position.split([len(part) for part in touched]):
-            gradient.index_add_(0, places, self._pending.pop(0)[1])  # frees each gradient after adding it
+            _add_rows(gradient, places, self._pending.pop(0)[1])  # frees each gradient after adding it
         gradient /= self._communicator.world_size
         square = torch.linalg.vector_norm(gradient).square()
         if max_grad_norm is not None:
             self._communicator.all_reduce(square)
             gradient *= torch.clamp(max_grad_norm / (square.sqrt() + 1e-6), max=1.0)
         self.optimizer.steps += 1
-        block = UPDATE_ROWS[gradient.device.type]
+        block = CPU_UPDATE_ROWS if gradient.device.type == "cpu" else GPU_UPDATE_ROWS
         for chosen, part in zip(rows.split(block), gradient.split(block), strict=True):
             state = self._state.index_select(0, chosen)  # [rows, 3 · trainable_dim]
             self.optimizer.update(state, part, learning_rate)
@@ -178,3 +178,13 @@ class ItemTable:
         features, trainable = gathered.tensor_split([self.features.shape[1]], dim=1)
         leaf = trainable.detach().clone().requires_grad_()
         return Rows(features, leaf, inverse, requested, sent, received)
+
+
+def _add_rows(total: torch.Tensor, places: torch.Tensor, rows: torch.Tensor) -> None:
+    """Add each of `rows` [count, dim] to the row of `total` at its place [count], in the order of `rows`: the sums are
+    equal to the last bit whenever they are repeated."""
+    if total.device.type == "cpu":
+        total.index_add_(0, places, rows)
+    else:
+        # On CUDA `index_add_` adds in any order; this sorts by place and sums each segment by itself.
+        total.index_put_((places,), rows, accumulate=True)

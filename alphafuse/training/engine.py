@@ -11,7 +11,6 @@ from typing import Any
 import deepspeed
 import torch
 from deepspeed.utils import (
-    lazy_init_hp_params_optimizer_state,
     safe_get_full_fp32_param,
     safe_get_full_optimizer_state,
     safe_set_full_fp32_param,
@@ -40,14 +39,15 @@ class DenseEngine:
             "gradient_accumulation_steps": config.accumulation,
             "zero_optimization": {"stage": self._zero_stage, "overlap_comm": False},
             "bf16": {"enabled": config.deepspeed.bf16},
+            # Sums over micro-batches and ranks; those of bfloat16 would lose what is below 1/256 of them.
+            "data_types": {"grad_accum_dtype": "fp32"},
+            "communication_data_type": "fp32",
             "gradient_clipping": config.max_grad_norm or 0.0,
         }
         self._names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
-        optimizer = torch.optim.Adam(
-            [parameter for parameter in module.parameters() if parameter.requires_grad],
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-        )
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        fused = any(parameter.is_cuda for parameter in trained) or None  # None: as torch chooses
+        optimizer = torch.optim.Adam(trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
         # On CPUs DeepSpeed would compile a shared-memory all-reduce on first use. gloo serves as well, and a job that
         # is killed while it compiles leaves a lock for which every later one waits without end.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -123,16 +123,16 @@ class DenseEngine:
 
     def _prepare_optimizer_state(self, steps: float) -> None:
         """Create Adam's state, which Adam itself would create only in its first step."""
-        for parameter in self._updated():
-            state = self._adam.state[parameter]
-            state["step"] = torch.tensor(steps)
-            for moment in MOMENTS:
-                state.setdefault(moment, torch.zeros_like(parameter))
+        for group in self._adam.param_groups:
+            for parameter in group["params"]:
+                state = self._adam.state[parameter]
+                # The fused kernel reads the count where the weights are.
+                device = parameter.device if group["fused"] else torch.device("cpu")
+                state["step"] = torch.tensor(steps, dtype=torch.float32, device=device)
+                for moment in MOMENTS:
+                    state.setdefault(moment, torch.zeros_like(parameter))
         if self._zero_stage:
-            for group, flat in zip(
-                self._optimizer.bit16_groups, self._optimizer.single_partition_of_fp32_groups, strict=True
-            ):
-                lazy_init_hp_params_optimizer_state(group, flat, self._adam.state)
+            self._optimizer._lazy_init_hp_params_optimizer_state()
 
     def _get(self, parameter: nn.Parameter, moment: str | None) -> torch.Tensor:
         if self._zero_stage:

@@ -62,6 +62,9 @@ class Trainer:
         orders = [(phase, self._batch_order(phase, sequences)) for phase in phase_configs(config.train)]
         self._validation = Validation(config, sequences, communicator)
         self._objective = build_objective(config, workspace, communicator).to(device)
+        # Weights are kept, and those of a test are loaded, in float32: a validation scores the same ones.
+        rounds = config.train.deepspeed.bf16
+        self._validated = build_objective(config, workspace, communicator).to(device) if rounds else self._objective
         encoder = self._objective.encoder
         self.table = build_table(config, workspace, encoder, communicator, device)
         self.engine = DenseEngine(self._objective, config.train, communicator.world_size)
@@ -177,7 +180,9 @@ class Trainer:
             self._save()
 
     def _validate(self) -> dict[str, float]:
-        model = ScoringModel(self._objective, self.table, self._config.model.history_length)
+        if self._validated is not self._objective:
+            self._validated.load_state_dict(self.engine.weights())
+        model = ScoringModel(self._validated, self.table, self._config.model.history_length)
         return self._validation(model, self._reporter.validating)
 
     def _reduce_loss(self) -> None:

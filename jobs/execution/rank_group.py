@@ -26,6 +26,7 @@ from ray.util.queue import Queue
 
 from alphafuse.config.resources import RankResources
 from alphafuse.distributed.communicator import Communicator
+from alphafuse.distributed.devices import prepare_device
 from alphafuse.stages import Stage
 from jobs.execution.elasticity import released_places, scaling
 from jobs.execution.placement import beside_this_process
@@ -182,7 +183,8 @@ def _carry_out_tasks(settings: dict[str, Any]) -> None:
     """Take part in the tasks of the board as one rank, until there are no more."""
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    board, communicator, number = settings["board"], Communicator(), 0
+    prepare_device(get_device())
+    board, communicator, number = settings["board"], Communicator(get_device()), 0
     threading.Thread(target=_end_with, args=(board,), daemon=True).start()
     while True:
         number, packed = ray.get(board.task.remote(number))

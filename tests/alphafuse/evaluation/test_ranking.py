@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Literal
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -84,6 +85,22 @@ def test_of_equal_scores_the_lower_index_comes_first(world_size: int) -> None:
 @pytest.mark.parametrize("num_items", [100, 1025, 2049])
 @pytest.mark.parametrize("num_queries", [1, 2, 3, 5, 513])
 def test_equal_vectors_tie_whatever_the_number_of_queries_and_items(num_queries: int, num_items: int) -> None:
+    _assert_that_equal_vectors_tie(num_queries, num_items, torch.device("cpu"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("num_items", [100, 2049, 70_000])
+@pytest.mark.parametrize("num_queries", [1, 3, 513])
+def test_equal_vectors_tie_on_a_gpu(num_queries: int, num_items: int) -> None:
+    torch.set_float32_matmul_precision("high")
+    try:
+        _assert_that_equal_vectors_tie(num_queries, num_items, torch.device("cuda"))
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def _assert_that_equal_vectors_tie(num_queries: int, num_items: int, device: torch.device) -> None:
     """Thirty-seven vectors, each of many items. Products of different shapes would round their scores differently."""
     generator = torch.Generator().manual_seed(num_queries * num_items)
     kinds, kind = torch.randn(37, 48, generator=generator), torch.arange(num_items) % 37
@@ -92,8 +109,22 @@ def test_equal_vectors_tie_whatever_the_number_of_queries_and_items(num_queries:
     scores = (hidden.double() @ kinds.double().T)[:, kind]  # equal for items of one kind, by construction
     wanted = scores.gather(1, targets[:, None])
     expected = 1 + ((scores > wanted) | ((scores == wanted) & (torch.arange(num_items) < targets[:, None]))).sum(dim=1)
-    ranking = CatalogRanking(kinds[kind], 0, "dot", Communicator())
-    assert ranking.rank(Queries(hidden, targets)).ranks.tolist() == expected.tolist()
+    ranking = CatalogRanking(kinds[kind].to(device), 0, "dot", Communicator())
+    assert ranking.rank(Queries(hidden.to(device), targets.to(device))).ranks.tolist() == expected.tolist()
+
+
+def test_scores_are_products_in_full_precision_whatever_the_process_chose() -> None:
+    torch.set_float32_matmul_precision("medium")
+    try:
+        ranking, chosen = CatalogRanking(torch.ones(3, 1), 0, "dot", Communicator()), []
+        queries = Queries(torch.ones(2, 1), torch.tensor([1, 2]))
+        product = torch.mm
+        with patch("torch.mm", lambda *a, **k: chosen.append(torch.get_float32_matmul_precision()) or product(*a, **k)):
+            assert ranking.rank(queries, 2).ranks.tolist() == [2, 3]
+        assert set(chosen) == {"highest"}
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 @pytest.mark.distributed

@@ -6,11 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.devices.pretended_device import pretended_device, register
 from support.processes.multi_process import run_ranks
 
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.distributed.row_partition import RowPartition
-from alphafuse.items.item_table import ItemTable
+from alphafuse.items.item_table import ItemTable, _add_rows
 from alphafuse.items.row_adam import RowAdam
 
 NUM_ITEMS, FEATURE_DIM, TRAINABLE_DIM = 23, 5, 3
@@ -150,3 +151,44 @@ def test_row_adam_equals_torch_sparse_adam() -> None:
         ours.update(touched, gradient, 0.1)
         state[index] = touched
     torch.testing.assert_close(state[:, :4], reference.detach(), rtol=0, atol=1e-6)
+
+
+def _add_as_on_a_device(total: torch.Tensor, places: torch.Tensor, rows: list[torch.Tensor]) -> torch.Tensor:
+    """Sum rows in a table on the pretended device."""
+    with pretended_device() as device:
+        on_device = total.to(device)
+        for part in rows:
+            _add_rows(on_device, places.to(device), part.to(device))
+        return on_device.cpu().clone()
+
+
+@pytest.mark.distributed
+def test_sums_of_rows_on_a_device_equal_their_definition_and_those_of_the_cpu() -> None:
+    generator = torch.Generator().manual_seed(3)
+    places = torch.randint(7, (200,), generator=generator)
+    rows = [torch.randn(200, 4, generator=generator) for _ in range(2)]
+    expected = torch.zeros(9, 4, dtype=torch.float64)
+    for part in rows:
+        for place, row in zip(places.tolist(), part.double(), strict=True):
+            expected[place] += row
+    on_cpu = torch.zeros(9, 4)
+    for part in rows:
+        _add_rows(on_cpu, places, part)
+    on_device, _ = run_ranks(2, _add_as_on_a_device, torch.zeros(9, 4), places, rows, prepare=register)
+    torch.testing.assert_close(on_device.double(), expected, rtol=0, atol=1e-5)
+    assert torch.equal(on_device, on_cpu)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_sums_of_rows_are_repeated_to_the_last_bit_on_a_gpu() -> None:
+    generator = torch.Generator().manual_seed(3)
+    places = torch.randint(50, (100_000,), generator=generator)
+    rows = torch.randn(100_000, 64, generator=generator)
+    expected = torch.zeros(50, 64, dtype=torch.float64).index_add_(0, places, rows.double())
+    sums = []
+    for _ in range(5):
+        sums.append(torch.zeros(50, 64, device="cuda"))
+        _add_rows(sums[-1], places.cuda(), rows.cuda())
+        assert torch.equal(sums[0], sums[-1])
+    torch.testing.assert_close(sums[0].cpu().double(), expected, rtol=0, atol=1e-2)

@@ -20,16 +20,19 @@ import torch.multiprocessing as multiprocessing
 TIMEOUT_SECONDS = 240
 
 
-def run_ranks(world_size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+def run_ranks(
+    world_size: int, function: Callable[..., Any], *arguments: Any, prepare: Callable[[], Any] | None = None
+) -> list[Any]:
     """Call `function(*arguments)` on every rank; returns the ranks' results in order of rank.
 
-    `function` must be defined at the top level of a module.
+    `function` must be defined at the top level of a module, and so must `prepare`: it is called when the processes
+    start, which are then not those of other calls.
 
     Raises:
         RuntimeError: a rank raised; the message is its traceback. The ranks are started again afterwards, since the
             others may wait in a collective.
     """
-    pipes = _ranks(world_size)
+    pipes = _ranks(world_size, prepare)
     for pipe in pipes:
         pipe.send((function, arguments))
     results: dict[Connection, Any] = {}
@@ -50,13 +53,14 @@ _processes: list[Any] = []
 
 
 @cache
-def _ranks(world_size: int) -> list[Connection]:
+def _ranks(world_size: int, prepare: Callable[[], Any] | None) -> list[Connection]:
     store = tempfile.mkdtemp() + "/store"
     context = multiprocessing.get_context("spawn")
     pipes = []
     for rank in range(world_size):
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(rank, world_size, store, theirs, sys.path), daemon=True)
+        arguments = (rank, world_size, store, theirs, sys.path, prepare)
+        process = context.Process(target=_serve, args=arguments, daemon=True)
         process.start()
         _processes.append(process)
         pipes.append(ours)
@@ -74,10 +78,14 @@ def stop_ranks() -> None:
 atexit.register(stop_ranks)
 
 
-def _serve(rank: int, world_size: int, store: str, pipe: Connection, path: list[str]) -> None:
+def _serve(
+    rank: int, world_size: int, store: str, pipe: Connection, path: list[str], prepare: Callable[[], Any] | None
+) -> None:
     sys.path[:] = path
     os.environ.update(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1", LOCAL_RANK=str(rank))
     torch.set_num_threads(1)
+    if prepare is not None:
+        prepare()
     dist.init_process_group(
         "gloo", init_method=f"file://{store}", rank=rank, world_size=world_size, timeout=timedelta(seconds=120)
     )

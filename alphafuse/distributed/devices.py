@@ -1,0 +1,23 @@
+"""Prepares a process for its device. Knows nothing of ranks or models."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+
+def prepare_device(device: torch.device) -> None:
+    """Make `device` this process's own, and its results equal to the last bit whenever the work is repeated.
+
+    On CUDA, sums over threads in any order are the default of some operations (gradients of attention and of gathered
+    rows among them); an operation that knows no other way raises an error. Must come before the first product on the
+    device. Other devices need no preparation.
+    """
+    if device.type != "cuda":
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+    torch.cuda.set_device(device)
+    torch.use_deterministic_algorithms(True)
+    # Nothing reads memory before it writes it.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
