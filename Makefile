@@ -79,12 +79,12 @@ test-on-ray: setup
 	$(BIN)/pytest -m on_ray
 
 test-engines: setup
-	$(BIN)/pytest -m "engine and not on_ray" --ignore tests/monitoring/dashboard
+	$(BIN)/pytest -m "engine and not on_ray" --ignore tests/monitoring/dashboard --ignore tests/cluster/launch
 
-# The pages in a browser run here, since these processes end long before the two others.
+# The pages in a browser and the cluster of `local up` run here, since these processes end long before the two others.
 test-others: setup
 	$(BIN)/pytest -m "not engine and not on_ray"
-	$(BIN)/pytest -m "engine and not on_ray" tests/monitoring/dashboard
+	$(BIN)/pytest -m "engine and not on_ray" tests/monitoring/dashboard tests/cluster/launch
 
 lint: setup
 	$(BIN)/ruff check .

@@ -22,6 +22,9 @@ from jobs.execution.reaper import reaper
 from jobs.execution.token_file import MODE_VARIABLE, ensure_token
 
 GLOO_VARIABLE = "GLOO_SOCKET_IFNAME"
+MEETING_VARIABLE = "ALPHAFUSE_MEETING_FOLDER"
+"""Environment variable with the folder in which the ranks of an embedded Ray find each other. All processes of such a
+Ray have it: a comparison starts ranks from tasks."""
 SOCKETS_FOLDER = "/tmp"
 """Where sessions lie, unless `RAY_TMPDIR` names another place: a session holds sockets, whose paths may have 107
 characters, 78 of which are taken. Large files lie below TMPDIR, however long that is."""
@@ -43,7 +46,7 @@ def embedded_cluster() -> Iterator[dict[str, Any]]:
         ensure_token()
     session, spilled = private_session_folder(), tempfile.mkdtemp(prefix="alphafuse-ray-")
     try:
-        with reaper(session, spilled), on_loopback(), _ranks_on_loopback():
+        with reaper(session, spilled), on_loopback(), _ranks_on_loopback(session):
             # Ray opens the folders that it is given to everybody: only the ones above them are closed.
             objects = os.environ.get(SPILLING_VARIABLE) or f"{spilled}/objects"
             yield {"_temp_dir": f"{session}/r", "object_spilling_directory": objects}
@@ -64,17 +67,19 @@ def _is_explained_by_ray(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def _ranks_on_loopback() -> Iterator[None]:
-    """Let ranks on CPUs meet on the loopback address, too: Gloo would take the address of the host name."""
+def _ranks_on_loopback(session: str) -> Iterator[None]:
+    """Let ranks meet in the folder of the session, and on CPUs talk on the loopback address: torch would listen on all
+    addresses, and Gloo take that of the host name."""
+    chosen = {MEETING_VARIABLE: session}
     loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]  # Linux, macOS
-    if GLOO_VARIABLE in os.environ or not loopback:
-        yield
-        return
-    os.environ[GLOO_VARIABLE] = loopback[0]
+    if GLOO_VARIABLE not in os.environ and loopback:
+        chosen[GLOO_VARIABLE] = loopback[0]
+    os.environ.update(chosen)
     try:
         yield
     finally:
-        del os.environ[GLOO_VARIABLE]
+        for name in chosen:
+            del os.environ[name]
 
 
 def private_session_folder() -> str:

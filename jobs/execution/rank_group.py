@@ -29,8 +29,9 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.distributed.devices import prepare_device
 from alphafuse.stages import Stage
 from jobs.execution.elasticity import released_places, scaling
+from jobs.execution.embedded_cluster import MEETING_VARIABLE
 from jobs.execution.placement import beside_this_process
-from jobs.execution.ray_internals import refresh_ray_trains_view
+from jobs.execution.ray_internals import MeetingInFolder, refresh_ray_trains_view
 from jobs.execution.worker_metrics import Serving, worker_listener
 
 LOOK_SECONDS = 0.5
@@ -112,12 +113,13 @@ class RankGroup:
     def _fit(self, resources: RankResources, grows: bool, events: Queue) -> None:
         try:
             refresh_ray_trains_view()
-            with tempfile.TemporaryDirectory() as folder, released_places():
+            # In the folder of an embedded Ray, which is deleted even if this process is killed.
+            with tempfile.TemporaryDirectory(dir=os.environ.get(MEETING_VARIABLE)) as folder, released_places():
                 # mypy sees the older of Ray Train's two interfaces, which ray.train exports only on request.
                 TorchTrainer(
                     _carry_out_tasks,
                     train_loop_config={"board": self._board, "events": events},
-                    torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
+                    torch_config=_meeting("nccl" if resources.gpus else "gloo"),
                     scaling_config=scaling(resources, grows),
                     run_config=RunConfig(  # type: ignore[call-arg]
                         storage_path=folder,
@@ -130,6 +132,12 @@ class RankGroup:
             self._ended.set_exception(error)
         else:
             self._ended.set_result(None)
+
+
+def _meeting(backend: str) -> TorchConfig:
+    """How ranks find each other: on a Ray that is embedded in its driver, without listening to other machines."""
+    folder = os.environ.get(MEETING_VARIABLE)
+    return TorchConfig(backend) if folder is None else MeetingInFolder(backend, folder=folder)
 
 
 def worker_environment(resources: RankResources) -> dict[str, str]:

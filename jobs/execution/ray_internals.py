@@ -6,12 +6,16 @@ package of Ray whose name begins with an underscore.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
+from ray.train.torch import TorchConfig
+from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group, _TorchBackend
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
 
 
@@ -22,6 +26,38 @@ def refresh_ray_trains_view() -> None:
     """
     coordinator = get_or_create_autoscaling_coordinator()
     ray.get(coordinator.get_reserved_resources.remote("", recompute=True))
+
+
+@dataclass
+class MeetingInFolder(TorchConfig):
+    """Settings of Ray Train for ranks of one machine that find each other by a file.
+
+    The public ways, `env` and `tcp`, let torch listen on all addresses of the machine.
+
+    Attributes:
+        folder: folder of the file, which others must not be able to write to.
+    """
+
+    folder: str = ""
+
+    @property
+    def backend_cls(self) -> type[_TorchBackend]:
+        return _InFolder
+
+
+class _InFolder(_TorchBackend):
+    def on_start(self, worker_group: Any, backend_config: MeetingInFolder) -> None:  # type: ignore[override]
+        """Form the process group, as the base class does by an address."""
+        worker_group.execute(_set_torch_distributed_env_vars)
+        settings = {
+            "backend": backend_config.backend,
+            "world_size": len(worker_group),
+            "init_method": f"file://{backend_config.folder}/ranks-{uuid.uuid4().hex}",
+            "timeout_s": backend_config.timeout_s,
+        }
+        ranks = range(len(worker_group))
+        join = _setup_torch_process_group
+        ray.get([worker_group.execute_single_async(rank, join, world_rank=rank, **settings) for rank in ranks])
 
 
 def is_in_task() -> bool:

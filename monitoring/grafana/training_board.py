@@ -65,6 +65,13 @@ TRAINING = Board(
                     "Metrics of the best weights, once the stage evaluate has ended.",
                     kind="numbers",
                 ),
+                Panel(
+                    "Time of the evaluation",
+                    (Query('alphafuse_evaluation_phase_seconds{run=~"$run"}', "{{phase}}"),),
+                    "Where the stage evaluate has spent its time, in the mean over its workers.",
+                    kind="numbers",
+                    unit="s",
+                ),
             ),
         ),
         Row(

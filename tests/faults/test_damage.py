@@ -11,7 +11,7 @@ from support.processes.multi_process import run_ranks
 
 from benchmarks.damage import DAMAGES, DamagedRuns
 
-CASES = 20
+CASES = 12
 
 
 def _failures(folder: Path, address: str) -> tuple[set[str], dict[str, str]]:

@@ -30,16 +30,24 @@ DRIVER = """
 import json, subprocess, sys, time
 import ray
 from alphafuse.config import RayConfig
+from alphafuse.config.resources import RankResources
+from alphafuse.events import ignore
+from alphafuse.stages import TRAIN
 from jobs.execution.ray_connection import connected
+from jobs.execution.worker_group import keeping_ranks, run_workers
 
 @ray.remote
 def work():
     subprocess.Popen(["sleep", "1000"])  # a subprocess of a worker, such as an engine
     time.sleep(1000)
 
-with connected(RayConfig(num_cpus=2)):
+def met(communicator, **_):
+    return communicator.gather_objects(communicator.rank)
+
+with connected(RayConfig(num_cpus=3)), keeping_ranks():
+    assert run_workers(TRAIN, met, RankResources(workers=2), {}, ignore) == [0, 1]
     work.remote()
-    while not ray.available_resources().get("CPU", 0) < 2:
+    while not ray.available_resources().get("CPU", 0) < 1:
         time.sleep(0.1)
     context = ray.get_runtime_context()
     print(json.dumps({"session": context.get_temp_dir(), "address": context.gcs_address}), flush=True)
