@@ -11,7 +11,7 @@ from support.processes.multi_process import run_ranks
 
 from benchmarks.damage import DAMAGES, DamagedRuns
 
-CASES = 12
+CASES = 20
 
 
 def _failures(folder: Path, address: str) -> tuple[set[str], dict[str, str]]:
