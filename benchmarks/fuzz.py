@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from benchmarks.damage import damaged_runs
-from benchmarks.fuzzing import settings_files, source_files, workspace_files
+from benchmarks.fuzzing import other_files, settings_files, source_files, workspace_files
 from benchmarks.fuzzing.exploration import Tally, Target, explore
 from benchmarks.tables import arguments, publish
 
@@ -44,7 +44,8 @@ def main() -> None:
     options = parser.parse_args()
     with damaged_runs() as runs:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        targets = [*source_files.TARGETS, *settings_files.TARGETS, *workspace_files.targets(runs)]
+        readers = source_files, other_files, settings_files
+        targets = [target for module in readers for target in module.TARGETS] + workspace_files.targets(runs)
         tallies = fuzz(targets, options.minutes, options.seed)
     rows = [
         {"what is read": name, "cases": tally.outcomes.total(), "right": tally.outcomes["right"],

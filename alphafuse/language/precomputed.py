@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -234,7 +235,7 @@ def _npy_header(stream: pa.NativeFile, uri: str) -> tuple[tuple[int, int], np.dt
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran_order, dtype = read(stream)
-    except ValueError as error:
+    except (ValueError, TypeError, SyntaxError, TokenError) as error:  # numpy reads the header as Python
         raise DataError(f"{uri} cannot be read as a .npy matrix: {error}") from error
     if dtype.hasobject:
         raise DataError(f"{uri} cannot be read as a .npy matrix: it holds Python objects")

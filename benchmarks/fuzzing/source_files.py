@@ -45,7 +45,7 @@ _characters = st.characters(codec="utf-8")
 AWKWARD = ('"', '""', ",", "\t", ";", "\n", "\r\n", "'", "\x00", "\x1b[31m", "é", "e\u0301", "NaN", " ", "\ufeff", "漢")
 _awkward = st.sampled_from(AWKWARD)
 _texts = st.lists(st.one_of(_awkward, st.text(_characters, max_size=6)), max_size=4).map("".join)
-_ids = st.one_of(
+ids = st.one_of(
     st.integers(0, 39).map(str),
     st.integers(-(2**63), 2**63 - 1).map(str),
     _texts,
@@ -153,7 +153,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def _cases(kind: str) -> st.SearchStrategy[SourceFile]:
-    row = st.tuples(_ids, _texts) if kind == "items" else st.tuples(_ids, _ids, _times)
+    row = st.tuples(ids, _texts) if kind == "items" else st.tuples(ids, ids, _times)
     rows = st.lists(row, min_size=1, max_size=8).map(tuple)
     damage = st.lists(changes, max_size=2).map(tuple)
     return st.builds(SourceFile, st.just(kind), rows, st.sampled_from(sorted(WRITERS)), damage)
@@ -240,7 +240,7 @@ def expected_items(rows: list[tuple[Any, ...]]) -> tuple[int, dict[str, str]]:
     """The items of a catalog: the first row of each id counts, and rows without one are left out."""
     texts: dict[str, str] = {}
     for item_id, text in rows:
-        if (name := _name(item_id)) is not None:
+        if (name := name_of(item_id)) is not None:
             texts.setdefault(name, _squeezed("" if text is None else str(text)))
     return len(rows), texts
 
@@ -250,7 +250,7 @@ def expected_log(rows: list[tuple[Any, ...]]) -> tuple[int, dict[str, list[str]]
     of the row before it."""
     users: dict[str, list[tuple[float, str]]] = {}
     for user_id, item_id, time in rows:
-        user, item = _name(user_id), _name(item_id)
+        user, item = name_of(user_id), name_of(item_id)
         if user is None or item not in KNOWN:
             continue
         seconds = math.nan if time is None or not str(time).strip() else _seconds(str(time))
@@ -279,7 +279,7 @@ def _in_time(log: list[tuple[float, str]]) -> list[str]:
     return [item for _, item in sorted(filled, key=lambda row: row[0])]
 
 
-def _name(value: Any) -> str | None:
+def name_of(value: Any) -> str | None:
     """An id as text; None where it is missing."""
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return None

@@ -17,7 +17,7 @@ def test_a_minute_of_damaged_files(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=540)
     assert done.returncode == 0, done.stderr[-6000:]
     rows = json.loads(result.read_text())["rows"]
-    assert len(rows) == 5
+    assert len(rows) == 7
     for row in rows:
         assert row["faults"] == 0
         assert row["right"] > 0

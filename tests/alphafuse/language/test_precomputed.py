@@ -169,6 +169,15 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
         look_up(configuration("vectors.csv"), str(tmp_path), ["a"])
 
 
+@pytest.mark.parametrize("header", [b"{'descr': (", b"{'descr': 1, ", b'"""', b"[]", b"{}", b"\x00" * 9])
+def test_a_header_that_is_damaged(tmp_path: Path, header: bytes) -> None:
+    write_npy(tmp_path, IDS, VECTORS)
+    content = (tmp_path / "vectors.npy").read_bytes()
+    (tmp_path / "vectors.npy").write_bytes(content[:10] + header + content[10 + len(header) :])
+    with pytest.raises(DataError, match=r"vectors\.npy cannot be read as a \.npy matrix"):
+        look_up(configuration(**NPY), str(tmp_path), ["a"])
+
+
 @pytest.mark.parametrize("name", ["vectors.npy", "vectors.parquet"])
 def test_truncated_and_missing_files_are_named(tmp_path: Path, name: str) -> None:
     write_npy(tmp_path, IDS, VECTORS)
