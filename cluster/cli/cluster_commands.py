@@ -191,7 +191,7 @@ def status(
         except WorkspaceError as error:
             if JobStatus(job.status).is_terminal():
                 raise
-            typer.echo(str(error))
+            echo(str(error))
         _exit_if(JobStatus(job.status) is JobStatus.FAILED)  # the workspace may tell of an earlier job
 
 

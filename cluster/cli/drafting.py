@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-import typer
 import yaml
 
 from alphafuse.config import parse_config
@@ -15,6 +14,7 @@ from alphafuse.errors import ConfigError
 from alphafuse.inputs import check_inputs
 from alphafuse.stages import needed_stages
 from cluster.remote.credential_check import require_no_credentials
+from monitoring.terminal.safe_text import echo
 
 
 def write_draft(draft: Callable[[], Draft], output: Path) -> None:
@@ -37,6 +37,6 @@ def write_draft(draft: Callable[[], Draft], output: Path) -> None:
     except OSError as error:
         raise ConfigError(f"cannot write {output}: {error.strerror}") from error
     for note in drafted.notes():
-        typer.echo(note)
+        echo(note)
     path = shlex.quote(str(output))
-    typer.echo(f"written {path}\ntry     alphafuse config validate {path}\n        alphafuse run {path}")
+    echo(f"written {path}\ntry     alphafuse config validate {path}\n        alphafuse run {path}")

@@ -117,3 +117,12 @@ print({"torch", "ray", "deepspeed", "vllm", "transformers"} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "set()", done.stderr
+
+
+def test_hostile_names_of_files_reach_no_terminal_raw(shop: Path) -> None:
+    output = "\x1b[31mred\u202e.yaml"
+    done = _init("films.csv", "views.csv", "-o", output)
+    assert done.exit_code == 0, done.output
+    assert (shop / output).exists()
+    assert not set("\x1b\u202e") & set(done.output)
+    assert r"\x1b[31mred\u202e.yaml" in done.output
