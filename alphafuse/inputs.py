@@ -43,8 +43,8 @@ def inputs_of(config: Config, stages: Sequence[Stage]) -> list[Input]:
         found.append(Input(key, path if "://" in path else resolve(path, data.folder), check))
 
     if PREPARE in stages:
-        add("data.catalog.path", data.catalog.path, partial(find_catalog, data))
-        add("data.interactions.path", data.interactions.path, partial(find_interactions, data))
+        add("data.catalog.path", data.catalog.path, lambda: find_catalog(data).sources)
+        add("data.interactions.path", data.interactions.path, lambda: find_interactions(data).sources)
         if data.split.path is not None:
             add("data.split.path", data.split.path, partial(find_split, data))
     if EMBED in stages and embed.precomputed is not None:

@@ -11,6 +11,7 @@ import ray
 
 from alphafuse.config import EmbedConfig
 from alphafuse.config.resources import Resources
+from alphafuse.data.importers.source import identified
 from alphafuse.data.preparation.scratch import once
 from alphafuse.errors import DataError
 from alphafuse.events import Listener, Progress, StageWarning
@@ -88,7 +89,9 @@ def bring_in_files(
 
 @ray.remote
 def _find(config: EmbedConfig, folder: str) -> PrecomputedFiles:
-    return find_precomputed(config, folder)
+    files = find_precomputed(config, folder)
+    identified([*files.vectors, *filter(None, [files.ids])])
+    return files
 
 
 @ray.remote

@@ -11,7 +11,7 @@ import torch
 
 from alphafuse.config import Config
 from alphafuse.data.catalog_lookup import find_items
-from alphafuse.data.importers.source import Source
+from alphafuse.data.importers.source import Source, identified
 from alphafuse.data.users import Histories, find_users, single_history, test_users, users_of
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.evaluator import catalog_ranking
@@ -39,9 +39,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
     """
     artifact = workspace.artifact("recommendations")
     users = config.recommend.users
-    # Without a CPU: the ranks of the stages before it may hold every one.
-    find = ray.remote(num_cpus=0)(find_users)
-    sources = None if users is None else result(find.remote(resolve(users)))
+    sources = None if users is None else result(_find_users.remote(resolve(users)))
     listed = None if sources is None else [source.identity for source in sources]
     inputs = {**RECOMMEND.inputs(config, workspace), "users": listed}
     if artifact.is_committed(inputs):
@@ -78,6 +76,11 @@ def recommend_for_history(
         return _recommend_history_on_worker(**arguments, communicator=communicator, device=device, listen=ignore)
     with connected(config.ray):
         return run_workers(RECOMMEND, _recommend_history_on_worker, config.train.resources, arguments, ignore)
+
+
+@ray.remote(num_cpus=0)  # the ranks of the stages before it may hold every CPU
+def _find_users(users: str) -> list[Source]:
+    return identified(find_users(users))
 
 
 def _recommend_on_worker(

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alphafuse.config import parse_config
-from alphafuse.data.importers import parquet
+from alphafuse.config import DataConfig, parse_config
+from alphafuse.data.importers import parquet, source
+from alphafuse.data.preparation.sources import find_checked
 from alphafuse.errors import AlphafuseError
 from alphafuse.inputs import check_inputs, inputs_of
 from alphafuse.stages import EMBED, EVALUATE, PREPARE, RECOMMEND, STAGES, Stage
@@ -116,6 +117,24 @@ def test_only_the_first_rows_are_read(folder: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(parquet, "read", first_rows)
     assert [*_check(folder, (PREPARE,))] == ["data.catalog.path", "data.interactions.path"]
+
+
+def test_a_check_hashes_nothing_and_lists_a_folder_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_hash(*_: Any) -> None:
+        raise AssertionError("the whole file is read")
+
+    listed: list[str] = []
+    list_files = source.matching_files
+    monkeypatch.setattr(source.hashlib, "file_digest", no_hash)
+    monkeypatch.setattr(source, "matching_files", lambda base, *rest: listed.append(base) or list_files(base, *rest))
+    _check(folder, data={"catalog": {"path": "items*"}}, embed={"engine": "precomputed", "precomputed": "vectors*"})
+    assert listed == [str(folder), str(folder)]
+    monkeypatch.undo()
+    monkeypatch.setattr(source, "matching_files", lambda base, *rest: listed.append(base) or list_files(base, *rest))
+    data = DataConfig(folder=str(folder), catalog={"path": "items*"}, interactions={"path": "log*"})
+    found = find_checked(data)
+    assert len(listed) == 4
+    assert all("identity" in vars(each) for each in (*found.catalog, *found.interactions))
 
 
 def test_of_many_files_some_are_opened_the_last_among_them(folder: Path) -> None:

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -56,18 +57,31 @@ class Source:
 
     Attributes:
         uri: address of the file or data set.
+        name: name of the file in its folder, whatever the place of the folder; empty for a data set.
         format: one of the formats that can be read.
         options: the settings that it is read with.
-        identity: values that change with the content: name, format, size, and either SHA-256 (up to `HASHED_BYTES`,
-            so that copies on other machines are equal) or time of modification.
+        files: paths of the local files of a data set; none for a file.
         bytes: size of the file or data set.
+        is_hashed: whether all files of the configured path together have at most `HASHED_BYTES`.
     """
 
     uri: str
+    name: str
     format: str
     options: SourceConfig
-    identity: dict[str, Any]
+    files: tuple[str, ...]
     bytes: int
+    is_hashed: bool
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Values that change with the content: name, format, size, and either SHA-256 (so that copies on other machines
+        are equal) or, unless `is_hashed`, time of modification. Hashing reads the whole file, when this is first asked
+        for (see `identified`)."""
+        if self.format == "huggingface":
+            local = pafs.LocalFileSystem()
+            return {"format": self.format, "files": [_content(local, path, self.is_hashed) for path in self.files]}
+        return {"name": self.name, "format": self.format, **_content(*open_filesystem(self.uri), self.is_hashed)}
 
     def read(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Yield tables of these columns, all rows in order.
@@ -112,8 +126,28 @@ class Source:
         return _READERS[self.format].column_names(self.uri, self.options)
 
 
+@dataclass(frozen=True)
+class Found:
+    """What lies at a configured path.
+
+    Attributes:
+        sources: in the order of their names, numbers in them by their value.
+        unread: names of files in a folder, or folders that its glob matches, that are no source: their names end in no
+            known format. Hidden files, and those that accompany data (`_SUCCESS`, checksums, texts about it), are no
+            loss.
+    """
+
+    sources: list[Source]
+    unread: list[str]
+
+
 def find_sources(key: str, config: SourceConfig, folder: str) -> list[Source]:
-    """Find the sources of a configured path, in the order of their names, numbers in them by their value.
+    """Find the sources of a configured path (see `find_all_files`)."""
+    return find_all_files(key, config, folder).sources
+
+
+def find_all_files(key: str, config: SourceConfig, folder: str) -> Found:
+    """Find the sources of a configured path, and what lies beside them and is not read.
 
     Args:
         key: key of the section or of the path in the configuration, for messages ("data.catalog.path").
@@ -123,51 +157,39 @@ def find_sources(key: str, config: SourceConfig, folder: str) -> list[Source]:
         DataError: there is no such file, a file is empty or its format unknown, a setting does not go with the format,
             or the folder is a table of Delta Lake, Hudi or Iceberg.
     """
-    sources = _find(key, config, folder)
-    known = _READERS[sources[0].format].OPTIONS
+    found = _find(key, config, folder)
+    source = found.sources[0]
+    known = _READERS[source.format].OPTIONS
     for option in ("split", "name", "separator", "encoding", "columns"):
         value = getattr(config, option)
         if value is not None and option not in known:
             raise DataError(
-                f"{key}: `{option}: {value}` has no meaning for {sources[0].uri}, whose format is {sources[0].format}; "
+                f"{key}: `{option}: {value}` has no meaning for {source.uri}, whose format is {source.format}; "
                 "remove it, or set `format` beside `path`"
             )
+    return found
+
+
+def identified(sources: list[Source]) -> list[Source]:
+    """The same sources, each of which knows its `identity` from now on. For tasks that return sources: the process that
+    gets them may not reach the files."""
+    for source in sources:
+        source.identity  # noqa: B018
     return sources
 
 
-def unread_files(config: SourceConfig, folder: str) -> list[str]:
-    """Names of files in a configured folder, or folders that its glob matches, that are no source: their names end in
-    no known format. Hidden files, and those that accompany data (`_SUCCESS`, checksums, texts about it), are no loss.
-    """
-    uri = _uri(config, folder)
-    if config.format != "auto" or uri.startswith(huggingface.PREFIX):
-        return []
-    filesystem, inner = open_filesystem(uri)
-    kind = filesystem.get_file_info(inner).type
-    if kind == pafs.FileType.File or (kind == pafs.FileType.Directory and huggingface.is_saved(uri)):
-        return []
-    base, pattern = (uri, "**") if kind == pafs.FileType.Directory else cut_glob(uri)
-    matching = matching_files(base, pattern)
-    if pattern != "**":
-        return sorted(name for name, info in matching.items() if not info.is_file)
-    read = _data_files(matching)
-    return sorted(
-        name for name, info in matching.items() if info.is_file and name not in read and not _ACCOMPANIES.search(name)
-    )
-
-
-def _find(key: str, config: SourceConfig, folder: str) -> list[Source]:
+def _find(key: str, config: SourceConfig, folder: str) -> Found:
     uri = _uri(config, folder)
     if uri.startswith(huggingface.PREFIX) or config.format == "huggingface":
-        return [_data_set(uri, config)]
+        return Found([_data_set(uri, config)], [])
     filesystem, inner = open_filesystem(uri)
     info = filesystem.get_file_info(inner)
     if info.is_file:
         name = uri.rsplit("/", 1)[-1]
-        return _files(key, filesystem, uri.removesuffix(name), {name: info}, _format(key, uri, config.format), config)
+        return Found(_files(key, uri.removesuffix(name), {name: info}, _format(key, uri, config.format), config), [])
     if info.type == pafs.FileType.Directory:
         if config.format == "auto" and huggingface.is_saved(uri):
-            return [_data_set(uri, config)]
+            return Found([_data_set(uri, config)], [])
         return _inside(key, uri, "**", config)
     base, pattern = cut_glob(uri)
     if not pattern:
@@ -184,7 +206,7 @@ def _uri(config: SourceConfig, folder: str) -> str:
     return f"{huggingface.PREFIX}{local}" if is_local else config.path
 
 
-def _inside(key: str, base: str, pattern: str, config: SourceConfig) -> list[Source]:
+def _inside(key: str, base: str, pattern: str, config: SourceConfig) -> Found:
     """Files in the folder `base` whose relative path matches a glob; hidden files are left out."""
     matching = matching_files(base, pattern, key)
     found = {name: info for name, info in matching.items() if info.is_file}
@@ -203,7 +225,15 @@ def _inside(key: str, base: str, pattern: str, config: SourceConfig) -> list[Sou
             f"{key}: {base}/{pattern} has files of several formats ({', '.join(sorted(formats))}); "
             f"name the files by a glob such as *.parquet"
         )
-    return _files(key, open_filesystem(base)[0], f"{base}/", found, next(iter(formats)), config)
+    sources = _files(key, f"{base}/", found, next(iter(formats)), config)
+    return Found(sources, _unread(matching, found, pattern) if config.format == "auto" else [])
+
+
+def _unread(matching: Mapping[str, pafs.FileInfo], read: Mapping[str, pafs.FileInfo], pattern: str) -> list[str]:
+    if pattern != "**":
+        return sorted(name for name, info in matching.items() if not info.is_file)
+    beside = (name for name, info in matching.items() if info.is_file and name not in read)
+    return sorted(name for name in beside if not _ACCOMPANIES.search(name))
 
 
 def _data_files(found: Mapping[str, pafs.FileInfo]) -> dict[str, pafs.FileInfo]:
@@ -229,7 +259,6 @@ def _found_instead(matching: Mapping[str, pafs.FileInfo]) -> str:
 
 def _files(
     key: str,
-    filesystem: pafs.FileSystem,
     prefix: str,
     found: Mapping[str, pafs.FileInfo],
     format: str,
@@ -245,35 +274,28 @@ def _files(
         )
     hashed = _is_hashed(found.values())
     return [
-        Source(
-            f"{prefix}{name}",
-            format,
-            config,
-            {"name": name, "format": format, **_content(filesystem, found[name], hashed)},
-            found[name].size,
-        )
+        Source(f"{prefix}{name}", name, format, config, (), found[name].size, hashed)
         for name in sorted(found, key=natural_order)
     ]
 
 
 def _data_set(uri: str, config: SourceConfig) -> Source:
-    local = pafs.LocalFileSystem()
-    infos = local.get_file_info(huggingface.data_files(uri, config))
-    files = [_content(local, info, _is_hashed(infos)) for info in infos]
-    return Source(
-        uri, "huggingface", config, {"format": "huggingface", "files": files}, sum(info.size for info in infos)
-    )
+    files = huggingface.data_files(uri, config)
+    infos = pafs.LocalFileSystem().get_file_info(files)
+    total = sum(info.size for info in infos)
+    return Source(uri, "", "huggingface", config, tuple(files), total, _is_hashed(infos))
 
 
 def _is_hashed(infos: Iterable[pafs.FileInfo]) -> bool:
     return sum(info.size for info in infos) <= HASHED_BYTES
 
 
-def _content(filesystem: pafs.FileSystem, info: pafs.FileInfo, hashed: bool) -> dict[str, Any]:
+def _content(filesystem: pafs.FileSystem, path: str, hashed: bool) -> dict[str, Any]:
+    info = filesystem.get_file_info(path)
     if not hashed:
         return {"bytes": info.size, "modified": info.mtime.isoformat() if info.mtime else None}
     # compression=None: by default pyarrow unpacks a stream whose name has the suffix of a compression.
-    with filesystem.open_input_stream(info.path, compression=None) as stream:
+    with filesystem.open_input_stream(path, compression=None) as stream:
         return {"bytes": info.size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from alphafuse.config import DataConfig, SourceConfig
-from alphafuse.data.importers.source import Source, find_sources, unread_files
+from alphafuse.data.importers.source import Found, Source, find_all_files, find_sources, identified
 from alphafuse.data.preparation.catalog import catalog_columns, item_rows
 from alphafuse.data.preparation.interactions import interaction_columns, interaction_rows, require_one_time_kind
 from alphafuse.data.preparation.splits import SPLIT_COLUMNS, split_rows
@@ -35,37 +35,40 @@ class Sources:
 
 
 def find_checked(data: DataConfig) -> Sources:
-    """Find all sources and check their first rows.
+    """Find all sources, identify them, and check their first rows.
 
     Raises:
         ConfigError: the text template is malformed, or the temporal split has no timestamps to cut by.
         DataError: a source is missing, damaged, lacks columns, or has one of another type.
     """
-    unread = [name for config in (data.catalog, data.interactions) for name in unread_files(config, data.folder)]
-    return Sources(find_catalog(data), find_interactions(data), find_split(data), list(dict.fromkeys(unread)))
+    catalog, interactions = find_catalog(data), find_interactions(data)
+    unread = dict.fromkeys([*catalog.unread, *interactions.unread])
+    return Sources(
+        identified(catalog.sources), identified(interactions.sources), identified(find_split(data)), list(unread)
+    )
 
 
-def find_catalog(data: DataConfig) -> list[Source]:
+def find_catalog(data: DataConfig) -> Found:
     """Find the files of the catalog and check their first rows (see `find_checked`)."""
     config, template = data.catalog, TextTemplate(data.catalog.text)
-    sources = find_sources("data.catalog.path", config, data.folder)
-    for source, table in _first_rows(sources, catalog_columns(config)):
+    found = find_all_files("data.catalog.path", config, data.folder)
+    for source, table in _first_rows(found.sources, catalog_columns(config)):
         item_rows(config, template, table, source.uri)
-    return sources
+    return found
 
 
-def find_interactions(data: DataConfig) -> list[Source]:
+def find_interactions(data: DataConfig) -> Found:
     """Find the files of the log and check their first rows (see `find_checked`)."""
     config = data.interactions
     if data.split.kind == "temporal" and config.timestamp is None:
         raise ConfigError("data.split.kind: temporal needs data.interactions.timestamp, the column to cut by")
-    sources = find_sources("data.interactions.path", config, data.folder)
-    found = [
+    found = find_all_files("data.interactions.path", config, data.folder)
+    kinds = [
         interaction_rows(config, table, source.uri)[-1]
-        for source, table in _first_rows(sources, interaction_columns(config))
+        for source, table in _first_rows(found.sources, interaction_columns(config))
     ]
-    require_one_time_kind({kind for kind in found if kind}, config.timestamp)
-    return sources
+    require_one_time_kind({kind for kind in kinds if kind}, config.timestamp)
+    return found
 
 
 def find_split(data: DataConfig) -> list[Source]:

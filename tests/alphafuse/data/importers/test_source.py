@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
+import pickle
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from alphafuse.config import SourceConfig
-from alphafuse.data.importers.source import Source, find_sources, unread_files
+from alphafuse.data.importers.source import Source, find_all_files, find_sources, identified
 from alphafuse.errors import DataError
 
 ROWS: list[dict[str, Any]] = [
@@ -214,6 +216,16 @@ def test_identity_follows_the_content_not_the_place(tmp_path: Path) -> None:
     assert find("rows.parquet", tmp_path / "here")[0].identity != there
 
 
+def test_an_identity_travels_and_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.csv")
+    (source,) = find("rows.csv", tmp_path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert "identity" not in vars(source)
+    (known,) = pickle.loads(pickle.dumps(identified([source])))
+    path.unlink()
+    assert known.identity == {"name": "rows.csv", "format": "csv", "bytes": known.bytes, "sha256": digest}
+
+
 def test_identity_of_a_large_file_is_size_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alphafuse.data.importers.source.HASHED_BYTES", 10)
     path = write(tmp_path / "rows.csv")
@@ -376,7 +388,7 @@ def test_a_glob_that_matches_folders_says_how_to_read_their_files(tmp_path: Path
         find("log/*", tmp_path)
     assert read(find("log/*/**", tmp_path)) == EXPECTED
     write(tmp_path / "log/rows.csv")
-    assert unread_files(SourceConfig(path="log/*"), str(tmp_path)) == ["day=1"]
+    assert find_all_files("data", SourceConfig(path="log/*"), str(tmp_path)).unread == ["day=1"]
 
 
 def test_what_is_left_out_of_a_folder_is_known(tmp_path: Path) -> None:
@@ -384,7 +396,7 @@ def test_what_is_left_out_of_a_folder_is_known(tmp_path: Path) -> None:
     for name in ("part-1", "part-2.csv.zip", "_SUCCESS", ".part-0.csv.crc", "README", "meta.json", "part-0.csv.md5"):
         (tmp_path / "log" / name).write_text("x")
     assert read(find("log", tmp_path)) == EXPECTED
-    assert unread_files(SourceConfig(path="log"), str(tmp_path)) == ["part-1", "part-2.csv.zip"]
+    assert find_all_files("data", SourceConfig(path="log"), str(tmp_path)).unread == ["part-1", "part-2.csv.zip"]
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare/part-0").write_text("item_id,text\n1,a\n")
     with pytest.raises(DataError, match=r"no files match .*; there are part-0\. Set `format` beside `path`"):
