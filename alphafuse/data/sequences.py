@@ -63,9 +63,7 @@ class Sequences:
         }[split]
         first = np.maximum(first, 1)
         counts = np.maximum(last - first, 0)
-        users = np.repeat(np.arange(self.num_users), counts)
-        before = np.repeat(np.cumsum(counts) - counts, counts)
-        return users, np.arange(len(users)) - before + np.repeat(first, counts)
+        return np.repeat(np.arange(self.num_users), counts), ranges(first, counts)
 
     def histories(self, users: np.ndarray, positions: np.ndarray, length: int) -> np.ndarray:
         """The latest items before each position, oldest first, padded with −1 at the end: [targets, length]."""
@@ -74,3 +72,9 @@ class Sequences:
         index = (self.starts[users] + positions - kept)[:, None] + offsets
         valid = offsets < kept[:, None]
         return np.where(valid, self.items[np.where(valid, index, 0)], -1)
+
+
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The numbers of several ranges, one range after the other: int64 [sum of the lengths]."""
+    before = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from alphafuse.data.sequences import Sequences
+from alphafuse.data.sequences import Sequences, ranges
 
 
 class SeenItems:
@@ -23,7 +23,7 @@ class SeenItems:
         self._sequences = sequences
         lengths = np.zeros(sequences.num_users, np.int64)
         lengths[users] = np.diff(sequences.starts)[users]  # zero for all others
-        places = _ranges(sequences.starts[:-1], lengths)
+        places = ranges(sequences.starts[:-1], lengths)
         owners = np.repeat(np.arange(sequences.num_users), lengths)
         is_repeated = pd.DataFrame({"user": owners, "item": sequences.items[places]}).duplicated().to_numpy()
         self._first = places[~is_repeated]  # places in `sequences.items`, ascending
@@ -39,14 +39,8 @@ class SeenItems:
         asked = np.unique(users)
         stops = np.searchsorted(users, asked, side="right")  # [users asked for], the query behind a user's last one
         low, high = np.searchsorted(self._first, [starts[asked], ends[stops - 1]])
-        places = self._first[_ranges(low, high - low)]
+        places = self._first[ranges(low, high - low)]
         # An item is left out of the first query whose history holds it, and of all later ones of its user.
         first_query = np.searchsorted(ends, places, side="right")
         stop_query = np.repeat(stops, high - low)
         return torch.from_numpy(np.stack([self._sequences.items[places], first_query, stop_query]))
-
-
-def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The numbers of several ranges, one range after the other: int64 [sum of the lengths]."""
-    before = np.cumsum(lengths) - lengths
-    return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)

@@ -57,8 +57,8 @@ class Beat:
         """The process, for messages."""
         if not self.token:
             return "a process that it does not name"
-        command = f", `{''.join(c if c.isprintable() else '?' for c in self.command)[:200]}`" if self.command else ""
-        return f"process {self.pid} on {''.join(c if c.isprintable() else '?' for c in self.host)[:100]}{command}"
+        command = f", `{_shown(self.command, 200)}`" if self.command else ""
+        return f"process {self.pid} on {_shown(self.host, 100)}{command}"
 
     @property
     def is_of_this_machine(self) -> bool:
@@ -68,6 +68,11 @@ class Beat:
     def is_dead(self) -> bool:
         """True if the process is known to be gone; False if it runs, or is another machine's."""
         return self.is_of_this_machine and process_start(self.pid) != self.born
+
+
+def _shown(text: str, length: int) -> str:
+    """The beginning of a text that another process wrote, for a message in one line."""
+    return "".join(character if character.isprintable() else "?" for character in text)[:length]
 
 
 def beat_of_this_process(token: str, command: str) -> Beat:

@@ -13,6 +13,8 @@ from alphafuse.storage.manifest import Manifest, is_fingerprint, plain_name, rea
 from alphafuse.storage.ownership import Guard
 
 BORROWED = "borrowed.json"
+CONFIG = "config.yaml"
+"""Configuration of the latest run."""
 
 
 class Workspace:

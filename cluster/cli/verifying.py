@@ -12,11 +12,10 @@ from alphafuse.errors import ConfigError, WorkspaceError
 from alphafuse.stages import ARTIFACTS
 from alphafuse.storage.manifest import changed_inputs
 from alphafuse.storage.verification import Finding, examine, origins, stray
-from alphafuse.storage.workspace import BORROWED, Workspace
+from alphafuse.storage.workspace import BORROWED, CONFIG, Workspace
 from jobs.comparison.shared_stages import examine_borrowed
 from monitoring.run_log.heartbeat import only_owner
 from monitoring.run_log.log_verification import examine_events, examine_heartbeat
-from monitoring.run_log.reader import CONFIG
 from monitoring.terminal.safe_text import echo, one_line
 
 

@@ -10,11 +10,10 @@ import yaml
 
 from alphafuse.config import Config
 from alphafuse.events import ArtifactCommitted, Event, StageRefused, StageSkipped, StageStarted, StageWarning
-from alphafuse.storage.workspace import Workspace
+from alphafuse.storage.workspace import CONFIG, Workspace
 from monitoring.run_log.event_log import EventLog
 from monitoring.run_log.heartbeat import Heartbeat
 
-CONFIG = "config.yaml"
 LOOKS = (StageStarted, StageSkipped, StageRefused, StageWarning, ArtifactCommitted)
 """Events of a stage that finds its work done, or refuses the configuration."""
 

@@ -133,9 +133,18 @@ def _event_or_none(line: bytes) -> Event | None:
         return None
 
 
-def drop_damaged_lines(workspace: Workspace, stage: str) -> None:
-    """Write the log of a stage again without its damaged lines."""
-    _, faults = scan_events(workspace, stage)
+def describe_damage(faults: Mapping[int, str], done: str = "") -> str:
+    """Say how many lines of a log are damaged, what is done about them, and what is wrong with the first.
+
+    Args:
+        faults: see `scan_events`; at least one.
+    """
+    number, fault = next(iter(faults.items()))
+    return f"{len(faults)} damaged lines{done}, the first is line {number}: {fault}"
+
+
+def drop_damaged_lines(workspace: Workspace, stage: str, faults: Mapping[int, str]) -> None:
+    """Write the log of a stage again without its damaged lines, the `faults` of `scan_events`."""
     lines = _lines(workspace, stage)
     kept = [line for number, line in enumerate(lines, start=1) if number not in faults]
     workspace.events.write_bytes(f"{stage}{SUFFIX}", b"\n".join([*kept, b""]))

@@ -11,7 +11,7 @@ import pyarrow.fs as pafs
 from alphafuse.stages import ARTIFACTS, STAGES
 from alphafuse.storage.folder import Folder, resolve
 from alphafuse.storage.manifest import MANIFEST
-from alphafuse.storage.workspace import BORROWED, Workspace
+from alphafuse.storage.workspace import BORROWED, CONFIG, Workspace
 
 DEPTH = 3
 """Workspaces are looked for this many folders down: a folder of comparisons, a comparison, its `shared/`."""
@@ -92,7 +92,7 @@ def is_workspace(uri: str) -> bool:
 def _is_workspace(names: set[str]) -> bool:
     """Tell whether a folder with these names is a workspace. A run that has just begun has no artefact yet, and a
     copied run may have no events."""
-    return bool({"events", BORROWED} & names) or ("config.yaml" in names and bool(ARTIFACTS.keys() & names))
+    return bool({"events", BORROWED} & names) or (CONFIG in names and bool(ARTIFACTS.keys() & names))
 
 
 def committed_stages(workspace: Workspace) -> frozenset[str]:

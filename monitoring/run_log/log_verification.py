@@ -10,7 +10,7 @@ from alphafuse.stages import STAGES
 from alphafuse.storage.ownership import HEARTBEAT, read_beat
 from alphafuse.storage.verification import Finding, stray
 from alphafuse.storage.workspace import Workspace
-from monitoring.run_log.event_log import SUFFIX, drop_damaged_lines, scan_events
+from monitoring.run_log.event_log import SUFFIX, describe_damage, drop_damaged_lines, scan_events
 from monitoring.run_log.finding import borrowed_stages, committed_stages
 
 FOLDER, MLFLOW = "events", "mlflow.json"
@@ -33,11 +33,10 @@ def examine_events(workspace: Workspace, repair: bool) -> Iterator[Finding]:
     for stage in STAGES:
         _, faults = scan_events(workspace, stage.name)
         if faults:
-            number, fault = next(iter(faults.items()))
-            told = f"{len(faults)} damaged lines, the first is line {number}: {fault}"
+            told = describe_damage(faults)
             yield Finding(f"{FOLDER}/{stage.name}{SUFFIX}", told, "repair", "the damaged lines are deleted")
             if repair:
-                drop_damaged_lines(workspace, stage.name)
+                drop_damaged_lines(workspace, stage.name, faults)
     logs = {f"{stage.name}{SUFFIX}" for stage in STAGES}
     for name in sorted(sizes.keys() - logs - {HEARTBEAT, MLFLOW}):
         yield stray(f"{FOLDER}/{name}")

@@ -33,8 +33,8 @@ def made_with(settings: Mapping[str, Any], workspace: Workspace) -> dict[str, An
         section: {**_section(settings, section), **_section(inputs.get(artifact, {}), section)}
         for section, artifact in SOURCES.items()
     }
-    seed = {name: inputs["model"][name] for name in ("seed",) if name in inputs.get("model", {})}
-    return {**settings, **made, **seed}
+    model = inputs.get("model", {})
+    return {**settings, **made, **({"seed": model["seed"]} if "seed" in model else {})}
 
 
 def _section(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:

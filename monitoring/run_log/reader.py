@@ -13,15 +13,14 @@ from alphafuse.config.bounded_yaml import MOST_BYTES, load_yaml
 from alphafuse.errors import AlphafuseError, ConfigError
 from alphafuse.events import Event
 from alphafuse.storage.ownership import HEARTBEAT, Beat
-from alphafuse.storage.workspace import Workspace
-from monitoring.run_log.event_log import SUFFIX, scan_events
+from alphafuse.storage.workspace import CONFIG, Workspace
+from monitoring.run_log.event_log import SUFFIX, describe_damage, scan_events
 from monitoring.run_log.finding import borrowed_stages, committed_stages, leads_out
 from monitoring.run_log.heartbeat import read_heartbeat
 from monitoring.run_log.made_with import made_with
 from monitoring.run_log.run_state import RunState, judge, latest_real_run
 from monitoring.run_log.training_curves import Training, training_of
 
-CONFIG = "config.yaml"
 Reported = TypeVar("Reported", bound=Event)
 
 
@@ -91,9 +90,7 @@ class RunReader:
             stage = name.removesuffix(SUFFIX)
             events[stage], faults = scan_events(workspace, stage)
             if faults:
-                number, fault = next(iter(faults.items()))
-                told = f"{len(faults)} damaged lines are left out, the first is line {number}: {fault}"
-                problems.append(f"events/{name}: {told}")
+                problems.append(f"events/{name}: {describe_damage(faults, ' are left out')}")
                 del files[name]  # so that the file is read again, and the problem shown again
         is_changed = self._seen.get(CONFIG) != files.get(CONFIG)
         self._seen = files

@@ -13,8 +13,8 @@ from typing import Any
 
 from alphafuse.storage.manifest import read_json_object
 from alphafuse.storage.workspace import Workspace
+from monitoring.run_log.log_verification import MLFLOW
 
-FILE = "mlflow.json"
 PARAMS_AT_A_TIME, METRICS_AT_A_TIME = 100, 1000
 """Largest numbers of parameters and metrics that the server takes in one request."""
 SEND_SECONDS = 2.0
@@ -71,11 +71,11 @@ class MLflowSink:
         self._gathered, self._sent = [], clock.monotonic()
 
     def _known_run(self) -> str | None:
-        folder = self._workspace.folder / "events"
-        if not folder.exists(FILE):
+        folder = self._workspace.events
+        if not folder.exists(MLFLOW):
             return None
         try:
-            known = read_json_object(folder.read_bytes(FILE))
+            known = read_json_object(folder.read_bytes(MLFLOW))
         except ValueError:  # damaged: another run is made, and noted in its place
             return None
         return (
@@ -91,7 +91,7 @@ class MLflowSink:
         for first in range(0, len(params), PARAMS_AT_A_TIME):
             self._client.log_batch(run.info.run_id, params=params[first : first + PARAMS_AT_A_TIME])
         known = {"uri": self._uri, "experiment": self._experiment, "run": run.info.run_id}
-        (self._workspace.folder / "events").write_bytes(FILE, json.dumps(known).encode())
+        self._workspace.events.write_bytes(MLFLOW, json.dumps(known).encode())
         return run.info.run_id
 
 

@@ -12,8 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from alphafuse.data.importers.csv import default_separator
 from alphafuse.data.importers.damage import readable
 from alphafuse.data.importers.huggingface import PREFIX
+from alphafuse.data.importers.source import format_by_name
+from alphafuse.data.importers.text_stream import UTF16_MARKS
 from alphafuse.errors import DataError
 from alphafuse.storage.folder import open_filesystem
 
@@ -45,7 +48,8 @@ def guess_reading(uri: str, columns: Sequence[str] | None) -> Reading:
     Raises:
         DataError: the file cannot be read, or it has no header line and `columns` are not given.
     """
-    if uri.startswith(PREFIX) or re.search(r"\.(parquet|pq|item|inter)(\.\w+)?$", uri):
+    known = format_by_name(uri)
+    if uri.startswith(PREFIX) or known in ("parquet", "recbole"):
         return Reading()
     filesystem, path = open_filesystem(uri)
     if not filesystem.get_file_info(path).is_file:
@@ -60,14 +64,13 @@ def guess_reading(uri: str, columns: Sequence[str] | None) -> Reading:
     lines = [line for line in head.decode(encoding or "utf-8-sig", "replace").splitlines() if line.strip()]
     # The last line may be cut.
     lines = (lines[:-1] if len(head) == LOOKED_AT else lines)[:_LINES]
-    is_known = re.search(r"\.(csv|tsv|jsonl|ndjson|json)(\.\w+)?$", uri)
     if lines and lines[0].lstrip().startswith("{"):
-        if not is_known:
+        if known is None:
             reading.options["format"], reading.reasons["format"] = "jsonl", "its lines are JSON objects"
         return reading
-    if not is_known:
+    if known is None:
         reading.options["format"], reading.reasons["format"] = "csv", "it is text in lines"
-    default = "\t" if re.search(r"\.tsv(\.\w+)?$", uri) else ","
+    default = default_separator(uri)
     separator = _separator(lines, default)
     if separator != default:
         reading.options["separator"], reading.reasons["separator"] = separator, "it stands in each of the first lines"
@@ -84,7 +87,7 @@ def guess_reading(uri: str, columns: Sequence[str] | None) -> Reading:
 
 def _encoding(head: bytes) -> str | None:
     """Encoding of the beginning of a text; None: UTF-8."""
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if head.startswith(UTF16_MARKS):
         return "utf-16"
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)  # a character may be cut at the end

@@ -183,7 +183,12 @@ def missing_column_hint(uri: str, names: Sequence[str], options: SourceConfig) -
 
 
 def _separator(uri: str, options: SourceConfig) -> str:
-    return options.separator or ("\t" if re.search(r"\.tsv(\.\w+)?$", uri) else ",")
+    return options.separator or default_separator(uri)
+
+
+def default_separator(uri: str) -> str:
+    """The separator of a file by its name."""
+    return "\t" if re.search(r"\.tsv(\.\w+)?$", uri) else ","
 
 
 def _reading(dialect: Dialect) -> pacsv.ReadOptions:

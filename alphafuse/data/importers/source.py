@@ -238,7 +238,7 @@ def _unread(matching: Mapping[str, pafs.FileInfo], read: Mapping[str, pafs.FileI
 
 def _data_files(found: Mapping[str, pafs.FileInfo]) -> dict[str, pafs.FileInfo]:
     """The files whose names tell a format; .json beside files of another format describes them."""
-    formats = {name: _suffix_format(name) for name, info in found.items() if info.is_file}
+    formats = {name: format_by_name(name) for name, info in found.items() if info.is_file}
     others = {format for name, format in formats.items() if format and not _stem(name).endswith(".json")}
     return {
         name: found[name]
@@ -300,7 +300,7 @@ def _content(filesystem: pafs.FileSystem, path: str, hashed: bool) -> dict[str, 
 
 
 def _format(key: str, name: str, format: str) -> str:
-    found = _suffix_format(name) if format == "auto" else format
+    found = format_by_name(name) if format == "auto" else format
     if found is None:
         raise DataError(
             f"{key}: cannot tell the format of {name} by its name ({', '.join(_SUFFIXES)}). Rename it, or for "
@@ -316,5 +316,6 @@ def _stem(name: str) -> str:
     return next((name.removesuffix(packed) for packed in _COMPRESSIONS if name.endswith(packed)), name)
 
 
-def _suffix_format(name: str) -> str | None:
+def format_by_name(name: str) -> str | None:
+    """The format of a file by the end of its name; None where that tells none."""
     return next((format for suffix, format in _SUFFIXES.items() if _stem(name).endswith(suffix)), None)

@@ -44,12 +44,9 @@ def describe_undecodable(value: bytes) -> str:
 
 
 def _empty(blocks: Iterable[bytes]) -> str | None:
-    is_empty = not any(line.strip() for line in lines(blocks))
-    return (
-        "line 1: no line holds anything; delete the file if it has no rows, or write its header line"
-        if is_empty
-        else None
-    )
+    if any(line.strip() for line in lines(blocks)):
+        return None
+    return "line 1: no line holds anything; delete the file if it has no rows, or write its header line"
 
 
 def _undecodable(

@@ -24,7 +24,7 @@ _PACKED = {
     b"PAR1": "is a Parquet file: let its name end in .parquet, or set `format: parquet` beside `path`",
 }
 """First bytes of files that are no text, and what to do."""
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def text_blocks(uri: str, encoding: str | None) -> Iterator[bytes]:
@@ -105,7 +105,7 @@ def _require_text(uri: str, blocks: Iterable[bytes], encoding: str | None) -> It
             for beginning, advice in _PACKED.items():
                 if block.startswith(beginning):
                     raise DataError(f"{uri} {advice}")
-            if is_utf8(encoding) and block.startswith(_UTF16):
+            if is_utf8(encoding) and block.startswith(UTF16_MARKS):
                 raise DataError(
                     f"{uri} is text in UTF-16: set `encoding: utf-16` beside `path` of the catalog or the log, "
                     f"or write the file as UTF-8"

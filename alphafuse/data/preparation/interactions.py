@@ -87,9 +87,9 @@ def partition_interactions(
         lost = has_user & has_item & (index < 0)
         kept = has_user & has_item & (index >= 0)
         if len(unknown) < NUM_EXAMPLES and lost.any():
-            examples = [*unknown, *pc.unique(items.filter(pa.array(lost))).slice(0, 2 * NUM_EXAMPLES).to_pylist()]
-            unknown = list(dict.fromkeys(examples))[:NUM_EXAMPLES]
             lost_ids = items.filter(pa.array(lost))
+            examples = [*unknown, *pc.unique(lost_ids).slice(0, 2 * NUM_EXAMPLES).to_pylist()]
+            unknown = list(dict.fromkeys(examples))[:NUM_EXAMPLES]
             forms |= known_forms(lost_ids, lambda ids: _item_index(ids, item_hashes) >= 0)
         counts["rows_read"] += len(users)
         counts["null_user_ids_dropped"] += int((~has_user).sum())

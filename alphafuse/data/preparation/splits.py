@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from alphafuse.data.hashing import hash_ids
 from alphafuse.data.importers.columns import as_ids, as_text
 from alphafuse.data.importers.source import Source
+from alphafuse.data.sequences import ranges
 from alphafuse.errors import DataError
 
 NAMES = ("train", "validation", "test")
@@ -107,7 +108,7 @@ def held_out_positions(
         The positions within each user's sequence, user after user; and the number of them for each user, [users].
     """
     users = np.repeat(np.arange(len(lengths)), lengths)
-    positions = np.arange(len(items)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    positions = ranges(np.zeros_like(lengths), lengths)
     held_out = cold[items] & (positions < train_end[users])
     return positions[held_out], np.bincount(users[held_out], minlength=len(lengths))
 

@@ -195,7 +195,7 @@ def test_a_damaged_line_is_left_out_and_named_and_the_log_goes_on(tmp_path: Path
     assert list(faults) == [2]
     assert re.search(problem, faults[2])
     assert path.read_bytes().splitlines()[1] == line  # nobody loses it before the log is repaired
-    drop_damaged_lines(workspace, "train")
+    drop_damaged_lines(workspace, "train", faults)
     assert scan_events(workspace, "train") == ([first, second], {})
 
 
