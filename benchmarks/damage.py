@@ -162,7 +162,7 @@ class DamagedRuns:
         shutil.copytree(self._whole, self.path)
 
     def failure(self, case: Case) -> str:
-        """What goes wrong in a case; empty if it is survived."""
+        """The failure of a case; empty if it is survived."""
         self.restore()
         path = self.path / case.file
         before = path.read_bytes()
@@ -177,7 +177,7 @@ class DamagedRuns:
             return traceback.format_exc()
 
     def misread(self) -> str:
-        """What goes wrong when a damaged workspace is looked at; empty if every command gives the right result or an
+        """The failure of the commands that look at a damaged workspace; empty if every one gives the right result or an
         error that a user can cure."""
         for look in (self._status, self._page):
             with contextlib.suppress(AlphafuseError):
@@ -224,7 +224,7 @@ class DamagedRuns:
         return [path] if sibling is None else [path, self.path / sibling.relative_to(self._whole)]
 
     def _verify(self, repair: bool) -> tuple[str, str]:
-        """What `verify` prints, and its error."""
+        """The output of `verify`, and its error."""
         with contextlib.redirect_stdout(io.StringIO()) as output, _on_this_process():
             try:
                 verify_workspace(self.config, Workspace(str(self.path)), repair)

@@ -25,7 +25,7 @@ class SourceConfig(Section):
     name: Annotated[str | None, ADDED] = None
     """Configuration to read of a Hugging Face data set that has several."""
     separator: Annotated[str | None, Field(min_length=1, max_length=8), ADDED] = None
-    """What separates the fields of `csv`: `";"`, `"\\t"`, `"|"`, `"::"`; null: tabs in .tsv, else commas."""
+    """Text between two fields of `csv`: `";"`, `"\\t"`, `"|"`, `"::"`; null: tabs in .tsv, else commas."""
     encoding: Annotated[str | None, ADDED] = None
     """Encoding of a text file (`csv`, `jsonl`, `recbole`): `cp1252`, `latin-1`, `utf-16`, …; null: UTF-8."""
     columns: Annotated[tuple[str, ...] | None, Field(min_length=1), ADDED] = None

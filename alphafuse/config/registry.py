@@ -147,7 +147,7 @@ def _import(path: str) -> Any:
 
 
 def _message(error: BaseException) -> str:
-    """What the error says; of wrong syntax without the place, which `_place` gives."""
+    """Text of an error; for wrong syntax without the place, which `_place` gives."""
     return (error.msg if isinstance(error, SyntaxError) else str(error)) or "without a message"
 
 

@@ -15,7 +15,7 @@ MOST_PAIRS = 2**18
 
 
 class Exclusions:
-    """What is left out of the rankings of some queries. Tiles must come in ascending order.
+    """The items that are left out of the rankings of some queries. Tiles must come in ascending order.
 
     Args:
         excluded: int64 [3, exclusions], see `Queries.excluded`; the queries are numbered from `first_query` on.

@@ -82,8 +82,8 @@ def beat_of_this_process(token: str, command: str) -> Beat:
 
 
 def process_space() -> str:
-    """What process ids are unique in: a boot of a machine, and a namespace of it (containers have their own); empty
-    where the system does not tell."""
+    """The space in which process ids are unique: a boot of a machine, and a namespace of it (containers have their
+    own); empty where the system does not tell."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"

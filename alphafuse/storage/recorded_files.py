@@ -181,7 +181,7 @@ class RecordedFiles:
         return content
 
     def fault(self, file: FileRecord) -> str:
-        """What is wrong with a file, which is read as a whole; empty if it is as it was committed."""
+        """The fault of a file, which is read as a whole; empty if it is as it was committed."""
         try:
             return "" if self.folder.sha256(file.name) == file.sha256 else CHANGED
         except FileNotFoundError:
@@ -262,7 +262,7 @@ class RecordedFiles:
         )
 
     def owner_remedy(self) -> str:
-        """What to do about borrowed files that are damaged or missing."""
+        """The advice on borrowed files that are damaged or missing."""
         owner = self.folder.uri.rsplit("/", 1)[0]
         return (
             f"The owner can make it again: `alphafuse verify CONFIG --set workspace={shlex.quote(owner)} --repair`, "

@@ -52,7 +52,7 @@ def stray(file: str) -> Finding:
 
 @dataclass
 class Examination:
-    """What was found in an artefact, and what cures it.
+    """The findings in an artefact, and what cures them.
 
     Attributes:
         manifest: what the artefact should hold; None if it is not committed.

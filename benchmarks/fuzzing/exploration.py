@@ -44,7 +44,7 @@ class Target:
 
 @dataclass
 class Tally:
-    """What became of the cases of a target."""
+    """Counts of the outcomes of a target's cases, and its faults."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)

@@ -143,7 +143,7 @@ WRITERS: dict[str, Writer] = {
     "integers.parquet": _parquet(int, pa.int64()),
     "floats.parquet": _parquet(float, pa.float64()),
 }
-"""How files are written, by their names."""
+"""Writers of files, by their names."""
 OPTIONS: dict[str, dict[str, Any]] = {
     "semicolons.txt": {"format": "csv", "separator": ";"},
     "colons.dat": {"format": "csv", "separator": "::"},

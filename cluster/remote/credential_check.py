@@ -140,7 +140,7 @@ def _masked_pair(found: re.Match[str]) -> str:
 
 @functools.cache
 def _known_forms() -> tuple[re.Pattern[str], ...]:
-    """What the detectors of `detect-secrets` look for that go by the form of a text. Those by entropy would refuse
+    """The patterns of `detect-secrets` that go by the form of a text. Those by entropy would refuse
     hashes in paths; those by a name or a URI have counterparts here, which know what is harmless."""
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
     from detect_secrets.plugins.base import RegexBasedDetector

@@ -26,7 +26,7 @@ MEETING_VARIABLE = "ALPHAFUSE_MEETING_FOLDER"
 """Environment variable with the folder in which the ranks of an embedded Ray find each other. All processes of such a
 Ray have it: a comparison starts ranks from tasks."""
 SOCKETS_FOLDER = "/tmp"
-"""Where sessions lie, unless `RAY_TMPDIR` names another place: a session holds sockets, whose paths may have 107
+"""The place of sessions, unless `RAY_TMPDIR` names another place: a session holds sockets, whose paths may have 107
 characters, 78 of which are taken. Large files lie below TMPDIR, however long that is."""
 SPILLING_VARIABLE = "RAY_object_spilling_directory"
 

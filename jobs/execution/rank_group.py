@@ -135,7 +135,7 @@ class RankGroup:
 
 
 def _meeting(backend: str) -> TorchConfig:
-    """How ranks find each other: on a Ray that is embedded in its driver, without listening to other machines."""
+    """The way in which ranks meet: on a Ray that is embedded in its driver, without listening to other machines."""
     folder = os.environ.get(MEETING_VARIABLE)
     return TorchConfig(backend) if folder is None else MeetingInFolder(backend, folder=folder)
 

@@ -32,7 +32,7 @@ METRICS_FILE = "metrics.json"
 
 @dataclass(frozen=True)
 class Measured:
-    """What the ranks have found out.
+    """The findings of the ranks.
 
     Attributes:
         metrics: the content of `metrics.json`.

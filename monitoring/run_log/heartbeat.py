@@ -153,7 +153,7 @@ class Heartbeat:
 
 
 def _command_line() -> str:
-    """What this process was called with; empty in a worker of Ray, whose arguments are Ray's own."""
+    """The command line of this process; empty in a worker of Ray, whose arguments are Ray's own."""
     program = Path(sys.argv[0]).name
     return "" if program == "default_worker.py" else shlex.join([program, *sys.argv[1:]])
 

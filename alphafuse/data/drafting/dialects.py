@@ -28,7 +28,7 @@ _LINES = 50
 
 @dataclass(frozen=True)
 class Reading:
-    """How a file is read.
+    """The way in which a file is read.
 
     Attributes:
         options: settings beside `path`, where they are not the defaults.

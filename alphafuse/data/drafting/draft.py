@@ -28,7 +28,7 @@ MODEL_WIDTH = 128
 
 @dataclass(frozen=True)
 class Choices:
-    """What the caller has chosen; None is guessed. The names are those of the options of `alphafuse init`."""
+    """Choices of the caller; None is guessed. The names are those of the options of `alphafuse init`."""
 
     item_id: str | None = None
     title: str | None = None
@@ -150,7 +150,7 @@ def draft_configuration(items: str, log: str, workspace: str, choices: Choices) 
 
 
 def _look(name: str, path: str, columns: Sequence[str] | None) -> tuple[Reading, Table, list[Source]]:
-    """How a source is read, and its first rows with all columns."""
+    """The way in which a source is read, and its first rows with all columns."""
     reading = guess_reading(_first_file(name, path), columns)
     sources = find_sources(name, SourceConfig(path=path, **reading.options), ".")
     names = sources[0].column_names()

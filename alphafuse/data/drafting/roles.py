@@ -216,7 +216,7 @@ def _by_name(columns: Iterable[str], known: Sequence[str]) -> list[str]:
 
 
 def _name_score(name: str, known: Sequence[str]) -> float:
-    """How usual a name is: 1 for the first of the known ones, 0 for one that is unknown."""
+    """The score of a name by how usual it is: 1 for the first of the known ones, 0 for one that is unknown."""
     plain = _plain(name)
     if plain in known:
         return 1 - known.index(plain) / len(known) / 2

@@ -40,7 +40,7 @@ _STAND_IN = "\x1f"
 
 @dataclass(frozen=True)
 class Dialect:
-    """How the fields of a file are separated.
+    """The form of a file whose fields are separated.
 
     Attributes:
         separator: what stands between two fields.

@@ -128,7 +128,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Found:
-    """What lies at a configured path.
+    """The files at a configured path.
 
     Attributes:
         sources: in the order of their names, numbers in them by their value.

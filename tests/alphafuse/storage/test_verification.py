@@ -1,4 +1,4 @@
-"""What is damaged, missing or out of place in an artefact is named and repaired, and nothing else is touched."""
+"""Damage in an artefact is named and repaired, and nothing else is touched."""
 
 from __future__ import annotations
 

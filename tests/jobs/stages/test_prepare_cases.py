@@ -68,7 +68,7 @@ SETTINGS = {
     "semicolon-csv": ["data.catalog.separator=;"],
     "tab-separated-csv": [f"data.{source}.separator='\\t'" for source in ("catalog", "interactions")],
 }
-"""What the messages advise."""
+"""Settings that the messages advise."""
 
 
 def _prepare(case: str, folder: Path, patch: pytest.MonkeyPatch, overrides: list[str]) -> tuple[Workspace, list[str]]:

@@ -1,4 +1,4 @@
-"""What the prepare stage says about inputs that are read, and are perhaps not what they seem to be."""
+"""Messages of the prepare stage on inputs that are read, and are perhaps not what they seem to be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What another user of this machine can do: code that runs as `nobody`. Only root can start it."""
+"""Runs code as another user of this machine, `nobody`. Only root can start it."""
 
 from __future__ import annotations
 
