@@ -102,7 +102,7 @@ def test_chunks_of_a_column():
     np.testing.assert_array_equal(from_column(chunked.slice(5, 40))[0], expected(5, 45))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0, CUTS[-1] - 1), st.integers(1, CUTS[-1]), st.integers(1, 30))
 def test_blocks_cover_the_range_once_and_in_order(artifact, start, length, block_rows):
     stop = min(start + length, CUTS[-1])

@@ -205,6 +205,7 @@ def test_half_a_checkpoint_is_none(tmp_path: Path) -> None:
     assert run_ranks(2, _resumed_step, config) == [(2, [])] * 2
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("named", [True, False], ids=["named by the checkpoint", "of version 0.1.0"])
 def test_the_best_weights_must_be_whole_too(tmp_path: Path, named: bool) -> None:
     config = tiny_config(tmp_path)

@@ -288,6 +288,7 @@ def test_a_stage_that_lacks_its_input_says_which_stage_to_run(config: Path) -> N
     assert len(result.stderr.splitlines()) <= 2
 
 
+@pytest.mark.engine
 def test_recommend_by_hand_needs_a_model(config: Path, tmp_path: Path) -> None:
     tiny_workspace(tmp_path / "run")
     command = [sys.executable, "-c", "from cluster.cli.main import main; main()"]

@@ -35,6 +35,7 @@ def config(tmp_path: Path) -> Path:
     return tmp_path / "config.yaml"
 
 
+@pytest.mark.engine
 def test_settings_of_ones_own_are_shown_and_checked(config: Path, tmp_path: Path) -> None:
     shown = _alphafuse("config", "show", str(config), packages=tmp_path)
     assert {key: yaml.safe_load(shown.stdout)["model"][key] for key in OWN_MODEL} == OWN_MODEL
