@@ -43,6 +43,7 @@ from cluster.cli.verifying import verify_workspace
 from cluster.remote.following import read_run
 from jobs.pipeline import run_stages
 from jobs.stages import evaluate, export, prepare, recommend, train
+from jobs.stages.recommend_history import recommend_for_history
 from monitoring.report.run_facts import gather
 from monitoring.run_log import heartbeat
 
@@ -240,7 +241,7 @@ class DamagedRuns:
         gather(self.config.model_dump(mode="json"), Workspace(str(self.path)))
 
     def _recommend(self) -> Any:
-        return recommend.recommend_for_history(self.config, Workspace(str(self.path)), ["item 1", "item 2"], 5)
+        return recommend_for_history(self.config, Workspace(str(self.path)), ["item 1", "item 2"], 5)
 
     def _evaluate(self) -> None:
         self._run([EVALUATE])

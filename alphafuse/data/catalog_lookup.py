@@ -75,11 +75,11 @@ def find_items(catalog: Artifact, pieces: Sequence[str]) -> list[int]:
     return items
 
 
-def _names(catalog: Artifact) -> Iterable[tuple[np.ndarray, list[str], list[str]]]:
+def _names(catalog: Artifact) -> Iterable[tuple[list[int], list[str], list[str]]]:
     """Item indices, ids and titles of one shard after the other."""
     for file in catalog.require().files:
         table = catalog.read_table(file, ["item_index", "item_id", "title"])
-        yield table["item_index"].to_numpy(), table["item_id"].to_pylist(), table["title"].to_pylist()
+        yield table["item_index"].to_pylist(), table["item_id"].to_pylist(), table["title"].to_pylist()
 
 
 def _by_name(catalog: Artifact, pieces: set[str]) -> dict[str, int]:
@@ -88,7 +88,7 @@ def _by_name(catalog: Artifact, pieces: set[str]) -> dict[str, int]:
     titles: dict[str, int] = {}
     ids: dict[str, int] = {}
     for indices, item_ids, names in _names(catalog):
-        for index, item_id, title in zip(indices.tolist(), item_ids, names, strict=True):
+        for index, item_id, title in zip(indices, item_ids, names, strict=True):
             for key, known in ((title, titles), (item_id, ids)):
                 if key and pieces.issuperset(_key(key).split(",")):
                     known.setdefault(_key(key), index)

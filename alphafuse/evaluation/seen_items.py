@@ -6,7 +6,6 @@ Memory and time follow the number of different items of a user, not the length o
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import torch
 
 from alphafuse.data.sequences import Sequences, ranges
@@ -25,8 +24,11 @@ class SeenItems:
         lengths[users] = np.diff(sequences.starts)[users]  # zero for all others
         places = ranges(sequences.starts[:-1], lengths)
         owners = np.repeat(np.arange(sequences.num_users), lengths)
-        is_repeated = pd.DataFrame({"user": owners, "item": sequences.items[places]}).duplicated().to_numpy()
-        self._first = places[~is_repeated]  # places in `sequences.items`, ascending
+        items = sequences.items[places]
+        pairs = owners * (items.max(initial=0) + 1) + items  # one number for a user and an item
+        first = np.unique(pairs, return_index=True)[1]
+        first.sort()
+        self._first = places[first]  # places in `sequences.items`, ascending
 
     def before(self, users: np.ndarray, positions: np.ndarray) -> torch.Tensor:
         """The items before positions of users, in the form of `Queries.excluded`: int64 [3, exclusions].

@@ -91,10 +91,10 @@ def recommend(
             return
         from rich.table import Table
 
-        from cluster.cli.running import redirect_output
+        from cluster.cli.run_log import redirect_output
 
         with redirect_output(workspace.folder) as output:
-            from jobs.stages.recommend import recommend_for_history
+            from jobs.stages.recommend_history import recommend_for_history
 
             items = recommend_for_history(configuration, workspace, history.split(","), top_k)
             table = Table("", "title", "item", "score", title=f"After {history}", title_justify="left", box=None)
@@ -145,7 +145,7 @@ def compare(
         for config in configs.values():
             require_no_credentials(config.model_dump(mode="json"))
         folder = Folder(resolve(settings.workspace))
-        from cluster.cli.running import redirect_output
+        from cluster.cli.run_log import redirect_output
 
         with redirect_output(folder) as output:
             from jobs.comparison import compare
@@ -192,7 +192,7 @@ def synth(
     data = SyntheticData(items, users, dim, seed, interactions)
     with reported():
         from alphafuse.config import RayConfig
-        from cluster.cli.running import redirect_output
+        from cluster.cli.run_log import redirect_output
         from cluster.remote.credential_check import require_no_credentials
         from monitoring.terminal.run_console import RunConsole
 

@@ -1,4 +1,4 @@
-"""The stage `recommend`: top items for many users into Parquet, or for one history written by hand."""
+"""The stage `recommend`: top items for many users into Parquet."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import ray
 import torch
 
 from alphafuse.config import Config
-from alphafuse.data.catalog_lookup import find_items
 from alphafuse.data.importers.source import Source, identified
-from alphafuse.data.users import Histories, find_users, single_history, test_users, users_of
+from alphafuse.data.users import Histories, find_users, test_users, users_of
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.evaluator import catalog_ranking
 from alphafuse.evaluation.recommendations import Recommendations, Recommended, rank_users
@@ -26,6 +25,7 @@ from jobs.execution.ray_connection import connected
 from jobs.execution.tasks import result
 from jobs.execution.worker_group import run_workers
 from jobs.execution.worker_metrics import serving
+from jobs.stages.recommend_history import rank_for_history
 
 USERS_PER_SHARD = 10_000
 EXAMPLES = 6
@@ -57,25 +57,11 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
     return {"users": total}
 
 
-def recommend_for_history(
-    config: Config, workspace: Workspace, names: Sequence[str], top_k: int | None = None
-) -> list[Recommended]:
-    """The best items after a history of titles or item ids, oldest first (see `find_items`).
-
-    Raises:
-        DataError: a name is neither title nor id of an item.
-        WorkspaceError: there is no trained model.
-    """
-    workspace.artifact("model").require()
-    items = find_items(workspace.artifact("catalog"), names)
-    arguments: dict[str, Any] = {"config": config, "workspace": workspace, "items": items}
-    arguments["top_k"] = top_k or config.recommend.top_k
-    if config.ray.address is None:
-        # All shards would lie on this machine anyway: one process holds them, without the wait for workers.
-        communicator, device = Communicator(), torch.device("cpu")
-        return _recommend_history_on_worker(**arguments, communicator=communicator, device=device, listen=ignore)
+def recommend_on_cluster(config: Config, workspace: Workspace, items: Sequence[int], top_k: int) -> list[Recommended]:
+    """The best items after a history of item indices, ranked by the workers of a cluster."""
+    arguments = {"config": config, "workspace": workspace, "items": items, "top_k": top_k}
     with connected(config.ray):
-        return run_workers(RECOMMEND, _recommend_history_on_worker, config.train.resources, arguments, ignore)
+        return run_workers(RECOMMEND, _rank_on_worker, config.train.resources, arguments, ignore)
 
 
 @ray.remote(num_cpus=0)  # the ranks of the stages before it may hold every CPU
@@ -135,18 +121,5 @@ def _chunks(users: Iterable[Histories]) -> Iterator[tuple[Histories, int]]:
         read += histories.sequences.num_users
 
 
-def _recommend_history_on_worker(
-    *,
-    config: Config,
-    workspace: Workspace,
-    items: list[int],
-    top_k: int,
-    communicator: Communicator,
-    device: torch.device,
-    listen: Listener,
-) -> list[Recommended]:
-    model = load_trained(config, workspace, communicator, device)
-    ranking = catalog_ranking(model, communicator, config.similarity)
-    history = single_history(items)
-    best, scores = rank_users(model, ranking, history, top_k, config.recommend.exclude_seen, 1, communicator)
-    return Recommendations(workspace.artifact("catalog"), history, best, scores).of(0)
+def _rank_on_worker(*, listen: Listener, **arguments: Any) -> list[Recommended]:
+    return rank_for_history(**arguments)

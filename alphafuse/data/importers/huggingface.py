@@ -6,21 +6,21 @@ The rows stay in memory-mapped Arrow files; only the columns that are asked for 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import datasets
 import pyarrow as pa
 
 from alphafuse.config import SourceConfig
 from alphafuse.errors import DataError
 from alphafuse.storage.folder import open_filesystem
 
+if TYPE_CHECKING:
+    import datasets
+
 T = TypeVar("T")
 
 OPTIONS = frozenset({"split", "name"})
 """Settings beside `path` that this format knows."""
-datasets.disable_progress_bars()  # progress is shown by events, and errors are raised
-
 PREFIX = "hf://"
 _BATCH_ROWS = 32_768
 _MARKERS = ("state.json", "dataset_dict.json")
@@ -63,6 +63,9 @@ def read(uri: str, columns: Sequence[str], options: SourceConfig) -> Iterator[pa
 
 
 def _load(uri: str, options: SourceConfig) -> datasets.Dataset:
+    import datasets  # with pandas it takes most of a second, which other formats need not wait for
+
+    datasets.disable_progress_bars()  # progress is shown by events, and errors are raised
     if uri.startswith(PREFIX):
         found = _translated(uri, lambda: datasets.load_dataset(uri.removeprefix(PREFIX), options.name))
     elif options.name is not None:

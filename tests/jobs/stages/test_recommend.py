@@ -22,6 +22,7 @@ from alphafuse.events import Event, StageWarning
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.trained_model import load_trained
 from jobs.stages import recommend
+from jobs.stages.recommend_history import recommend_for_history
 
 pytestmark = pytest.mark.distributed
 
@@ -155,18 +156,18 @@ def test_a_history_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, addr
     monkeypatch.setattr(recommend, "connected", lambda config: contextlib.nullcontext())
     config, workspace = _set_up(tmp_path, 2)
     config = config.model_copy(update={"ray": RayConfig(address=address)})
-    found = recommend.recommend_for_history(config, workspace, ["ITEM 7", " item 2"], 3)
+    found = recommend_for_history(config, workspace, ["ITEM 7", " item 2"], 3)
     assert [item.item_id for item in found] == [f"item {item}" for item in _best(config, workspace, [7, 2])[:3]]
     assert [item.title for item in found] == [item.item_id for item in found]
     with pytest.raises(DataError, match=r"no item with the title or id 'itm 7'; did you mean '"):
-        recommend.recommend_for_history(config, workspace, ["itm 7"])
+        recommend_for_history(config, workspace, ["itm 7"])
 
 
 def test_nothing_is_recommended_without_a_model(tmp_path: Path) -> None:
     workspace = tiny_workspace(tmp_path)
     for function in (
         lambda c: recommend.run(c, workspace, print),
-        lambda c: recommend.recommend_for_history(c, workspace, []),
+        lambda c: recommend_for_history(c, workspace, []),
     ):
         with pytest.raises(WorkspaceError, match="run the stage 'train' first"):
             function(tiny_config(tmp_path))
