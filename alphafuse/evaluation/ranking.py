@@ -28,6 +28,8 @@ from alphafuse.evaluation.top_lists import TopLists
 CPU_TILE = (512, 1024)
 """Number of queries and items in a tile of scores: 2 MiB, the second-level cache of a core."""
 GPU_TILE = (512, 65_536)
+CHECKED_ROWS = 65_536
+"""Vectors checked at a time, so that the check needs no memory of their size."""
 WIDTH_UNIT = 64
 """The width of a tile is a multiple of this, so that the matrix product sums every column in the same way."""
 
@@ -207,7 +209,10 @@ class CatalogRanking:
 
     def _refuse_non_finite(self, vectors: torch.Tensor, name: str) -> None:
         """Raise if vectors are not finite: comparisons with NaN are false, so every target would be first."""
-        broken = self._communicator.all_reduce((~torch.isfinite(vectors).all(dim=1)).sum())
+        broken = torch.zeros((), dtype=torch.int64, device=vectors.device)
+        for block in vectors.split(CHECKED_ROWS):
+            broken += (~torch.isfinite(block).all(dim=1)).sum()
+        self._communicator.all_reduce(broken)
         if broken:
             raise AlphafuseError(
                 f"{int(broken)} {name} of the model are not finite: the training has diverged; lower "

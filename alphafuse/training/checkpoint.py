@@ -20,6 +20,7 @@ from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.folder import Folder
 from alphafuse.storage.manifest import Manifest, fingerprint
 from alphafuse.storage.workspace import Workspace
+from alphafuse.training.table_rows import read_table_rows, write_table_rows
 
 if TYPE_CHECKING:
     from alphafuse.training.engine import DenseEngine
@@ -82,12 +83,7 @@ class Checkpoints:
         if self._communicator.rank == 0:
             artifact.clear()  # an interrupted attempt may have left files, perhaps of another world size
         self._communicator.barrier()
-        tensors = {
-            "rows": table.trainable,
-            "first_moment": table.first_moment,
-            "second_moment": table.second_moment,
-        }
-        write_table_rows(artifact, self._fingerprint, table.first_row, tensors)
+        write_table_rows(artifact, self._fingerprint, table.first_row, _tensors(table))
         dense = engine.state()
         if self._communicator.rank == 0:
             artifact.write_file(DENSE_FILE, safetensors.torch.save(dense), self._fingerprint)
@@ -100,9 +96,7 @@ class Checkpoints:
     def load(self, step: int, table: ItemTable, engine: DenseEngine) -> None:
         """Put the state of `step` into this rank's table and engine."""
         artifact = self.at(step)
-        table.trainable.copy_(read_table_rows(artifact, "rows", table))
-        table.first_moment.copy_(read_table_rows(artifact, "first_moment", table))
-        table.second_moment.copy_(read_table_rows(artifact, "second_moment", table))
+        read_table_rows(artifact, table.first_row, _tensors(table))
         table.optimizer.steps = artifact.require().details["table_steps"]
         engine.load_state(safetensors.torch.load(artifact.read_file(DENSE_FILE)))
 
@@ -129,41 +123,13 @@ class Checkpoints:
         return found if manifest is not None else [artifact.folder.uri]
 
 
+def _tensors(table: ItemTable) -> dict[str, torch.Tensor]:
+    return {"rows": table.trainable, "first_moment": table.first_moment, "second_moment": table.second_moment}
+
+
 def _needs(checkpoint: Manifest) -> list[int]:
     """Steps of the checkpoints that this one needs. Those of version 0.1.0 do not name them: they need the one
     of the best weights."""
     best = checkpoint.details.get("best")
     needs: list[int] = checkpoint.details.get("needs", [best["step"]] if best else [])
     return needs
-
-
-def write_table_rows(artifact: Artifact, wanted: str, first_row: int, tensors: dict[str, torch.Tensor]) -> None:
-    """Write this rank's rows as one file named after the first of them; ranks without rows write nothing."""
-    rows = len(next(iter(tensors.values())))
-    if rows:
-        content = safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
-        name = f"table-{first_row:012d}.safetensors"
-        artifact.write_file(name, content, wanted, rows=rows, first_row=first_row)
-
-
-def read_table_rows(artifact: Artifact, name: str, table: ItemTable) -> torch.Tensor:
-    """This rank's rows [rows of this rank, dim] of the tensor `name`, from whatever ranges they were written in.
-
-    Raises:
-        WorkspaceError: rows are missing, or a file is damaged.
-    """
-    result = torch.zeros_like(table.trainable, device="cpu")
-    first, stop = table.first_row, table.first_row + len(result)
-    found = 0
-    for file in artifact.require().files:
-        low, high = max(first, file.first_row), min(stop, file.first_row + file.rows)
-        if low < high:
-            try:
-                rows = safetensors.torch.load(artifact.read_committed(file))[name]
-            except (safetensors.SafetensorError, KeyError) as error:
-                raise artifact.damaged(file.name, error) from error
-            result[low - first : high - first] = rows[low - file.first_row : high - file.first_row]
-            found += high - low
-    if found != len(result):
-        raise artifact.damaged("manifest.json", f"it names {found} of the {len(result)} rows [{first}, {stop})")
-    return result

@@ -13,9 +13,10 @@ from alphafuse.items.item_table import ItemTable
 from alphafuse.items.table_building import build_table
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.checkpoint import DENSE_FILE, read_table_rows, write_table_rows
+from alphafuse.training.checkpoint import DENSE_FILE
 from alphafuse.training.objectives.objective_building import build_objective
 from alphafuse.training.scoring_model import ScoringModel
+from alphafuse.training.table_rows import read_table_rows, write_table_rows
 
 
 def write_trained(
@@ -61,5 +62,5 @@ def load_trained(
     objective = build_objective(config, workspace, communicator)
     objective.load_state_dict(safetensors.torch.load(artifact.read_file(DENSE_FILE)))
     table = build_table(config, workspace, objective.encoder, communicator, device, trains=False)
-    table.trainable.copy_(read_table_rows(artifact, "rows", table))
+    read_table_rows(artifact, table.first_row, {"rows": table.trainable})
     return ScoringModel(objective.to(device), table, config.model.history_length)

@@ -19,8 +19,9 @@ from alphafuse.nullspace.decomposition import NullSpace, save_nullspace
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import to_column
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.checkpoint import DENSE_FILE, write_table_rows
+from alphafuse.training.checkpoint import DENSE_FILE
 from alphafuse.training.objectives.objective_building import build_objective
+from alphafuse.training.table_rows import write_table_rows
 
 NUM_ITEMS = 30
 HIDDEN_DIM = 8
