@@ -29,7 +29,7 @@ from alphafuse.data.hashing import hash_texts
 from alphafuse.events import ignore
 from alphafuse.language.encoder import Encoded, TextEncoder
 from alphafuse.language.engines import make_encoder
-from alphafuse.language.model_files import LanguageModel
+from alphafuse.language.language_model import LanguageModel
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import read_rows
 from alphafuse.storage.workspace import Workspace
@@ -162,7 +162,7 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--texts", type=Path, nargs="+", required=True, help="Parquet files with a column `text`")
     parser.add_argument("--count", type=int, default=20_000)
-    parser.add_argument("--dtype", default=EmbedConfig().dtype, choices=["float32", "bfloat16"])
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--workers", type=int, default=1, help="engines of the stage")
     parser.add_argument("--threads", type=int, default=2, help="threads of all engines of a case together")
     parser.add_argument("--rounds", type=int, default=3)
@@ -175,7 +175,7 @@ def main() -> None:
         }
     )
     ray.init("local", include_dashboard=False, log_to_driver=False)
-    folder = LanguageModel(config.model, None, config.dtype, config.max_length, True).folder()
+    folder = LanguageModel.of(config).folder()
     cases: dict[str, Callable[[], tuple[float, np.ndarray]]] = {}
     for name, engine, variables in ENGINES:
         environment_variables = environment(options.threads, variables)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import model_validator
 
@@ -19,18 +19,37 @@ class EmbedConfig(Section):
     """Language model: a folder, a Hugging Face name, or `package://NAME/FOLDER`."""
     revision: str | None = None
     """Revision of a Hugging Face model."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number format that the model computes in."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format that the model computes in; `auto`: bfloat16 where the GPU or CPU computes in it, else float32."""
     storage_dtype: Literal["float16", "float32"] = "float16"
     """Number format that the embeddings are stored in."""
     max_length: Count = 256
-    """Longest text, in tokens."""
-    truncate: bool = True
-    """Cut texts that are longer than `max_length`; false: quarantine their items."""
+    """Longest text, in tokens; prompt and special tokens count."""
+    long_texts: Literal["cut", "average", "quarantine"] = "cut"
+    """Texts that are longer than `max_length` lose their end; or are embedded in parts, whose vectors are averaged by
+    their numbers of tokens; or their items are quarantined."""
+    prompt: str | None = None
+    """Text before every text of the catalog, such as an instruction; null: the default prompt that the model's files
+    name, if any."""
+    pooling: Literal["auto", "mean", "last", "cls"] = "auto"
+    """How the states of the tokens become one vector; `auto`: as the model's files for sentence-transformers say. Most
+    decoders are trained for `last`."""
+    end_token: bool | None = None
+    """Append the end token of the model to every text, for pooling `last`; null: the tokenizer must end texts with a
+    special token itself."""
+    dimensions: Count | None = None
+    """Number of leading components that are kept of each vector, before it is normalized, for models that were trained
+    so (Matryoshka); null: all."""
     normalize: bool = True
     """Scale every embedding to unit length."""
     batch_size: Annotated[Count, OPERATIONAL] = 512
     """Texts handed to the engine at a time."""
+    max_num_batched_tokens: Annotated[Count | None, OPERATIONAL] = None
+    """Tokens that vLLM computes at a time; null: as it chooses."""
+    hf_overrides: dict[str, Any] | None = None
+    """Values that replace those of the model's config.json, such as `rope_scaling`."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. It may do anything that you may."""
     resources: Annotated[EngineResources, OPERATIONAL] = EngineResources()
     max_quarantined: Annotated[Fraction, OPERATIONAL] = 0.01
     """Largest share of the items that may be without an embedding; beyond it the stage fails."""

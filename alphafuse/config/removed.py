@@ -5,6 +5,7 @@ A rename is one line here: an old file is refused with the present name of its k
 
 REMOVED: dict[str, str] = {
     "data.pool": "data.resources.pool",
+    "embed.truncate": "set embed.long_texts to cut (true) or quarantine (false)",
     "embed.workers": "embed.resources.workers",
     "embed.cpus_per_worker": "embed.resources.cpus",
     "embed.gpus_per_worker": "embed.resources.gpus",

@@ -24,12 +24,14 @@ class Encoded:
         failures: position of a text → reason, "category: details" (`EMPTY` for texts without content).
         tokens: number of tokens that the engine read.
         retries: number of times that the engine was called again because it had refused a larger batch.
+        cut: number of texts that were too long and lost their end.
     """
 
     vectors: np.ndarray
     failures: dict[int, str] = field(default_factory=dict)
     tokens: int = 0
     retries: int = 0
+    cut: int = 0
 
 
 class TextEncoder(Protocol):
@@ -83,7 +85,7 @@ def encode_texts(encoder: TextEncoder, texts: Sequence[str | None], normalize: b
     for found in (usable.failures, encoded.failures):  # an engine's reason explains more than the vector it left
         failures.update({content[position]: reason for position, reason in found.items()})
     vectors[list(failures)] = 0
-    return Encoded(vectors, failures, encoded.tokens, encoded.retries)
+    return Encoded(vectors, failures, encoded.tokens, encoded.retries, encoded.cut)
 
 
 def usable_vectors(vectors: np.ndarray, normalize: bool, dtype: str) -> Encoded:
@@ -135,4 +137,5 @@ def _encode_halving(encoder: TextEncoder, texts: Sequence[str]) -> Encoded:
         failures,
         head.tokens + tail.tokens,
         head.retries + tail.retries + 2,
+        head.cut + tail.cut,
     )

@@ -6,7 +6,7 @@ import importlib.util
 
 from alphafuse.config import EmbedConfig
 from alphafuse.language.encoder import TextEncoder
-from alphafuse.language.model_files import LanguageModel
+from alphafuse.language.language_model import LanguageModel
 from alphafuse.language.sentence_transformers import SentenceTransformersEncoder
 from alphafuse.language.vllm import VllmEncoder
 
@@ -19,5 +19,5 @@ def make_encoder(config: EmbedConfig) -> TextEncoder:
         engine = "vllm" if importlib.util.find_spec("vllm") else "sentence_transformers"
     threads = max(1, int(config.resources.cpus))
     if engine == "vllm":
-        return VllmEncoder(model, config.resources.gpus, threads)
+        return VllmEncoder(model, config.resources.gpus, threads, config.max_num_batched_tokens)
     return SentenceTransformersEncoder(model, config.resources.gpus, threads)

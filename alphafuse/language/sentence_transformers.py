@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from alphafuse.errors import ResourceError
+from alphafuse.errors import ConfigError, ResourceError
 from alphafuse.language.encoder import Encoded
-from alphafuse.language.model_files import LanguageModel
+from alphafuse.language.language_model import LanguageModel
+from alphafuse.language.pieces import TextCutter
 
 _FORWARD_BATCH = 64
 
@@ -30,6 +31,7 @@ class SentenceTransformersEncoder:
         self.gpus = gpus
         self.threads = threads
         self._engine: Any = None
+        self._cutter: TextCutter | None = None
         self._tokens = 0
 
     def identity(self) -> dict[str, Any]:
@@ -39,17 +41,22 @@ class SentenceTransformersEncoder:
     def start(self) -> None:
         if self.model.is_local:
             os.environ["HF_HUB_OFFLINE"] = "1"
+        if self.model.end_token:
+            raise ConfigError("embed.end_token: sentence-transformers appends no end token; set embed.engine: vllm")
         folder = self.model.folder()
         try:
             import torch
             from sentence_transformers import SentenceTransformer
             from sentence_transformers.base.modules import Normalize
+            from sentence_transformers.sentence_transformer.modules import Pooling
 
             engine = SentenceTransformer(
                 folder,
                 device="cuda" if self.gpus else "cpu",
                 local_files_only=True,
+                trust_remote_code=self.model.trust_remote_code,
                 model_kwargs={"dtype": getattr(torch, self.model.dtype)},
+                config_kwargs=self.model.hf_overrides,
             )
         except (ImportError, OSError, RuntimeError, ValueError) as error:
             raise ResourceError(
@@ -62,32 +69,28 @@ class SentenceTransformersEncoder:
         for name, module in list(engine.named_children()):
             if isinstance(module, Normalize):
                 delattr(engine, name)
+            elif isinstance(module, Pooling) and self.model.pooling != "auto":
+                module.pooling_mode = self.model.use().pooling
         engine.max_seq_length = self.model.max_length
         engine.register_forward_pre_hook(self._count_tokens)
         self._engine = engine
+        self._cutter = TextCutter(self.model, engine.tokenizer)
 
     @property
     def dim(self) -> int:
-        return self._engine.get_embedding_dimension()
+        return self.model.kept(self._engine.get_embedding_dimension())
 
     def encode(self, texts: Sequence[str]) -> Encoded:
-        failures = {} if self.model.truncate else self.model.tokenize(self._engine.tokenizer, texts)[1]
-        accepted = [position for position in range(len(texts)) if position not in failures]
-        vectors = np.zeros((len(texts), self.dim), np.float32)
-        before = self._tokens
-        if accepted:
-            vectors[accepted] = (
-                self._engine.encode(
-                    [texts[position] for position in accepted],
-                    batch_size=_FORWARD_BATCH,
-                    show_progress_bar=False,
-                    convert_to_tensor=True,
-                )
-                .float()
-                .cpu()
-                .numpy()
-            )
-        return Encoded(vectors, failures, self._tokens - before)
+        assert self._cutter is not None
+        batch, before = self._cutter.cut(texts), self._tokens
+        if not batch.pieces:
+            return Encoded(np.zeros((len(texts), self.dim), np.float32), batch.failures)
+        read = [piece.text for piece in batch.pieces]
+        vectors = self._engine.encode(
+            read, prompt="", batch_size=_FORWARD_BATCH, show_progress_bar=False, convert_to_tensor=True
+        )
+        kept = vectors[:, : self.dim].float().cpu().numpy()
+        return Encoded(batch.merge(kept, len(texts)), batch.failures, self._tokens - before, cut=batch.cut)
 
     def _count_tokens(self, _: Any, arguments: tuple[Any, ...]) -> None:
         """Hook before each forward pass: counts its tokens, without padding."""

@@ -1,6 +1,6 @@
 """Embeds texts with vLLM's offline engine, on a GPU or, with its CPU build, without one.
 
-Owns the set-up of the engine inside of the worker's process; the pooling follows from the model's files.
+Owns the set-up of the engine inside of the worker's process.
 """
 
 from __future__ import annotations
@@ -8,13 +8,19 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from alphafuse.errors import ResourceError
+from alphafuse.errors import ConfigError, ResourceError
 from alphafuse.language.encoder import Encoded
-from alphafuse.language.model_files import LanguageModel
+from alphafuse.language.language_model import LanguageModel
+from alphafuse.language.pieces import TextCutter
+
+_POOLINGS: dict[str, Literal["MEAN", "CLS", "LAST"]] = {
+    "mean": "MEAN", "mean_tokens": "MEAN", "cls": "CLS", "cls_token": "CLS", "lasttoken": "LAST"
+}  # fmt: skip
+"""Poolings of sentence-transformers that vLLM computes, with its names."""
 
 
 class VllmEncoder:
@@ -24,13 +30,16 @@ class VllmEncoder:
         model: the model to load.
         gpus: number of GPUs of this engine (a fraction shares the memory of one); 0 computes on the CPU.
         threads: number of CPU threads of an engine without GPU.
+        batched_tokens: tokens that are computed at a time; None: as vLLM chooses.
     """
 
-    def __init__(self, model: LanguageModel, gpus: float, threads: int) -> None:
+    def __init__(self, model: LanguageModel, gpus: float, threads: int, batched_tokens: int | None = None) -> None:
         self.model = model
         self.gpus = gpus
         self.threads = threads
+        self.batched_tokens = batched_tokens
         self._engine: Any = None
+        self._cutter: TextCutter | None = None
 
     def identity(self) -> dict[str, Any]:
         return {"engine": "vllm", "engine_version": _version(), **self.model.identity()}
@@ -46,15 +55,20 @@ class VllmEncoder:
             # By default, vLLM would bind every engine of a machine to the same cores.
             os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
             os.environ["OMP_NUM_THREADS"] = str(self.threads)
-        folder = self.model.folder()
+        folder, pooling = self.model.folder(), self._pooling()
         try:
             from vllm import LLM
+            from vllm.config import PoolerConfig
 
             self._engine = LLM(
                 model=folder,
                 runner="pooling",
                 dtype=self.model.dtype,
                 max_model_len=self.model.max_length,
+                max_num_batched_tokens=self.batched_tokens,
+                pooler_config=PoolerConfig(pooling_type=pooling),
+                hf_overrides=self.model.hf_overrides,
+                trust_remote_code=self.model.trust_remote_code,
                 enforce_eager=not self.gpus,
                 disable_log_stats=False,  # the statistics are read as metrics of this process
                 tensor_parallel_size=max(1, int(self.gpus)),
@@ -66,29 +80,40 @@ class VllmEncoder:
                 f"{error}. Its messages are in the worker logs of Ray; "
                 "`embed.engine: sentence_transformers` needs no vLLM"
             ) from error
+        self._cutter = TextCutter(self.model, self._engine.get_tokenizer())
 
     @property
     def dim(self) -> int:
-        return self._engine.llm_engine.model_config.embedding_size
+        return self.model.kept(self._engine.llm_engine.model_config.embedding_size)
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         from vllm import PoolingParams, TokensPrompt
         from vllm.exceptions import VLLMClientError
 
-        token_ids, failures = self.model.tokenize(self._engine.get_tokenizer(), texts)
-        accepted = [position for position in range(len(texts)) if position not in failures]
-        vectors = np.zeros((len(texts), self.dim), np.float32)
-        if accepted:
-            try:
-                outputs = self._engine.embed(
-                    [TokensPrompt(prompt_token_ids=token_ids[position]) for position in accepted],
-                    pooling_params=PoolingParams(use_activation=False),
-                    use_tqdm=False,
-                )
-            except VLLMClientError as error:
-                raise ValueError(str(error)) from error
-            vectors[accepted] = [output.outputs.embedding for output in outputs]
-        return Encoded(vectors, failures, sum(len(token_ids[position]) for position in accepted))
+        assert self._cutter is not None
+        batch = self._cutter.cut(texts)
+        if not batch.pieces:
+            return Encoded(np.zeros((len(texts), self.dim), np.float32), batch.failures)
+        try:
+            outputs = self._engine.embed(
+                [TokensPrompt(prompt_token_ids=piece.token_ids) for piece in batch.pieces],
+                pooling_params=PoolingParams(use_activation=False),
+                use_tqdm=False,
+            )
+        except VLLMClientError as error:
+            raise ValueError(str(error)) from error
+        vectors = np.array([output.outputs.embedding for output in outputs], np.float32)
+        tokens = sum(len(piece.token_ids) for piece in batch.pieces)
+        return Encoded(batch.merge(vectors[:, : self.dim], len(texts)), batch.failures, tokens, cut=batch.cut)
+
+    def _pooling(self) -> Literal["MEAN", "CLS", "LAST"]:
+        pooling = str(self.model.use().pooling)
+        if pooling not in _POOLINGS:
+            raise ConfigError(
+                f"embed.model {self.model.name!r} pools by {pooling!r}, which vLLM does not compute; set embed.engine: "
+                "sentence_transformers"
+            )
+        return _POOLINGS[pooling]
 
 
 def _version() -> str:

@@ -117,12 +117,13 @@ def _embed_texts(
     plan = make_plan(store.known_hashes(), hashes, config.batch_size)
     del hashes
     batches = embed_on_engines(encoder, config, catalog, shards, store, plan.batches, listen, serving)
-    speed = _watch_batches(batches, config, catalog, plan, listen) if plan.batches else None
+    speed, cut = _watch_batches(batches, config, catalog, plan, listen) if plan.batches else (None, 0)
     _assemble(config, catalog, shards, store, plan, listen)
     return {
         "distinct_texts": plan.distinct,
         "embedded": plan.to_embed,
         "reused": plan.distinct - plan.to_embed,
+        "cut": cut,
         "texts_per_second": speed,
     }
 
@@ -158,22 +159,30 @@ def _inputs(identity: Mapping[str, Any], config: EmbedConfig, catalog: Artifact)
 
 def _watch_batches(
     batches: Iterable[BatchResult], config: EmbedConfig, catalog: Artifact, plan: Plan, listen: Listener
-) -> float:
-    """Report every batch as it is done; returns the texts per second of all engines while they were busy."""
-    done, failed, seconds, tokens = plan.distinct - plan.to_embed, Counter[str](), 0.0, 0
+) -> tuple[float, int]:
+    """Report every batch as it is done.
+
+    Returns:
+        Texts per second of all engines while they were busy, and the number of texts that were cut.
+    """
+    done, failed, seconds, tokens, cut = plan.distinct - plan.to_embed, Counter[str](), 0.0, 0, 0
     engines, items = num_engines(config, plan.batches), catalog.require().rows
     examples: list[str] = []
     for batch in batches:
         done += batch.texts
         seconds += batch.seconds
         tokens += batch.tokens
+        cut += batch.cut
         failed.update(batch.failed)
         examples = [*examples, *batch.examples][:3]
         fill = batch.texts / config.batch_size
         listen(EmbeddingProgress(EMBED.name, done, plan.distinct, "texts", tokens, failed.total(), fill, engines))
         # Every text stands for at least one item: no need to embed the rest of a catalog that fails.
         _check_quarantined(failed, items, config, f"Examples: {', '.join(examples)}")
-    return round(plan.to_embed * engines / seconds, 1)
+    if cut:
+        message = f"{cut:,} texts lost their end, after embed.max_length {config.max_length} tokens (embed.long_texts)"
+        listen(StageWarning(EMBED.name, message))
+    return round(plan.to_embed * engines / seconds, 1), cut
 
 
 def _assemble(

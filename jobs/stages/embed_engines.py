@@ -56,6 +56,8 @@ class BatchResult:
     texts: int
     tokens: int
     """Number of tokens that the engine read."""
+    cut: int
+    """Number of texts that were too long and lost their end."""
     seconds: float
     """Time of the engine, without reading the texts."""
     failed: dict[str, int]
@@ -106,7 +108,7 @@ def embed_on_engines(
                 for row in _embed(rows, catalog, config, engine, num_engines(config, list(left.values()))):
                     del left[row["file"]]
                     failed, examples = dict(Counter(row["failed"])), list(row["examples"])
-                    yield BatchResult(row["texts"], row["tokens"], row["seconds"], failed, examples)
+                    yield BatchResult(row["texts"], row["tokens"], row["cut"], row["seconds"], failed, examples)
             except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as error:
                 # Ray raises the same error for an engine whose machine is gone as for one that died again and again.
                 await_places(EMBED.name, EMBED.resources, config.resources, 1, listen)
@@ -210,6 +212,7 @@ class _Engine:
         return {
             **facts,
             "file": row["file"],
+            "cut": encoded.cut,
             "failed": list(Counter(failed).elements()),
             "examples": [
                 f"{row['texts'][position][:60]!r} ({reason})"

@@ -47,7 +47,11 @@ TEXTS = [
 def configuration(folder: Path, **settings: Any) -> Config:
     sources = {"catalog": {"path": "items.parquet"}, "interactions": {"path": "log.parquet"}}
     return parse_config(
-        {"workspace": str(folder / "run"), "data": {"folder": str(folder), **sources}, "embed": settings}
+        {
+            "workspace": str(folder / "run"),
+            "data": {"folder": str(folder), **sources},
+            "embed": {"dtype": "float32", **settings},
+        }
     )
 
 
@@ -105,7 +109,7 @@ def with_vllm(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Wi
 @pytest.fixture(scope="module")
 def with_sentence_transformers() -> np.ndarray:
     """The same vectors in float32 from the other engine, in this process."""
-    encoder = make_encoder(EmbedConfig(engine="sentence_transformers", max_length=MAX_LENGTH))
+    encoder = make_encoder(EmbedConfig(engine="sentence_transformers", dtype="float32", max_length=MAX_LENGTH))
     encoder.start()
     return encode_texts(encoder, TEXTS, normalize=True, dtype="float32").vectors
 
@@ -155,7 +159,7 @@ def test_tokens_are_those_of_the_tokenizer(with_vllm: WithVllm) -> None:
     expected = sum(min(length, MAX_LENGTH) for length in lengths)
     progress = [event for event in with_vllm.events if isinstance(event, EmbeddingProgress)]
     assert progress[-1].tokens == expected
-    encoder = make_encoder(EmbedConfig(engine="sentence_transformers", max_length=MAX_LENGTH))
+    encoder = make_encoder(EmbedConfig(engine="sentence_transformers", dtype="float32", max_length=MAX_LENGTH))
     encoder.start()
     assert encode_texts(encoder, sorted(set(TEXTS)), normalize=True, dtype="float32").tokens == expected
 
@@ -179,7 +183,12 @@ def test_manifest_says_what_made_the_vectors(with_vllm: WithVllm) -> None:
 def test_sentence_transformers_quarantines_what_is_too_long(
     tmp_path: Path, with_sentence_transformers: np.ndarray
 ) -> None:
-    settings = {"max_length": MAX_LENGTH, "truncate": False, "max_quarantined": 0.2, "storage_dtype": "float32"}
+    settings = {
+        "max_length": MAX_LENGTH,
+        "long_texts": "quarantine",
+        "max_quarantined": 0.2,
+        "storage_dtype": "float32",
+    }
     config = configuration(tmp_path, engine="sentence_transformers", **settings)
     workspace = Workspace(config.workspace)
     write_catalog(workspace, TEXTS[:10], shard_rows=6)

@@ -1,0 +1,70 @@
+"""Decoders through vLLM's CPU engine against transformers, which computes the states of one text at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.processes.multi_process import run_ranks
+from support.workspaces.tiny_language_models import END, mistral_like, qwen3_like
+from transformers import AutoModel, AutoTokenizer
+
+from alphafuse.language.encoder import Encoded, encode_texts
+from alphafuse.language.language_model import LanguageModel
+from alphafuse.language.vllm import VllmEncoder
+
+pytestmark = [pytest.mark.engine, pytest.mark.distributed]
+
+MAX_LENGTH = 40
+TEXTS = ["Toy Story (1995)", "wooden toys", "a very long text about wooden toys and trains " * 6]
+PROMPT = "Instruct: find items that go with this one. Query: "
+
+
+def _encoded(folder: str, settings: dict[str, Any]) -> Encoded:
+    """What vLLM makes of the texts, in a process of its own."""
+    encoder = VllmEncoder(LanguageModel(folder, max_length=MAX_LENGTH, **settings), gpus=0, threads=1)
+    encoder.start()
+    return encode_texts(encoder, TEXTS, normalize=True, dtype="float32")
+
+
+def _states(folder: Path, text: str, end: str) -> torch.Tensor:
+    """Last hidden states of the tokens of a text that was cut to MAX_LENGTH: [tokens, dim]."""
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder, dtype=torch.float32)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if end:
+        ids = [*ids[: MAX_LENGTH - 1], tokenizer.convert_tokens_to_ids(end)]
+    with torch.no_grad():
+        return model(torch.tensor([ids[:MAX_LENGTH]])).last_hidden_state[0]
+
+
+def _normalized(vectors: list[torch.Tensor]) -> np.ndarray:
+    return torch.nn.functional.normalize(torch.stack(vectors), dim=1).numpy()
+
+
+@pytest.mark.parametrize("settings", [{}, {"prompt": PROMPT, "dimensions": 48}], ids=["plain", "prompt, 48 dimensions"])
+def test_a_decoder_that_says_how_it_is_used(tmp_path: Path, settings: dict[str, Any]) -> None:
+    folder = qwen3_like(tmp_path / "model")
+    (encoded,) = run_ranks(1, _encoded, str(folder), settings)
+    prompt, dimensions = settings.get("prompt", ""), settings.get("dimensions", 128)
+    expected = _normalized([_states(folder, prompt + text, END)[-1, :dimensions] for text in TEXTS])
+    np.testing.assert_allclose(encoded.vectors, expected, atol=1e-4)
+    assert (encoded.cut, encoded.failures) == (1, {})
+
+
+@pytest.mark.parametrize(
+    ("settings", "end"),
+    [
+        ({"pooling": "last", "end_token": True}, END),
+        ({"pooling": "last", "end_token": False}, ""),
+        ({"pooling": "mean"}, ""),
+    ],
+)
+def test_a_decoder_that_says_nothing(tmp_path: Path, settings: dict[str, Any], end: str) -> None:
+    folder = mistral_like(tmp_path / "model")
+    (encoded,) = run_ranks(1, _encoded, str(folder), settings)
+    states = [_states(folder, text, end) for text in TEXTS]
+    pooled = [each.mean(dim=0) if settings["pooling"] == "mean" else each[-1] for each in states]
+    np.testing.assert_allclose(encoded.vectors, _normalized(pooled), atol=1e-4)
