@@ -1,4 +1,4 @@
-"""Decoders through vLLM's CPU engine against transformers, which computes the states of one text at a time."""
+"""Decoders through both engines against transformers, which computes the states of one text at a time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from alphafuse.language.encoder import Encoded, encode_texts
 from alphafuse.language.language_model import LanguageModel
+from alphafuse.language.sentence_transformers import SentenceTransformersEncoder
 from alphafuse.language.vllm import VllmEncoder
 
 pytestmark = [pytest.mark.engine, pytest.mark.distributed]
@@ -23,9 +24,9 @@ TEXTS = ["Toy Story (1995)", "wooden toys", "a very long text about wooden toys 
 PROMPT = "Instruct: find items that go with this one. Query: "
 
 
-def _encoded(folder: str, settings: dict[str, Any]) -> Encoded:
-    """What vLLM makes of the texts, in a process of its own."""
-    encoder = VllmEncoder(LanguageModel(folder, max_length=MAX_LENGTH, **settings), gpus=0, threads=1)
+def _encoded(engine: type[VllmEncoder | SentenceTransformersEncoder], folder: str, settings: dict[str, Any]) -> Encoded:
+    """The texts as an engine embeds them, in a process of its own."""
+    encoder = engine(LanguageModel(folder, max_length=MAX_LENGTH, **settings), gpus=0, threads=1)
     encoder.start()
     return encode_texts(encoder, TEXTS, normalize=True, dtype="float32")
 
@@ -44,10 +45,17 @@ def _normalized(vectors: list[torch.Tensor]) -> np.ndarray:
     return torch.nn.functional.normalize(torch.stack(vectors), dim=1).numpy()
 
 
-@pytest.mark.parametrize("settings", [{}, {"prompt": PROMPT, "dimensions": 48}], ids=["plain", "prompt, 48 dimensions"])
-def test_a_decoder_that_says_how_it_is_used(tmp_path: Path, settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("engine", "settings"),
+    [
+        (VllmEncoder, {}),
+        (VllmEncoder, {"prompt": PROMPT, "dimensions": 48}),
+        (SentenceTransformersEncoder, {"prompt": PROMPT, "dimensions": 48}),
+    ],
+)
+def test_a_decoder_that_says_how_it_is_used(tmp_path: Path, engine: type, settings: dict[str, Any]) -> None:
     folder = qwen3_like(tmp_path / "model")
-    (encoded,) = run_ranks(1, _encoded, str(folder), settings)
+    (encoded,) = run_ranks(1, _encoded, engine, str(folder), settings)
     prompt, dimensions = settings.get("prompt", ""), settings.get("dimensions", 128)
     expected = _normalized([_states(folder, prompt + text, END)[-1, :dimensions] for text in TEXTS])
     np.testing.assert_allclose(encoded.vectors, expected, atol=1e-4)
@@ -55,16 +63,16 @@ def test_a_decoder_that_says_how_it_is_used(tmp_path: Path, settings: dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("settings", "end"),
+    ("engine", "settings", "end"),
     [
-        ({"pooling": "last", "end_token": True}, END),
-        ({"pooling": "last", "end_token": False}, ""),
-        ({"pooling": "mean"}, ""),
+        (VllmEncoder, {"pooling": "last", "end_token": True}, END),
+        (VllmEncoder, {"pooling": "mean"}, ""),
+        (SentenceTransformersEncoder, {"pooling": "last", "end_token": False}, ""),
     ],
 )
-def test_a_decoder_that_says_nothing(tmp_path: Path, settings: dict[str, Any], end: str) -> None:
+def test_a_decoder_that_says_nothing(tmp_path: Path, engine: type, settings: dict[str, Any], end: str) -> None:
     folder = mistral_like(tmp_path / "model")
-    (encoded,) = run_ranks(1, _encoded, str(folder), settings)
+    (encoded,) = run_ranks(1, _encoded, engine, str(folder), settings)
     states = [_states(folder, text, end) for text in TEXTS]
     pooled = [each.mean(dim=0) if settings["pooling"] == "mean" else each[-1] for each in states]
     np.testing.assert_allclose(encoded.vectors, _normalized(pooled), atol=1e-4)
