@@ -69,7 +69,7 @@ check: setup
 	$(MAKE) --jobs 3 --output-sync=target lint types unit
 
 unit: setup
-	$(BIN)/pytest -m "not engine and not distributed and not on_ray"
+	$(BIN)/pytest --numprocesses auto -m "not engine and not distributed and not on_ray"
 
 # Three groups of tests run side by side, since each waits a lot: on the shared Ray, with their own engines, and the rest.
 test: setup test-system

@@ -34,7 +34,7 @@ _ABOUT_SECRETS = {
     "parallelism", "path", "size", "ttl", "type", "uri", "url",
 }  # fmt: skip
 """Last parts of names that say something about a secret: `TOKEN_FILE`, `SECRET_NAME`."""
-_WORD_PIECES = {"bos", "cls", "eos", "mask", "pad", "sep", "special", "unk"}
+_WORD_PIECES = {"bos", "cls", "end", "eos", "mask", "pad", "sep", "special", "unk"}
 _HARMLESS_NAMES = {"GOOGLE_APPLICATION_CREDENTIALS"}  # the path of a file
 _HARMLESS_VALUE = re.compile(r"(\$\{\w+\}|[01]|true|false|yes|no|on|off|)", re.IGNORECASE)
 """Switches, and `${NAME}`, which Ray fills in on the machine of the process."""
