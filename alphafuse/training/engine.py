@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import deepspeed
 import torch
-from deepspeed.utils import (
-    safe_get_full_fp32_param,
-    safe_get_full_optimizer_state,
-    safe_set_full_fp32_param,
-    safe_set_full_optimizer_state,
-)
 from torch import nn
 
 from alphafuse.config import TrainConfig
+from alphafuse.training.lean_import import without
+
+with without("mlflow"):  # its import, for DeepSpeed's autotuner, would take longer than all the rest
+    import deepspeed
+    from deepspeed.utils import (
+        safe_get_full_fp32_param,
+        safe_get_full_optimizer_state,
+        safe_set_full_fp32_param,
+        safe_set_full_optimizer_state,
+    )
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
