@@ -87,6 +87,7 @@ class VllmEncoder:
         return self.model.kept(self._engine.llm_engine.model_config.embedding_size)
 
     def encode(self, texts: Sequence[str]) -> Encoded:
+        import torch
         from vllm import PoolingParams, TokensPrompt
         from vllm.exceptions import VLLMClientError
 
@@ -95,14 +96,16 @@ class VllmEncoder:
         if not batch.pieces:
             return Encoded(np.zeros((len(texts), self.dim), np.float32), batch.failures)
         try:
-            outputs = self._engine.embed(
+            # `LLM.embed` would turn every vector into a list of Python numbers.
+            outputs = self._engine.encode(
                 [TokensPrompt(prompt_token_ids=piece.token_ids) for piece in batch.pieces],
                 pooling_params=PoolingParams(use_activation=False),
+                pooling_task="embed",
                 use_tqdm=False,
             )
         except VLLMClientError as error:
             raise ValueError(str(error)) from error
-        vectors = np.array([output.outputs.embedding for output in outputs], np.float32)
+        vectors = torch.stack([output.outputs.data for output in outputs]).float().cpu().numpy()
         tokens = sum(len(piece.token_ids) for piece in batch.pieces)
         return Encoded(batch.merge(vectors[:, : self.dim], len(texts)), batch.failures, tokens, cut=batch.cut)
 
