@@ -61,15 +61,15 @@ class DenseEngine:
         """Accumulate the gradients of one micro-batch; at the last one of a step they are averaged over ranks."""
         self._engine.backward(loss)
 
-    def step(self, learning_rate: float, measured: bool = True) -> float:
+    def step(self, learning_rate: float, measured: bool = True) -> torch.Tensor | None:
         """Count one micro-batch; at the last one of a step, clip and update.
 
         Args:
             measured: compute the norm, which costs some time.
 
         Returns:
-            At the last micro-batch of a step the norm of the dense gradient before clipping, over all ranks; NaN where
-            it is not known.
+            At the last micro-batch of a step, where it is measured, the norm of the dense gradient before clipping,
+            over all ranks: a scalar on the device.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
@@ -78,7 +78,7 @@ class DenseEngine:
         self._engine.step()
         if not self._plain:
             norm = self._engine.get_global_grad_norm()
-        return float("nan") if norm is None else float(norm)
+        return None if norm is None else torch.as_tensor(norm)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Weights of every parameter in float32, by name. A collective with ZeRO."""

@@ -10,7 +10,6 @@ from typing import Any
 import psutil
 import torch
 
-from alphafuse.data.sampling.batches import Batch
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.events import (
     MEASURED,
@@ -51,9 +50,9 @@ class TrainingReporter:
             message = f"checkpoints are damaged ({', '.join(damaged)}); training continues from {where}"
             self._emit(StageWarning("train", message))
 
-    def step(self, number: int, batches: list[Batch]) -> None:
-        """Report that the step `number` is over; `batches` are this rank's part of it."""
-        self._steps.end_step(number, batches)
+    def step(self, number: int, samples: int) -> None:
+        """Report that the step `number` is over; `samples` is the number of this rank's samples."""
+        self._steps.end_step(number, samples)
 
     def progress(self, state: TrainingState, phase: Phase) -> None:
         """Report means over the steps since the last report. A collective."""
@@ -69,7 +68,7 @@ class TrainingReporter:
             loss=(state.loss_sum - loss_sum) / (state.loss_steps - loss_steps),
             learning_rate=rates.dense,
             table_learning_rate=rates.table,
-            gradient_norm=phase.step.gradient_norm,
+            gradient_norm=float(phase.step.gradient_norm),
             table_gradient_norm=self._table_gradient_norm(phase),
             samples_per_second=self._steps.report(state.step),
         )
@@ -95,11 +94,10 @@ class TrainingReporter:
 
     def _table_gradient_norm(self, phase: Phase) -> float:
         """Norm of the table's gradient in the last step, over all ranks. A collective."""
-        norm = phase.step.table_gradient_norm
-        if phase.config.max_grad_norm is not None:
-            return norm
-        square = torch.tensor(norm**2, dtype=torch.float64, device=self._device)
-        return math.sqrt(float(self._communicator.all_reduce(square)))
+        square = phase.step.table_gradient_square
+        if phase.config.max_grad_norm is None:
+            square = self._communicator.all_reduce(square.double())
+        return math.sqrt(float(square))
 
     def _emit(self, event: Event) -> None:
         self._emitted = time.monotonic()
@@ -124,11 +122,10 @@ class StepReporter:
         self._steps = self._samples = 0
         self._sums = dict.fromkeys(MEASURED, 0.0)
 
-    def end_step(self, number: int, batches: list[Batch]) -> None:
-        """End the step `number` and emit `StepTaken`; `batches` are this rank's part of it."""
+    def end_step(self, number: int, samples: int) -> None:
+        """End the step `number` and emit `StepTaken`; `samples` is the number of this rank's samples."""
         taken = self._communicator.timer.end_step()
         measured = {name: taken.get(name, 0.0) for name in MEASURED}
-        samples = sum(len(batch.histories) for batch in batches)
         self._steps += 1
         self._samples += samples
         for name, value in measured.items():

@@ -12,12 +12,12 @@ from torch.nn import functional
 from alphafuse.config import LossConfig
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.items.encoders.base import ItemEncoder
-from alphafuse.items.item_table import PADDING, Rows
+from alphafuse.items.item_table import Rows
 from alphafuse.losses.log_partition import NOTHING, sharded_log_partition
 from alphafuse.losses.sampled import binary_cross_entropy, calibrated_weight, infonce
 from alphafuse.training.objectives.alignment import alignment_loss
 from alphafuse.training.objectives.dense_model import DenseModel
-from alphafuse.training.objectives.step_input import ScoredRows, StepInput
+from alphafuse.training.objectives.step_input import ScoredBlock, ScoredRows, StepInput, exclude
 
 SHORTEST = 1e-12
 """Vectors are divided by no length below this, as torch.nn.functional.normalize does."""
@@ -34,29 +34,30 @@ class ScoringObjective(DenseModel):
         self._loss = loss
         self._communicator = communicator
 
-    def forward(self, rows: Rows, step: StepInput, scored: ScoredRows | None) -> torch.Tensor:
+    def forward(self, rows: Rows, step: StepInput[None], scored: ScoredRows | None) -> torch.Tensor:
         """Sum of the losses over this rank's targets, a scalar.
 
         Args:
-            rows: rows looked up for `step.items()`.
+            rows: rows looked up for the step's items.
             scored: rows that the targets are scored against, for losses over sharded items.
         """
-        item_vectors, targets, negatives = self.gather(rows, step)
-        predicted = step.targets != PADDING
-        hidden = self._space(self.target_states(item_vectors, predicted))  # [targets, hidden_dim]
-        target_vectors = self._space(targets[predicted.flatten()])
-        positive = (hidden * target_vectors).sum(dim=1) / self._loss.temperature  # [targets]
+        item_vectors, others = self.gather(rows, step)
+        num_targets = len(step.predicted.places)
+        per_target = len(step.negatives) == 2
+        # Vectors of the targets and, where all targets share them, of the negatives, in the space of the similarity.
+        in_space = self._space(others[:num_targets] if per_target else others)
+        hidden = self._space(self.target_states(item_vectors, step))  # [targets, hidden_dim]
+        positive = (hidden * in_space[:num_targets]).sum(dim=1) / self._loss.temperature  # [targets]
         aligned = alignment_loss(self.encoder, rows, step, self._loss.temperature)
         if scored is not None:
             return self._against_rows(hidden, positive, scored, step.log_weights) + aligned
-        if step.negatives.dim() == 1:
-            negative = hidden @ self._space(negatives).T  # [targets, count]
-            negative = negative.masked_fill(step.negatives == step.targets[predicted][:, None], -torch.inf)
-        else:
-            chosen = negatives.view(*step.negatives.shape, negatives.shape[1])  # [targets, count, hidden_dim]
+        if per_target:
+            chosen = others[num_targets:].view(*step.negatives, others.shape[1])  # [targets, count, hidden_dim]
             negative = (chosen @ hidden[:, :, None]).squeeze(2)
             if self._loss.similarity == "cosine":  # dividing the products is cheaper than the vectors
                 negative = negative / torch.linalg.vector_norm(chosen, dim=2).clamp(min=SHORTEST)
+        else:
+            negative = exclude(hidden @ in_space[num_targets:].T, step.own, -torch.inf)  # [targets, count]
         return self._against_negatives(positive, negative / self._loss.temperature + step.log_weights) + aligned
 
     def _against_negatives(self, positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
@@ -74,12 +75,12 @@ class ScoringObjective(DenseModel):
         """Cross entropy with the scores of sharded items. A target counts once, by the vector that was looked up: an
         encoder with dropout or noise draws again for the items of the blocks."""
 
-        def score(everyone: torch.Tensor, block: Rows) -> torch.Tensor:
-            vectors = self._space(self.encoder(block.features, block.trainable))
+        def score(everyone: torch.Tensor, block: ScoredBlock) -> torch.Tensor:
+            vectors = self._space(self.encoder(block.rows.features, block.rows.trainable))
             logits = everyone @ (vectors.T / self._loss.temperature)  # [targets of all ranks, rows of the block]
-            return logits.masked_fill(block.requested == scored.everyones_targets[:, None], NOTHING)
+            return exclude(logits, block.own, NOTHING)
 
-        others = sharded_log_partition(hidden, scored.blocks, score, self._communicator)
+        others = sharded_log_partition(hidden, scored.blocks, score, scored.targets, self._communicator)
         return (torch.logaddexp(positive, others + log_weights) - positive).sum()
 
     def _space(self, vectors: torch.Tensor) -> torch.Tensor:
