@@ -116,7 +116,9 @@ class ItemTable:
             gradient = self._communicator.exchange(gradient, rows.plan.sent, rows.plan.received)
         self._pending.append(gradient)
 
-    def update(self, plan: UpdatePlan, learning_rate: float, max_grad_norm: float | None = None) -> torch.Tensor:
+    def update(
+        self, plan: UpdatePlan, learning_rate: float, max_grad_norm: float | None = None, measured: bool = True
+    ) -> torch.Tensor | None:
         """Average the collected gradients over the ranks and take one optimizer step on the rows they touch.
 
         The gradients of all ranks and micro-batches are summed per row and divided by the world size, as the
@@ -124,10 +126,11 @@ class ItemTable:
 
         Args:
             plan: plan for the lookups whose gradients were collected, in the same order.
+            measured: compute the norm also where it is not clipped.
 
         Returns:
-            Square of the norm of the table's gradient before clipping, a scalar: over all ranks where it is clipped,
-            else over this rank's rows.
+            Where it is computed, the square of the norm of the table's gradient before clipping, a scalar: over all
+            ranks where it is clipped, else over this rank's rows.
         """
         gradient = self._pending[0] if len(self._pending) == 1 else torch.cat(self._pending)
         self._pending.clear()
@@ -135,8 +138,10 @@ class ItemTable:
             gradient = plan.sums(gradient)  # [touched, trainable_dim]
         if self._communicator.world_size > 1:
             gradient /= self._communicator.world_size
-        square = torch.linalg.vector_norm(gradient).square()
-        if max_grad_norm is not None:
+        square = None
+        if measured or max_grad_norm is not None:
+            square = torch.linalg.vector_norm(gradient).square()
+        if square is not None and max_grad_norm is not None:
             self._communicator.all_reduce(square)
             gradient *= torch.clamp(max_grad_norm / (square.sqrt() + 1e-6), max=1.0)
         self.optimizer.steps += 1

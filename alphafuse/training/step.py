@@ -26,7 +26,7 @@ class TrainingStep:
     Attributes:
         gradient_norm: norm of the dense gradient in the last step that is reported, every `log_steps`-th (see
             `DenseEngine.step`), a scalar on the device.
-        table_gradient_square: square of the norm of the table's gradient in the last step (see `ItemTable.update`).
+        table_gradient_square: square of the norm of the table's gradient in that step (see `ItemTable.update`).
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class TrainingStep:
             This rank's share of the mean loss over all targets, a float64 scalar: the shares of the ranks sum to it.
         """
         config, table, timer = self._config, self._table, self._communicator.timer
-        losses = []
+        losses, measured = [], (plan.number + 1) % config.log_steps == 0
         for micro, batch in enumerate(plan.micro_batches):
             self._seed_dropout(plan.number, micro)
             with timer.span("lookup"):
@@ -65,17 +65,17 @@ class TrainingStep:
                 for gathered in (rows, *(block.rows for block in (scored.blocks if scored else ()))):
                     table.collect_gradient(gathered)
             with timer.span("optimizer"):
-                measured = micro == len(plan.micro_batches) - 1 and (plan.number + 1) % config.log_steps == 0
                 norm = self._engine.step(rates.dense, measured)
-                if norm is not None:
-                    self.gradient_norm = norm
             losses.append(loss.detach().double())
         with timer.span("optimizer"):
-            self.table_gradient_square = table.update(plan.update, rates.table, config.max_grad_norm)
+            square = table.update(plan.update, rates.table, config.max_grad_norm, measured)
+        if norm is not None and square is not None:
+            self.gradient_norm, self.table_gradient_square = norm, square
         for name, amount in plan.counts.items():
             timer.count(name, amount)
         total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-        return total / (self._communicator.world_size * len(losses))
+        parts = self._communicator.world_size * len(losses)
+        return total if parts == 1 else total / parts
 
     def _scored_rows(self, plan: ScoredPlan | None) -> ScoredRows | None:
         if plan is None:

@@ -12,24 +12,23 @@ from torch.nn import functional
 
 from alphafuse.items.encoders.base import ItemEncoder
 from alphafuse.items.item_table import Rows
+from alphafuse.losses.cosines import unit_vectors
 from alphafuse.losses.sampled import infonce
 from alphafuse.training.objectives.step_input import StepInput, exclude
 
 
 def alignment_loss(encoder: ItemEncoder, rows: Rows, step: StepInput[Any], temperature: float) -> torch.Tensor:
     """InfoNCE between the encoder's two views of each target, against the second views of the step's negatives, with
-    cosines over the temperature; summed over the targets, and weighted: a scalar, 0 for methods that align nothing.
+    cosines over the temperature; summed over the targets, and weighted: a scalar.
     Items without a text, whose features are zeros, have nothing to be aligned with: they neither count nor are compared
     with.
 
     Args:
         rows: rows looked up for the step's items.
     """
-    if not encoder.alignment_weight:
-        return rows.trainable.new_zeros(())
     assert rows.plan is not None
     views = encoder.alignment_views(rows.features, rows.trainable)
-    first, second = (functional.normalize(view, dim=1) for view in views)  # [distinct, dim] each
+    first, second = (unit_vectors(view) for view in views)  # [distinct, dim] each
     _, target, negative = step.split(rows.plan.gathering.places)  # as positions in the distinct rows
     anchor = functional.embedding(target, first)  # [targets, dim]
     positive = (anchor * functional.embedding(target, second)).sum(dim=1)

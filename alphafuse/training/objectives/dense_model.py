@@ -45,7 +45,8 @@ class DenseModel(nn.Module):
         # One gathering for all, whose backward pass writes the gradient of the rows once.
         gathered = rows.gather(self.encoder(rows.features, rows.trainable))
         in_histories = step.padding.numel()
-        return _histories(gathered[:in_histories], step.padding), gathered[in_histories:]
+        histories, others = gathered.split([in_histories, len(gathered) - in_histories])
+        return _histories(histories, step.padding), others
 
     def target_states(self, item_vectors: torch.Tensor, step: StepInput[Any]) -> torch.Tensor:
         """States [targets, hidden_dim] at the positions that predict."""

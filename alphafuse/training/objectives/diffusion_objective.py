@@ -77,7 +77,9 @@ class DiffusionObjective(DenseModel):
         noisy = add_noise(clean, drawn.scales, drawn.noise)
         denoised = self.backbone.denoiser(noisy, conditions, drawn.timesteps)
         error = (denoised - clean).square().mean(dim=1).sum()
-        return error + alignment_loss(self.encoder, rows, step, self._temperature)
+        if self.encoder.alignment_weight:
+            error = error + alignment_loss(self.encoder, rows, step, self._temperature)
+        return error
 
     def hidden_states(self, rows: Rows, histories: torch.Tensor) -> torch.Tensor:
         """The item vectors that are generated for histories [queries, length]: [queries, hidden_dim]."""
