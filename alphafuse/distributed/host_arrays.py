@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 Plan = TypeVar("Plan")
@@ -27,8 +28,9 @@ def to_device(plan: Plan, device: torch.device) -> Plan:
         starts.append(size)
         size += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
     packed = torch.empty(size, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    in_buffer = packed.numpy()
     for start, tensor in zip(starts, tensors, strict=True):
-        packed[start : start + tensor.nbytes] = tensor.contiguous().flatten().view(torch.uint8)
+        in_buffer[start : start + tensor.nbytes] = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
     moved = packed.to(device, non_blocking=True)
     views = (
         moved[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)

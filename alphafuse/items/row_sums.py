@@ -67,8 +67,9 @@ class RowSums:
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """Sum rows [rows, dim]: [groups, dim]."""
-        if not (len(rows) and len(self.starts)):
-            return rows.new_zeros(len(self.starts), rows.shape[1])
+        groups = self.starts.shape[0]  # `len` would make a constant of it where a graph is traced
+        if rows.shape[0] == 0 or groups == 0:
+            return rows.new_zeros(groups, rows.shape[1])
         summed: torch.Tensor = torch.ops.aten._embedding_bag_forward_only(
             rows.contiguous(), self.order, self.starts, False, _SUM
         )[0]
@@ -96,8 +97,13 @@ class Gathering:
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """Gather from rows [rows, dim]: [gathered, dim]."""
-        gathered: torch.Tensor = _Gather.apply(rows, self.places, self.sums.order, self.sums.starts)
-        return gathered
+        return gather(rows, self.places, self.sums.order, self.sums.starts)
+
+
+def gather(rows: torch.Tensor, places: torch.Tensor, order: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+    """See `Gathering`."""
+    gathered: torch.Tensor = _Gather.apply(rows, places, order, starts)
+    return gathered
 
 
 class _Gather(torch.autograd.Function):
@@ -106,8 +112,8 @@ class _Gather(torch.autograd.Function):
         ctx: Any, rows: torch.Tensor, places: torch.Tensor, order: torch.Tensor, starts: torch.Tensor
     ) -> torch.Tensor:
         ctx.save_for_backward(order, starts)
-        if not len(rows):  # nothing but padding
-            return rows.new_zeros(len(places), rows.shape[1])
+        if rows.shape[0] == 0:  # nothing but padding
+            return rows.new_zeros(places.shape[0], rows.shape[1])
         return rows.index_select(0, places)
 
     @staticmethod

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import socket
 import time
+from collections import deque
 from typing import Any
 
 import psutil
 import torch
 
 from alphafuse.distributed.communicator import Communicator
+from alphafuse.distributed.step_timer import ClosedStep
 from alphafuse.events import (
     MEASURED,
     CheckpointWritten,
@@ -77,6 +79,7 @@ class TrainingReporter:
     def epoch(self, entry: dict[str, Any]) -> None:
         """Report that an epoch is over; `entry` is its line in the history."""
         self._reported = (0.0, 0)
+        self._steps.finish()
         numbers = entry["validation"] or {}
         event = EpochMetrics("train", split="validation", epoch=entry["epoch"], loss=entry["loss"], numbers=numbers)
         self._emit(event)
@@ -121,10 +124,23 @@ class StepReporter:
         self._host = socket.gethostname()
         self._steps = self._samples = 0
         self._sums = dict.fromkeys(MEASURED, 0.0)
+        self._closed: deque[tuple[int, int, ClosedStep]] = deque()
 
     def end_step(self, number: int, samples: int) -> None:
-        """End the step `number` and emit `StepTaken`; `samples` is the number of this rank's samples."""
-        taken = self._communicator.timer.end_step()
+        """End the step `number`, with so many samples of this rank, and emit `StepTaken` for every step that the device
+        has finished."""
+        self._closed.append((number, samples, self._communicator.timer.close_step()))
+        while self._closed and self._closed[0][2].over():
+            self._emit_first()
+
+    def finish(self) -> None:
+        """Emit `StepTaken` for the steps that the device has still to finish."""
+        while self._closed:
+            self._emit_first()
+
+    def _emit_first(self) -> None:
+        number, samples, closed = self._closed.popleft()
+        taken = closed.taken()
         measured = {name: taken.get(name, 0.0) for name in MEASURED}
         self._steps += 1
         self._samples += samples
@@ -138,6 +154,7 @@ class StepReporter:
         Returns:
             Samples per second of all ranks.
         """
+        self.finish()
         rate = self._samples / self._sums["seconds"]
         means = StepMeans(
             "train",

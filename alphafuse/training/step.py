@@ -69,8 +69,8 @@ class TrainingStep:
             losses.append(loss.detach().double())
         with timer.span("optimizer"):
             square = table.update(plan.update, rates.table, config.max_grad_norm, measured)
-        if norm is not None and square is not None:
-            self.gradient_norm, self.table_gradient_square = norm, square
+        self.gradient_norm = self.gradient_norm if norm is None else norm
+        self.table_gradient_square = self.table_gradient_square if square is None else square
         for name, amount in plan.counts.items():
             timer.count(name, amount)
         total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()

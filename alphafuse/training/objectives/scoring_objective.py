@@ -80,8 +80,8 @@ class ScoringObjective(DenseModel):
     def _against_rows(
         self, hidden: torch.Tensor, targets: torch.Tensor, scored: ScoredRows, log_weights: torch.Tensor | float
     ) -> torch.Tensor:
-        """Cross entropy of states with the scores of sharded items. A target counts once, by the vector that was looked up: an
-        encoder with dropout or noise draws again for the items of the blocks."""
+        """Cross entropy of states with the scores of sharded items. A target counts once, by the vector that was looked
+        up: an encoder with dropout or noise draws again for the items of the blocks."""
 
         def score(everyone: torch.Tensor, block: ScoredBlock) -> torch.Tensor:
             vectors = self._space(self.encoder(block.rows.features, block.rows.trainable))
