@@ -5,16 +5,18 @@ Plain torch.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from alphafuse.data.sampling.batches import Batch
 from alphafuse.items.encoders.base import ItemEncoder
 from alphafuse.items.item_table import Rows
 from alphafuse.items.lookup_plan import PADDING
 from alphafuse.training.objectives.step_input import StepInput
+
+if TYPE_CHECKING:
+    from alphafuse.data.sampling.batches import Batch
 
 
 class DenseModel(nn.Module):

@@ -6,10 +6,10 @@ Knows nothing of ranks: the noise depends on a target's place in the global batc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
-from alphafuse.data.sampling.batches import Batch
 from alphafuse.data.sampling.noise import target_noise
 from alphafuse.items.encoders.base import ItemEncoder
 from alphafuse.items.item_table import Rows
@@ -19,6 +19,9 @@ from alphafuse.recommenders.dreamrec import DreamRec
 from alphafuse.training.objectives.alignment import alignment_loss
 from alphafuse.training.objectives.dense_model import DenseModel
 from alphafuse.training.objectives.step_input import StepInput
+
+if TYPE_CHECKING:
+    from alphafuse.data.sampling.batches import Batch
 
 
 @dataclass(frozen=True)
