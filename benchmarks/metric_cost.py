@@ -23,7 +23,6 @@ import torch.distributed as dist
 from prometheus_client import CollectorRegistry, generate_latest
 from torch import nn
 
-from alphafuse.data.sampling.batches import Batch
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.distributed.step_timer import StepTimer
 from alphafuse.recommenders.sasrec import SASRec
@@ -88,7 +87,7 @@ class _Watched:
 
     def __call__(self, items: StepItems, number: int) -> None:
         self._step(next(self._timer.steps([items])), number)
-        self._reporter.end_step(number, [Batch(items.histories, items.histories, 0, 1.0)])
+        self._reporter.end_step(number, len(items.histories))
         if number % REPORT_STEPS == 0:
             self._reporter.report(number)
             generate_latest(self._registry)

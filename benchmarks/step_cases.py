@@ -23,6 +23,7 @@ from alphafuse.data.sampling.samples import PADDING
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.items.encoders.alphafuse import AlphaFuseEncoder
 from alphafuse.items.item_table import ItemTable
+from alphafuse.items.lookup_plan import plan_update
 from alphafuse.items.row_adam import RowAdam
 from alphafuse.losses.sampled import infonce
 from alphafuse.recommenders.sasrec import SASRec
@@ -31,6 +32,7 @@ from alphafuse.training.negative_sampler import NegativeSampler
 from alphafuse.training.objectives.scoring_objective import ScoringObjective
 from alphafuse.training.schedule import LearningRates
 from alphafuse.training.step import TrainingStep
+from alphafuse.training.step_plan import StepPlanner
 
 HIDDEN_DIM, NULL_DIM, HISTORY, BATCH, NEGATIVES = 128, 64, 10, 256, 64
 TEMPERATURE = 0.07
@@ -78,7 +80,7 @@ class OurStep:
         communicator: Communicator | None = None,
     ) -> None:
         config = TrainConfig.model_validate({"positions": positions, "batch_size": BATCH, "loss": loss})
-        communicator, device = communicator or Communicator(), torch.device("cpu")
+        communicator = communicator or Communicator()
         torch.manual_seed(0)
         encoder = AlphaFuseEncoder(HIDDEN_DIM, NULL_DIM, "add", "zeros")
         backbone = SASRec(HIDDEN_DIM, HISTORY, 1, 1, 0.1)
@@ -86,7 +88,8 @@ class OurStep:
         table = random_table(num_items, HIDDEN_DIM, communicator)
         engine = DenseEngine(objective, config, communicator.world_size)
         sampler = NegativeSampler(config, 0, num_items, communicator, None, None, False)
-        self._step = TrainingStep(config, 0, table, engine, sampler, communicator, device)
+        self._planner = StepPlanner(config, table, sampler, objective.draw, communicator.apart(), torch.device("cpu"))
+        self._step = TrainingStep(config, 0, table, engine, communicator)
         self._rates = LearningRates(config.learning_rate, config.table_learning_rate)
         self._first = communicator.rank * BATCH
         self._positions = positions
@@ -96,7 +99,8 @@ class OurStep:
         if self._positions == "all":
             targets[:, :-1] = items.histories[:, 1:]
         targets[:, -1] = items.targets
-        self._step([Batch(items.histories, targets, self._first, int((targets != PADDING).sum()))], step, self._rates)
+        batch = Batch(items.histories, targets, self._first, int((targets != PADDING).sum()))
+        self._step(self._planner([batch], step), self._rates)
 
 
 class PlainStep:
@@ -147,10 +151,11 @@ class OurLookup:
         self._gradient = torch.rand(BATCH * (HISTORY + 1 + NEGATIVES), NULL_DIM)
 
     def __call__(self, items: StepItems, step: int) -> None:
-        rows = self._table.lookup(_lookup_items(items, step, self._table.num_items))
-        rows.expand(rows.trainable).backward(self._gradient)
+        plan = self._table.plan(_lookup_items(items, step, self._table.num_items).numpy())
+        rows = self._table.lookup(plan)
+        rows.gather(rows.trainable).backward(self._gradient)
         self._table.collect_gradient(rows)
-        self._table.update(1e-3)
+        self._table.update(plan_update([plan.requested]), 1e-3)
 
 
 class TorchRecLookup:

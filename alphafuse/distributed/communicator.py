@@ -47,6 +47,14 @@ class Communicator:
         measured.timer = timer
         return measured
 
+    def apart(self) -> Communicator:
+        """Return a communicator of the same ranks for tensors of the CPU, counts and objects alone, whose collectives
+        another thread may call while those of this one go on. A collective."""
+        apart = copy.copy(self)
+        apart.timer = StepTimer()
+        apart._cpu_group = dist.new_group(backend="gloo") if self.world_size > 1 else None
+        return apart
+
     def all_reduce(self, tensor: torch.Tensor, op: Literal["sum", "max"] = "sum") -> torch.Tensor:
         """Reduce `tensor` (same shape on every rank) in place and return it."""
         if self.world_size > 1:
@@ -56,11 +64,17 @@ class Communicator:
                 dist.all_reduce(tensor, op=reduction, group=self._group(tensor))
         return tensor
 
-    def all_gather_rows(self, tensor: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
-        """Concatenate [rows of this rank, …] over the ranks; returns it with the number of rows of each rank."""
+    def all_gather_rows(
+        self, tensor: torch.Tensor, counts: Sequence[int] | None = None
+    ) -> tuple[torch.Tensor, list[int]]:
+        """Concatenate [rows of this rank, …] over the ranks; returns it with the number of rows of each rank.
+
+        Args:
+            counts: number of rows of each rank, where it is known; None: the ranks tell one another.
+        """
         if self.world_size == 1:
             return tensor, [len(tensor)]
-        counts = self._all_counts([len(tensor)])[:, 0].tolist()
+        counts = self._all_counts([len(tensor)])[:, 0].tolist() if counts is None else list(counts)
         padded = tensor.new_zeros((max(counts), *tensor.shape[1:]))
         padded[: len(tensor)] = tensor
         gathered = [torch.empty_like(padded) for _ in counts]

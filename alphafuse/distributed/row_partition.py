@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class RowPartition:
         """First row and end of the rows that `rank` owns."""
         return rank * self.num_rows // self.world_size, (rank + 1) * self.num_rows // self.world_size
 
-    def counts(self, sorted_rows: torch.Tensor) -> list[int]:
+    def counts(self, sorted_rows: np.ndarray) -> list[int]:
         """Count how many of the ascending row numbers [rows] each rank owns."""
-        cuts = torch.tensor([self.range(rank)[0] for rank in range(1, self.world_size)], dtype=sorted_rows.dtype)
-        edges = torch.searchsorted(sorted_rows, cuts.to(sorted_rows.device)).tolist()
+        cuts = [self.range(rank)[0] for rank in range(1, self.world_size)]
+        edges = np.searchsorted(sorted_rows, cuts).tolist()
         return [end - start for start, end in zip([0, *edges], [*edges, len(sorted_rows)], strict=True)]

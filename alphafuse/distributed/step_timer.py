@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -17,9 +18,11 @@ Item = TypeVar("Item")
 
 
 class Clock(Protocol):
-    """Marks points in time, and measures the seconds between two marks."""
+    """Marks points in time, tells which have passed, and measures the seconds between two marks, which it waits for."""
 
     def mark(self) -> Any: ...
+
+    def passed(self, mark: Any) -> bool: ...
 
     def seconds(self, start: Any, end: Any) -> float: ...
 
@@ -29,6 +32,9 @@ class HostClock:
 
     def mark(self) -> float:
         return time.perf_counter()
+
+    def passed(self, mark: float) -> bool:
+        return True
 
     def seconds(self, start: float, end: float) -> float:
         return end - start
@@ -41,6 +47,9 @@ class CudaClock:
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
+
+    def passed(self, mark: torch.cuda.Event) -> bool:
+        return mark.query()
 
     def seconds(self, start: torch.cuda.Event, end: torch.cuda.Event) -> float:
         end.synchronize()
@@ -101,22 +110,52 @@ class StepTimer:
 
     def end_step(self) -> dict[str, float]:
         """End the step and return what it took: `seconds` in all, `SPAN_seconds`, and the counts."""
+        return self.close_step().taken()
+
+    def close_step(self) -> ClosedStep:
+        """End the step, without waiting for the device to reach its end."""
         self._lap()
-        taken: dict[str, float] = defaultdict(float)
-        start = self._marks[0][0]
-        for mark, span in self._marks[1:]:
-            seconds = self._clock.seconds(start, mark)
-            taken["seconds"] += seconds
-            if span is not None:
-                taken[f"{span}_seconds"] += seconds
-            start = mark
-        taken.update(self._counts)
+        closed = ClosedStep(self._clock, self._marks, dict(self._counts), self.totals)
         self._marks = []
-        for name, amount in taken.items():
-            self.totals[name] += amount
-        return dict(taken)
+        return closed
 
     def _lap(self) -> None:
         """Give the time since the last mark to the present span."""
         if self._marks:
             self._marks.append((self._clock.mark(), self._spans[-1]))
+
+
+@dataclass(frozen=True)
+class ClosedStep:
+    """A step that the host has left behind.
+
+    Attributes:
+        clock: clock that made the marks.
+        marks: points in the step, each but the first with the span of the time before it.
+        counts: what was counted in the step.
+        totals: sums over all steps, which get those of this one.
+    """
+
+    clock: Clock
+    marks: list[tuple[Any, str | None]]
+    counts: dict[str, float]
+    totals: dict[str, float]
+
+    def over(self) -> bool:
+        """Tell whether the device has reached the end of the step."""
+        return self.clock.passed(self.marks[-1][0])
+
+    def taken(self) -> dict[str, float]:
+        """Return what the step took, once; waits for its end. See `StepTimer.end_step`."""
+        taken: dict[str, float] = defaultdict(float)
+        start = self.marks[0][0]
+        for mark, span in self.marks[1:]:
+            seconds = self.clock.seconds(start, mark)
+            taken["seconds"] += seconds
+            if span is not None:
+                taken[f"{span}_seconds"] += seconds
+            start = mark
+        taken.update(self.counts)
+        for name, amount in taken.items():
+            self.totals[name] += amount
+        return dict(taken)

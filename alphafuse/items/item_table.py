@@ -1,22 +1,23 @@
 """The item table: frozen features and trainable rows of all items, partitioned by rows across the ranks.
 
 A lookup gathers whatever rows a step needs in one exchange, and the update sends their gradients back to the
-owners, so traffic and memory of a step depend on the batch and not on the catalog. The table knows nothing of
-what the rows mean; the encoder does.
+owners, so traffic and memory of a step depend on the batch and not on the catalog. Who sends what was planned on the
+host (`lookup_plan`). The table knows nothing of what the rows mean; the encoder does.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch.nn import functional
 
 from alphafuse.distributed.communicator import Communicator
+from alphafuse.distributed.host_arrays import to_device
 from alphafuse.distributed.row_partition import RowPartition
+from alphafuse.items.lookup_plan import LookupPlan, UpdatePlan, plan_lookup
 from alphafuse.items.row_adam import STATE_VALUES, RowAdam
 
-PADDING = -1
 CPU_UPDATE_ROWS, GPU_UPDATE_ROWS = 1024, 1 << 20
 """Rows updated at a time: on CPUs they stay in the second-level cache from the gathering to the writing back, and
 everywhere they bound the memory of a step that touches the whole table."""
@@ -24,41 +25,22 @@ everywhere they bound the memory of a step that touches the whole table."""
 
 @dataclass(frozen=True)
 class Rows:
-    """The distinct rows that one lookup gathered.
+    """Rows that a step works on.
 
     Attributes:
-        features: [distinct, feature_dim], frozen.
-        trainable: [distinct, trainable_dim], a leaf that collects the gradient.
-        inverse: int64, shape of the requested item indices: position of each in the distinct rows. Padding points
-            behind the end.
-        requested: row numbers that this rank must answer for, within its own range, in the order they were sent.
-        sent, received: numbers of rows that this rank asked each rank for, and that each rank asked it for.
+        features: [rows, feature_dim], frozen.
+        trainable: [rows, trainable_dim], a leaf that collects the gradient.
+        plan: the lookup that gathered them; None for rows of this rank that were read in place.
     """
 
     features: torch.Tensor
     trainable: torch.Tensor
-    inverse: torch.Tensor
-    requested: torch.Tensor
-    sent: list[int]
-    received: list[int]
+    plan: LookupPlan | None = None
 
-    def expand(self, encoded: torch.Tensor) -> torch.Tensor:
-        """Spread encoded rows [distinct, dim] to [*shape of the requested indices, dim]; padding becomes zeros."""
-        return functional.embedding(self.inverse, functional.pad(encoded, (0, 0, 0, 1)))
-
-
-@dataclass(frozen=True)
-class Update:
-    """Effect of one optimizer step on this rank's rows.
-
-    Attributes:
-        rows: number of rows that it touched.
-        gradient_norm: norm of the table's gradient before clipping: over all ranks where it is clipped, else over
-            this rank's rows.
-    """
-
-    rows: int
-    gradient_norm: float
+    def gather(self, encoded: torch.Tensor) -> torch.Tensor:
+        """Spread encoded rows [rows, dim] over the items that were looked up: [items, dim], arbitrary for padding."""
+        assert self.plan is not None
+        return self.plan.gathering(encoded)
 
 
 class ItemTable:
@@ -103,88 +85,73 @@ class ItemTable:
         parts = self._state.tensor_split([trainable_dim, 2 * trainable_dim], dim=1)
         self.trainable, self.first_moment, self.second_moment = parts
         self._communicator = communicator
-        self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._pending: list[torch.Tensor] = []
 
-    def lookup(self, items: torch.Tensor) -> Rows:
-        """Gather the rows of `items` (int64, any shape, −1 pads). A collective: every rank must call it.
+    def plan(self, items: np.ndarray) -> LookupPlan:
+        """Plan the lookup of `items` (int64, any shape, −1 pads) by this rank, on its device. A collective."""
+        return to_device(plan_lookup(items, self.partition, self._communicator), self.trainable.device)
 
-        Each rank sends the distinct item indices to their owners (all-to-all) and receives features and
-        trainable rows in one tensor (all-to-all).
-        """
-        distinct, inverse = torch.unique(items, return_inverse=True)
-        if len(distinct) and distinct[0] == PADDING:
-            distinct = distinct[1:]
-            inverse = torch.where(inverse == 0, len(distinct), inverse - 1)
-        sent = self.partition.counts(distinct)
-        received = self._communicator.exchange_counts(sent)
-        requested = self._communicator.exchange(distinct, sent, received) - self.first_row
-        answer = self._looked_up.index_select(0, requested)
-        gathered = self._communicator.exchange(answer, received, sent)  # [distinct, feature_dim + trainable_dim]
-        return self._as_rows(gathered, inverse, requested, sent, received)
+    def lookup(self, plan: LookupPlan) -> Rows:
+        """Gather the rows of a plan: their owners send features and trainable rows in one tensor (all-to-all). A
+        collective: every rank must call it."""
+        answer = self._looked_up.index_select(0, plan.requested)
+        gathered = self._communicator.exchange(answer, plan.received, plan.sent)
+        return self._as_rows(gathered, plan)  # [distinct, feature_dim + trainable_dim]
 
     def local_rows(self, rows: torch.Tensor) -> Rows:
         """Rows of this rank by their numbers [count] within its range, without an exchange; they may repeat."""
-        gathered = self._looked_up.index_select(0, rows)  # [count, feature_dim + trainable_dim]
-        return self._as_rows(gathered, torch.arange(len(rows), device=rows.device), rows, [], [])
+        return self._as_rows(self._looked_up.index_select(0, rows), None)
 
     def local_block(self, start: int, stop: int) -> Rows:
         """The rows [start, stop) of this rank, without an exchange or a copy: they must not change while in use."""
-        rows = torch.arange(start, stop, device=self.trainable.device)
-        leaf = self.trainable[start:stop].detach().requires_grad_()
-        return Rows(self.features[start:stop], leaf, rows - start, rows, [], [])
+        return Rows(self.features[start:stop], self.trainable[start:stop].detach().requires_grad_())
 
     def collect_gradient(self, rows: Rows) -> None:
-        """Send the gradients of looked-up rows to their owners, who keep them until `update`. A collective."""
+        """Send the gradients of rows to their owners, who keep them until `update`. A collective."""
         gradient = rows.trainable.grad
         if gradient is None:
             gradient = torch.zeros_like(rows.trainable)
         rows.trainable.grad = None  # so that only one copy is kept
-        if rows.sent:
-            gradient = self._communicator.exchange(gradient, rows.sent, rows.received)
-        self._pending.append((rows.requested, gradient))
+        if rows.plan is not None:
+            gradient = self._communicator.exchange(gradient, rows.plan.sent, rows.plan.received)
+        self._pending.append(gradient)
 
-    def update(self, learning_rate: float, max_grad_norm: float | None = None) -> Update:
+    def update(
+        self, plan: UpdatePlan, learning_rate: float, max_grad_norm: float | None = None, measured: bool = True
+    ) -> torch.Tensor | None:
         """Average the collected gradients over the ranks and take one optimizer step on the rows they touch.
 
         The gradients of all ranks and micro-batches are summed per row and divided by the world size, as the
         engine does with the dense weights. A collective if `max_grad_norm` is given.
+
+        Args:
+            plan: plan for the lookups whose gradients were collected, in the same order.
+            measured: compute the norm also where it is not clipped.
+
+        Returns:
+            Where it is computed, the square of the norm of the table's gradient before clipping, a scalar: over all
+            ranks where it is clipped, else over this rank's rows.
         """
-        touched = [rows for rows, _ in self._pending]
-        rows, position = torch.unique(torch.cat(touched), return_inverse=True)
-        gradient = self.trainable.new_zeros(len(rows), self.trainable.shape[1])
-        for places in position.split([len(part) for part in touched]):
-            _add_rows(gradient, places, self._pending.pop(0)[1])  # frees each gradient after adding it
-        gradient /= self._communicator.world_size
-        square = torch.linalg.vector_norm(gradient).square()
-        if max_grad_norm is not None:
+        gradient = self._pending[0] if len(self._pending) == 1 else torch.cat(self._pending)
+        self._pending.clear()
+        if plan.sums is not None:
+            gradient = plan.sums(gradient)  # [touched, trainable_dim]
+        if self._communicator.world_size > 1:
+            gradient /= self._communicator.world_size
+        square = None
+        if measured or max_grad_norm is not None:
+            square = torch.linalg.vector_norm(gradient).square()
+        if square is not None and max_grad_norm is not None:
             self._communicator.all_reduce(square)
             gradient *= torch.clamp(max_grad_norm / (square.sqrt() + 1e-6), max=1.0)
         self.optimizer.steps += 1
         block = CPU_UPDATE_ROWS if gradient.device.type == "cpu" else GPU_UPDATE_ROWS
-        for chosen, part in zip(rows.split(block), gradient.split(block), strict=True):
+        for chosen, part in zip(plan.rows.split(block), gradient.split(block), strict=True):
             state = self._state.index_select(0, chosen)  # [rows, 3 · trainable_dim]
             self.optimizer.update(state, part, learning_rate)
             self._state.index_copy_(0, chosen, state)
-        return Update(len(rows), float(square.sqrt()))
+        return square
 
-    def _as_rows(
-        self,
-        gathered: torch.Tensor,
-        inverse: torch.Tensor,
-        requested: torch.Tensor,
-        sent: list[int],
-        received: list[int],
-    ) -> Rows:
+    def _as_rows(self, gathered: torch.Tensor, plan: LookupPlan | None) -> Rows:
         features, trainable = gathered.tensor_split([self.features.shape[1]], dim=1)
-        leaf = trainable.detach().clone().requires_grad_()
-        return Rows(features, leaf, inverse, requested, sent, received)
-
-
-def _add_rows(total: torch.Tensor, places: torch.Tensor, rows: torch.Tensor) -> None:
-    """Add each of `rows` [count, dim] to the row of `total` at its place [count], in the order of `rows`: the sums are
-    equal to the last bit whenever they are repeated."""
-    if total.device.type == "cpu":
-        total.index_add_(0, places, rows)
-    else:
-        # On CUDA `index_add_` adds in any order; this sorts by place and sums each segment by itself.
-        total.index_put_((places,), rows, accumulate=True)
+        return Rows(features, trainable.detach().requires_grad_(), plan)

@@ -8,21 +8,23 @@ hidden states and one number per target (the vocabulary-parallel cross entropy o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.items.item_table import Rows
 
+Block = TypeVar("Block")
 NOTHING = -1e30
 """Logit of what does not count, and log of an empty sum: finite, so that gradients are zero and not NaN."""
 
 
 def sharded_log_partition(
     hidden: torch.Tensor,
-    blocks: Sequence[Rows],
-    score: Callable[[torch.Tensor, Rows], torch.Tensor],
+    blocks: Sequence[Block],
+    score: Callable[[torch.Tensor, Block], torch.Tensor],
+    targets: Sequence[int],
     communicator: Communicator,
 ) -> torch.Tensor:
     """log Σ exp(logit) over the items of all ranks: [targets of this rank]. A collective, forward and backward.
@@ -32,20 +34,21 @@ def sharded_log_partition(
         blocks: the items of this rank.
         score: logits [targets of all ranks, rows of the block] of the hidden states of all ranks (which come rank
             after rank).
+        targets: number of targets of each rank.
 
     The gradient of the items is that of the sum over *all* ranks' targets; a caller that averages gradients over
     ranks gets the gradient of the ranks' mean loss.
     """
-    everyone: torch.Tensor = _GatherRows.apply(hidden, communicator)  # [targets of all ranks, dim]
+    everyone: torch.Tensor = _GatherRows.apply(hidden, targets, communicator)  # [targets of all ranks, dim]
 
-    def block_partition(everyone: torch.Tensor, block: Rows) -> torch.Tensor:
+    def block_partition(everyone: torch.Tensor, block: Block) -> torch.Tensor:
         return score(everyone, block).logsumexp(dim=1)
 
     # An empty sum first: for a rank without items, and so that the backward pass of every rank reaches the gathering.
     partial = [NOTHING + 0 * everyone.sum(dim=1)]
     for block in blocks:
         partial.append(checkpoint(block_partition, everyone, block, use_reentrant=False))
-    own: torch.Tensor = _SumPartitions.apply(torch.stack(partial).logsumexp(dim=0), len(hidden), communicator)
+    own: torch.Tensor = _SumPartitions.apply(torch.stack(partial).logsumexp(dim=0), targets, communicator)
     return own
 
 
@@ -53,36 +56,31 @@ class _GatherRows(torch.autograd.Function):
     """Rows of all ranks; the gradients of the copies are summed."""
 
     @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx, rows: torch.Tensor, communicator: Communicator
-    ) -> torch.Tensor:
-        gathered, counts = communicator.all_gather_rows(rows)
-        ctx.arguments = (counts, communicator)  # type: ignore[attr-defined]
+    def forward(ctx: Any, rows: torch.Tensor, counts: Sequence[int], communicator: Communicator) -> torch.Tensor:
+        ctx.arguments = (counts, communicator)
+        gathered, _ = communicator.all_gather_rows(rows, counts)
         return gathered.clone() if gathered is rows else gathered
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        counts, communicator = ctx.arguments  # type: ignore[attr-defined]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        counts, communicator = ctx.arguments
         summed = communicator.all_reduce(gradient.contiguous().clone())
-        return summed.split(counts)[communicator.rank], None
+        return summed.split(list(counts))[communicator.rank], None, None
 
 
 class _SumPartitions(torch.autograd.Function):
     """log Σ_ranks exp(partial): [targets of all ranks] → those of this rank."""
 
     @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx, partial: torch.Tensor, own_targets: int, communicator: Communicator
-    ) -> torch.Tensor:
+    def forward(ctx: Any, partial: torch.Tensor, counts: Sequence[int], communicator: Communicator) -> torch.Tensor:
         highest = communicator.all_reduce(partial.clone(), "max")
         total = highest + communicator.all_reduce((partial - highest).exp()).log()  # [targets of all ranks]
-        start = sum(communicator.exchange_counts([own_targets] * communicator.world_size)[: communicator.rank])
         ctx.save_for_backward((partial - total).exp())
-        ctx.communicator = communicator  # type: ignore[attr-defined]
-        return total[start : start + own_targets].clone()
+        ctx.arguments = (counts, communicator)
+        return total.split(list(counts))[communicator.rank].clone()
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (share,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        gathered, _ = ctx.communicator.all_gather_rows(gradient)  # type: ignore[attr-defined]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (share,), (counts, communicator) = ctx.saved_tensors, ctx.arguments
+        gathered, _ = communicator.all_gather_rows(gradient, counts)
         return gathered * share, None, None

@@ -21,7 +21,8 @@ def infonce(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
         The sum over the targets.
     """
     everything = torch.cat([positive[:, None], negative], dim=1)
-    return (everything.logsumexp(dim=1) - positive).sum()
+    first = torch.zeros(len(positive), dtype=torch.int64, device=positive.device)
+    return functional.cross_entropy(everything, first, reduction="sum")
 
 
 def binary_cross_entropy(

@@ -40,6 +40,13 @@ def remaining_signal(schedule: Schedule, timesteps: int, beta_range: tuple[float
     return (1 - beta).cumprod(0)
 
 
+def add_noise(clean: torch.Tensor, scales: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Return x_t for clean vectors x₀ [batch, dim] and noise [batch, dim]; `scales` [2, batch], as `Diffusion.scales`
+    gives them for t."""
+    signal_scale, noise_scale = scales[:, :, None]  # [batch, 1] each
+    return signal_scale * clean + noise_scale * noise
+
+
 class Diffusion:
     """The forward process of a schedule, and sampling, which reverses it.
 
@@ -52,12 +59,9 @@ class Diffusion:
         self._signal_scale = signal.sqrt()
         self._noise_scale = (1 - signal).sqrt()
 
-    def add_noise(self, clean: torch.Tensor, steps: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Return x_t for clean vectors x₀ [batch, dim]; steps t int64 [batch], noise [batch, dim]."""
-        signal_scale, noise_scale = (
-            scale.to(clean)[steps, None] for scale in (self._signal_scale, self._noise_scale)
-        )  # [batch, 1] each
-        return signal_scale * clean + noise_scale * noise
+    def scales(self, steps: torch.Tensor) -> torch.Tensor:
+        """√ᾱ_t and √(1 − ᾱ_t) for steps t, int64 [batch] on the CPU: float32 [2, batch]."""
+        return torch.stack([self._signal_scale[steps], self._noise_scale[steps]]).float()
 
     def sample(
         self, predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], noise: torch.Tensor, stride: int

@@ -7,14 +7,16 @@ losses, metrics) is equal on all of them.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from alphafuse.config import Config, TrainConfig
 from alphafuse.data.popularity import load_popularity, load_trained_items
-from alphafuse.data.sampling.batches import Batch, BatchOrder
+from alphafuse.data.sampling.batches import BatchOrder
 from alphafuse.data.sampling.samples import Windowing
 from alphafuse.data.sampling.shuffle import SampleStream
 from alphafuse.data.sequence_store import SequenceStore
@@ -23,6 +25,7 @@ from alphafuse.distributed.step_timer import StepTimer
 from alphafuse.errors import DataError
 from alphafuse.events import Listener
 from alphafuse.items.table_building import build_table
+from alphafuse.storage.read_ahead import read_ahead
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoint import Checkpoints
 from alphafuse.training.engine import DenseEngine
@@ -32,6 +35,7 @@ from alphafuse.training.phases import Phase, phase_configs
 from alphafuse.training.reporter import TrainingReporter
 from alphafuse.training.scoring_model import ScoringModel
 from alphafuse.training.step import TrainingStep
+from alphafuse.training.step_plan import StepPlan, StepPlanner
 from alphafuse.training.trained_model import write_trained
 from alphafuse.training.training_state import TrainingState
 from alphafuse.training.validation import Validation
@@ -70,12 +74,13 @@ class Trainer:
         self.engine = DenseEngine(self._objective, config.train, communicator.world_size)
         popularity = load_popularity(workspace) if needs_popularity(config.train.loss) else None
         trained, aligns = load_trained_items(workspace), encoder.alignment_weight > 0
+        planning = communicator.apart()
         self._phases = []
         for phase, order in orders:
-            items = (self.table.num_items, communicator, popularity, trained, aligns)
-            sampler = NegativeSampler(phase, config.seed, *items)
-            step = TrainingStep(phase, config.seed, self.table, self.engine, sampler, communicator, device)
-            self._phases.append(Phase(phase, order, step))
+            sampler = NegativeSampler(phase, config.seed, self.table.num_items, planning, popularity, trained, aligns)
+            planner = StepPlanner(phase, self.table, sampler, self._objective.draw, planning, device)
+            step = TrainingStep(phase, config.seed, self.table, self.engine, communicator)
+            self._phases.append(Phase(phase, order, planner, step))
         self._checkpoints = Checkpoints(workspace, inputs, communicator)
         self._epoch_loss = torch.zeros((), dtype=torch.float64, device=device)
         self._reporter = TrainingReporter(communicator, device, listen)
@@ -105,15 +110,17 @@ class Trainer:
         write_trained(self._workspace, self._inputs, details, self.table, weights, self._communicator)
         return details
 
-    @property
-    def order(self) -> BatchOrder:
-        """The batches of the present phase."""
-        return self._phase.order
+    def plans(self) -> Iterator[StepPlan]:
+        """Yield the plans of the rest of the epoch, up to the last step; each is made while the step before it runs."""
+        state, phase, communicator = self.state, self._phase, self._communicator
+        steps = phase.order.epoch(state.epoch, state.step_in_epoch, communicator.rank, communicator.world_size)
+        most = self._config.train.max_steps
+        left = None if most is None else most - state.step
+        return read_ahead(phase.planner.plans(itertools.islice(steps, left), state.step))
 
-    def training_step(self, batches: list[Batch]) -> torch.Tensor:
-        """Take the next optimizer step over its micro-batches; returns this rank's share of the mean loss."""
-        step, phase = self.state.step, self._phase
-        return phase.step(batches, step, phase.rates(step, self.state))
+    def training_step(self, plan: StepPlan) -> torch.Tensor:
+        """Take the next optimizer step; returns this rank's share of the mean loss."""
+        return self._phase.step(plan, self._phase.rates(plan.number, self.state))
 
     @property
     def _phase(self) -> Phase:
@@ -135,14 +142,11 @@ class Trainer:
     def _train_epoch(self) -> None:
         """Train the rest of the epoch, and do what is due at its end."""
         state, train, started = self.state, self._config.train, time.monotonic()
-        steps = self.order.epoch(
-            state.epoch, state.step_in_epoch, self._communicator.rank, self._communicator.world_size
-        )
-        for batches in self._communicator.timer.steps(steps):
-            self._epoch_loss += self.training_step(batches)
+        for plan in self._communicator.timer.steps(self.plans()):
+            self._epoch_loss += self.training_step(plan)
             state.step += 1
             state.step_in_epoch += 1
-            self._reporter.step(state.step, batches)
+            self._reporter.step(state.step, plan.samples)
             if state.step % train.log_steps == 0:
                 self._reduce_loss()
                 self._reporter.progress(state, self._phase)

@@ -8,6 +8,7 @@ from alphafuse.config import ScheduleConfig, TrainConfig
 from alphafuse.data.sampling.batches import BatchOrder
 from alphafuse.training.schedule import LearningRates, rate_factor
 from alphafuse.training.step import TrainingStep
+from alphafuse.training.step_plan import StepPlanner
 from alphafuse.training.training_state import TrainingState
 
 
@@ -18,11 +19,13 @@ class Phase:
     Attributes:
         config: settings of the phase.
         order: batches of the phase.
+        planner: plans its optimizer steps.
         step: takes its optimizer steps.
     """
 
     config: TrainConfig
     order: BatchOrder
+    planner: StepPlanner
     step: TrainingStep
 
     @property

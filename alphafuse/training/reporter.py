@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import socket
 import time
+from collections import deque
 from typing import Any
 
 import psutil
 import torch
 
-from alphafuse.data.sampling.batches import Batch
 from alphafuse.distributed.communicator import Communicator
+from alphafuse.distributed.step_timer import ClosedStep
 from alphafuse.events import (
     MEASURED,
     CheckpointWritten,
@@ -51,9 +52,9 @@ class TrainingReporter:
             message = f"checkpoints are damaged ({', '.join(damaged)}); training continues from {where}"
             self._emit(StageWarning("train", message))
 
-    def step(self, number: int, batches: list[Batch]) -> None:
-        """Report that the step `number` is over; `batches` are this rank's part of it."""
-        self._steps.end_step(number, batches)
+    def step(self, number: int, samples: int) -> None:
+        """Report that the step `number` is over; `samples` is the number of this rank's samples."""
+        self._steps.end_step(number, samples)
 
     def progress(self, state: TrainingState, phase: Phase) -> None:
         """Report means over the steps since the last report. A collective."""
@@ -69,7 +70,7 @@ class TrainingReporter:
             loss=(state.loss_sum - loss_sum) / (state.loss_steps - loss_steps),
             learning_rate=rates.dense,
             table_learning_rate=rates.table,
-            gradient_norm=phase.step.gradient_norm,
+            gradient_norm=float(phase.step.gradient_norm),
             table_gradient_norm=self._table_gradient_norm(phase),
             samples_per_second=self._steps.report(state.step),
         )
@@ -78,6 +79,7 @@ class TrainingReporter:
     def epoch(self, entry: dict[str, Any]) -> None:
         """Report that an epoch is over; `entry` is its line in the history."""
         self._reported = (0.0, 0)
+        self._steps.finish()
         numbers = entry["validation"] or {}
         event = EpochMetrics("train", split="validation", epoch=entry["epoch"], loss=entry["loss"], numbers=numbers)
         self._emit(event)
@@ -95,11 +97,10 @@ class TrainingReporter:
 
     def _table_gradient_norm(self, phase: Phase) -> float:
         """Norm of the table's gradient in the last step, over all ranks. A collective."""
-        norm = phase.step.table_gradient_norm
-        if phase.config.max_grad_norm is not None:
-            return norm
-        square = torch.tensor(norm**2, dtype=torch.float64, device=self._device)
-        return math.sqrt(float(self._communicator.all_reduce(square)))
+        square = phase.step.table_gradient_square
+        if phase.config.max_grad_norm is None:
+            square = self._communicator.all_reduce(square.double())
+        return math.sqrt(float(square))
 
     def _emit(self, event: Event) -> None:
         self._emitted = time.monotonic()
@@ -123,12 +124,24 @@ class StepReporter:
         self._host = socket.gethostname()
         self._steps = self._samples = 0
         self._sums = dict.fromkeys(MEASURED, 0.0)
+        self._closed: deque[tuple[int, int, ClosedStep]] = deque()
 
-    def end_step(self, number: int, batches: list[Batch]) -> None:
-        """End the step `number` and emit `StepTaken`; `batches` are this rank's part of it."""
-        taken = self._communicator.timer.end_step()
+    def end_step(self, number: int, samples: int) -> None:
+        """End the step `number`, with so many samples of this rank, and emit `StepTaken` for every step that the device
+        has finished."""
+        self._closed.append((number, samples, self._communicator.timer.close_step()))
+        while self._closed and self._closed[0][2].over():
+            self._emit_first()
+
+    def finish(self) -> None:
+        """Emit `StepTaken` for the steps that the device has still to finish."""
+        while self._closed:
+            self._emit_first()
+
+    def _emit_first(self) -> None:
+        number, samples, closed = self._closed.popleft()
+        taken = closed.taken()
         measured = {name: taken.get(name, 0.0) for name in MEASURED}
-        samples = sum(len(batch.histories) for batch in batches)
         self._steps += 1
         self._samples += samples
         for name, value in measured.items():
@@ -141,6 +154,7 @@ class StepReporter:
         Returns:
             Samples per second of all ranks.
         """
+        self.finish()
         rate = self._samples / self._sums["seconds"]
         means = StepMeans(
             "train",

@@ -44,13 +44,13 @@ class ScoringModel:
 
     @torch.no_grad()
     def hidden_states(self, histories: torch.Tensor) -> torch.Tensor:
-        """States after the histories, int64 [queries, length] padded with −1 at the end: [queries, dim].
+        """States after the histories, int64 [queries, length] on the CPU, padded with −1 at the end: [queries, dim].
 
         A collective: every rank must call it equally often, if need be with no queries.
         """
-        histories = histories.to(self._table.trainable.device)
+        rows = self._table.lookup(self._table.plan(histories.numpy()))
         with self._without_dropout():
-            return self._objective.hidden_states(self._table.lookup(histories), histories)
+            return self._objective.hidden_states(rows, histories.to(rows.trainable.device))
 
     @contextlib.contextmanager
     def _without_dropout(self) -> Iterator[None]:

@@ -63,12 +63,12 @@ def _train_on_a_disk_that_fills_up(config: Config, ballast: Path) -> str:
     """Train; returns the error of the stage."""
     take_step = Trainer.training_step
 
-    def filling_step(self: Trainer, batches: Any) -> Any:
-        if self.state.step == 5:
+    def filling_step(self: Trainer, plan: Any) -> Any:
+        if plan.number == 5:
             with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
                 while file.write(bytes(1024)):
                     pass
-        return take_step(self, batches)
+        return take_step(self, plan)
 
     with without_ray() as patch:
         patch.setattr(Trainer, "training_step", filling_step)

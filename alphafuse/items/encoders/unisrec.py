@@ -47,7 +47,7 @@ class ExpertMixture(nn.Module):
         if self.training:
             logits = logits + torch.randn_like(logits) * functional.softplus(text @ self.noise)
         shares = logits.softmax(dim=1)
-        weighted = (shares[:, [k]] * expert(text) for k, expert in enumerate(self.experts))
+        weighted = (shares[:, k : k + 1] * expert(text) for k, expert in enumerate(self.experts))
         return sum(weighted, start=text.new_zeros(()))
 
 

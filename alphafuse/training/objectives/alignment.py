@@ -5,36 +5,37 @@ Plain torch.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.nn import functional
 
 from alphafuse.items.encoders.base import ItemEncoder
-from alphafuse.items.item_table import PADDING, Rows
+from alphafuse.items.item_table import Rows
+from alphafuse.losses.cosines import unit_vectors
 from alphafuse.losses.sampled import infonce
-from alphafuse.training.objectives.step_input import StepInput
+from alphafuse.training.objectives.step_input import StepInput, exclude
 
 
-def alignment_loss(encoder: ItemEncoder, rows: Rows, step: StepInput, temperature: float) -> torch.Tensor:
+def alignment_loss(encoder: ItemEncoder, rows: Rows, step: StepInput[Any], temperature: float) -> torch.Tensor:
     """InfoNCE between the encoder's two views of each target, against the second views of the step's negatives, with
-    cosines over the temperature; summed over the targets, and weighted: a scalar, 0 for methods that align nothing.
+    cosines over the temperature; summed over the targets, and weighted: a scalar.
     Items without a text, whose features are zeros, have nothing to be aligned with: they neither count nor are compared
     with.
 
     Args:
-        rows: rows looked up for `step.items()`.
+        rows: rows looked up for the step's items.
     """
-    if not encoder.alignment_weight:
-        return rows.trainable.new_zeros(())
+    assert rows.plan is not None
     views = encoder.alignment_views(rows.features, rows.trainable)
-    first, second = (functional.normalize(view, dim=1) for view in views)  # [distinct, dim] each
-    _, target, negative = step.split(rows.inverse)  # as positions in the distinct rows
-    target = target[(step.targets != PADDING).flatten()]  # [targets]
-    negative = negative.view(step.negatives.shape)
-    anchor = first[target]
-    positive = (anchor * second[target]).sum(dim=1)
-    shared = negative.dim() == 1
-    against = anchor @ second[negative].T if shared else (second[negative] @ anchor[:, :, None]).squeeze(2)
+    first, second = (unit_vectors(view) for view in views)  # [distinct, dim] each
+    _, target, negative = step.split(rows.plan.gathering.places)  # as positions in the distinct rows
+    anchor = functional.embedding(target, first)  # [targets, dim]
+    positive = (anchor * functional.embedding(target, second)).sum(dim=1)
+    others = functional.embedding(negative.view(step.negatives), second)  # [*shape of the negatives, dim]
+    against = anchor @ others.T if len(step.negatives) == 1 else (others @ anchor[:, :, None]).squeeze(2)
     described = rows.features.any(dim=1)  # [distinct] of bool
-    against = against.masked_fill((negative == target[:, None]) | ~described[negative], -torch.inf)
-    aligned = described[target]
-    return encoder.alignment_weight * infonce(positive[aligned] / temperature, against[aligned] / temperature)
+    compared = described[negative].view(step.negatives) & described[target][:, None]  # [targets, count]
+    # A target that is compared with nothing costs nothing: it is all of its own partition sum.
+    against = exclude(against.masked_fill(~compared, -torch.inf), step.own, -torch.inf)
+    return encoder.alignment_weight * infonce(positive / temperature, against / temperature)

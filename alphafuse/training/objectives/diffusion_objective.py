@@ -5,16 +5,40 @@ Knows nothing of ranks: the noise depends on a target's place in the global batc
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import torch
 
-from alphafuse.data.sampling.noise import TargetNoise, target_noise
+from alphafuse.data.sampling.noise import target_noise
 from alphafuse.items.encoders.base import ItemEncoder
-from alphafuse.items.item_table import PADDING, Rows
+from alphafuse.items.item_table import Rows
+from alphafuse.items.lookup_plan import PADDING
+from alphafuse.recommenders.diffusion import add_noise
 from alphafuse.recommenders.dreamrec import DreamRec
 from alphafuse.training.objectives.alignment import alignment_loss
 from alphafuse.training.objectives.dense_model import DenseModel
 from alphafuse.training.objectives.step_input import StepInput
+
+if TYPE_CHECKING:
+    from alphafuse.data.sampling.batches import Batch
+
+
+@dataclass(frozen=True)
+class TargetDraws:
+    """Random numbers of the targets of a micro-batch.
+
+    Attributes:
+        timesteps: int64 [targets], the timestep t of each.
+        scales: float32 [2, targets], of the clean vector and of the noise at t.
+        noise: float32 [targets, hidden_dim], standard normal.
+        dropped: bool [targets], True where the condition is left out.
+    """
+
+    timesteps: torch.Tensor
+    scales: torch.Tensor
+    noise: torch.Tensor
+    dropped: torch.Tensor
 
 
 class DiffusionObjective(DenseModel):
@@ -32,34 +56,34 @@ class DiffusionObjective(DenseModel):
         self._seed = seed
         self._temperature = temperature
 
-    def forward(self, rows: Rows, step: StepInput, scored: None = None) -> torch.Tensor:
+    def draw(self, number: int, batch: Batch) -> TargetDraws:
+        """Draw timesteps, dropped conditions and noise. Every position of every sample has its draws, so that those of
+        a target are the same on any rank."""
+        chosen, backbone = (batch.targets != PADDING).ravel(), self.backbone
+        first_slot, dim = batch.first_sample * batch.targets.shape[1], len(backbone.no_condition)
+        timesteps, drop_rate = backbone.diffusion.timesteps, backbone.condition_dropout
+        drawn = target_noise(self._seed, number, first_slot, chosen, dim, timesteps, drop_rate)
+        steps = torch.from_numpy(drawn.timesteps)
+        noise, dropped = torch.from_numpy(drawn.noise), torch.from_numpy(drawn.dropped)
+        return TargetDraws(steps, backbone.diffusion.scales(steps), noise, dropped)
+
+    def forward(self, rows: Rows, step: StepInput[TargetDraws], scored: None = None) -> torch.Tensor:
         """Squared error of the predicted x₀, its mean over the dimensions, summed over this rank's targets: a scalar.
 
         Args:
-            rows: rows looked up for `step.items()`.
+            rows: rows looked up for the step's items.
             scored: None, since a target is denoised without regard to other items.
         """
-        item_vectors, targets, _ = self.gather(rows, step)
-        predicted = step.targets != PADDING
-        clean = targets[predicted.flatten()].float()  # [targets, hidden_dim]
-        drawn = self._draw(step, predicted, clean.shape[1])
-        timesteps, dropped, noise = (
-            torch.from_numpy(array).to(clean.device) for array in (drawn.timesteps, drawn.dropped, drawn.noise)
-        )
-        conditions = self.backbone.drop_conditions(self.target_states(item_vectors, predicted), dropped)
-        noisy = self.backbone.diffusion.add_noise(clean, timesteps, noise)
-        denoised = self.backbone.denoiser(noisy, conditions, timesteps)
+        item_vectors, others = self.gather(rows, step)
+        clean, drawn = others[: len(step.predicted.places)].float(), step.draws  # [targets, hidden_dim]
+        conditions = self.backbone.drop_conditions(self.target_states(item_vectors, step), drawn.dropped)
+        noisy = add_noise(clean, drawn.scales, drawn.noise)
+        denoised = self.backbone.denoiser(noisy, conditions, drawn.timesteps)
         error = (denoised - clean).square().mean(dim=1).sum()
-        return error + alignment_loss(self.encoder, rows, step, self._temperature)
+        if self.encoder.alignment_weight:
+            error = error + alignment_loss(self.encoder, rows, step, self._temperature)
+        return error
 
     def hidden_states(self, rows: Rows, histories: torch.Tensor) -> torch.Tensor:
         """The item vectors that are generated for histories [queries, length]: [queries, hidden_dim]."""
         return self.backbone.generate(super().hidden_states(rows, histories))
-
-    def _draw(self, step: StepInput, predicted: torch.Tensor, dim: int) -> TargetNoise:
-        """Draw timesteps, dropped conditions and noise. Every position of every sample has its draws, so that
-        those of a target are the same on any rank."""
-        chosen: np.ndarray = predicted.flatten().cpu().numpy()
-        first_slot = step.first_sample * predicted.shape[1]
-        timesteps, drop_rate = self.backbone.diffusion.timesteps, self.backbone.condition_dropout
-        return target_noise(self._seed, step.number, first_slot, chosen, dim, timesteps, drop_rate)

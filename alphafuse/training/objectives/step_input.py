@@ -1,52 +1,130 @@
-"""Input of the dense part of a model in one training step, besides the rows that it looked up."""
+"""Input of the dense part of a model in one training step, besides the rows that it looked up.
+
+Everything that depends on where targets and padding lie is found out on the host, so that the model neither masks
+rows out nor asks how many there are.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
+import numpy as np
 import torch
 
 from alphafuse.items.item_table import Rows
+from alphafuse.items.lookup_plan import PADDING
+from alphafuse.items.row_sums import Gathering
+
+Draws = TypeVar("Draws")
 
 
 @dataclass(frozen=True)
-class StepInput:
-    """Item indices of one micro-batch of one rank, and its place in training.
+class StepInput(Generic[Draws]):
+    """Input of one micro-batch of one rank. Its items are looked up in the order histories, targets, negatives.
 
     Attributes:
-        histories, targets: int64 [samples, length], −1 where there is none.
-        negatives: int64 [count], for all targets, or [targets, count] (for the positions that have a target). Where
-            targets are scored against `ScoredRows`, or against nothing, they are those of the alignment alone, and
-            empty for methods that align nothing.
+        padding: bool [samples, length], True where a history has no item.
+        predicted: from the states of all positions, [samples · length, …], to those that have a target.
+        last: int64 [samples], the position of its target in each sample; None where samples may have several targets.
+        negatives: shape of the negatives: [count], for all targets, or [targets, count]. Where targets are scored
+            against `ScoredRows`, or against nothing, they are those of the alignment alone, and none for methods that
+            align nothing.
+        own: int64 [pairs], positions in the flat scores, [targets · count], of negatives that are the target itself.
         log_weights: added to the logits of the negatives: a number or [count].
-        number: number of the optimizer step.
-        first_sample: position of the first sample in the step's global batch.
+        draws: random numbers that the objective drew on the host; None for those that draw none.
     """
 
-    histories: torch.Tensor
-    targets: torch.Tensor
-    negatives: torch.Tensor
+    padding: torch.Tensor
+    predicted: Gathering
+    last: torch.Tensor | None
+    negatives: tuple[int, ...]
+    own: torch.Tensor
     log_weights: torch.Tensor | float
-    number: int
-    first_sample: int
+    draws: Draws
 
-    def items(self) -> torch.Tensor:
-        """All item indices that the step needs, flat: the argument of the one lookup."""
-        return torch.cat([self.histories.flatten(), self.targets.flatten(), self.negatives.flatten()])
+    def split(self, looked_up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Split [items, …] into histories [samples · length, …], targets [targets, …] and negatives [negatives, …]."""
+        in_histories, targets = self.padding.numel(), len(self.predicted.places)
+        ends = (in_histories, in_histories + targets)
+        return looked_up[: ends[0]], looked_up[ends[0] : ends[1]], looked_up[ends[1] :]
 
-    def split(self, looked_up: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Split [items, …], in the order of `items`, into histories, targets and negatives."""
-        return looked_up.split([self.histories.numel(), self.targets.numel(), self.negatives.numel()])
+
+def plan_input(
+    histories: np.ndarray,
+    targets: np.ndarray,
+    negatives: np.ndarray,
+    log_weights: torch.Tensor | float,
+    draws: Draws,
+    one_each: bool,
+) -> tuple[StepInput[Draws], np.ndarray]:
+    """Plan the input of a micro-batch on the host; returns it with its items, int64 [items], −1 for padding.
+
+    Args:
+        histories, targets: int64 [samples, length], −1 where there is none.
+        negatives: int64 [count] or [targets, count] (for the positions that have a target).
+        one_each: every sample has exactly one target.
+    """
+    is_target = targets != PADDING
+    predicted = Gathering.at(is_target.ravel())
+    last = torch.from_numpy(is_target.argmax(axis=1)) if one_each else None
+    wanted = targets[is_target]
+    own = torch.from_numpy(_own_negatives(wanted, negatives))
+    padding = torch.from_numpy(histories == PADDING)
+    given = StepInput(padding, predicted, last, negatives.shape, own, log_weights, draws)
+    return given, np.concatenate([histories.ravel(), wanted, negatives.ravel()])
+
+
+def equal_pairs(ones: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the pairs of equal numbers of `ones` [rows] and `others` [columns], in the order of the rows: their rows and
+    their columns, int64 [pairs] each."""
+    order = np.argsort(others, kind="stable")
+    ascending = others[order]
+    first, stop = np.searchsorted(ascending, ones, "left"), np.searchsorted(ascending, ones, "right")
+    counts = stop - first
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.repeat(np.arange(len(ones)), counts), order[np.repeat(first, counts) + within]
+
+
+def _own_negatives(targets: np.ndarray, negatives: np.ndarray) -> np.ndarray:
+    if negatives.ndim == 2:
+        return np.flatnonzero(negatives == targets[:, None])
+    rows, columns = equal_pairs(targets, negatives)
+    return rows * len(negatives) + columns
+
+
+@dataclass(frozen=True)
+class ScoredBlock:
+    """Rows of this rank that the targets of all ranks are scored against.
+
+    Attributes:
+        rows: the rows.
+        own: int64 [pairs], positions in the flat scores, [targets of all ranks · rows], of a target's own row: a target
+            is not its own negative.
+    """
+
+    rows: Rows
+    own: torch.Tensor
 
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """Rows of this rank that the targets of all ranks are scored against.
+    """All rows of this rank that the targets of all ranks are scored against.
 
     Attributes:
         blocks: the rows, in blocks of bounded size.
-        everyones_targets: int64 [targets of all ranks], as row numbers of this rank; a target is not its own negative.
+        targets: number of targets of each rank.
     """
 
-    blocks: list[Rows]
-    everyones_targets: torch.Tensor
+    blocks: list[ScoredBlock]
+    targets: list[int]
+
+
+def exclude(scores: torch.Tensor, places: torch.Tensor, value: float) -> torch.Tensor:
+    """Set the scores at `places`, int64 [places] in the flat scores, to `value` in place, and return the scores.
+
+    No gradient is taken back from these places: a loss to which `value` counts as nothing has none there. The scores
+    must be the result of an operation that does not need them for its own backward pass, such as a product.
+    """
+    scores.detach().view(-1).index_fill_(0, places, value)
+    return scores

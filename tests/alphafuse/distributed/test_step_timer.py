@@ -11,9 +11,13 @@ from alphafuse.distributed.step_timer import CudaClock, StepTimer
 class Clock:
     def __init__(self) -> None:
         self.now = 100.0
+        self.reached = 0.0
 
     def mark(self) -> float:
         return self.now
+
+    def passed(self, mark: float) -> bool:
+        return self.reached >= mark
 
     def seconds(self, start: float, end: float) -> float:
         return end - start
@@ -79,6 +83,21 @@ def test_an_error_leaves_its_span(timer: StepTimer, clock: Clock) -> None:
     with timer.span("forward"):
         clock.now += 1
     assert timer.end_step() == {"seconds": 1.0, "data_seconds": 0.0, "forward_seconds": 1.0}
+
+
+def test_a_step_is_left_before_the_device_has_finished_it(timer: StepTimer, clock: Clock) -> None:
+    steps = timer.steps([None, None])
+    next(steps)
+    clock.now += 3
+    timer.count("rows", 1)
+    first = timer.close_step()
+    next(steps)
+    timer.count("rows", 2)
+    assert not first.over()
+    clock.reached = clock.now
+    assert first.over()
+    assert first.taken() == {"seconds": 3.0, "data_seconds": 0.0, "rows": 1}
+    assert timer.end_step()["rows"] == 2
 
 
 @pytest.mark.gpu

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.devices.pretended_device import pretended_device, register
 from support.processes.multi_process import run_ranks
 
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.distributed.row_partition import RowPartition
-from alphafuse.items.item_table import ItemTable, _add_rows
+from alphafuse.items.item_table import ItemTable
+from alphafuse.items.lookup_plan import plan_update
 from alphafuse.items.row_adam import RowAdam
 
 NUM_ITEMS, FEATURE_DIM, TRAINABLE_DIM = 23, 5, 3
@@ -50,13 +51,15 @@ def _train(requests: list[list[list[int]]], max_grad_norm: float | None) -> tupl
     table = _table(communicator)
     looked_up = []
     for step, of_ranks in enumerate(requests):
-        items = torch.tensor(of_ranks[communicator.rank], dtype=torch.int64)
-        rows = table.lookup(items)
-        vectors = rows.expand(torch.cat([rows.features, rows.trainable], dim=1))
+        items = np.array(of_ranks[communicator.rank], np.int64)
+        plan = table.plan(items)
+        rows = table.lookup(plan)
+        gathered = rows.gather(torch.cat([rows.features, rows.trainable], dim=1))
+        vectors = torch.where(torch.from_numpy(items >= 0)[:, None], gathered, 0)
         looked_up.append(vectors.detach())
         _loss(vectors, _weights(step, communicator.rank, len(items))).backward()
         table.collect_gradient(rows)
-        table.update(RATE, max_grad_norm)
+        table.update(plan_update([plan.requested]), RATE, max_grad_norm)
     return table.trainable, looked_up
 
 
@@ -131,7 +134,7 @@ def test_partition_covers_every_row_once(num_rows: int, world_size: int, data: s
     ranges = [partition.range(rank) for rank in range(world_size)]
     assert [row for start, stop in ranges for row in range(start, stop)] == list(range(num_rows))
     rows = sorted(data.draw(st.sets(st.integers(0, num_rows - 1)))) if num_rows else []
-    counts = partition.counts(torch.tensor(rows, dtype=torch.int64))
+    counts = partition.counts(np.array(rows, np.int64))
     assert counts == [sum(start <= row < stop for row in rows) for start, stop in ranges]
 
 
@@ -151,44 +154,3 @@ def test_row_adam_equals_torch_sparse_adam() -> None:
         ours.update(touched, gradient, 0.1)
         state[index] = touched
     torch.testing.assert_close(state[:, :4], reference.detach(), rtol=0, atol=1e-6)
-
-
-def _add_as_on_a_device(total: torch.Tensor, places: torch.Tensor, rows: list[torch.Tensor]) -> torch.Tensor:
-    """Sum rows in a table on the pretended device."""
-    with pretended_device() as device:
-        on_device = total.to(device)
-        for part in rows:
-            _add_rows(on_device, places.to(device), part.to(device))
-        return on_device.cpu().clone()
-
-
-@pytest.mark.distributed
-def test_sums_of_rows_on_a_device_equal_their_definition_and_those_of_the_cpu() -> None:
-    generator = torch.Generator().manual_seed(3)
-    places = torch.randint(7, (200,), generator=generator)
-    rows = [torch.randn(200, 4, generator=generator) for _ in range(2)]
-    expected = torch.zeros(9, 4, dtype=torch.float64)
-    for part in rows:
-        for place, row in zip(places.tolist(), part.double(), strict=True):
-            expected[place] += row
-    on_cpu = torch.zeros(9, 4)
-    for part in rows:
-        _add_rows(on_cpu, places, part)
-    on_device, _ = run_ranks(2, _add_as_on_a_device, torch.zeros(9, 4), places, rows, prepare=register)
-    torch.testing.assert_close(on_device.double(), expected, rtol=0, atol=1e-5)
-    assert torch.equal(on_device, on_cpu)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_sums_of_rows_are_repeated_to_the_last_bit_on_a_gpu() -> None:
-    generator = torch.Generator().manual_seed(3)
-    places = torch.randint(50, (100_000,), generator=generator)
-    rows = torch.randn(100_000, 64, generator=generator)
-    expected = torch.zeros(50, 64, dtype=torch.float64).index_add_(0, places, rows.double())
-    sums = []
-    for _ in range(5):
-        sums.append(torch.zeros(50, 64, device="cuda"))
-        _add_rows(sums[-1], places.cuda(), rows.cuda())
-        assert torch.equal(sums[0], sums[-1])
-    torch.testing.assert_close(sums[0].cpu().double(), expected, rtol=0, atol=1e-2)

@@ -32,19 +32,21 @@ def _sharded(
     first, count = table.first_row, len(table.trainable)
     table.trainable.copy_(vectors[first : first + count])
     own = [item - first for item in items if first <= item < first + count]
-    blocks = [table.local_rows(torch.tensor(own[at : at + block_rows])) for at in range(0, len(own), block_rows)]
+    numbers = [torch.tensor(own[at : at + block_rows]) for at in range(0, len(own), block_rows)]
+    blocks = [(rows, table.local_rows(rows)) for rows in numbers]
     order = [query for queries_of_rank in queries for query in queries_of_rank]
 
-    def score(everyone: torch.Tensor, block: Rows) -> torch.Tensor:
-        logits = everyone @ block.trainable.T
-        return logits.masked_fill((block.requested + first) == targets[order][:, None], NOTHING) if mask else logits
+    def score(everyone: torch.Tensor, block: tuple[torch.Tensor, Rows]) -> torch.Tensor:
+        numbers, rows = block
+        logits = everyone @ rows.trainable.T
+        return logits.masked_fill((numbers + first) == targets[order][:, None], NOTHING) if mask else logits
 
     mine = hidden[queries[communicator.rank]].clone().requires_grad_()
-    partition = sharded_log_partition(mine, blocks, score, communicator)
+    partition = sharded_log_partition(mine, blocks, score, [len(own) for own in queries], communicator)
     partition.sum().backward()
     gradient = torch.zeros(count, DIM)
-    for block in blocks:
-        gradient.index_add_(0, block.requested, block.trainable.grad)
+    for rows, block in blocks:
+        gradient.index_add_(0, rows, block.trainable.grad)
     return partition.detach(), mine.grad, gradient
 
 
@@ -83,7 +85,7 @@ def test_dropout_is_repeated_when_scores_are_computed_again() -> None:
     table.trainable.copy_(vectors)
     gradients = []
     for partition in (
-        lambda block, score: sharded_log_partition(hidden, [block], score, Communicator()),
+        lambda block, score: sharded_log_partition(hidden, [block], score, [len(hidden)], Communicator()),
         lambda block, score: score(hidden, block).logsumexp(dim=1),
     ):
         block = table.local_block(0, ITEMS)

@@ -7,7 +7,7 @@ import typing
 import pytest
 import torch
 
-from alphafuse.recommenders.diffusion import Diffusion, Schedule, remaining_signal
+from alphafuse.recommenders.diffusion import Diffusion, Schedule, add_noise, remaining_signal
 
 SCHEDULES = typing.get_args(Schedule)
 BETA_RANGE = (1e-4, 0.02)
@@ -45,7 +45,7 @@ def test_moments_of_the_forward_process(schedule: Schedule) -> None:
     clean = torch.tensor([3.0, -1.0]).expand(200_000, 2)
     noise = torch.randn(clean.shape, generator=generator)
     for step in (0, 40, 99):
-        noisy = Diffusion(signal).add_noise(clean, torch.full((len(clean),), step), noise)
+        noisy = add_noise(clean, Diffusion(signal).scales(torch.full((len(clean),), step)), noise)
         expected = (signal[step].sqrt() * clean[0]).float()
         torch.testing.assert_close(noisy.mean(dim=0), expected, rtol=0, atol=0.01)
         torch.testing.assert_close(noisy.var(dim=0), (1 - signal[step]).expand(2).float(), rtol=0.02, atol=0)
@@ -60,8 +60,8 @@ def test_the_forward_process_is_the_composition_of_its_steps() -> None:
     for t, beta in enumerate(betas):
         mean, variance = mean * (1 - beta) ** 0.5, (1 - beta) * variance + beta
         step = torch.tensor([t])
-        assert float(diffusion.add_noise(one, step, zero)) == pytest.approx(mean, rel=1e-5)
-        assert float(diffusion.add_noise(zero, step, one)) ** 2 == pytest.approx(variance, rel=1e-5)
+        assert float(add_noise(one, diffusion.scales(step), zero)) == pytest.approx(mean, rel=1e-5)
+        assert float(add_noise(zero, diffusion.scales(step), one)) ** 2 == pytest.approx(variance, rel=1e-5)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

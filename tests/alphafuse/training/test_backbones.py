@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,9 @@ def _trainer(config: Config) -> Trainer:
 
 def _run_steps(config: Config) -> tuple[list[float], dict[str, torch.Tensor], torch.Tensor, dict[str, float]]:
     """Losses of the first steps (this rank's shares), dense state, this rank's rows, and validation metrics."""
-    trainer, communicator, losses = _trainer(config), Communicator(), []
-    for batches in list(trainer.order.epoch(0, 0, communicator.rank, communicator.world_size))[:STEPS]:
-        losses.append(float(trainer.training_step(batches)))
-        trainer.state.step += 1
+    trainer, losses = _trainer(config), []
+    for plan in itertools.islice(trainer.plans(), STEPS):
+        losses.append(float(trainer.training_step(plan)))
     return losses, trainer.engine.state(), trainer.table.trainable, trainer._validate()
 
 

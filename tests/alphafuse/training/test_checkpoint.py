@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,9 @@ def _trainer(config: Config, events: list[Event]) -> Trainer:
 
 def _take_steps(trainer: Trainer, steps: int) -> list[float]:
     """Take steps from where the trainer stands; returns this rank's shares of the losses."""
-    state, communicator, losses = trainer.state, Communicator(), []
-    batches = trainer.order.epoch(0, state.step_in_epoch, communicator.rank, communicator.world_size)
-    for _, batch in zip(range(steps), batches, strict=False):
-        losses.append(float(trainer.training_step(batch)))
+    state, losses = trainer.state, []
+    for plan in itertools.islice(trainer.plans(), steps):
+        losses.append(float(trainer.training_step(plan)))
         state.step += 1
         state.step_in_epoch += 1
     return losses

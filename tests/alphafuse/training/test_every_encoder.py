@@ -4,6 +4,7 @@ training writes loads again."""
 from __future__ import annotations
 
 import functools
+import itertools
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -98,12 +99,10 @@ def _run_steps(configs: list[Config]) -> list[tuple[list[float], dict[str, torch
     """For each configuration: losses of the first steps (this rank's shares), dense state and this rank's rows."""
     results = []
     for config in configs:
-        trainer, communicator = _trainer(config), Communicator()
-        losses = []
+        trainer, losses = _trainer(config), []
         with patch("torch.randn_like", torch.zeros_like):  # the noise of UniSRec's gates
-            for batches in list(trainer.order.epoch(0, 0, communicator.rank, communicator.world_size))[:STEPS]:
-                losses.append(float(trainer.training_step(batches)))
-                trainer.state.step += 1
+            for plan in itertools.islice(trainer.plans(), STEPS):
+                losses.append(float(trainer.training_step(plan)))
         results.append((losses, trainer.engine.state(), trainer.table.trainable.clone()))
     return results
 
@@ -132,8 +131,10 @@ def _first_losses(configs: list[Config]) -> list[tuple[float, np.ndarray]]:
     results = []
     for config in configs:
         trainer, communicator = _trainer(config), Communicator()
-        batches = next(iter(trainer.order.epoch(0, 0, communicator.rank, communicator.world_size)))
-        results.append((float(trainer.training_step(batches)), batches[0].targets[batches[0].targets >= 0]))
+        order = trainer._phases[0].order
+        (batch,) = next(iter(order.epoch(0, 0, communicator.rank, communicator.world_size)))
+        loss = trainer.training_step(next(trainer.plans()))
+        results.append((float(loss), batch.targets[batch.targets >= 0]))
     return results
 
 

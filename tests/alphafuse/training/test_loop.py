@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,9 @@ def _trainer(config: Config, events: list[Any]) -> Any:
 def _run_steps(config: Config) -> tuple[list[float], dict[str, torch.Tensor], torch.Tensor]:
     """Losses of the first steps (this rank's shares), dense state and this rank's rows."""
     trainer = _trainer(config, [])
-    communicator = Communicator()
     losses = []
-    for batches in list(trainer.order.epoch(0, 0, communicator.rank, communicator.world_size))[:STEPS]:
-        losses.append(float(trainer.training_step(batches)))
-        trainer.state.step += 1
+    for plan in itertools.islice(trainer.plans(), STEPS):
+        losses.append(float(trainer.training_step(plan)))
     return losses, trainer.engine.state(), trainer.table.trainable
 
 
@@ -188,10 +187,10 @@ def _train(config: Config, kill_at: int | None) -> tuple[list[float], dict[str, 
     trainer = _trainer(config, events)
     step = trainer.training_step
 
-    def dying_step(batches: Any) -> Any:
-        if trainer.state.step == kill_at:
+    def dying_step(plan: Any) -> Any:
+        if plan.number == kill_at:
             raise Killed
-        return step(batches)
+        return step(plan)
 
     trainer.training_step = dying_step
     details = None

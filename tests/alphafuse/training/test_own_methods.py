@@ -40,10 +40,10 @@ def _train(packages: Path, tree: dict[str, Any], kill_at: int | None) -> dict[in
     trainer = Trainer(config, Workspace(config.workspace), {}, Communicator(), torch.device("cpu"), events.append)
     take_step = trainer.training_step
 
-    def step(batches: Any) -> Any:
-        if trainer.state.step == kill_at:
+    def step(plan: Any) -> Any:
+        if plan.number == kill_at:
             raise Killed
-        return take_step(batches)
+        return take_step(plan)
 
     trainer.training_step = step  # type: ignore[method-assign]
     with contextlib.suppress(Killed):

@@ -6,13 +6,13 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support.processes.multi_process import run_ranks
 from support.workspaces.tiny_workspace import tiny_config, tiny_workspace
 
 from alphafuse.config import Config
-from alphafuse.data.sampling.samples import PADDING
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.events import TrainingProgress
 from alphafuse.storage.workspace import Workspace
@@ -33,13 +33,16 @@ def _train(config: Config, kill_at: int | None = None) -> dict[str, Any]:
     trainer = Trainer(config, Workspace(config.workspace), {}, Communicator(), torch.device("cpu"), events.append)
     take_step, seen = trainer.training_step, dict[str, Any](batches=[])
 
-    def step(batches: Any) -> Any:
-        if trainer.state.step == kill_at:
+    def step(plan: Any) -> Any:
+        if plan.number == kill_at:
             raise Killed
         if trainer.state.phase == 1:
             seen.setdefault("rows", trainer.table.trainable.clone())
-            seen["batches"] += [(len(batch.targets), (batch.targets != PADDING).sum(axis=1).max()) for batch in batches]
-        return take_step(batches)
+            for micro in plan.micro_batches:
+                samples, length = micro.given.padding.shape
+                targets = np.bincount(micro.given.predicted.places // length, minlength=samples)
+                seen["batches"].append((samples, targets.max()))
+        return take_step(plan)
 
     trainer.training_step = step  # type: ignore[method-assign]
     with contextlib.suppress(Killed):

@@ -30,7 +30,7 @@ def _train(config: Config) -> tuple[list[Any], list[dict[str, set[int]]], list[i
     trainer = Trainer(config, Workspace(config.workspace), {}, communicator, torch.device("cpu"), events.append)
     wanted, samples = [], []
     for epoch in range(config.train.max_epochs):
-        for batches in trainer.order.epoch(epoch, 0, communicator.rank, communicator.world_size):
+        for batches in trainer._phases[0].order.epoch(epoch, 0, communicator.rank, communicator.world_size):
             (batch,) = batches
             step = len(wanted)
             drawn = shared_negatives(config.seed, step, NUM_NEGATIVES, NUM_ITEMS)

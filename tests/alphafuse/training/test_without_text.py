@@ -39,10 +39,9 @@ def _largest_gradient(config: Config) -> float:
     """The largest norm of the table's gradient in the steps of an epoch."""
     trainer = Trainer(config, Workspace(config.workspace), {}, Communicator(), torch.device("cpu"), ignore)
     norms = []
-    for batches in trainer.order.epoch(0, 0, 0, 1):
-        trainer.training_step(batches)
-        norms.append(trainer._phase.step.table_gradient_norm)
-        trainer.state.step += 1
+    for plan in trainer.plans():
+        trainer.training_step(plan)
+        norms.append(float(trainer._phase.step.table_gradient_square.sqrt()))
     return max(norms)
 
 

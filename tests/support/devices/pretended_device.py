@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from functools import wraps
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial, wraps
 from typing import Any
 from unittest.mock import patch
 
@@ -104,6 +105,8 @@ def pretended_device() -> Iterator[torch.device]:
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(…, device=…) then begins on the CPU
         stack.callback(torch._C._set_only_lift_cpu_tensors, False)
         stack.enter_context(_Mode())
+        with_device = partial(ThreadPoolExecutor, initializer=lambda: _Mode().__enter__())  # a mode is a thread's own
+        stack.enter_context(patch("alphafuse.storage.read_ahead.ThreadPoolExecutor", with_device))
         yield torch.device(NAME, 0)
 
 

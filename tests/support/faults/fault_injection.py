@@ -91,14 +91,14 @@ def _train_on_worker(
     own = [fault for fault in faults if fault.rank == communicator.rank]
     take_step, save = Trainer.training_step, Checkpoints.save
 
-    def training_step(self: Trainer, batches: Any) -> Any:
+    def training_step(self: Trainer, plan: Any) -> Any:
         time.sleep(seconds_per_step)
         while communicator.world_size == 1 and self.state.step >= alone_until:
             time.sleep(0.1)
         for fault in own:
             if fault.moment == "step" and fault.step == self.state.step:
                 _inject(fault, folder)
-        return take_step(self, batches)
+        return take_step(self, plan)
 
     def saving(self: Checkpoints, step: int, *arguments: Any) -> None:
         for fault in own:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
 
@@ -21,11 +19,10 @@ class PlainEngine:
     def backward(self, loss: torch.Tensor) -> None:
         loss.backward()
 
-    def step(self, learning_rate: float, measured: bool = True) -> float:
+    def step(self, learning_rate: float, measured: bool = True) -> None:
         self._adam.param_groups[0]["lr"] = learning_rate
         self._adam.step()
         self._adam.zero_grad()
-        return math.nan
 
     def weights(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().cpu().clone() for name, value in self.module.named_parameters()}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from support.definitions.planned_input import planned_input
 from torch import nn
 from torch.nn import functional
 
 from alphafuse.config import LossConfig
+from alphafuse.data.sampling.batches import Batch
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.items.encoders.base import FrozenFeatures, ItemEncoder
 from alphafuse.items.encoders.llm_esr import LLMESREncoder
@@ -26,7 +29,7 @@ from alphafuse.training.objectives.alignment import alignment_loss
 from alphafuse.training.objectives.dense_model import DenseModel
 from alphafuse.training.objectives.diffusion_objective import DiffusionObjective
 from alphafuse.training.objectives.scoring_objective import ScoringObjective
-from alphafuse.training.objectives.step_input import ScoredRows, StepInput
+from alphafuse.training.objectives.step_input import ScoredBlock, ScoredRows
 
 HISTORIES = torch.tensor([[0, 3, 5], [2, -1, -1]])
 TARGETS = torch.tensor([[3, -1, 7], [4, -1, -1]])
@@ -79,13 +82,13 @@ def _objective(encoder: ItemEncoder, loss: LossConfig) -> DenseModel:
 def test_alignment_is_added_as_written_out(method: str, loss: dict[str, Any], negatives: torch.Tensor) -> None:
     generator = torch.Generator().manual_seed(0)
     text, ids = torch.randn(8, 6, generator=generator), torch.randn(8, 4, generator=generator).requires_grad_()
-    step, everything = StepInput(HISTORIES, TARGETS, negatives, 0.0, number=0, first_sample=0), torch.arange(8)
-    items = step.items()
-    rows = Rows(text, ids, torch.where(items < 0, 8, items), everything, [], [])
-    scored = ScoredRows([Rows(text, ids, everything, everything, [], [])], torch.tensor(PREDICTED))
+    step, rows = planned_input(HISTORIES, TARGETS, negatives, text, ids)
+    own = torch.tensor([8 * number + item for number, item in enumerate(PREDICTED)])
+    scored = ScoredRows([ScoredBlock(Rows(text, ids), own)], [len(PREDICTED)])
     torch.manual_seed(1)
     encoder = METHODS[method]()
     objective = _objective(encoder, LossConfig(**loss, temperature=TEMPERATURE))
+    step = dataclasses.replace(step, draws=objective.draw(0, Batch(HISTORIES.numpy(), TARGETS.numpy(), 0, 1.0)))
     first, second = _views(method, list(encoder.parameters()), text, ids)
     expected = torch.zeros(())
     for number, item in enumerate(PREDICTED):
@@ -123,9 +126,7 @@ def test_items_without_a_text_are_neither_aligned_nor_compared_with(
     encoder = RLMRecGenerativeEncoder(FrozenFeatures("embeddings", slice(0, 2)), 2, WEIGHT, mask_ratio=0.0)
     encoder.id_to_text = Adapter(nn.Linear(2, 2, bias=False))
     nn.init.eye_(encoder.id_to_text[0].weight)
-    step = StepInput(torch.tensor([[0, 1, 2]]), torch.tensor([targets]), torch.tensor(negatives), 0.0, 0, 0)
-    items = step.items()
-    rows = Rows(text, ids, torch.where(items < 0, 4, items), torch.arange(4), [], [])
+    step, rows = planned_input(torch.tensor([[0, 1, 2]]), torch.tensor([targets]), torch.tensor(negatives), text, ids)
     loss = alignment_loss(encoder, rows, step, TEMPERATURE)
     # Both look along the first axis, where the texts of the items 0 and 3 are, and across that of item 1.
     cosine = [1, 0, None, 1]

@@ -10,12 +10,13 @@ import pytest
 import torch
 from support.workspaces.tiny_workspace import HIDDEN_DIM, NUM_ITEMS, tiny_config, tiny_workspace
 
+from alphafuse.data.sampling.batches import Batch
 from alphafuse.data.sampling.noise import target_noise
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.items.table_building import build_table
 from alphafuse.recommenders.diffusion import Diffusion, Schedule, remaining_signal
 from alphafuse.training.objectives.objective_building import build_objective
-from alphafuse.training.objectives.step_input import StepInput
+from alphafuse.training.objectives.step_input import plan_input
 from alphafuse.training.scoring_model import ScoringModel
 
 BACKBONE = {
@@ -44,13 +45,19 @@ def test_loss_and_gradients_are_those_of_loops_over_the_targets(
     table = build_table(config, workspace, objective.encoder, communicator, torch.device("cpu"))
     table.trainable.normal_(generator=torch.Generator().manual_seed(2))
     first_sample, number = 5, 11
-    empty = torch.zeros(0, dtype=torch.int64)
-    step = StepInput(HISTORIES, torch.tensor(targets), empty, 0.0, number, first_sample)
-    rows = table.lookup(step.items())
+    batch = Batch(HISTORIES.numpy(), np.array(targets), first_sample, 1.0)
+    draws, one_each = objective.draw(number, batch), targets[0][0] < 0
+    step, items = plan_input(batch.histories, batch.targets, np.zeros(0, np.int64), 0.0, draws, one_each)
+    rows = table.lookup(table.plan(items))
     found = objective(rows, step, None)
 
-    vectors = rows.expand(objective.encoder(rows.features, rows.trainable).double())  # of histories, then targets
-    histories, of_targets = (part.view(2, 4, HIDDEN_DIM) for part in vectors.split(8))
+    distinct = objective.encoder(rows.features, rows.trainable).double()
+    vectors = torch.cat([distinct, torch.zeros(1, HIDDEN_DIM)])  # the last one for padding
+    numbers = np.unique(items[items >= 0]).tolist()
+    histories, of_targets = (
+        vectors[torch.tensor([[numbers.index(item) if item >= 0 else -1 for item in row] for row in rows_of_items])]
+        for rows_of_items in (HISTORIES.tolist(), targets)
+    )
     backbone: Any = objective.backbone
     conditions = backbone.history_encoder(histories)
     signal = remaining_signal(schedule, 40, (0.002, 0.5)).tolist()

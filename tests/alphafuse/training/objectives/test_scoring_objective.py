@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.definitions.planned_input import planned_input
 from torch.nn import functional
 
 from alphafuse.config import LossConfig
@@ -13,7 +14,7 @@ from alphafuse.items.encoders.unisrec import UniSRecEncoder
 from alphafuse.items.item_table import Rows
 from alphafuse.recommenders.sasrec import SASRec
 from alphafuse.training.objectives.scoring_objective import ScoringObjective
-from alphafuse.training.objectives.step_input import ScoredRows, StepInput
+from alphafuse.training.objectives.step_input import ScoredBlock, ScoredRows
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -22,8 +23,7 @@ def test_the_softmax_over_the_target_alone_costs_nothing_even_with_noise(seed: i
     torch.manual_seed(seed)
     encoder = UniSRecEncoder(FrozenFeatures("embeddings", slice(0, 12)), 8, 8, 0.2)
     objective = ScoringObjective(encoder, SASRec(8, 2, 1, 1, 0.0), LossConfig(name="softmax"), 1, Communicator())
-    text, no_ids, item = 40 * functional.normalize(torch.randn(1, 12), dim=1), torch.zeros(1, 0), torch.zeros(1).long()
-    rows = Rows(text, no_ids.clone().requires_grad_(), torch.zeros(4).long(), item, [], [])
-    step = StepInput(torch.zeros(1, 2).long(), torch.zeros(1, 2).long(), torch.zeros(0).long(), 0.0, 0, 0)
-    loss = objective(rows, step, ScoredRows([Rows(text, no_ids, item, item, [], [])], torch.zeros(2).long()))
+    text, no_ids = 40 * functional.normalize(torch.randn(1, 12), dim=1), torch.zeros(1, 0, requires_grad=True)
+    step, rows = planned_input(*(torch.zeros(shape).long() for shape in ((1, 2), (1, 2), 0)), text, no_ids)
+    loss = objective(rows, step, ScoredRows([ScoredBlock(Rows(text, no_ids), torch.tensor([0, 1]))], [2]))
     assert float(loss.detach()) == pytest.approx(0, abs=1e-6)
