@@ -1,4 +1,4 @@
-"""What a user waits for on small data: the quick start stage by stage, and the commands that need no cluster.
+"""Waiting times on small data: the quick start stage by stage, and the commands that need no cluster.
 
     python -m benchmarks.startup --json benchmarks/results/startup.json
 

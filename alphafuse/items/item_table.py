@@ -95,8 +95,8 @@ class ItemTable:
         """Gather the rows of a plan: their owners send features and trainable rows in one tensor (all-to-all). A
         collective: every rank must call it."""
         answer = self._looked_up.index_select(0, plan.requested)
-        gathered = self._communicator.exchange(answer, plan.received, plan.sent)
-        return self._as_rows(gathered, plan)  # [distinct, feature_dim + trainable_dim]
+        gathered = self._communicator.exchange(answer, plan.received, plan.sent)  # [distinct, feature + trainable dim]
+        return self._as_rows(gathered, plan)
 
     def local_rows(self, rows: torch.Tensor) -> Rows:
         """Rows of this rank by their numbers [count] within its range, without an exchange; they may repeat."""

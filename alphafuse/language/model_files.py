@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Self
 
 from alphafuse.errors import ConfigError, DataError
@@ -21,7 +22,7 @@ _NOT_NEEDED = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot"]
 
 @dataclass(frozen=True)
 class ModelUse:
-    """What the files of a model, those for sentence-transformers above all, say of its use.
+    """The use of a model as its files describe it, those for sentence-transformers above all.
 
     Attributes:
         positions: longest input in tokens; None where they do not say.
@@ -70,6 +71,11 @@ def model_folder(name: str, revision: str | None) -> str:
                 "give the folder of a Hugging Face model that every machine of the cluster has"
             )
         return folder
+    return _downloaded(name, revision)
+
+
+@cache  # the hub is asked once, however often a process looks at the model
+def _downloaded(name: str, revision: str | None) -> str:
     # Imported late: HF_HUB_OFFLINE is read at import time, and an engine sets it first.
     from huggingface_hub import snapshot_download
 

@@ -92,23 +92,20 @@ class TextCutter:
         """Cut a batch of texts as `long_texts` asks for."""
         limit, how = self._model.max_length, self._model.long_texts
         token_ids = self._tokens(texts)
-        lengths = {position: len(ids) for position, ids in enumerate(token_ids) if len(ids) > limit}
+        lengths = {at: len(ids) for at, ids in enumerate(token_ids) if len(ids) > limit}
+        failures: dict[int, str] = {}
         if how == "quarantine":
             failures = {at: f"too long: {length} tokens, embed.max_length is {limit}" for at, length in lengths.items()}
-            return CutBatch(
-                [self._whole(at, texts, token_ids) for at in range(len(texts)) if at not in failures], failures, 0
-            )
-        if how == "cut":
+        elif how == "cut":
             for at, ids in zip(lengths, self._tokens([texts[at] for at in lengths], limit), strict=True):
                 token_ids[at] = ids
-            return CutBatch([self._whole(at, texts, token_ids) for at in range(len(texts))], {}, len(lengths))
-        pieces = []
-        for at in range(len(texts)):
-            pieces += self._parts(at, texts[at]) if at in lengths else [self._whole(at, texts, token_ids)]
-        return CutBatch(pieces, {}, 0)
-
-    def _whole(self, at: int, texts: Sequence[str], token_ids: list[list[int]]) -> Piece:
-        return Piece(at, self._prompt + texts[at], token_ids[at], 1.0)
+        pieces: list[Piece] = []
+        for at, text in enumerate(texts):
+            if how == "average" and at in lengths:
+                pieces += self._parts(at, text)
+            elif at not in failures:
+                pieces.append(Piece(at, self._prompt + text, token_ids[at], 1.0))
+        return CutBatch(pieces, failures, len(lengths) if how == "cut" else 0)
 
     def _tokens(self, texts: Sequence[str], limit: int | None = None) -> list[list[int]]:
         """Tokens of texts behind the prompt, with special tokens; cut where there is a limit."""

@@ -46,12 +46,11 @@ def read_table_rows(artifact: Artifact, first_row: int, tensors: Mapping[str, to
     for file in artifact.require().files:
         low, high = max(first_row, file.first_row), min(stop, file.first_row + file.rows)
         if low < high:
+            own, theirs = slice(low - first_row, high - first_row), slice(low - file.first_row, high - file.first_row)
             try:
                 block = safetensors.torch.load(artifact.read_committed(file))
                 for name, tensor in tensors.items():
-                    tensor[low - first_row : high - first_row] = block[name][
-                        low - file.first_row : high - file.first_row
-                    ]
+                    tensor[own] = block[name][theirs]
             except (safetensors.SafetensorError, KeyError) as error:
                 raise artifact.damaged(file.name, error) from error
             found += high - low
