@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from datetime import timedelta
+from functools import lru_cache
 from typing import Literal, TypeVar
 
 import torch
@@ -20,6 +22,12 @@ from alphafuse.distributed.step_timer import StepTimer
 T = TypeVar("T")
 
 
+@lru_cache(maxsize=1)
+def _second_group(default: dist.ProcessGroup, timeout: timedelta | None) -> dist.ProcessGroup:
+    """A group of CPUs beside the default one, made once: its threads look for messages a hundred times a second."""
+    return dist.new_group(backend="gloo", timeout=timeout)
+
+
 class Communicator:
     """All ranks of the default process group, or the one rank of a process without a group.
 
@@ -27,19 +35,22 @@ class Communicator:
 
     Args:
         device: device whose tensors the default process group moves; None: the CPU.
+        timeout: longest time that a collective of CPU tensors beside those of the default group may take; None: torch's
+            own limit.
 
     Attributes:
         timer: gets the time of collectives as the span `exchange`, and the bytes for other ranks as `bytes_sent`.
     """
 
-    def __init__(self, device: torch.device | None = None) -> None:
+    def __init__(self, device: torch.device | None = None, timeout: timedelta | None = None) -> None:
         grouped = dist.is_available() and dist.is_initialized()
         self.rank = dist.get_rank() if grouped else 0
         self.world_size = dist.get_world_size() if grouped else 1
         self.timer = StepTimer()
         # None is the default group: on CPUs one group moves everything.
         beside = self.world_size > 1 and device is not None and device.type != "cpu"
-        self._cpu_group = dist.new_group(backend="gloo") if beside else None
+        self._timeout = timeout
+        self._cpu_group = dist.new_group(backend="gloo", timeout=timeout) if beside else None
 
     def timed(self, timer: StepTimer) -> Communicator:
         """Return a communicator of the same ranks that `timer` measures."""
@@ -49,10 +60,13 @@ class Communicator:
 
     def apart(self) -> Communicator:
         """Return a communicator of the same ranks for tensors of the CPU, counts and objects alone, whose collectives
-        another thread may call while those of this one go on. A collective."""
+        another thread may call while those of this one go on. A collective.
+
+        All of a process share one such way: two threads must not use it at a time.
+        """
         apart = copy.copy(self)
         apart.timer = StepTimer()
-        apart._cpu_group = dist.new_group(backend="gloo") if self.world_size > 1 else None
+        apart._cpu_group = _second_group(dist.group.WORLD, self._timeout) if self.world_size > 1 else None
         return apart
 
     def all_reduce(self, tensor: torch.Tensor, op: Literal["sum", "max"] = "sum") -> torch.Tensor:

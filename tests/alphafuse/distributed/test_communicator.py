@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import torch.distributed as dist
@@ -40,3 +41,20 @@ def test_tensors_of_the_cpu_and_of_a_device_travel_each_in_their_group() -> None
     first, second = run_ranks(2, _talk, prepare=register)
     assert first == [[2, 3], [0.0, 1.0, 0.0, 1.0, 2.0], [0.0, 0.0], [2.0]]
     assert second == [[2, 3], [0.0, 1.0, 0.0, 1.0, 2.0], [1.0, 1.0], [2.0]]
+
+
+def _threads_of_ways_apart() -> list[int]:
+    """Threads of this process after one way apart, and after many."""
+    counts = []
+    for ways in (1, 20):
+        for _ in range(ways):
+            apart = Communicator().apart()
+            apart.barrier()
+        counts.append(psutil.Process().num_threads())
+    return counts
+
+
+@pytest.mark.distributed
+def test_the_threads_of_a_process_do_not_grow_with_its_trainings() -> None:
+    for once, often in run_ranks(2, _threads_of_ways_apart):
+        assert often <= once + 2
