@@ -14,9 +14,10 @@ from support.workspaces.tiny_workspace import NUM_ITEMS, tiny_config, tiny_works
 
 from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
+from alphafuse.errors import StaleError
 from alphafuse.events import Event, StageWarning
-from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
+from alphafuse.training.checkpoint import Checkpoints
 from alphafuse.training.loop import Trainer
 
 INPUTS = {"test": "checkpoint"}
@@ -188,10 +189,11 @@ def _write_half(config: Config) -> None:
     """Write a checkpoint without the files of rank 1, as if that rank had died."""
     trainer = _trainer(config, [])
     _take_steps(trainer, 1)
-    checkpoint = trainer._checkpoints.at(1)
+    checkpoints = trainer._checkpoints
+    checkpoint = checkpoints.at(1)
     if Communicator().rank == 0:
         checkpoint.write_file(
-            "table-000000000000.safetensors", b"rows", fingerprint(INPUTS), rows=len(trainer.table.trainable)
+            "table-000000000000.safetensors", b"rows", checkpoints._fingerprint, rows=len(trainer.table.trainable)
         )
 
 
@@ -231,3 +233,20 @@ def _save_best_and_later(config: Config) -> None:
         _take_steps(trainer, 1)
         best = {"value": 0.5, "epoch": 1, "step": 1}
         trainer._checkpoints.save(step, trainer.table, trainer.engine, {**_progress(trainer), "best": best}, [1])
+
+
+def _refusal(config: Config) -> str:
+    trainer = _trainer(config, [])
+    with pytest.raises(StaleError) as refused:
+        trainer.run()
+    return str(refused.value)
+
+
+@pytest.mark.distributed
+def test_a_training_whose_samples_came_in_another_order_is_refused(tmp_path: Path) -> None:
+    config, workspace = tiny_config(tmp_path), tiny_workspace(tmp_path)
+    Checkpoints(workspace, INPUTS, Communicator()).at(4).commit(INPUTS)  # version 0.1.0 did not name an order
+    (message,) = run_ranks(1, _refusal, config)
+    assert "step-000000004 was made from other inputs" in message
+    assert "order_of_samples: None → '960 lanes'" in message
+    assert "--redo train" in message
