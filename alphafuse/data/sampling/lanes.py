@@ -45,9 +45,11 @@ class LaneOrder:
 
     def cursors(self, place: int) -> np.ndarray:
         """Number of samples of each lane among the first `place` ones of the order: int64 [LANES]."""
-        # Some ⌈τ·n_g − u_g⌉ samples of lane g come before the time τ: of all lanes τ·samples, up to LANES more or less.
-        sure, open_until = (self._before((place + margin) / self.samples) for margin in (-LANES, LANES))
-        left = open_until - sure
+        # ⌈τ·n_g − u_g⌉ samples of lane g come before the time τ: of all lanes, more than τ·samples − Σu_g, by less than
+        # LANES. So many are surely among the first, and so many may be.
+        offsets = self._offsets.sum()
+        sure = self._before((place + offsets - LANES - 1) / self.samples)
+        left = self._before((place + offsets + 1) / self.samples) - sure
         lanes = np.repeat(np.arange(LANES), left)
         times = (ranges(sure, left) + self._offsets[lanes]) / self._sizes[lanes]
         first = np.argsort(times, kind="stable")[: place - sure.sum()]

@@ -102,7 +102,7 @@ def _steps_from_the_start(config: Config) -> tuple[list[float], dict[str, Any]]:
 
 
 def _compare_world_sizes(config: Config, world_sizes: tuple[int, ...]) -> None:
-    tiny_workspace(Path(config.workspace))
+    tiny_workspace(Path(config.workspace), row_group_size=2)
     results = []
     for world_size in world_sizes:
         losses, states = zip(*run_ranks(world_size, _steps_from_the_start, config), strict=True)
@@ -130,17 +130,26 @@ LOSSES: list[dict[str, Any]] = [
     {"loss": {"name": "infonce", "negatives": "in_batch", "num_negatives": 6}},
     {"loss": {"name": "gbce", "similarity": "dot", "num_negatives": 6}},
     {"loss": {"name": "softmax"}},
+    {"loss": {"name": "infonce", "negatives": "in_batch", "num_negatives": 6}, "shuffle_users": 4, "accumulation": 2},
     {"backbone": {"name": "gru4rec", "dropout": 0.0}},
     {"backbone": {"name": "hstu", "dropout": 0.0}},
     {"backbone": {"name": "dreamrec", "dropout": 0.0}, "loss": {"name": "diffusion", "similarity": "dot"}},
+    {
+        "backbone": {"name": "dreamrec", "dropout": 0.0},
+        "loss": {"name": "diffusion", "similarity": "dot"},
+        "shuffle_users": 4,
+    },
 ]
 
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("settings", LOSSES)
 def test_a_rank_without_samples_takes_its_steps(tmp_path: Path, settings: dict[str, Any]) -> None:
-    """The last step of an epoch may leave a rank without samples."""
-    _compare_world_sizes(tiny_config(tmp_path, batch_size=2, **settings), (1, 3))
+    """The last step of an epoch may leave a rank without samples, and where ranks read apart (`shuffle_users`), any
+    step may: here it has samples of two buffers, too."""
+    _compare_world_sizes(
+        tiny_config(tmp_path, **{"batch_size": 5 if "shuffle_users" in settings else 2, **settings}), (1, 3)
+    )
 
 
 def _save_twice(config: Config) -> None:
