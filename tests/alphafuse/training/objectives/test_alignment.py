@@ -88,7 +88,7 @@ def test_alignment_is_added_as_written_out(method: str, loss: dict[str, Any], ne
     torch.manual_seed(1)
     encoder = METHODS[method]()
     objective = _objective(encoder, LossConfig(**loss, temperature=TEMPERATURE))
-    step = dataclasses.replace(step, draws=objective.draw(0, Batch(HISTORIES.numpy(), TARGETS.numpy(), 0, 1.0)))
+    step = dataclasses.replace(step, draws=objective.draw(0, Batch(HISTORIES.numpy(), TARGETS.numpy(), 0)))
     first, second = _views(method, list(encoder.parameters()), text, ids)
     expected = torch.zeros(())
     for number, item in enumerate(PREDICTED):
