@@ -48,7 +48,7 @@ def _count(train: dict[str, Any]) -> tuple[int, list[str]]:
         plan = planner([Batch(histories, targets, 0, float(targets.size))], number)
         counted = Launches()
         waits = patch.object(get_accelerator(), "synchronize", side_effect=AssertionError("DeepSpeed waits"))
-        with patch("alphafuse.items.item_table.CPU_UPDATE_ROWS", NUM_ITEMS), waits, AsOnAGpu(), counted:
+        with patch("alphafuse.kernels.row_update.BLOCK_ROWS", NUM_ITEMS), waits, AsOnAGpu(), counted:
             step(plan, rates)
     return sum(counted.launched.values()), counted.reads
 
