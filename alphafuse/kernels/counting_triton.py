@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -14,7 +12,7 @@ TILE, STEP = 64, 32
 """Rows and columns of a tile of scores, and columns of vectors that are multiplied at a time."""
 PROGRAMS = 1024
 """Programs that the items are split over, so that a GPU is full even with few queries."""
-SHAPE = {"TILE": TILE, "STEP": STEP, "PRECISION": "ieee", "num_warps": 4, "num_stages": 2}
+SHAPE = {"TILE": TILE, "STEP": STEP, "PRECISION": "ieee", "num_warps": 4, "num_stages": 2, "enable_fp_fusion": True}
 """One shape for all scores, so that equal vectors have equal ones."""
 
 
@@ -47,17 +45,17 @@ def score_pairs(hidden: torch.Tensor, queries: torch.Tensor, vectors: torch.Tens
     return scores
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_queries", "num_items", "tiles"])
 def _count_better(
-    hidden: Any,
-    vectors: Any,
-    targets: Any,
-    scores: Any,
-    counts: Any,
-    num_queries: Any,
-    num_items: Any,
-    width: Any,
-    tiles: Any,
+    hidden: tl.tensor,
+    vectors: tl.tensor,
+    targets: tl.tensor,
+    scores: tl.tensor,
+    counts: tl.tensor,
+    num_queries: tl.tensor,
+    num_items: tl.tensor,
+    width: tl.tensor,
+    tiles: tl.tensor,
     TILE: tl.constexpr,
     STEP: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -77,15 +75,15 @@ def _count_better(
     tl.store(counts + split * num_queries + query, count, mask=query_inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_pairs"])
 def _score_pairs(
-    hidden: Any,
-    vectors: Any,
-    queries: Any,
-    rows: Any,
-    scores: Any,
-    num_pairs: Any,
-    width: Any,
+    hidden: tl.tensor,
+    vectors: tl.tensor,
+    queries: tl.tensor,
+    rows: tl.tensor,
+    scores: tl.tensor,
+    num_pairs: tl.tensor,
+    width: tl.tensor,
     TILE: tl.constexpr,
     STEP: tl.constexpr,
     PRECISION: tl.constexpr,

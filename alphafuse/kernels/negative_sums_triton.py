@@ -26,7 +26,7 @@ PROGRAMS, MOST_SPLITS = 256, 8
 """Programs that fill a GPU, and the most parts that a sum is split into for it."""
 PRECISION = "tf32"
 """Products of float32 are rounded to TF32, and summed in float32: losses need no more (ranks do)."""
-SHAPE = {"TILE": TILE, "STEP": STEP, "PRECISION": PRECISION, "num_warps": 4, "num_stages": 2}
+SHAPE = {"TILE": TILE, "STEP": STEP, "PRECISION": PRECISION, "num_warps": 4, "num_stages": 2, "enable_fp_fusion": True}
 
 
 def tiled_log_partition(
@@ -154,19 +154,19 @@ def _split(num_rows: int, num_columns: int) -> tuple[int, int, int]:
     return blocks, splits, triton.cdiv(tiles, splits)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_targets", "num_items", "tiles"])
 def _sum_scores(
-    states: Any,
-    vectors: Any,
-    targets: Any,
-    items: Any,
-    log_weights: Any,
-    sums: Any,
-    counts: Any,
-    num_targets: Any,
-    num_items: Any,
-    width: Any,
-    tiles: Any,
+    states: tl.tensor,
+    vectors: tl.tensor,
+    targets: tl.tensor,
+    items: tl.tensor,
+    log_weights: tl.tensor,
+    sums: tl.tensor,
+    counts: tl.tensor,
+    num_targets: tl.tensor,
+    num_items: tl.tensor,
+    width: tl.tensor,
+    tiles: tl.tensor,
     SOFTPLUS: tl.constexpr,
     EMPTY: tl.constexpr,
     TILE: tl.constexpr,
@@ -208,21 +208,21 @@ def _sum_scores(
         tl.store(sums + place, result, mask=row_inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "num_columns", "tiles"])
 def _sum_gradient(
-    rows: Any,
-    row_numbers: Any,
-    row_shift: Any,
-    row_factor: Any,
-    columns: Any,
-    column_numbers: Any,
-    column_shift: Any,
-    column_factor: Any,
-    parts: Any,
-    num_rows: Any,
-    num_columns: Any,
-    width: Any,
-    tiles: Any,
+    rows: tl.tensor,
+    row_numbers: tl.tensor,
+    row_shift: tl.tensor,
+    row_factor: tl.tensor,
+    columns: tl.tensor,
+    column_numbers: tl.tensor,
+    column_shift: tl.tensor,
+    column_factor: tl.tensor,
+    parts: tl.tensor,
+    num_rows: tl.tensor,
+    num_columns: tl.tensor,
+    width: tl.tensor,
+    tiles: tl.tensor,
     HELD: tl.constexpr,
     SOFTPLUS: tl.constexpr,
     TILE: tl.constexpr,

@@ -6,8 +6,6 @@ the last bit whenever it is repeated.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -39,31 +37,32 @@ def launch_row_update(
             adam.weight_decay,
             COLUMNS=columns,
             num_warps=min(8, max(1, columns // WARP_COLUMNS)),
+            enable_fp_fusion=True,
         )
     elif squares is not None:
         squares.zero_()
     return None if squares is None else squares.sum()
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_gradients", "num_rows"])
 def _update_row(
-    state: Any,
-    rows: Any,
-    gradients: Any,
-    order: Any,
-    starts: Any,
-    squares: Any,
-    stride: Any,
-    dim: Any,
-    num_gradients: Any,
-    num_rows: Any,
-    divisor: Any,
-    rate: Any,
-    correction: Any,
-    beta1: Any,
-    beta2: Any,
-    epsilon: Any,
-    weight_decay: Any,
+    state: tl.tensor,
+    rows: tl.tensor,
+    gradients: tl.tensor,
+    order: tl.tensor,
+    starts: tl.tensor,
+    squares: tl.tensor,
+    stride: tl.tensor,
+    dim: tl.tensor,
+    num_gradients: tl.tensor,
+    num_rows: tl.tensor,
+    divisor: tl.tensor,
+    rate: tl.tensor,
+    correction: tl.tensor,
+    beta1: tl.tensor,
+    beta2: tl.tensor,
+    epsilon: tl.tensor,
+    weight_decay: tl.tensor,
     COLUMNS: tl.constexpr,
 ) -> None:
     number = tl.program_id(0)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
 
 @triton.jit
 def tile_products(
-    left: Any,
-    right: Any,
-    rows: Any,
-    columns: Any,
-    row_inside: Any,
-    column_inside: Any,
-    width: Any,
+    left: tl.tensor,
+    right: tl.tensor,
+    rows: tl.tensor,
+    columns: tl.tensor,
+    row_inside: tl.tensor,
+    column_inside: tl.tensor,
+    width: tl.tensor,
     STEP: tl.constexpr,
     PRECISION: tl.constexpr,
-) -> Any:
+) -> tl.tensor:
     """Products of the rows `rows` of `left` with the rows `columns` of `right`, float32 [rows, columns]; zeros for rows
     that are not inside. Both matrices have `width` contiguous columns."""
     products = tl.zeros([rows.shape[0], columns.shape[0]], tl.float32)

@@ -6,6 +6,8 @@ where its time goes.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
@@ -13,10 +15,12 @@ from alphafuse.config import TrainConfig
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.items.item_table import ItemTable, Rows
 from alphafuse.kernels.negative_sums import OwnNegatives
-from alphafuse.training.engine import DenseEngine
 from alphafuse.training.objectives.step_input import ScoredBlock, ScoredRows
 from alphafuse.training.schedule import LearningRates
 from alphafuse.training.step_plan import BlockPlan, ScoredPlan, StepPlan
+
+if TYPE_CHECKING:
+    from alphafuse.training.engine import DenseEngine
 
 
 class TrainingStep:
