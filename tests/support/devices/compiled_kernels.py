@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from typing import Any
 
 from alphafuse.kernels.device import KERNEL_DEVICES
@@ -14,6 +15,8 @@ from alphafuse.kernels.device import KERNEL_DEVICES
 HOPPER = 90
 SHARED_BYTES: dict[str, int] = {}
 """Shared memory of each kernel that was compiled, by name."""
+LAUNCHED: Counter[str] = Counter()
+"""Number of times that each kernel would have been launched, by name."""
 
 
 def compile_kernels() -> None:
@@ -39,6 +42,7 @@ def compile_kernels() -> None:
 
     def compile_only(kernel: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
         compiled = run(kernel, *args, grid=grid, warmup=True, **options)
+        LAUNCHED[kernel.__name__] += 1
         SHARED_BYTES[kernel.__name__] = max(SHARED_BYTES.get(kernel.__name__, 0), compiled.metadata.shared)
         return compiled
 
