@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart million grafana setup torchrec system test-system check unit test test-on-ray test-engines test-others \
-	lint types format constraints constraints-gpu clean
+.PHONY: quickstart million gpu grafana setup torchrec system test-system check unit test test-on-ray test-engines \
+	test-others lint types format constraints constraints-gpu clean
 
 quickstart: setup
 	$(BIN)/alphafuse run configs/quickstart.yaml
@@ -11,6 +11,11 @@ quickstart: setup
 # About 20 minutes on two cores, 10 GB of disk.
 million: setup
 	$(BIN)/python -m benchmarks.million runs/million --json runs/million.json
+
+# Tries all that has to do with a GPU, on a machine with one, in ten minutes at most. Nothing is installed: packages that
+# are missing are named. Runs in .venv where there is one.
+gpu:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu --json runs/gpu.json
 
 # Writes the dashboards into the folder from which monitoring/compose.yaml reads them.
 grafana: setup

@@ -18,7 +18,7 @@ LAYERS = (
     ("alphafuse.config",),
     ("alphafuse.stages",),
     ("alphafuse.storage",),
-    ("alphafuse.distributed", "alphafuse.data"),
+    ("alphafuse.distributed", "alphafuse.data", "alphafuse.kernels"),
     ("alphafuse.language", "alphafuse.nullspace"),
     ("alphafuse.items",),
     ("alphafuse.recommenders",),

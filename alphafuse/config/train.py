@@ -31,7 +31,8 @@ class LossConfig(Section):
     calibration: Annotated[float, Field(ge=0, le=1)] = 0.75
     """Calibration t of `gbce`: 0 is `bce` with a sum over the negatives, 1 has the full softmax's probabilities."""
     memory_mib: Count = 64
-    """Most MiB that a rank's scores of its own items take (`softmax`, `shard_local`)."""
+    """Most MiB that a rank's scores of its own items take (`softmax`, `shard_local`); on GPUs, whose scores are never
+    kept, the vectors of its items."""
 
     @model_validator(mode="after")
     def _check(self) -> LossConfig:

@@ -20,6 +20,7 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.distributed.host_arrays import to_device
 from alphafuse.items.item_table import ItemTable
 from alphafuse.items.lookup_plan import LookupPlan, UpdatePlan, plan_lookup, plan_update
+from alphafuse.kernels.device import runs_kernels
 from alphafuse.training.negative_sampler import Negatives, NegativeSampler
 from alphafuse.training.objectives.step_input import StepInput, equal_pairs, plan_input
 
@@ -31,7 +32,7 @@ class BlockPlan:
     Attributes:
         rows: numbers within this rank's range, int64 [rows]; or first and end of rows that lie side by side, which are
             read in place.
-        own: see `ScoredBlock`.
+        own: int64 [pairs], positions in the flat scores, [targets of all ranks · rows], of a target's own row.
     """
 
     rows: torch.Tensor | tuple[int, int]
@@ -40,10 +41,17 @@ class BlockPlan:
 
 @dataclass(frozen=True)
 class ScoredPlan:
-    """The blocks of `ScoredRows`, and the number of targets of each rank."""
+    """Plan of `ScoredRows`.
+
+    Attributes:
+        blocks: the rows of this rank.
+        targets: number of targets of each rank.
+        target_rows: int64 [targets of all ranks], their numbers within this rank's range; others' targets lie outside.
+    """
 
     blocks: list[BlockPlan]
     targets: list[int]
+    target_rows: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -160,7 +168,8 @@ class StepPlanner:
         targets = torch.from_numpy(batch.targets[batch.targets != PADDING])
         everyones, counts = self._communicator.all_gather_rows(targets)
         rows = self._trained if loss.name == "softmax" else self._own_rows(negatives.items)
-        which, columns = equal_pairs(everyones.numpy() - self._first_row, rows)
+        target_rows = everyones - self._first_row
+        which, columns = equal_pairs(target_rows.numpy(), rows)
         block_rows, blocks = self._block_rows(targets_per_part * self._communicator.world_size), []
         for start in range(0, len(rows), block_rows):
             stop = min(start + block_rows, len(rows))
@@ -168,12 +177,14 @@ class StepPlanner:
             own = torch.from_numpy(which[inside] * (stop - start) + columns[inside] - start)
             in_place = loss.name == "softmax" and self._all_train
             blocks.append(BlockPlan((start, stop) if in_place else torch.from_numpy(rows[start:stop]), own))
-        return ScoredPlan(blocks, counts)
+        return ScoredPlan(blocks, counts, target_rows)
 
     def _block_rows(self, targets: float) -> int:
         """Number of rows whose scores fit, for so many targets, into the memory that the configuration allows."""
-        # Of a row: scores, their exponentials and the gradients of both; values, encoded vector and their gradients.
-        bytes_per_row = 16 * (targets + self._row_values)
+        # Of a row: scores, their exponentials and the gradients of both, where there are more of them than a tile;
+        # values, encoded vector and their gradients.
+        scores = 0 if runs_kernels(self._device) else targets
+        bytes_per_row = 16 * (scores + self._row_values)
         return max(1, int((self._config.loss.memory_mib << 20) / bytes_per_row))
 
     def _own_rows(self, items: np.ndarray) -> np.ndarray:
