@@ -28,7 +28,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
         details = run_workers(TRAIN, train_on_worker, resources, arguments, listen, serving(config), resumes=True)
         facts = {"epochs": len(details["history"]), "steps": details["steps"], "stopped": details["stopped"]}
         summary = {**facts, f"best {config.train.monitor}": details["best"]["value"]}
-    (workspace.folder / "checkpoints").delete()
+    workspace.checkpoints.delete()
     return summary
 
 
