@@ -95,6 +95,8 @@ def run_stages(
     Also raises as `check_parent` does, before anything runs, where a model is to be trained.
     """
     require_among(stages, again)
+    if TRAIN in stages and (again is not None or not TRAIN.is_finished(workspace)):
+        check_parent(config, workspace)
     summaries: dict[Stage, Summary | None] = {}
     with (
         own(workspace, lambda message: show(StageWarning(stages[0].name, message))) as heartbeat,
@@ -104,8 +106,6 @@ def run_stages(
         workspace = history.workspace
         require_shared(workspace)
         workspace.redo.finish_taking()
-        if TRAIN in stages and (again is not None or not TRAIN.is_finished(workspace)):
-            check_parent(config, workspace)
         require_room(config, workspace, stages, again)
         with driver_listener(config, workspace, history, show) as listen:
             if again is None and workspace.redo.pending:

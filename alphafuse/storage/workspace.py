@@ -90,6 +90,11 @@ class Workspace:
         folder = Folder(resolve(owner, self.folder.uri)) / name
         return Artifact(folder, name, ARTIFACTS[name].name, self.guard, borrower=self.folder.uri)
 
+    def redone(self) -> list[Artifact]:
+        """The artefacts that are made again, as far as they are."""
+        again = self.redo.pending
+        return [Artifact(self.redo.folder / name, name, ARTIFACTS[name].name, self.guard) for name in again]
+
     def successor(self, name: str) -> Artifact:
         """The artefact, empty, to be made again; by the owner beside the one that is there until `redo.take`."""
         if self.guard is not None and self.artifact(name).manifest() is not None:

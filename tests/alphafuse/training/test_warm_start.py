@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,26 @@ CPU = torch.device("cpu")
 STATE = ("rows", "first_moment", "second_moment")
 
 
-def _train(config: Config) -> tuple[dict[str, Any], list[Event]]:
+class Killed(Exception):
+    pass
+
+
+def _train(config: Config, kill_at: int | None = None) -> tuple[dict[str, Any], list[Event]]:
+    """Train to the end, or until step `kill_at`; returns the details of the model and all events."""
     events: list[Event] = []
     workspace = Workspace(config.workspace)
     trainer = Trainer(config, workspace, TRAIN.inputs(config, workspace), Communicator(), CPU, events.append)
-    return trainer.run(), events
+    step = trainer.training_step
+
+    def dying_step(plan: Any) -> torch.Tensor:
+        if plan.number == kill_at:
+            raise Killed
+        return step(plan)
+
+    trainer.training_step = dying_step  # type: ignore[method-assign]
+    with contextlib.suppress(Killed):
+        return trainer.run(), events
+    return {}, events
 
 
 def _start(config: Config) -> tuple[WarmStart, dict[str, torch.Tensor], torch.Tensor, dict[str, torch.Tensor], int]:
@@ -109,7 +125,7 @@ def test_an_update_begins_where_its_parent_ended_and_is_the_same_on_any_number_o
 
 @pytest.mark.distributed
 def test_weights_that_no_epoch_improves_stay_those_of_the_parent(tmp_path: Path) -> None:
-    """After a kill, too: the checkpoint of the beginning is kept. A schedule starts again."""
+    """The rates begin again, too."""
     config = tiny_config(tmp_path / "parent", learning_rate=1e-2)
     tiny_model(parent_workspace(tmp_path / "parent"), config)
     update = updated_workspace(tmp_path / "new", config, tmp_path / "parent")
@@ -126,6 +142,21 @@ def test_weights_that_no_epoch_improves_stay_those_of_the_parent(tmp_path: Path)
     assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
     (said,) = [event.message for event in events if isinstance(event, StageWarning)]
     assert said.startswith("the parent's model has no moments")
+
+
+@pytest.mark.distributed
+def test_a_killed_update_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "parent", checkpoint_steps=2)
+    tiny_model(parent_workspace(tmp_path / "parent"), config)
+    whole, killed = (updated_workspace(tmp_path / name, config, tmp_path / "parent") for name in ("whole", "killed"))
+    expected, _ = run_ranks(1, _train, whole)[0]
+    run_ranks(1, _train, killed, 1)
+    assert (tmp_path / "killed" / "checkpoints" / "step-000000000" / "manifest.json").exists()
+    run_ranks(1, _train, killed, 5)
+    details, _ = run_ranks(1, _train, killed)[0]
+    assert details["update"] == expected["update"]
+    assert details["best"] == expected["best"]
+    assert [entry["loss"] for entry in details["history"]] == [entry["loss"] for entry in expected["history"]]
 
 
 @pytest.mark.distributed
