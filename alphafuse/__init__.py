@@ -1,0 +1,31 @@
+"""The names that `import alphafuse` offers. Each is imported when it is first asked for, so that the import is free.
+
+`Run` drives the stages, which are in `jobs`: it is known here by its place alone, and nothing in this package uses it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alphafuse.evaluation.recommendations import Recommended
+    from alphafuse.serving.recommender import Recommender, load
+
+__all__ = ["Recommended", "Recommender", "load"]
+
+_PLACES = {
+    "Recommended": "alphafuse.evaluation.recommendations",
+    "Recommender": "alphafuse.serving.recommender",
+    "load": "alphafuse.serving.recommender",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

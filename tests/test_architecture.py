@@ -23,7 +23,7 @@ LAYERS = (
     ("alphafuse.items",),
     ("alphafuse.recommenders",),
     ("alphafuse.losses", "alphafuse.evaluation"),
-    ("alphafuse.training", "alphafuse.inputs"),
+    ("alphafuse.training", "alphafuse.inputs", "alphafuse.serving"),
     ("monitoring.presentation", "monitoring.metrics", "monitoring.grafana"),
     ("monitoring.run_log",),
     ("monitoring.terminal", "monitoring.tracking", "monitoring.report"),
