@@ -1,6 +1,7 @@
 """The names that `import alphafuse` offers. Each is imported when it is first asked for, so that the import is free.
 
-`Run` drives the stages, which are in `jobs`: it is known here by its place alone, and nothing in this package uses it.
+`Run` drives the stages, as the command line does, and stands beside it in `cluster`. It is known here by its place
+alone: nothing in this package uses it.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from alphafuse.evaluation.recommendations import Recommended
     from alphafuse.serving.recommender import Recommender, load
+    from cluster.python.run import Run
 
-__all__ = ["Recommended", "Recommender", "load"]
+__all__ = ["Recommended", "Recommender", "Run", "load"]
 
 _PLACES = {
     "Recommended": "alphafuse.evaluation.recommendations",
     "Recommender": "alphafuse.serving.recommender",
+    "Run": "cluster.python.run",
     "load": "alphafuse.serving.recommender",
 }
 

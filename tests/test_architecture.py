@@ -34,7 +34,7 @@ LAYERS = (
     ("jobs.comparison",),
     ("cluster.launch",),
     ("cluster.remote",),
-    ("cluster.cli",),
+    ("cluster.cli", "cluster.python"),
 )
 """Folders and modules of the packages, lowest first: each imports from lower layers alone."""
 PACKAGES = {"alphafuse": (), "monitoring": ("alphafuse",), "jobs": ("alphafuse", "monitoring")}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from alphafuse.data.frames import is_table, to_arrow
 from alphafuse.data.importers.columns import as_ids, require_columns
 from alphafuse.data.users import history_items
 from alphafuse.errors import DataError
@@ -25,13 +26,11 @@ class GivenHistories:
         items: string [items of all histories], ids, one history after the other; null where an id is missing.
         lengths: int64 [histories].
         user_ids: string [histories], of a table; None of lists.
-        like: turns a table into one of the kind that was given.
     """
 
     items: pa.Array
     lengths: np.ndarray
     user_ids: pa.Array | None
-    like: Callable[[pa.Table], Any]
 
 
 def read_histories(given: Any) -> GivenHistories:
@@ -45,14 +44,14 @@ def read_histories(given: Any) -> GivenHistories:
         DataError: it is something else, or its values are no ids.
     """
     if is_table(given):
-        table = to_arrow(given)
+        table = to_arrow(given, HISTORIES)
         require_columns(HISTORIES, table.column_names, ["user_id", "history"])
         items, lengths = history_items(table["history"], HISTORIES)
-        return GivenHistories(items, lengths, as_ids(table["user_id"], HISTORIES, "user_id"), _like(given))
+        return GivenHistories(items, lengths, as_ids(table["user_id"], HISTORIES, "user_id"))
     histories = [_history(history) for history in _listed(given, HISTORIES, EXAMPLE)]
     lengths = np.array([len(history) for history in histories], np.int64)
     items = read_ids([item for history in histories for item in history], HISTORIES)
-    return GivenHistories(items, lengths, None, lambda table: table)
+    return GivenHistories(items, lengths, None)
 
 
 def read_ids(given: Any, where: str = "the items") -> pa.Array:
@@ -70,36 +69,6 @@ def read_ids(given: Any, where: str = "the items") -> pa.Array:
     except (pa.ArrowException, TypeError) as error:
         raise DataError(f"{where} must be given by ids that are all strings or all integers ({error})") from error
     return as_ids(column, where, "item_id")
-
-
-def is_table(given: Any) -> bool:
-    """Tell whether this is a table of pandas, pyarrow or another package with the interface of Arrow."""
-    return hasattr(given, "columns") and hasattr(given, "__arrow_c_stream__")
-
-
-def to_arrow(given: Any) -> pa.Table:
-    """The table as one of pyarrow; an index of pandas is left out.
-
-    Raises:
-        DataError: a column holds values of several types.
-    """
-    if isinstance(given, pa.Table):
-        return given
-    try:
-        if _is_pandas(given):
-            return pa.Table.from_pandas(given, preserve_index=False)
-        return pa.table(given)
-    except pa.ArrowException as error:
-        raise DataError(f"a table cannot be read: {error}") from error
-
-
-def _like(given: Any) -> Callable[[pa.Table], Any]:
-    return (lambda table: table.to_pandas()) if _is_pandas(given) else (lambda table: table)
-
-
-def _is_pandas(given: Any) -> bool:
-    # pandas is not imported for callers who do not use it.
-    return type(given).__module__.partition(".")[0] == "pandas"
 
 
 def _history(given: Any) -> list[Any]:

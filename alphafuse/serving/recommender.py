@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from alphafuse.data.frames import as_given
 from alphafuse.data.sequences import Sequences
 from alphafuse.data.users import Histories
 from alphafuse.distributed.communicator import Communicator
@@ -107,7 +108,12 @@ class Recommender:
             with self._lock:
                 best = rank_users(self._model, self._ranking, known, k, exclude_seen, QUERY_BATCH, Communicator())
             items[known.users], scores[known.users] = best
-        return self._answer(given, items, scores)
+        if given.user_ids is None:
+            return self._lists(items, scores)
+        lists = recommended_lists(self._items.names(items), items, scores)
+        plain = {"item_ids": pa.string(), "titles": pa.string(), "scores": pa.float32()}
+        columns = {name: values.cast(pa.list_(plain[name])) for name, values in lists.items()}
+        return as_given(pa.table({"user_id": given.user_ids, **columns}), histories)
 
     def similar_items(self, item_ids: Any, k: int = 10) -> list[list[Recommended]]:
         """Find the items whose vectors are most similar to those of given items, by the score of the model.
@@ -194,14 +200,6 @@ class Recommender:
             unknown = ids[int(np.argmin(items))].as_py()
             raise DataError(f"the catalog has no item {unknown!r}; `ITEM in recommender` tells whether it has one")
         return items
-
-    def _answer(self, given: GivenHistories, items: np.ndarray, scores: np.ndarray) -> Any:
-        if given.user_ids is None:
-            return self._lists(items, scores)
-        lists = recommended_lists(self._items.names(items), items, scores)
-        plain = {"item_ids": pa.string(), "titles": pa.string(), "scores": pa.float32()}
-        columns = {name: values.cast(pa.list_(plain[name])) for name, values in lists.items()}
-        return given.like(pa.table({"user_id": given.user_ids, **columns}))
 
     def _lists(self, items: np.ndarray, scores: np.ndarray) -> list[list[Recommended]]:
         table = pa.table(recommended_lists(self._items.names(items), items, scores))
