@@ -60,7 +60,7 @@ class Recommender:
     Attributes:
         num_items: number of items in the catalog.
         item_ids: ids of all items, in the order of the item indices.
-        history_length: number of a history's latest items that the model reads; all of them are "seen".
+        history_length: number of a history's latest items that the model reads; earlier ones count as seen, too.
         similarity: the score, "cosine" or "dot".
 
     Raises:
@@ -99,7 +99,7 @@ class Recommender:
         Raises:
             DataError: `k` is no positive number, or the histories cannot be read.
         """
-        _require_positive(k)
+        k = self._list_length(k)
         given = read_histories(histories)
         known = self._known(given)
         items = np.full((len(given.lengths), k), NO_ITEM)
@@ -124,7 +124,7 @@ class Recommender:
         Raises:
             DataError: an item is not in the catalog, or `k` is no positive number.
         """
-        _require_positive(k)
+        k = self._list_length(k)
         items = self._indices(item_ids)
         queries = torch.arange(len(items))
         excluded = torch.stack([torch.from_numpy(items), queries, queries + 1])
@@ -201,11 +201,16 @@ class Recommender:
             raise DataError(f"the catalog has no item {unknown!r}; `ITEM in recommender` tells whether it has one")
         return items
 
+    def _list_length(self, k: int) -> int:
+        """Number of items of a list: `k`, and no more than there are.
+
+        Raises:
+            DataError: `k` is no whole number from 1 on.
+        """
+        if not isinstance(k, int | np.integer) or k < 1:
+            raise DataError(f"k, the number of items of a list, must be a whole number from 1 on, not {k!r}")
+        return min(int(k), self.num_items)
+
     def _lists(self, items: np.ndarray, scores: np.ndarray) -> list[list[Recommended]]:
         table = pa.table(recommended_lists(self._items.names(items), items, scores))
         return [recommended(row) for row in table.to_pylist()]
-
-
-def _require_positive(k: int) -> None:
-    if not isinstance(k, int) or k < 1:
-        raise DataError(f"k, the number of items of a list, must be a whole number from 1 on, not {k!r}")
