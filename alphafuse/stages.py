@@ -25,6 +25,10 @@ def _nothing(config: Config) -> tuple[str, ...]:
     return ()
 
 
+EXPORT_FORMAT = 1
+"""Version of the files of the artefact `export`; it rises when an older program could not read them."""
+
+
 @dataclass(frozen=True, eq=False)
 class Stage:
     """One step of a run.
@@ -170,7 +174,7 @@ EXPORT = Stage(
     "export",
     "Write item vectors and weights for an index or a serving system.",
     artifacts=("export",),
-    settings=lambda config: {"similarity": config.similarity},
+    settings=lambda config: {"similarity": config.similarity, "format": EXPORT_FORMAT},
     reads=lambda config: ("model",),
 )
 REPORT = Stage(

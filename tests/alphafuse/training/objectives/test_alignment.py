@@ -59,7 +59,7 @@ def _views(method: str, weights: list[torch.Tensor], text: torch.Tensor, ids: to
 
 def _objective(encoder: ItemEncoder, loss: LossConfig) -> DenseModel:
     torch.manual_seed(0)
-    sasrec = encoder.wrap(SASRec(4, 3, num_layers=1, num_heads=1, dropout=0.0))
+    sasrec = encoder.wrap(SASRec(4, 3, num_layers=1, num_heads=1, dropout=0.0), 4)
     if loss.name != "diffusion":
         return ScoringObjective(encoder, sasrec, loss, 8, Communicator())
     diffusion = Diffusion(remaining_signal("linear", 20, (1e-4, 0.02)))
