@@ -196,7 +196,8 @@ class CatalogRanking:
 
     def _count_in_kernel(self, hidden: torch.Tensor, target_vectors: torch.Tensor, queries: Queries) -> torch.Tensor:
         """Count this rank's items before the target of each query, [queries], without a score that is written down."""
-        assert queries.targets is not None and isinstance(self._vectors, torch.Tensor)  # blocks lie on CPUs
+        assert queries.targets is not None
+        assert isinstance(self._vectors, torch.Tensor)  # blocks of vectors lie on CPUs
         with self._communicator.timer.span("counting"):
             numbers = torch.arange(len(hidden), device=hidden.device)
             scores = scores_of_pairs(hidden, numbers, target_vectors, numbers)
