@@ -68,7 +68,7 @@ class SampleStream:
 
     Args:
         buffer_users: number of users in the memory of all ranks at a time, at least those of one block; the next buffer
-            is read while one is in use. A log with fewer users is read once and shuffled as a whole.
+            is read while one is in use. A log with fewer users is read once: its lanes are the same in every epoch.
     """
 
     def __init__(self, store: SequenceStore, windowing: Windowing, buffer_users: int, seed: int) -> None:
@@ -105,7 +105,7 @@ class SampleStream:
             return self._read([]), np.zeros(0, np.int64)
         ends = np.cumsum(self._counts[blocks])
         low, high = np.searchsorted(ends, [first, stop - 1], side="right")
-        # Sorted by their lane and a random number, which depends on a sample's place on the line.
+        # Sorted by their lane, in the upper 10 bits, and a random number that depends on a sample's place on the line.
         lane = np.repeat(np.arange(LANES), np.diff(order.starts))[first:stop].astype(np.uint64)
         drawn = self._words(int(first), int(stop), epoch, _SAMPLES, number)
         shuffled = np.argsort((lane << np.uint64(54)) | (drawn >> np.uint64(10)))
