@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: quickstart million gpu grafana setup torchrec system test-system check unit test test-on-ray test-engines \
-	test-others lint types format constraints clean
+	test-others lint types format constraints constraints-gpu clean
 
 quickstart: setup
 	$(BIN)/alphafuse run configs/quickstart.yaml
@@ -106,6 +106,15 @@ constraints: setup
 	head -2 constraints.txt > constraints.new
 	$(BIN)/pip freeze --exclude-editable --exclude recbole | grep -v '^#' | sed 's/+.*//' >> constraints.new
 	mv constraints.new constraints.txt
+
+# uv prefers the versions that its output file holds: those of constraints.txt, where a GPU's packages allow them.
+constraints-gpu: setup
+	cp constraints.txt constraints.new
+	$(BIN)/uv pip compile pyproject.toml --extra gpu --extra examples --python-version 3.11 \
+		--python-platform x86_64-manylinux_2_28 --no-header --no-annotate --quiet --output-file constraints.new
+	head -3 constraints-gpu.txt | cat - constraints.new > constraints-gpu.new
+	mv constraints-gpu.new constraints-gpu.txt
+	rm constraints.new
 
 clean:
 	rm -rf .venv

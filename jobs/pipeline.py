@@ -38,7 +38,7 @@ from jobs.execution.history import History
 from jobs.execution.placement import require_shared
 from jobs.execution.ray_connection import connected
 from jobs.execution.worker_group import keeping_ranks
-from jobs.preflight import require_room, waiting
+from jobs.preflight import require_gpus, require_room, waiting
 from jobs.stages import decompose, embed, evaluate, export, prepare, recommend, report, train
 from monitoring.run_log.heartbeat import own
 
@@ -91,7 +91,8 @@ def run_stages(
     Raises:
         ConfigError: `again` is none of the stages.
         OwnershipError: another process works in the workspace.
-        ResourceError: the machines of the cluster cannot all reach the workspace, or cannot hold a stage.
+        ResourceError: the machines of the cluster cannot all reach the workspace, or cannot hold a stage, or promise
+            GPUs that torch does not find.
     """
     require_among(stages, again)
     summaries: dict[Stage, Summary | None] = {}
@@ -103,6 +104,7 @@ def run_stages(
         workspace = history.workspace
         require_shared(workspace)
         require_room(config, workspace, stages, again)
+        require_gpus(config, workspace, stages, again)
         with driver_listener(config, workspace, history, show) as listen:
             for _, on_the_same in groupby(stages, key=lambda stage: stage.resources):
                 with keeping_ranks():
