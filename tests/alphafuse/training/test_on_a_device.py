@@ -58,8 +58,9 @@ CASES = [
 ]
 KERNELS = ("row_update", "negative_sums", "counting")
 WITH_KERNELS = [
-    *(("alphafuse", loss, {"name": "sasrec"}) for loss in LOSSES if "uniform" not in loss),
-    *(("rlmrec_con", loss, {"name": "sasrec"}) for loss in ("softmax", "sampled, shared", "gbce")),
+    *(("alphafuse", f"sampled, {kind}", {"name": "sasrec"}) for kind in ("shared", "shard_local", "in_batch")),
+    *(("alphafuse", loss, {"name": "sasrec"}) for loss in ("softmax", "bce", "gbce")),
+    ("rlmrec_con", "infonce, shared", {"name": "sasrec"}),
 ]
 
 
