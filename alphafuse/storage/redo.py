@@ -16,6 +16,7 @@ from alphafuse.errors import WorkspaceError
 from alphafuse.stages import ARTIFACTS
 from alphafuse.storage.folder import Folder
 from alphafuse.storage.manifest import MANIFEST, MANIFEST_COPY, read_json_object
+from alphafuse.storage.ownership import Guard
 
 REDO = "redo"
 """Folder of a workspace in which artefacts are made again."""
@@ -39,11 +40,18 @@ class _State:
 
 
 class Redo:
-    """The artefacts of one workspace that are made again. Picklable."""
+    """The artefacts of one workspace that are made again. Picklable.
 
-    def __init__(self, workspace: Folder) -> None:
+    Args:
+        workspace: folder of the workspace.
+        guard: of the run that owns the workspace and makes artefacts again; None for all others, who read the old ones
+            until it has ended.
+    """
+
+    def __init__(self, workspace: Folder, guard: Guard | None = None) -> None:
         self.folder = workspace / REDO
         self._workspace = workspace
+        self._guard = guard
         self._state, self._damage = _State(), ""
         if self.folder.exists(STATE):
             try:
@@ -56,14 +64,10 @@ class Redo:
         """Names of the artefacts that are made again and are not in use yet."""
         return self._intact.pending
 
-    def place(self, name: str, owner: bool) -> Folder:
-        """The folder of an artefact.
-
-        Args:
-            owner: True for the run that makes artefacts again; all others read the old ones until it has ended.
-        """
+    def place(self, name: str) -> Folder:
+        """The folder of an artefact."""
         state, again = self._intact, self.folder / name
-        if (owner and name in state.pending) or (name in state.taking and again.exists(MANIFEST)):
+        if (self._guard is not None and name in state.pending) or (name in state.taking and again.exists(MANIFEST)):
             return again
         return self._workspace / name
 
@@ -71,9 +75,11 @@ class Redo:
         """The folder of an old artefact of which the new one may take over content; None: there is none."""
         return self._workspace / name if name in self._intact.reusing else None
 
-    def checkpoints(self, owner: bool) -> Folder:
+    @property
+    def checkpoints(self) -> Folder:
         """The folder of the checkpoints of an unfinished training."""
-        return (self.folder if owner and "model" in self._intact.pending else self._workspace) / CHECKPOINTS
+        again = self._guard is not None and "model" in self._intact.pending
+        return (self.folder if again else self._workspace) / CHECKPOINTS
 
     def begin(self, names: Sequence[str], reusing: Sequence[str]) -> None:
         """Make artefacts again from now on. What an earlier, interrupted redo has made of them is deleted, the latest
@@ -82,6 +88,9 @@ class Redo:
         Args:
             names: artefacts in the order in which they are made.
             reusing: those of them whose stage may take over content, of the old one and of the interrupted redo.
+
+        Raises:
+            OwnershipError: another process has taken the workspace over.
         """
         self.finish_taking()
         for name in reversed(names):
@@ -95,7 +104,7 @@ class Redo:
 
     def take(self) -> None:
         """Let all artefacts that are finished replace the old ones. Those that are not finished stay pending where
-        there is an old one."""
+        there is an old one. Raises as `begin` does."""
         self.finish_taking()
         finished = [name for name in self.pending if (self.folder / name).exists(MANIFEST)]
         left = [name for name in self.pending if name not in finished and self._is_begun(name)]
@@ -104,8 +113,14 @@ class Redo:
         self.finish_taking()
 
     def finish_taking(self) -> None:
-        """Move the artefacts that are in use to the places of the old ones, whose folders are deleted. Does nothing
-        where none is to be moved."""
+        """Move the artefacts that are in use to the places of the old ones, whose folders are deleted; and delete what
+        a redo has left that was interrupted at its very beginning.
+
+        Raises:
+            OwnershipError: another process has taken the workspace over.
+        """
+        if self._guard is not None:
+            self._guard.require()
         if not self._intact.taking and self.pending:
             return
         for name in self._state.taking:

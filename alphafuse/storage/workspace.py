@@ -41,7 +41,7 @@ class Workspace:
     def __init__(self, uri: str, guard: Guard | None = None) -> None:
         self.folder = Folder(resolve(uri))  # absolute, since workers have another current folder
         self.guard = guard
-        self.redo = Redo(self.folder)
+        self.redo = Redo(self.folder, guard)
         self._owners: dict[str, str] = {}
         self._damage = ""  # what is wrong with `borrowed.json`
         if self.folder.exists(BORROWED):
@@ -85,8 +85,7 @@ class Workspace:
     def artifact(self, name: str) -> Artifact:
         owner = self.borrowed.get(name)
         if owner is None:
-            folder = self.redo.place(name, owner=self.guard is not None)
-            return Artifact(folder, name, ARTIFACTS[name].name, self.guard)
+            return Artifact(self.redo.place(name), name, ARTIFACTS[name].name, self.guard)
         folder = Folder(resolve(owner, self.folder.uri)) / name
         return Artifact(folder, name, ARTIFACTS[name].name, self.guard, borrower=self.folder.uri)
 
@@ -106,7 +105,7 @@ class Workspace:
     @property
     def checkpoints(self) -> Folder:
         """The folder of the checkpoints of an unfinished training."""
-        return self.redo.checkpoints(owner=self.guard is not None)
+        return self.redo.checkpoints
 
     def borrows(self, name: str) -> bool:
         """True if an artefact belongs to another workspace."""

@@ -97,7 +97,7 @@ class Trainer:
         Returns:
             The details of the `model` artefact: history, best, and why training stopped.
         """
-        self._begin()
+        self._resume()
         while (stopped := self._stopped()) is None:
             if self._phase.over(self.state):
                 self._load(self.state.best_step)
@@ -214,7 +214,7 @@ class Trainer:
     def _load(self, step: int) -> None:
         self._checkpoints.load(step, self.table, self.engine)
 
-    def _begin(self) -> None:
+    def _resume(self) -> None:
         """Continue from the newest checkpoint that is whole; without one, from the beginning, which is the parent's
         model in an update."""
         checkpoint, damaged = self._checkpoints.latest()

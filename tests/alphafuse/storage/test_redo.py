@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from support.faults import flaky_storage
 
-from alphafuse.errors import WorkspaceError
+from alphafuse.errors import OwnershipError, WorkspaceError
 from alphafuse.stages import ARTIFACTS
 from alphafuse.storage import folder
 from alphafuse.storage.folder import Folder
 from alphafuse.storage.manifest import fingerprint
-from alphafuse.storage.ownership import Guard
+from alphafuse.storage.ownership import Guard, beat_of_this_process, write_beat
 from alphafuse.storage.workspace import Workspace
 
 NAMES = ("model", "export")
@@ -117,6 +117,19 @@ def test_only_the_owner_sees_what_is_made_again(tmp_path: Path) -> None:
     assert not (tmp_path / "checkpoints").exists()  # they were those of a training that has no successor
     assert reader.redo.pending == ("export",)  # stays in use until it has a successor
     assert reader.artifact("export").read_file("one") == b"old"
+
+
+def test_a_run_that_was_taken_over_changes_nothing(tmp_path: Path) -> None:
+    _make(Workspace(str(tmp_path)), "old")
+    owner = _owned(str(tmp_path))
+    owner.redo.begin(NAMES, reusing=())
+    _make(owner, "new")
+    write_beat(owner.events, beat_of_this_process("another", "alphafuse run"))
+    for change in (owner.redo.take, lambda: owner.redo.begin(NAMES, reusing=())):
+        with pytest.raises(OwnershipError, match="has been taken over"):
+            change()
+    assert set(_marks(Workspace(str(tmp_path)))) == {"old"}
+    assert set(_marks(owner)) == {"new"}
 
 
 def test_a_damaged_list_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:

@@ -27,13 +27,16 @@ class PlainEngine:
     def weights(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().cpu().clone() for name, value in self.module.named_parameters()}
 
-    def state(self) -> dict[str, torch.Tensor]:
-        state, weights = self.weights(), dict(self.module.named_parameters())
-        for name, parameter in weights.items():
+    def moments(self) -> dict[str, torch.Tensor]:
+        moments = {}
+        for name, parameter in self.module.named_parameters():
             for moment in MOMENTS:
                 value = self._adam.state.get(parameter, {}).get(moment, torch.zeros_like(parameter))
-                state[f"{name}.{moment}"] = value.cpu().clone()
-        return state
+                moments[f"{name}.{moment}"] = value.cpu().clone()
+        return moments
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {**self.weights(), **self.moments()}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         with torch.no_grad():
