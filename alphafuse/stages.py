@@ -121,6 +121,11 @@ def _recommend_settings(config: Config) -> dict[str, Any]:
     return {"similarity": config.similarity, "recommend": recommending}
 
 
+def _export_settings(config: Config) -> dict[str, Any]:
+    settings: dict[str, Any] = {"similarity": config.similarity, "format": EXPORT_FORMAT}
+    return {**settings, "onnx": True} if config.export.onnx else settings
+
+
 PREPARE = Stage(
     "prepare",
     "Read catalog and interactions, split the users, write shards.",
@@ -174,7 +179,7 @@ EXPORT = Stage(
     "export",
     "Write item vectors and weights for an index or a serving system.",
     artifacts=("export",),
-    settings=lambda config: {"similarity": config.similarity, "format": EXPORT_FORMAT},
+    settings=_export_settings,
     reads=lambda config: ("model",),
 )
 REPORT = Stage(

@@ -31,8 +31,8 @@ ITEMS, VECTORS = "items-", "vectors-"
 """Beginnings of the names of files of items and of their vectors, which go on with the index of the first item."""
 WEIGHTS_FILE = "weights.safetensors"
 MODEL_FILE = "model.json"
-BACKBONE = "backbone."
-"""Beginning of the names of the backbone's weights."""
+ONNX_FILE = "query.onnx"
+"""Exists only where `export.onnx` asks for it."""
 SHORTEST = 1e-12
 """Smallest length that a vector is divided by, as in `functional.normalize`."""
 
@@ -131,18 +131,6 @@ class Export(Artifact):
             raise self.damaged(MANIFEST, f"it names {self.require().rows} items and {len(vectors)} vectors")
         scaled = self.model.similarity == "cosine"
         return vectors, VectorBlocks([tensors["lengths"][:, None] for tensors in files]) if scaled else None
-
-    def backbone_weights(self) -> dict[str, torch.Tensor]:
-        """Weights of the backbone by their names in it.
-
-        Raises:
-            WorkspaceError: the file is damaged.
-        """
-        try:
-            weights = safetensors.torch.load(self.read_file(WEIGHTS_FILE))
-        except safetensors.SafetensorError as error:
-            raise self.damaged(WEIGHTS_FILE, error) from error
-        return {name.removeprefix(BACKBONE): value for name, value in weights.items() if name.startswith(BACKBONE)}
 
     def _read_model(self) -> ExportedModel:
         try:

@@ -1,15 +1,12 @@
-"""The part of a trained model that reads histories: the backbone over the stored vectors of the items."""
+"""The part of a loaded model that reads histories of item indices: the query side over the stored item vectors."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch.nn import functional
 
 from alphafuse.evaluation.vector_blocks import VectorBlocks
-from alphafuse.recommenders.base import build_backbone, states_after
 from alphafuse.serving.export_files import WEIGHTS_FILE, Export
+from alphafuse.serving.query_model import load_query_model
 
 
 class HistoryModel:
@@ -27,8 +24,11 @@ class HistoryModel:
         self.history_length = export.model.history_length
         self._vectors = vectors
         self._lengths = lengths
-        self._generates = export.model.backbone.generates
-        self._backbone = _load_backbone(export)
+        weights = export.read_file(WEIGHTS_FILE)
+        try:
+            self._query_model = load_query_model(export.model, weights)
+        except ValueError as error:
+            raise export.damaged(WEIGHTS_FILE, error) from error
 
     @torch.no_grad()
     def hidden_states(self, histories: torch.Tensor) -> torch.Tensor:
@@ -38,21 +38,5 @@ class HistoryModel:
         read = self._vectors[items]
         if self._lengths is not None:
             read *= self._lengths[items]
-        states = states_after(self._backbone, read.view(*histories.shape, read.shape[1]), histories < 0)
-        if self._generates:
-            states = self._backbone.generate(states)
-        return states if self._lengths is None else functional.normalize(states, dim=1)
-
-
-def _load_backbone(export: Export) -> Any:
-    weights = export.backbone_weights()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            backbone = build_backbone(export.model, export.model.seed)
-        backbone.load_state_dict(weights)
-    except (ValueError, RuntimeError) as error:
-        cause = " ".join(str(error).split())  # torch names each weight in a line
-        raise export.damaged(
-            WEIGHTS_FILE, f"{cause} (written by alphafuse {export.model.versions.get('alphafuse')})"
-        ) from error
-    return backbone.eval().requires_grad_(False)
+        states: torch.Tensor = self._query_model(read.view(*histories.shape, read.shape[1]), histories < 0)
+        return states

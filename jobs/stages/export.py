@@ -13,7 +13,18 @@ from alphafuse.config import Config
 from alphafuse.data.catalog_lookup import item_names
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.events import Listener, Progress, Summary
-from alphafuse.serving.export_files import ITEMS, MODEL_FILE, VECTORS, WEIGHTS_FILE, describe_model, vectors_to_bytes
+from alphafuse.serving.export_files import (
+    ITEMS,
+    MODEL_FILE,
+    ONNX_FILE,
+    VECTORS,
+    WEIGHTS_FILE,
+    ExportedModel,
+    describe_model,
+    vectors_to_bytes,
+)
+from alphafuse.serving.onnx_query import require_onnx, to_onnx
+from alphafuse.serving.query_model import load_query_model
 from alphafuse.stages import EXPORT
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import to_lists
@@ -32,6 +43,8 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
     inputs = EXPORT.inputs(config, workspace)
     if artifact.is_committed(inputs):
         return None
+    if config.export.onnx:
+        require_onnx()
     arguments = {"config": config, "workspace": workspace, "wanted": fingerprint(inputs)}
     description = run_workers(EXPORT, _export_on_worker, config.train.resources, arguments, listen, serving(config))
     manifest = artifact.commit(inputs, description, rows=workspace.artifact("catalog").require().rows)
@@ -55,8 +68,12 @@ def _export_on_worker(
     description = describe_model(config, vectors.shape[1])
     if communicator.rank == 0:
         artifact.clear()  # ranges of an interrupted attempt may have been cut for another number of workers
-        artifact.write_file(WEIGHTS_FILE, workspace.artifact("model").read_file(DENSE_FILE), wanted)
+        weights = workspace.artifact("model").read_file(DENSE_FILE)
+        artifact.write_file(WEIGHTS_FILE, weights, wanted)
         artifact.write_file(MODEL_FILE, json.dumps(description, indent=1).encode(), wanted)
+        if config.export.onnx:
+            exported = ExportedModel.model_validate(description)
+            artifact.write_file(ONNX_FILE, to_onnx(load_query_model(exported, weights), exported), wanted)
     communicator.barrier()
     for start in range(0, len(vectors), ITEMS_PER_SHARD):
         part = vectors[start : start + ITEMS_PER_SHARD]

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 import torch
 from support.processes.gloo_workers import without_ray
-from support.workspaces.exported_model import exported
+from support.workspaces.exported_model import DIFFUSION, DREAMREC, exported
 from support.workspaces.tiny_workspace import EMBEDDING_DIM, NUM_ITEMS, tiny_sequences
 
 import alphafuse
@@ -28,8 +28,6 @@ from alphafuse.storage.workspace import Workspace
 from alphafuse.training.trained_model import load_trained
 from jobs.stages import recommend
 
-DIFFUSION: dict[str, Any] = {"loss": {"name": "diffusion", "similarity": "dot", "num_negatives": 6}}
-DREAMREC = {"name": "dreamrec", "timesteps": 40, "beta_range": [0.01, 0.4], "sampling_stride": 8}
 MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "alphafuse": ({}, {}),
     "alphafuse dot": ({}, {"loss": {"similarity": "dot", "num_negatives": 6}}),
