@@ -25,6 +25,10 @@ def _nothing(config: Config) -> tuple[str, ...]:
     return ()
 
 
+EXPORT_FORMAT = 1
+"""Version of the files of the artefact `export`; it rises when an older program could not read them."""
+
+
 @dataclass(frozen=True, eq=False)
 class Stage:
     """One step of a run.
@@ -37,6 +41,8 @@ class Stage:
         reads: gives the artefacts of earlier stages whose fingerprints are among the stage's `inputs`.
         resources: dotted key of the resources that the stage runs on; empty: it needs no machines.
         is_needed: tells whether a run of this configuration has the stage.
+        continues: tells whether an update makes the stage's first artefact from that of the parent, whose fingerprint
+            is then among its inputs.
         is_shared: tells whether runs of a comparison with the same settings run the stage once, together.
     """
 
@@ -47,6 +53,7 @@ class Stage:
     reads: Callable[[Config], tuple[str, ...]] = _nothing
     resources: str = "train.resources"
     is_needed: Callable[[Config], bool] = _always
+    continues: bool = False
     is_shared: bool = False
 
     def resources_of(self, config: Config) -> Resources:
@@ -62,7 +69,22 @@ class Stage:
             WorkspaceError: an artefact that the stage reads is not finished.
         """
         read = {name: workspace.artifact(name).require().fingerprint for name in self.reads(config)}
-        return {**self.settings(config), **read}
+        return {**self.settings(config), **read, **self.parent_inputs(config, workspace)}
+
+    def parent_inputs(self, config: Config, workspace: Workspace) -> dict[str, str]:
+        """Return the fingerprint of the parent's artefact that an update continues. Where the parent has been deleted
+        since, it is the one that a finished artefact was made from.
+
+        Raises:
+            WorkspaceError: the parent has no such artefact.
+        """
+        if not self.continues or config.update.parent is None:
+            return {}
+        name, parent = self.artifacts[0], workspace.other(config.update.parent)
+        made = workspace.artifact(name).manifest()
+        if made is not None and "parent" in made.inputs and not parent.artifact(name).folder.exists():
+            return {"parent": made.inputs["parent"]}
+        return {"parent": parent.artifact(name).require().fingerprint}
 
     def is_finished(self, workspace: Workspace) -> bool:
         """Tell whether all artefacts of the stage are committed, whatever they were made from."""
@@ -82,6 +104,8 @@ def _train_settings(config: Config) -> dict[str, Any]:
     }
     if "embeddings" in config.model.encoder.reads:
         settings["scale"] = config.decompose.scale
+    if config.update.parent is not None:
+        settings["update"] = config.update.model_dump(mode="json", include={"max_epochs", "patience"})
     return settings
 
 
@@ -121,6 +145,7 @@ DECOMPOSE = Stage(
     settings=_decompose_settings,
     resources="decompose.resources",
     is_needed=lambda config: not {"nullspace", "features"}.isdisjoint(config.model.encoder.reads),
+    continues=True,
     is_shared=True,
 )
 TRAIN = Stage(
@@ -129,6 +154,7 @@ TRAIN = Stage(
     artifacts=("model",),
     settings=_train_settings,
     reads=lambda config: ("sequences", *config.model.encoder.reads),
+    continues=True,
 )
 EVALUATE = Stage(
     "evaluate",
@@ -148,7 +174,7 @@ EXPORT = Stage(
     "export",
     "Write item vectors and weights for an index or a serving system.",
     artifacts=("export",),
-    settings=lambda config: {"similarity": config.similarity},
+    settings=lambda config: {"similarity": config.similarity, "format": EXPORT_FORMAT},
     reads=lambda config: ("model",),
 )
 REPORT = Stage(

@@ -19,6 +19,7 @@ from alphafuse.events import (
     StageWarning,
     Summary,
 )
+from alphafuse.parent import check_parent
 from alphafuse.stages import (
     DECOMPOSE,
     EMBED,
@@ -27,6 +28,7 @@ from alphafuse.stages import (
     PREPARE,
     RECOMMEND,
     REPORT,
+    STAGES,
     TRAIN,
     Stage,
     and_later,
@@ -56,21 +58,17 @@ WORK: dict[Stage, Callable[[Config, Workspace, Listener], Summary | None]] = {
 
 
 def redo(workspace: Workspace, stage: Stage) -> None:
-    """Delete the artefacts of a stage and all later ones, the latest first: an interruption leaves no artefact that was
-    made from a deleted one.
+    """Make the artefacts of a stage and of all later ones again from now on, beside those that are there (see
+    `alphafuse.storage.redo`).
 
-    Embeddings are deleted only when `embed` itself is to be redone: that stage reuses those whose texts are unchanged.
+    New embeddings take over the vectors of texts that are unchanged, unless `embed` itself is to be redone.
 
     Raises:
-        WorkspaceError: the workspace borrows what would be deleted.
+        WorkspaceError: the workspace borrows what would be replaced.
     """
-    again = and_later(stage)
-    names = [name for each in again for name in each.artifacts if each is stage or each is not EMBED]
+    names = [name for each in and_later(stage) for name in each.artifacts]
     workspace.require_own(names)
-    if TRAIN in again:
-        (workspace.folder / "checkpoints").delete()
-    for name in reversed(names):
-        workspace.artifact(name).clear()
+    workspace.redo.begin(names, reusing=EMBED.artifacts if STAGES.index(stage) < STAGES.index(EMBED) else ())
 
 
 def run_stages(
@@ -82,8 +80,9 @@ def run_stages(
 
     Args:
         show: gets all events, beside the listeners of `driver_listener`.
-        again: this stage and all later ones are redone. Their artefacts are deleted when this stage's turn comes: not
-            before the stages in front of it have accepted the configuration.
+        again: this stage and all later ones are redone, beside what is there; this begins at the stage's turn, when
+            the stages in front of it have accepted the configuration. New artefacts replace the old ones at the end of
+            the run, all at once; a run that fails or is stopped before that leaves them to the next run.
 
     Returns:
         The summary of each stage that had something to do.
@@ -93,8 +92,12 @@ def run_stages(
         OwnershipError: another process works in the workspace.
         ResourceError: the machines of the cluster cannot all reach the workspace, or cannot hold a stage, or promise
             GPUs that torch does not find.
+
+    Also raises as `check_parent` does, before anything runs, where a model is to be trained.
     """
     require_among(stages, again)
+    if TRAIN in stages and (again is not None or not TRAIN.is_finished(workspace)):
+        check_parent(config, workspace)
     summaries: dict[Stage, Summary | None] = {}
     with (
         own(workspace, lambda message: show(StageWarning(stages[0].name, message))) as heartbeat,
@@ -103,13 +106,18 @@ def run_stages(
     ):
         workspace = history.workspace
         require_shared(workspace)
+        workspace.redo.finish_taking()
         require_room(config, workspace, stages, again)
         require_gpus(config, workspace, stages, again)
         with driver_listener(config, workspace, history, show) as listen:
+            if again is None and workspace.redo.pending:
+                listen(StageWarning(stages[0].name, _continued(workspace)))
             for _, on_the_same in groupby(stages, key=lambda stage: stage.resources):
                 with keeping_ranks():
                     for stage in on_the_same:
                         summaries[stage] = _run_stage(stage, stage is again, config, workspace, history, listen)
+            if workspace.redo.pending:
+                workspace.redo.take()
     return {stage: summary for stage, summary in summaries.items() if summary is not None}
 
 
@@ -143,6 +151,13 @@ def _run_stage(
             listen(ArtifactCommitted(stage.name, name, manifest.rows, size, len(manifest.files)))
     listen(StageSkipped(stage.name) if summary is None else StageFinished(stage.name, summary))
     return summary
+
+
+def _continued(workspace: Workspace) -> str:
+    return (
+        f"this run goes on with what --redo began: {', '.join(workspace.redo.pending)}. The old ones are in use until "
+        f"it has ended, and stay if {workspace.redo.folder.uri} is deleted before"
+    )
 
 
 def _stands(stage: Stage, workspace: Workspace) -> bool:

@@ -16,6 +16,7 @@ from alphafuse.config.monitoring import MonitoringConfig
 from alphafuse.config.ray import RayConfig
 from alphafuse.config.recommend import RecommendConfig
 from alphafuse.config.train import TrainConfig
+from alphafuse.config.update import UpdateConfig
 
 
 class Config(Section):
@@ -30,6 +31,7 @@ class Config(Section):
     decompose: DecomposeConfig = DecomposeConfig()
     model: ModelConfig = Field(default_factory=ModelConfig)
     train: TrainConfig = TrainConfig()
+    update: UpdateConfig = UpdateConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     recommend: RecommendConfig = RecommendConfig()
     ray: RayConfig = RayConfig()

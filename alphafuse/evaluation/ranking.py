@@ -25,6 +25,7 @@ from alphafuse.evaluation.better_items import BetterItems
 from alphafuse.evaluation.exclusions import Exclusions, excluded_pairs
 from alphafuse.evaluation.item_tiles import ItemTiles
 from alphafuse.evaluation.top_lists import TopLists
+from alphafuse.evaluation.vector_blocks import VectorBlocks
 from alphafuse.kernels.counting import Rivals, scores_of_pairs
 from alphafuse.kernels.device import runs_kernels
 
@@ -85,7 +86,8 @@ class CatalogRanking:
     """Ranks queries against all items.
 
     Args:
-        item_vectors: float32 [rows of this rank, hidden_dim]; for the cosine they are normalised in place.
+        item_vectors: float32 [rows of this rank, hidden_dim]; for the cosine they are normalised in place. Blocks of
+            vectors, such as memory-mapped files, are not copied.
         first_row: item index of the first of them; the ranges of the ranks ascend with the rank.
         similarity: the score, cosine or dot product.
         tile: number of queries and items that are scored at a time; by default as fits the device.
@@ -96,7 +98,7 @@ class CatalogRanking:
 
     def __init__(
         self,
-        item_vectors: torch.Tensor,
+        item_vectors: torch.Tensor | VectorBlocks,
         first_row: int,
         similarity: Literal["cosine", "dot"],
         communicator: Communicator,
@@ -107,14 +109,15 @@ class CatalogRanking:
         self._first_row = first_row
         self._communicator = communicator
         if similarity == "cosine":
-            functional.normalize(item_vectors, dim=1, out=item_vectors)
+            for block in item_vectors.split(CHECKED_ROWS):
+                functional.normalize(block, dim=1, out=block)
         self._refuse_non_finite(self._vectors, "item vectors")
         self._tile_queries, widest = tile or (CPU_TILE if item_vectors.device.type == "cpu" else GPU_TILE)
         longest = int(communicator.all_reduce(torch.tensor(len(item_vectors), device=item_vectors.device), "max"))
         width = min(widest, -(-longest // WIDTH_UNIT) * WIDTH_UNIT)
         self._tiles = ItemTiles(first_row, len(item_vectors), width)
         self._last_tile = self._padded(item_vectors[len(item_vectors) // width * width :])
-        self._buffer = item_vectors.new_empty(self._tile_queries * width)
+        self._buffer = self._last_tile.new_empty(self._tile_queries * width)
 
     @full_precision()
     def rank(self, queries: Queries, top_k: int = 0) -> Ranked:
@@ -194,6 +197,7 @@ class CatalogRanking:
     def _count_in_kernel(self, hidden: torch.Tensor, target_vectors: torch.Tensor, queries: Queries) -> torch.Tensor:
         """Count this rank's items before the target of each query, [queries], without a score that is written down."""
         assert queries.targets is not None
+        assert isinstance(self._vectors, torch.Tensor)  # blocks of vectors lie on CPUs
         with self._communicator.timer.span("counting"):
             numbers = torch.arange(len(hidden), device=hidden.device)
             scores = scores_of_pairs(hidden, numbers, target_vectors, numbers)
@@ -231,7 +235,7 @@ class CatalogRanking:
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         return items.gather(1, order)[:, :top_k], scores[:, :top_k]
 
-    def _refuse_non_finite(self, vectors: torch.Tensor, name: str) -> None:
+    def _refuse_non_finite(self, vectors: torch.Tensor | VectorBlocks, name: str) -> None:
         """Raise if vectors are not finite: comparisons with NaN are false, so every target would be first."""
         broken = torch.zeros((), dtype=torch.int64, device=vectors.device)
         for block in vectors.split(CHECKED_ROWS):

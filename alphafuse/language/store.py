@@ -1,8 +1,9 @@
 """Stores the artefact `embeddings`: its shards, and the vectors of texts that the shards are assembled from.
 
 During a job, `embeddings/vectors/` holds vectors by the content hash of their text. These depend on the encoder alone:
-they remain after a killed job or a change of the catalog, and are deleted when the shards are committed.
-Knows nothing of engines; everything here may run in any process of a cluster.
+they remain after a killed job or a change of the catalog, and are deleted when the shards are committed. Vectors are
+also read from donors, other artefacts of this kind, in which nothing is changed. Knows nothing of engines; everything
+here may run in any process of a cluster.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from alphafuse.language.plan import hash_array
 from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.manifest import RECORD_SUFFIX, FileRecord, fingerprint, to_json
 from alphafuse.storage.matrices import from_column, to_column
+from alphafuse.storage.recorded_files import RecordedFiles
 
 ITEM_COLUMNS = ["item_index", "item_id", "text_hash"]
 """Columns of the catalog that a shard of embeddings needs."""
@@ -34,10 +36,12 @@ class EmbeddingStore:
     Args:
         artifact: the artefact `embeddings`.
         inputs: everything the artefact is made from; `encoder` is the identity of the encoder.
+        donors: other embeddings, finished or not, whose vectors are read where the same encoder made them.
     """
 
-    def __init__(self, artifact: Artifact, inputs: Mapping[str, Any]) -> None:
+    def __init__(self, artifact: Artifact, inputs: Mapping[str, Any], donors: Sequence[Artifact] = ()) -> None:
         self.artifact = artifact
+        self._given = [files for donor in donors for files in (donor, donor.inner("vectors"))]
         self.vectors = artifact.inner("vectors")
         self.encoder = fingerprint(inputs["encoder"])
         self.wanted = fingerprint(inputs)
@@ -106,19 +110,31 @@ class EmbeddingStore:
         return {s.name for s in shards if not s.details["quarantined"] or _quarantine_of(s.name) in files}
 
     def known_vectors(self) -> dict[str, FileRecord]:
-        """Records of the files with vectors of texts, by name.
+        """Records of the files with vectors of texts, by name; a name with a slash is that of a donor's file.
 
         Raises:
             WorkspaceError: an unfinished run with another encoder left them.
         """
-        return self.vectors.committed_files(self.encoder)
+        known = self.vectors.committed_files(self.encoder)
+        for number, files in enumerate(self._given):
+            sizes = files.folder.sizes()
+            for name, record in files.records().items():
+                made_by = self.encoder in (record.fingerprint, record.details.get("encoder"))
+                if made_by and record.rows and sizes.get(name) == record.bytes:
+                    known[f"{number}/{name}"] = record
+        return known
 
     def known_hashes(self) -> list[tuple[str, np.ndarray]]:
         """Name and text hashes ([rows, 2] uint64) of each file with vectors."""
         return [
-            (name, hash_array(self.vectors.read_table(file, ["text_hash"])["text_hash"]))
-            for name, file in self.known_vectors().items()
+            (name, hash_array(self._files(name).read_table(record, ["text_hash"])["text_hash"]))
+            for name, record in self.known_vectors().items()
         ]
+
+    def _files(self, name: str) -> RecordedFiles:
+        """The files among which one with vectors is."""
+        number, slash, _ = name.partition("/")
+        return self._given[int(number)] if slash else self.vectors
 
     def write_vectors(self, name: str, hashes: pa.Array, encoded: Encoded) -> FileRecord:
         """Write the vectors of a batch of texts."""
@@ -136,8 +152,9 @@ class EmbeddingStore:
         order = np.argsort(file, kind="stable")
         used, starts = np.unique(file[order], return_index=True)
         for index, items in zip(used, np.split(order, starts[1:]), strict=True):
-            record = self.vectors.record(files[index])
-            table = self.vectors.take_rows(record, row[items], ["embedding", "reason"])
+            own = self._files(files[index])
+            record = own.record(files[index].rpartition("/")[2])
+            table = own.take_rows(record, row[items], ["embedding", "reason"])
             vectors[items] = from_column(table["embedding"])[0]
             reasons = table["reason"].to_pylist()
             failures |= {int(item): reason for item, reason in zip(items, reasons, strict=True) if reason}

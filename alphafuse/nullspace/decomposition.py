@@ -42,6 +42,8 @@ class NullSpace:
         null_dim: number of the last directions of `basis`, which span the null space.
         standardize: if True, `project` whitens.
         method: "gram" or "randomized".
+        rotation: [hidden_dim, hidden_dim], orthogonal and zero between row space and null space: the last factor of the
+            projection, which turns features to those of an earlier null space (see `drift`); None: there is none.
     """
 
     mean: np.ndarray
@@ -53,6 +55,7 @@ class NullSpace:
     null_dim: int
     standardize: bool
     method: str
+    rotation: np.ndarray | None = None
 
     @property
     def hidden_dim(self) -> int:
@@ -73,12 +76,17 @@ class NullSpace:
         return RELATIVE_FLOOR * float(self.eigenvalues[0])
 
     @property
+    def deviations(self) -> np.ndarray:
+        """[hidden_dim], √max(λ, floor): standard deviations of the embeddings along the directions."""
+        return np.sqrt(np.maximum(self.eigenvalues, self.eigenvalue_floor))
+
+    @property
     def clamped(self) -> int:
         """Number of directions with an eigenvalue below the floor; 0 without whitening."""
         return int((self.eigenvalues < self.eigenvalue_floor).sum()) if self.standardize else 0
 
     def project(self, block: np.ndarray) -> np.ndarray:
-        """Features of embeddings: (s·e − μ) U; with `standardize` each direction is divided by √max(λ, floor).
+        """Features of embeddings: (s·e − μ) U, as `to_features` gives them.
 
         Args:
             block: [rows, dim], embeddings as stored (not scaled), any float type.
@@ -86,10 +94,14 @@ class NullSpace:
         Returns:
             [rows, hidden_dim], float32, computed in float64.
         """
-        features = (self.scale * block.astype(np.float64) - self.mean) @ self.basis  # [rows, hidden_dim]
-        if self.standardize:
-            features /= np.sqrt(np.maximum(self.eigenvalues, self.eigenvalue_floor))
-        return features.astype(np.float32)
+        coordinates = (self.scale * block.astype(np.float64) - self.mean) @ self.basis  # [rows, hidden_dim]
+        return self.to_features(coordinates).astype(np.float32)
+
+    def to_features(self, coordinates: np.ndarray) -> np.ndarray:
+        """Features of points that are given by their coordinates in the directions, [rows, hidden_dim] → the same:
+        with `standardize` each direction is divided by √max(λ, floor); then they are rotated."""
+        features = coordinates / self.deviations if self.standardize else coordinates
+        return features if self.rotation is None else features @ self.rotation
 
     def summary(self) -> dict[str, Any]:
         """The numbers for manifests, events and reports."""
@@ -219,6 +231,8 @@ def save_nullspace(
 ) -> None:
     """Write and commit the artefact: arrays as safetensors, numbers (with further `details`) in the manifest."""
     arrays = {name: getattr(nullspace, name) for name in ("mean", "basis", "eigenvalues", "spectrum")}
+    if nullspace.rotation is not None:
+        arrays["rotation"] = nullspace.rotation
     content = save_tensors({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     artifact.write_file(FILE, content, fingerprint(inputs))
     artifact.commit(inputs, {**nullspace.summary(), **(details or {})})

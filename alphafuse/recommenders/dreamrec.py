@@ -56,7 +56,7 @@ class DreamRec(Backbone):
 
         The item encoder wraps SASRec to read item vectors of several parts (`num_parts`); they are generated whole.
         """
-        reader = context.encoder.wrap(SASRec.build(settings, context))
+        reader = context.encoder.wrap(SASRec.build(settings, context), context.hidden_dim)
         diffusion = Diffusion(remaining_signal(settings.schedule, settings.timesteps, settings.beta_range))
         item_dim = context.encoder.num_parts * context.hidden_dim
         sampling = (settings.guidance, settings.sampling_stride, context.seed)

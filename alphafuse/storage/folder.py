@@ -185,6 +185,32 @@ class Folder:
             if filesystem.get_file_info(_join(path, name)).type != pafs.FileType.NotFound:
                 filesystem.delete_file(_join(path, name))
 
+    def move_to(self, target: Folder, last: Sequence[str] = ()) -> None:
+        """Give the folder the place of `target`, on the same storage, where nothing is, or what an interrupted call has
+        left. On local file systems this is one step; elsewhere files are copied, and deleted afterwards.
+
+        Args:
+            last: names of files that are copied last and deleted first: where they are, all others are.
+        """
+        filesystem, path = self.open()
+        if isinstance(filesystem, pafs.LocalFileSystem):
+            filesystem.move(path, target.open()[1])
+            return
+        self._copy_to(target, last)
+        self.delete_files(last)
+        self.delete()
+
+    def _copy_to(self, target: Folder, last: Sequence[str]) -> None:
+        """Copy all files, and those of all folders inside."""
+        filesystem, path = self.open()
+        _, destination = target.open()
+        attempts()(filesystem.create_dir, destination)
+        for name, size in sorted(self.sizes().items(), key=lambda entry: entry[0] in last):
+            if size is None:
+                (self / name)._copy_to(target / name, ())
+            else:
+                attempts()(filesystem.copy_file, _join(path, name), _join(destination, name))
+
     @retried
     def delete(self) -> None:
         """Delete the folder and everything in it; does nothing if it does not exist."""

@@ -104,6 +104,23 @@ def read_rows(artifact: Artifact, column: str, start: int, stop: int) -> np.ndar
     return result
 
 
+def gather_rows(artifact: Artifact, column: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Read some rows.
+
+    Args:
+        rows: int64 [count], ascending, at least one; only the row groups between the first and the last are read.
+
+    Returns:
+        Matrix [count, dim] of the stored dtype, and the mask of its present rows, [count] of bool; null rows are zeros.
+    """
+    blocks, masks = [], []
+    for first, block, present in iterate_rows(artifact, column, int(rows[0]), int(rows[-1]) + 1):
+        chosen = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + len(block))] - first
+        blocks.append(block[chosen])
+        masks.append(present[chosen])
+    return np.concatenate(blocks), np.concatenate(masks)
+
+
 def _iterate_file(
     artifact: Artifact, file: FileRecord, column: str, start: int, stop: int, block_rows: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

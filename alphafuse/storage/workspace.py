@@ -11,6 +11,7 @@ from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.folder import Folder, resolve
 from alphafuse.storage.manifest import Manifest, is_fingerprint, plain_name, read_json_object
 from alphafuse.storage.ownership import Guard
+from alphafuse.storage.redo import Redo
 
 BORROWED = "borrowed.json"
 CONFIG = "config.yaml"
@@ -22,12 +23,16 @@ class Workspace:
 
     Layout: one folder per artefact (see `alphafuse.stages`), `checkpoints/` (unfinished training),
     `events/` (one JSON-lines file per stage), `logs/` and `config.yaml`. Artefacts that `borrowed.json` names are in
-    other workspaces, which several runs share.
+    other workspaces, which several runs share. Artefacts that are made again lie in `redo/` until the run has ended:
+    its owner sees these, all others the old ones.
 
     Args:
         uri: folder or URI.
-        guard: keeps artefacts from being changed when another process has taken the workspace over; None: reads alone,
-            or nobody else can write.
+        guard: keeps artefacts from being changed when another process has taken the workspace over, and makes this the
+            owner's view; None: reads alone, or nobody else can write.
+
+    Attributes:
+        redo: artefacts that are made again.
 
     A damaged `borrowed.json` is an error as soon as an artefact is asked for, and not before, so that `borrow` can
     replace it.
@@ -36,6 +41,7 @@ class Workspace:
     def __init__(self, uri: str, guard: Guard | None = None) -> None:
         self.folder = Folder(resolve(uri))  # absolute, since workers have another current folder
         self.guard = guard
+        self.redo = Redo(self.folder)
         self._owners: dict[str, str] = {}
         self._damage = ""  # what is wrong with `borrowed.json`
         if self.folder.exists(BORROWED):
@@ -58,6 +64,10 @@ class Workspace:
         """The workspace as its owner writes to it: every artefact asks the guard before it is changed."""
         return Workspace(self.folder.uri, guard)
 
+    def other(self, uri: str) -> Workspace:
+        """Another workspace, to read from."""
+        return Workspace(uri)
+
     @property
     def borrowed(self) -> Mapping[str, str]:
         """The borrowed artefacts, each with its workspace (see `borrow`).
@@ -75,9 +85,28 @@ class Workspace:
     def artifact(self, name: str) -> Artifact:
         owner = self.borrowed.get(name)
         if owner is None:
-            return Artifact(self.folder / name, name, ARTIFACTS[name].name, self.guard)
+            folder = self.redo.place(name, owner=self.guard is not None)
+            return Artifact(folder, name, ARTIFACTS[name].name, self.guard)
         folder = Folder(resolve(owner, self.folder.uri)) / name
         return Artifact(folder, name, ARTIFACTS[name].name, self.guard, borrower=self.folder.uri)
+
+    def redone(self) -> list[Artifact]:
+        """The artefacts that are made again, as far as they are."""
+        again = self.redo.pending
+        return [Artifact(self.redo.folder / name, name, ARTIFACTS[name].name, self.guard) for name in again]
+
+    def successor(self, name: str) -> Artifact:
+        """The artefact, empty, to be made again; by the owner beside the one that is there until `redo.take`."""
+        if self.guard is not None and self.artifact(name).manifest() is not None:
+            self.redo.begin([name], reusing=())
+        artifact = self.artifact(name)
+        artifact.clear()
+        return artifact
+
+    @property
+    def checkpoints(self) -> Folder:
+        """The folder of the checkpoints of an unfinished training."""
+        return self.redo.checkpoints(owner=self.guard is not None)
 
     def borrows(self, name: str) -> bool:
         """True if an artefact belongs to another workspace."""

@@ -32,7 +32,7 @@ class Checkpoints:
     """The checkpoints of one training, made from `inputs`."""
 
     def __init__(self, workspace: Workspace, inputs: dict[str, Any], communicator: Communicator) -> None:
-        self._folder: Folder = workspace.folder / "checkpoints"
+        self._folder: Folder = workspace.checkpoints
         self._guard = workspace.guard
         self._inputs = inputs
         self._fingerprint = fingerprint(inputs)

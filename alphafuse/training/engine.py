@@ -128,18 +128,21 @@ class DenseEngine:
         """Weights of every parameter in float32, by name. A collective with ZeRO."""
         return _on_cpu({name: self._get(parameter, None) for name, parameter in self._parameters()})
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Weights and Adam moments of every parameter in float32, and the step count. A collective with ZeRO.
+    def moments(self) -> dict[str, torch.Tensor]:
+        """Adam's moments of every parameter in float32, and its step count. A collective with ZeRO.
 
-        Keys: `NAME`, `NAME.exp_avg`, `NAME.exp_avg_sq` and `adam_steps`.
+        Keys: `NAME.exp_avg`, `NAME.exp_avg_sq` and `adam_steps`. Before Adam's first step they are zeros.
         """
-        state = {}
+        if not self._steps():
+            self._prepare_optimizer_state(0.0)
+        state = {"adam_steps": torch.tensor(self._steps())}
         for name, parameter in self._parameters():
-            state[name] = self._get(parameter, None)
-            for moment in MOMENTS:
-                state[f"{name}.{moment}"] = self._get(parameter, moment)
-        state["adam_steps"] = torch.tensor(self._steps())
+            state |= {f"{name}.{moment}": self._get(parameter, moment) for moment in MOMENTS}
         return _on_cpu(state)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """`weights` and `moments` of every parameter. A collective with ZeRO."""
+        return {**self.weights(), **self.moments()}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         """Put back what `state` gave, on any number of ranks."""

@@ -17,6 +17,7 @@ import torch
 from alphafuse.config import Config, TrainConfig
 from alphafuse.data.popularity import load_popularity, load_trained_items
 from alphafuse.data.sampling.batches import BatchOrder
+from alphafuse.data.sampling.lanes import ORDER
 from alphafuse.data.sampling.samples import Windowing
 from alphafuse.data.sampling.shuffle import SampleStream
 from alphafuse.data.sequence_store import SequenceStore
@@ -39,6 +40,7 @@ from alphafuse.training.step_plan import StepPlan, StepPlanner
 from alphafuse.training.trained_model import write_trained
 from alphafuse.training.training_state import TrainingState
 from alphafuse.training.validation import Validation
+from alphafuse.training.warm_start import is_warm, shortened, warm_start
 
 
 class Trainer:
@@ -58,6 +60,9 @@ class Trainer:
         listen: Listener,
     ) -> None:
         self.state = TrainingState()
+        self._continues = is_warm(config, workspace)
+        if self._continues:
+            config = config.model_copy(update={"train": shortened(config)})
         self._config = config
         self._workspace = workspace
         self._inputs = inputs
@@ -81,7 +86,8 @@ class Trainer:
             planner = StepPlanner(phase, self.table, sampler, self._objective.draw, planning, device)
             step = TrainingStep(phase, config.seed, self.table, self.engine, communicator)
             self._phases.append(Phase(phase, order, planner, step))
-        self._checkpoints = Checkpoints(workspace, inputs, communicator)
+        # A position in the data means nothing in another order.
+        self._checkpoints = Checkpoints(workspace, {**inputs, "order_of_samples": ORDER}, communicator)
         self._epoch_loss = torch.zeros((), dtype=torch.float64, device=device)
         self._reporter = TrainingReporter(communicator, device, listen)
 
@@ -91,7 +97,7 @@ class Trainer:
         Returns:
             The details of the `model` artefact: history, best, and why training stopped.
         """
-        self._resume()
+        self._begin()
         while (stopped := self._stopped()) is None:
             if self._phase.over(self.state):
                 self._load(self.state.best_step)
@@ -105,9 +111,10 @@ class Trainer:
             "steps": self.state.step,
             "num_items": self.table.num_items,
             "world_size": self._communicator.world_size,
+            "update": self.state.update,
         }
-        weights = self.engine.weights()
-        write_trained(self._workspace, self._inputs, details, self.table, weights, self._communicator)
+        weights, moments = self.engine.weights(), self.engine.moments()
+        write_trained(self._workspace, self._inputs, details, self.table, weights, moments, self._communicator)
         return details
 
     def plans(self) -> Iterator[StepPlan]:
@@ -207,10 +214,24 @@ class Trainer:
     def _load(self, step: int) -> None:
         self._checkpoints.load(step, self.table, self.engine)
 
-    def _resume(self) -> None:
-        """Continue from the newest checkpoint that is whole; without one, from the beginning."""
+    def _begin(self) -> None:
+        """Continue from the newest checkpoint that is whole; without one, from the beginning, which is the parent's
+        model in an update."""
         checkpoint, damaged = self._checkpoints.latest()
         if checkpoint is not None:
             self.state = TrainingState.of(checkpoint.details)
             self._load(self.state.step)
+        elif self._continues:
+            self._begin_from_parent()
         self._reporter.resumed(self.state, damaged)
+
+    def _begin_from_parent(self) -> None:
+        """Carry the parent's model over and validate it: no later weights are kept unless they are better."""
+        encoder, monitor = self._objective.encoder, self._config.train.monitor
+        arguments = (self._config, self._workspace, encoder, self.table, self.engine, self._communicator)
+        begun = warm_start(*arguments)
+        value = self._validate()[monitor]
+        self.state.note_validation(value)
+        self.state.update = {**begun.summary(), monitor: value}
+        self._reporter.warm(self.state.update)
+        self._save()

@@ -6,6 +6,7 @@ import math
 import socket
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import psutil
@@ -19,6 +20,7 @@ from alphafuse.events import (
     EpochMetrics,
     Event,
     Listener,
+    Metrics,
     StageWarning,
     StepMeans,
     StepTaken,
@@ -50,6 +52,17 @@ class TrainingReporter:
         if damaged:
             where = f"step {state.step}" if state.step else "the beginning"
             message = f"checkpoints are damaged ({', '.join(damaged)}); training continues from {where}"
+            self._emit(StageWarning("train", message))
+
+    def warm(self, update: Mapping[str, Any]) -> None:
+        """Report what an update has carried over from its parent's model."""
+        numbers = {f"update_{name}": float(value) for name, value in update.items()}
+        self._emit(Metrics("train", numbers=numbers))
+        if not update["moments"]:
+            message = (
+                "the parent's model has no moments, since a version that kept none trained it: rows and weights are "
+                "carried over, and Adam's moments begin at zero"
+            )
             self._emit(StageWarning("train", message))
 
     def step(self, number: int, samples: int) -> None:

@@ -18,6 +18,8 @@ from alphafuse.training.objectives.objective_building import build_objective
 from alphafuse.training.scoring_model import ScoringModel
 from alphafuse.training.table_rows import read_table_rows, write_table_rows
 
+MOMENTS_FILE = "dense-moments.safetensors"
+
 
 def write_trained(
     workspace: Workspace,
@@ -25,26 +27,31 @@ def write_trained(
     details: dict[str, Any],
     table: ItemTable,
     weights: dict[str, torch.Tensor],
+    moments: dict[str, torch.Tensor],
     communicator: Communicator,
 ) -> None:
-    """Write a model. A collective: every rank writes its rows, rank 0 the dense weights and the manifest.
+    """Write a model, with the moments from which an update goes on (`warm_start`). A collective: every rank writes its
+    rows, rank 0 the dense weights and the manifest.
 
     Args:
         inputs: everything that the model is made from.
         details: facts to keep in the manifest.
         table: item table of the model.
-        weights: dense weights of the model, by name.
+        weights, moments: of the dense weights, as `DenseEngine` gives them.
     """
     artifact, wanted = workspace.artifact("model"), fingerprint(inputs)
     if communicator.rank == 0:
         artifact.clear()
     communicator.barrier()
     write_table_rows(artifact, wanted, table.first_row, {"rows": table.trainable})
+    rows_moments = {"first_moment": table.first_moment, "second_moment": table.second_moment}
+    write_table_rows(artifact, wanted, table.first_row, rows_moments, beside=True)
     if communicator.rank == 0:
         artifact.write_file(DENSE_FILE, safetensors.torch.save(weights), wanted)
+        artifact.write_file(MOMENTS_FILE, safetensors.torch.save(moments), wanted)
     communicator.barrier()
     if communicator.rank == 0:
-        artifact.commit(inputs, details, rows=table.num_items)
+        artifact.commit(inputs, {**details, "table_steps": table.optimizer.steps}, rows=table.num_items)
     communicator.barrier()
 
 

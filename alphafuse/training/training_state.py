@@ -21,6 +21,8 @@ class TrainingState:
         history: one entry per finished epoch.
         best: value, epoch and step of the best validation, or None before the first.
         stale: number of validations since the best, or since the phase began.
+        update: what an update has carried over from its parent, and the monitored metric before the first step; None
+            for a training from scratch.
     """
 
     step: int = 0
@@ -35,11 +37,12 @@ class TrainingState:
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
     stale: int = 0
+    update: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, details: Mapping[str, Any]) -> TrainingState:
         """The state among the details of a checkpoint."""
-        return cls(**{entry.name: details[entry.name] for entry in fields(cls)})
+        return cls(**{entry.name: details[entry.name] for entry in fields(cls) if entry.name in details})
 
     @property
     def best_step(self) -> int:

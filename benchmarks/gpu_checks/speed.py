@@ -68,7 +68,7 @@ def step_time(
 
     def batches() -> list[Batch]:
         items = generator.integers(num_items, size=(windows, length + 1))
-        return [Batch(items[:, :-1], items[:, 1:], 0, float(windows * length))]
+        return [Batch(items[:, :-1], items[:, 1:], 0)]
 
     drawn = [batches() for _ in range(steps)]
 

@@ -29,7 +29,9 @@ config_app = typer.Typer(no_args_is_help=True, help="Look at a configuration wit
 app.add_typer(config_app, name="config")
 cluster_cli.register(app)
 
-RedoFlag = Annotated[bool, typer.Option("--redo", help="First delete the results of this stage and of all later ones.")]
+RedoFlag = Annotated[
+    bool, typer.Option("--redo", help="Make this stage's and all later results again; the old ones stay until then.")
+]
 
 
 def main() -> None:
@@ -54,6 +56,25 @@ def run(
         run_with_progress(configuration, workspace, needed_stages(configuration, last), again)
         if print_results(workspace):
             print_next([str(config), *(part for each in overrides or () for part in ("--set", each))], workspace)
+
+
+@app.command()
+def update(
+    config: ConfigFile,
+    parent: Annotated[str, typer.Option("--from", metavar="WORKSPACE", help="Workspace of the model to continue.")],
+    overrides: Overrides = None,
+) -> None:
+    """Continue the model of another workspace with new data, in a workspace of its own; the other one is only read."""
+    with settings(config, overrides) as (configuration, workspace):
+        from alphafuse.storage.folder import resolve
+        from alphafuse.storage.workspace import CONFIG
+        from cluster.cli.running import print_next, print_results, run_with_progress
+
+        changed = configuration.update.model_copy(update={"parent": resolve(parent)})
+        configuration = configuration.model_copy(update={"update": changed})
+        run_with_progress(configuration, workspace, needed_stages(configuration))
+        if print_results(workspace):
+            print_next([f"{workspace.folder.uri}/{CONFIG}"], workspace)
 
 
 def _stage_command(stage: Stage) -> Callable[..., None]:

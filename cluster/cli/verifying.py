@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import chain
 
 from alphafuse.config import Config
@@ -11,6 +12,7 @@ from alphafuse.config.bounded_yaml import load_yaml
 from alphafuse.errors import ConfigError, WorkspaceError
 from alphafuse.stages import ARTIFACTS
 from alphafuse.storage.manifest import changed_inputs
+from alphafuse.storage.redo import REDO
 from alphafuse.storage.verification import Finding, examine, origins, stray
 from alphafuse.storage.workspace import BORROWED, CONFIG, Workspace
 from jobs.comparison.shared_stages import examine_borrowed
@@ -67,6 +69,11 @@ def _findings(config: Config, workspace: Workspace, repair: bool) -> Iterator[Fi
                 found.repair()
             except WorkspaceError as error:
                 foreign = foreign or error
+    for artifact in workspace.redone():
+        found = examine(artifact)
+        yield from (replace(finding, file=f"{REDO}/{finding.file}") for finding in found.findings)
+        if repair:
+            found.repair()
     if not anything:
         raise WorkspaceError(f"{workspace.folder.uri} holds no finished stage: is `workspace` right?")
     yield from origins(manifests)

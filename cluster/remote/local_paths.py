@@ -28,11 +28,13 @@ def absolute(config: Config) -> Config:
     if tensorboard is not None and tensorboard.folder is not None:
         tensorboard = tensorboard.model_copy(update={"folder": resolve(tensorboard.folder)})
     targets = None if monitoring.targets is None else resolve(monitoring.targets)
+    parent = None if config.update.parent is None else resolve(config.update.parent)
     return config.model_copy(
         update={
             "workspace": resolve(config.workspace),
             "data": config.data.model_copy(update={"folder": resolve(config.data.folder)}),
             "embed": config.embed.model_copy(update={"model": model}),
+            "update": config.update.model_copy(update={"parent": parent}),
             "recommend": config.recommend.model_copy(update={"users": None if users is None else resolve(users)}),
             "monitoring": monitoring.model_copy(update={"tensorboard": tensorboard, "targets": targets}),
         }
@@ -55,6 +57,7 @@ def local_paths(config: Config) -> dict[str, str]:
         "embed.precomputed_ids": embed.precomputed_ids,
     }
     paths = {"workspace": config.workspace, "recommend.users": config.recommend.users}
+    paths["update.parent"] = config.update.parent
     if tensorboard is not None:
         paths["monitoring.tensorboard.folder"] = tensorboard.folder
     paths |= {

@@ -55,7 +55,7 @@ def run(members: Sequence[Config], workspace: Workspace, listen: Listener) -> Su
     made = artifact.manifest()
     if made is not None and made.fingerprint == fingerprint(inputs):
         return None
-    artifact.clear()
+    artifact = workspace.successor("evaluation")
     arguments = {"members": members, "workspace": workspace, "wanted": fingerprint(inputs)}
     measured = run_workers(EVALUATE, evaluate_on_worker, config.train.resources, arguments, listen, serving(config))
     measured.metrics["similarity"] = " + ".join(inputs["similarities"])

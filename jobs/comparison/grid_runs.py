@@ -69,9 +69,12 @@ def ensemble_runs(grid: GridConfig, runs: list[Run]) -> list[Run]:
 
 
 def is_finished(run: Run) -> bool:
-    """Tell whether the results of a run are there, made from the settings of the grid. A run whose files are refused
-    or cannot be read is not finished: carrying it out raises the reason."""
+    """Tell whether the results of a run are there, made from the settings of the grid, and are not to be made again. A
+    run whose files are refused or cannot be read is not finished: carrying it out raises the reason."""
     try:
+        models_again = any("model" in part.workspace.redo.pending for part in run.trainings)
+        if models_again or "evaluation" in run.workspace.redo.pending:
+            return False
         trained = all(
             part.workspace.artifact("model").is_committed(TRAIN.inputs(part.config, part.workspace))
             for part in run.trainings
@@ -108,6 +111,8 @@ def _make(run: Run, show: Listener) -> Summary:
             workspace = workspace.guarded(heartbeat.guard)
             listen = FanOut(EventLog(workspace), show)
             summary = ensemble_evaluation.run([part.config for part in run.parts], workspace, listen)
+            if workspace.redo.pending:
+                workspace.redo.take()
             if summary is None:
                 return {}
             listen(StageFinished(EVALUATE.name, summary))

@@ -10,6 +10,7 @@ import yaml
 
 from alphafuse.config import Config
 from alphafuse.events import ArtifactCommitted, Event, StageRefused, StageSkipped, StageStarted, StageWarning
+from alphafuse.storage.folder import resolve
 from alphafuse.storage.workspace import CONFIG, Workspace
 from monitoring.run_log.event_log import EventLog
 from monitoring.run_log.heartbeat import Heartbeat
@@ -31,6 +32,8 @@ class History:
         self.workspace = workspace
         # Its commands work from any current folder.
         tree = config.model_copy(update={"workspace": workspace.folder.uri}).model_dump(mode="json")
+        if config.update.parent is not None:
+            tree["update"]["parent"] = resolve(config.update.parent)
         self._content = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True).encode()
         self._heartbeat = heartbeat
         self._log = EventLog(workspace)

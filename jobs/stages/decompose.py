@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from alphafuse.nullspace.decomposition import (
     require_feasible,
     save_nullspace,
 )
+from alphafuse.nullspace.drift import KEPT, RECOMPUTED, Continuation, continue_nullspace
 from alphafuse.nullspace.moments import Moments
 from alphafuse.nullspace.randomized import faster_method, num_passes, randomized_eigen
 from alphafuse.stages import DECOMPOSE
@@ -53,6 +54,9 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
         ConfigError: the embeddings have fewer dimensions than `model.hidden_dim`, or others than the encoder wants, or
             the cut leaves an empty space.
         ResourceError: the cluster is smaller than `decompose.resources` asks for.
+
+    In an update the null space is that of the parent, or is aligned with it, or has nothing to do with it, as the drift
+    of the catalog demands (see `alphafuse.nullspace.drift`).
     """
     embeddings = workspace.artifact("embeddings").require()
     shards = [file for file in embeddings.files if file.name.startswith("part-")]
@@ -70,12 +74,15 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
 
     require_places(DECOMPOSE.resources, config.decompose.resources)
     passes = 0 if nullspace_done else 1 if method == "gram" else num_passes(config.decompose.power_passes)
+    parent = None if config.update.parent is None else workspace.other(config.update.parent)
+    if parent is not None and not nullspace_done and method != "gram":
+        passes += 1  # over the directions of the parent
     progress = _Progress(listen, num_rows * (passes + 1))
     if not nullspace_done:
         require_feasible(num_rows, dim, config.directions)
         config.model.encoder.check_embeddings(config.model.hidden_dim, dim)
         covariance = _Covariance(config, workspace, shards, dim, progress)
-        nullspace, residual = _decompose(config, covariance, dim, method)
+        nullspace, residual, continued = _decompose(config, covariance, dim, method, parent)
         progress.advance_to(num_rows * passes)  # the range finder may have needed fewer passes
         moments = covariance.moments
         details = {
@@ -84,6 +91,7 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
             "popularity_weighted": moments.weighted,
             "passes": covariance.passes,
             "residual": residual,
+            **({} if continued is None else {"update": continued.summary()}),
         }
         save_nullspace(nullspace, nullspace_artifact, inputs, details)
     nullspace = load_nullspace(workspace)
@@ -96,8 +104,25 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
             "instead of their own"
         )
         listen(StageWarning(DECOMPOSE.name, message))
-    _write_features(config, workspace, shards, nullspace, feature_inputs, progress)
-    return {name: facts[name] for name in _SUMMARY}
+    update = facts.get("update", {})
+    if update:
+        _report(update, listen)
+    kept = parent if update.get("kind") == KEPT else None
+    _write_features(config, workspace, shards, nullspace, feature_inputs, progress, kept)
+    numbers = {name: update[name] for name in ("lost_energy", "distortion", "change") if update.get(name) is not None}
+    return {**{name: facts[name] for name in _SUMMARY}, **({"null_space": update["kind"], **numbers} if update else {})}
+
+
+def _report(update: Mapping[str, Any], listen: Listener) -> None:
+    """Tell how far the catalog has moved, and warn where the model of an update cannot be continued."""
+    drift = {name: value for name, value in update.items() if isinstance(value, float)}
+    listen(Metrics(DECOMPOSE.name, numbers={f"drift_{name}": value for name, value in drift.items()}))
+    if update["kind"] == RECOMPUTED:
+        message = (
+            f"the catalog has moved too far from the parent's null space ({update['reason']}): the null space is made "
+            "again, and the model is trained from scratch"
+        )
+        listen(StageWarning(DECOMPOSE.name, message))
 
 
 _METRICS = ("num_rows", "passes", "residual", "retained_energy", "row_dim", "null_dim", "clamped")
@@ -155,12 +180,22 @@ class _Covariance:
         return covariance
 
 
-def _decompose(config: Config, covariance: _Covariance, dim: int, method: str) -> tuple[NullSpace, float]:
-    """The null space, and the largest residual of its directions, as a share of the largest eigenvalue."""
-    hidden_dim = config.directions
+def _decompose(
+    config: Config, covariance: _Covariance, dim: int, method: str, parent: Workspace | None
+) -> tuple[NullSpace, float, Continuation | None]:
+    """The null space, the largest residual of its directions, as a share of the largest eigenvalue, and for an update
+    how it follows from that of the parent."""
+    hidden_dim, old = config.directions, None if parent is None else load_nullspace(parent)
+    if old is not None and old.basis.shape != (dim, hidden_dim):
+        raise DataError(
+            f"the null space of the parent has {old.hidden_dim} directions of {len(old.mean)} dimensions, where this "
+            f"configuration has {hidden_dim} of {dim}: train from scratch, with `alphafuse run`"
+        )
+    product = None
     if method == "gram":
-        reference = _task(tasks.eigen, config)(covariance(None), hidden_dim, _threads(config))
-        values, vectors, residuals = result(reference)
+        matrix = covariance(None)
+        values, vectors, residuals = result(_task(tasks.eigen, config)(matrix, hidden_dim, _threads(config)))
+        product = None if old is None else matrix @ old.basis
     else:
         with threadpool_limits(_threads(config)):
             values, vectors, residuals = randomized_eigen(
@@ -171,6 +206,7 @@ def _decompose(config: Config, covariance: _Covariance, dim: int, method: str) -
                 power_passes=config.decompose.power_passes,
                 seed=config.decompose_seed,
             )
+        product = None if old is None else covariance(old.basis)
     moments = covariance.moments
     nullspace = build_nullspace(
         moments.mean,
@@ -181,7 +217,12 @@ def _decompose(config: Config, covariance: _Covariance, dim: int, method: str) -
         config=config.decompose,
         method=method,
     )
-    return nullspace, float(residuals[:hidden_dim].max() / values[0])
+    residual = float(residuals[:hidden_dim].max() / values[0])
+    if old is None or product is None:
+        return nullspace, residual, None
+    can_align = "nullspace" not in config.model.encoder.reads
+    continued = continue_nullspace(old, nullspace, product * config.decompose.scale**2, config.update, can_align)
+    return continued.nullspace, residual, continued
 
 
 def _write_features(
@@ -191,6 +232,7 @@ def _write_features(
     nullspace: NullSpace,
     inputs: dict[str, Any],
     progress: _Progress,
+    parent: Workspace | None,
 ) -> None:
     artifact = workspace.artifact("features")
     wanted = fingerprint(inputs)
@@ -201,7 +243,7 @@ def _write_features(
     task = _task(tasks.write_features, config)
 
     def submit(shard: FileRecord) -> ray.ObjectRef:
-        return task(workspace, shard, nullspace_reference, wanted, _threads(config))
+        return task(workspace, shard, nullspace_reference, wanted, _threads(config), parent)
 
     for shard, _ in zip(left, in_order(submit, left, _slots(config)), strict=True):
         progress.add(shard.rows)
@@ -243,6 +285,10 @@ def _inputs(config: Config, workspace: Workspace, method: str) -> dict[str, Any]
     }
     if method == "randomized":
         inputs["seed"] = config.decompose_seed
+    if config.update.parent is not None:
+        thresholds = {"max_lost_energy", "max_distortion", "max_change"}
+        inputs["update"] = config.update.model_dump(mode="json", include=thresholds)
+        inputs |= DECOMPOSE.parent_inputs(config, workspace)
     if config.decompose.popularity_weighted or config.data.split.cold_items:
         inputs["popularity"] = workspace.artifact("popularity").require().fingerprint
     return inputs

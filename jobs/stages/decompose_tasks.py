@@ -10,12 +10,13 @@ import pyarrow.parquet as pq
 import ray
 from threadpoolctl import threadpool_limits
 
+from alphafuse.data.item_matching import match_items
 from alphafuse.data.popularity import load_held_out
 from alphafuse.errors import DataError
 from alphafuse.nullspace.decomposition import NullSpace
 from alphafuse.nullspace.moments import Moments
 from alphafuse.storage.manifest import FileRecord
-from alphafuse.storage.matrices import iterate_rows, to_column
+from alphafuse.storage.matrices import gather_rows, iterate_rows, to_column
 from alphafuse.storage.read_ahead import read_ahead
 from alphafuse.storage.workspace import Workspace
 
@@ -61,16 +62,46 @@ def eigen(covariance: np.ndarray, num_directions: int, threads: int) -> tuple[np
 
 
 @ray.remote
-def write_features(workspace: Workspace, shard: FileRecord, nullspace: NullSpace, wanted: str, threads: int) -> None:
-    """Project one shard and write it under the same name."""
+def write_features(
+    workspace: Workspace, shard: FileRecord, nullspace: NullSpace, wanted: str, threads: int, parent: Workspace | None
+) -> None:
+    """Project one shard and write it under the same name.
+
+    Args:
+        parent: workspace with features by the same null space. Those of items whose embeddings are unchanged are taken
+            over, since a projection in another block may be rounded otherwise.
+    """
     batches = []
+    known = None
+    if parent is not None:
+        catalogs = workspace.artifact("catalog"), parent.artifact("catalog")
+        known = match_items(catalogs[0], shard.first_row, shard.first_row + shard.rows, catalogs[1])
     with threadpool_limits(threads):
         for first, block, present in _blocks(workspace, shard, len(nullspace.mean)):
             features = np.where(present[:, None], nullspace.project(block), np.float32(0))  # [rows, hidden_dim]
+            if parent is not None and known is not None:
+                begin = first - shard.first_row
+                _take_over(features, block, present, parent, known[begin : begin + len(block)])
             item_index = pa.array(np.arange(first, first + len(block), dtype=np.int64))
             batches.append(pa.record_batch([item_index, to_column(features)], names=["item_index", "features"]))
     table = pa.Table.from_batches(batches)
     workspace.artifact("features").write_table(shard.name, table, wanted, first_row=shard.first_row)
+
+
+def _take_over(
+    features: np.ndarray, block: np.ndarray, present: np.ndarray, parent: Workspace, known: np.ndarray
+) -> None:
+    """Replace features, [rows, hidden_dim], by those of the parent where the embeddings, [rows, dim], are equal.
+
+    Args:
+        known: [rows], index of each item in the parent's catalog, −1 where it has none.
+    """
+    rows = np.flatnonzero((known >= 0) & present)
+    if len(rows):
+        embeddings, were_present = gather_rows(parent.artifact("embeddings"), "embedding", known[rows])
+        same = were_present & (embeddings == block[rows]).all(axis=1)
+        if same.any():
+            features[rows[same]] = gather_rows(parent.artifact("features"), "features", known[rows[same]])[0]
 
 
 def _blocks(workspace: Workspace, shard: FileRecord, dim: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

@@ -20,7 +20,7 @@ import ray
 
 from alphafuse.config import Config, EmbedConfig
 from alphafuse.config.resources import Resources
-from alphafuse.errors import DataError
+from alphafuse.errors import DataError, StaleError
 from alphafuse.events import EmbeddingProgress, Listener, Progress, StageWarning, Summary
 from alphafuse.language.encoder import TextEncoder
 from alphafuse.language.engines import make_encoder
@@ -30,7 +30,7 @@ from alphafuse.language.store import ITEM_COLUMNS, EmbeddingStore
 from alphafuse.stages import EMBED
 from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.folder import resolve
-from alphafuse.storage.manifest import FileRecord
+from alphafuse.storage.manifest import FileRecord, changed_inputs, fingerprint
 from alphafuse.storage.workspace import Workspace
 from jobs.execution.placement import SLIVER, require_places, task_options, task_slots
 from jobs.execution.tasks import in_order, result
@@ -49,14 +49,16 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
         ConfigError: there is no such model.
         DataError: more items than `embed.max_quarantined` allows have no embedding, or precomputed files are bad.
         ResourceError: the cluster cannot hold the engines, or an engine does not start.
-        WorkspaceError: there is no catalog, or the embeddings there were made by another encoder.
+        WorkspaceError: there is no catalog, or the embeddings there, or those of the parent of an update, were made by
+            another encoder.
     """
     if config.embed.engine == "precomputed":
         # A worker may have another current folder.
         files = find_files(config.embed, resolve(config.data.folder))
         return bring_in(files, config.embed, workspace, listen)
     encoder, identity = _encoder_of_the_workers(config.embed)
-    return embed(encoder, config.embed, workspace, listen, identity, serving(config))
+    donors = [] if config.update.parent is None else [workspace.other(config.update.parent).artifact("embeddings")]
+    return embed(encoder, config.embed, workspace, listen, identity, serving(config), donors)
 
 
 def embed(
@@ -66,15 +68,23 @@ def embed(
     listen: Listener,
     identity: Mapping[str, Any] | None = None,
     serving: Serving | None = None,
+    donors: Sequence[Artifact] = (),
 ) -> Summary | None:
     """Embed the catalog with `encoder`, a copy of which is started in each of `config.resources.workers` actors.
 
     Args:
         identity: identity of the encoder, as the workers see it; None: as this process sees it.
         serving: where the engines serve their metrics; None if they do not.
+        donors: embeddings of other workspaces, whose vectors are taken over where the texts are equal.
+
+    Raises:
+        StaleError: another encoder made those of a donor.
     """
     identity = encoder.identity() if identity is None else identity
-    return _make(identity, config, workspace, listen, functools.partial(_embed_texts, encoder, serving))
+    for donor in donors:
+        _require_same_encoder(donor, _described(identity, config))
+    write_shards = functools.partial(_embed_texts, encoder, serving)
+    return _make(identity, config, workspace, listen, write_shards, donors)
 
 
 def bring_in(files: PrecomputedFiles, config: EmbedConfig, workspace: Workspace, listen: Listener) -> Summary | None:
@@ -88,12 +98,15 @@ def _make(
     workspace: Workspace,
     listen: Listener,
     write_shards: Callable[[EmbedConfig, Artifact, EmbeddingStore, Listener], dict[str, Any]],
+    donors: Sequence[Artifact] = (),
 ) -> Summary | None:
     """Make the artefact `embeddings`; `write_shards` writes missing shards and returns details for the manifest."""
     started = time.monotonic()
     catalog = workspace.artifact("catalog")
     inputs = _inputs(identity, config, catalog)
-    store = EmbeddingStore(workspace.artifact("embeddings"), inputs)
+    old = workspace.redo.reused("embeddings")
+    replaced = [] if old is None else [Artifact(old, "embeddings", EMBED.name)]
+    store = EmbeddingStore(workspace.artifact("embeddings"), inputs, [*replaced, *donors])
     store.adopt_stale_shards()
     if store.artifact.is_committed(inputs):
         store.discard_vectors()
@@ -153,8 +166,22 @@ def _make_encoder(config: EmbedConfig) -> tuple[TextEncoder, Mapping[str, Any]]:
 
 
 def _inputs(identity: Mapping[str, Any], config: EmbedConfig, catalog: Artifact) -> dict[str, Any]:
-    encoder = {**identity, "normalize": config.normalize, "storage_dtype": config.storage_dtype}
-    return {"encoder": encoder, "catalog": catalog.require().fingerprint}
+    return {"encoder": _described(identity, config), "catalog": catalog.require().fingerprint}
+
+
+def _described(identity: Mapping[str, Any], config: EmbedConfig) -> dict[str, Any]:
+    """Everything that a vector depends on beside its text."""
+    return {**identity, "normalize": config.normalize, "storage_dtype": config.storage_dtype}
+
+
+def _require_same_encoder(donor: Artifact, encoder: Mapping[str, Any]) -> None:
+    made_by = donor.require().inputs["encoder"]
+    if fingerprint(made_by) != fingerprint(encoder):
+        raise StaleError(
+            f"{donor.folder.uri} was made by another encoder ({'; '.join(changed_inputs(made_by, encoder)[:3])}), so "
+            "that its model cannot be continued.",
+            "Train from scratch, with `alphafuse run` and another `workspace`",
+        )
 
 
 def _watch_batches(

@@ -256,7 +256,7 @@ class _Engine:
             self.events.put(WorkersRestarted(EMBED.name, message, restarts=1, worker=name))
         self.encoder.start()
         vectors = canary_vectors(self.encoder)
-        reference: np.ndarray = ray.get(self.canaries.first.remote(vectors))
+        reference: Any = ray.get(self.canaries.first.remote(vectors))
         require_same_engine(vectors, reference, socket.gethostname())
         return self.kept.enter_context(worker_listener(EMBED.name, name, self.serving, self.events.put))
 

@@ -23,12 +23,11 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
         **REPORT.settings(config),
         "artifacts": {name: None if manifest is None else manifest.fingerprint for name, manifest in manifests.items()},
     }
-    artifact = workspace.artifact("report")
-    made = artifact.manifest()
+    made = workspace.artifact("report").manifest()
     if made is not None and made.fingerprint == fingerprint(inputs):
         return None
     page = render(gather(config.model_dump(mode="json"), workspace), environment())
-    artifact.clear()
+    artifact = workspace.successor("report")
     artifact.write_file(PAGE, page.encode(), fingerprint(inputs))
     artifact.commit(inputs)
-    return {"page": f"{artifact.folder.uri}/{PAGE}"}
+    return {"page": f"{workspace.folder.uri}/{artifact.name}/{PAGE}"}  # where it is when the run has ended

@@ -27,8 +27,10 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
         resources = config.train.resources
         details = run_workers(TRAIN, train_on_worker, resources, arguments, listen, serving(config), resumes=True)
         facts = {"epochs": len(details["history"]), "steps": details["steps"], "stopped": details["stopped"]}
+        carried = details.get("update") or {}
+        facts |= {name: carried[name] for name in ("carried", "new", "removed") if name in carried}
         summary = {**facts, f"best {config.train.monitor}": details["best"]["value"]}
-    (workspace.folder / "checkpoints").delete()
+    workspace.checkpoints.delete()
     return summary
 
 

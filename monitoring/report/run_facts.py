@@ -43,6 +43,7 @@ class Content:
     Attributes:
         monitor: the validation metric that chose the best weights.
         spectrum: eigenvalues of the embeddings' covariance, descending.
+        update: what an update carried over, and how far its catalog has moved; empty for other runs.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Content:
     monitor: str
     nullspace: dict[str, Any] | None
     spectrum: np.ndarray | None
+    update: list[Fact]
     data: list[Fact]
     embedding: list[Fact]
     quarantined: dict[str, int]
@@ -81,6 +83,7 @@ def gather(settings: Mapping[str, Any], workspace: Workspace) -> Content:
         monitor=shown["train"]["monitor"],
         nullspace=nullspace,
         spectrum=load_nullspace(workspace).spectrum if nullspace is not None else None,
+        update=_update_facts((nullspace or {}).get("update"), training, shown["train"]["monitor"]),
         data=[
             *_facts("catalog", details["catalog"]),
             *_facts("catalog", details["popularity"]),
@@ -107,6 +110,23 @@ def _facts(prefix: str, details: Mapping[str, Any] | None) -> list[Fact]:
         elif isinstance(value, int) and (value or name in _PLAIN_COUNTS):
             facts.append(Fact(f"{prefix}: {name.replace('_', ' ')}", f"{value:,}", name not in _PLAIN_COUNTS))
     return facts
+
+
+def _update_facts(drift: Mapping[str, Any] | None, training: Mapping[str, Any] | None, monitor: str) -> list[Fact]:
+    facts = []
+    if drift is not None:
+        facts.append(Fact("null space", f"{drift['kind']} ({drift['reason']})", drift["kind"] == "recomputed"))
+        facts.append(Fact("move of the mean, in standard deviations", f"{drift['shift']:.3g}"))
+        facts += [Fact(f"angle of the {name}", f"{drift[key]:.1f}°") for name, key in _ANGLES.items()]
+    begun = (training or {}).get("update")
+    if begun is not None:
+        facts += [Fact(f"items {name}", f"{begun[name]:,}") for name in ("carried", "new", "removed")]
+        facts.append(Fact("moments of Adam", "carried" if begun["moments"] else "begun at zero", not begun["moments"]))
+        facts.append(Fact(f"validation {monitor} before the first step", f"{begun[monitor]:.4f}"))
+    return facts
+
+
+_ANGLES = {"row space": "row_angle", "null space": "null_angle", "kept directions": "kept_angle"}
 
 
 def _embedding_facts(details: Mapping[str, Any] | None) -> list[Fact]:

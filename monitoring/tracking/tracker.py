@@ -25,6 +25,7 @@ from alphafuse.events import (
     StageWarning,
 )
 from alphafuse.stages import EVALUATE, TRAIN
+from alphafuse.storage.manifest import MANIFEST
 from alphafuse.storage.workspace import Workspace
 from monitoring.tracking.mlflow import MLflowSink
 from monitoring.tracking.numbers import tracked_numbers
@@ -121,8 +122,8 @@ class Tracker:
 
     def _is_new_training(self) -> bool:
         """Tell whether the training starts from the beginning: it is neither finished nor to be continued."""
-        folder = self._workspace.folder
-        return not (folder.exists("checkpoints") or folder.exists("model/manifest.json"))
+        workspace = self._workspace
+        return not (workspace.checkpoints.exists() or workspace.artifact("model").folder.exists(MANIFEST))
 
     def _feed(self) -> None:
         try:

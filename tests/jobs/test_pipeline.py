@@ -30,6 +30,7 @@ from alphafuse.events import (
     StageRefused,
     StageSkipped,
     StageStarted,
+    StageWarning,
     Summary,
 )
 from alphafuse.items.encoders.settings import IdConfig, MoRecConfig
@@ -47,7 +48,7 @@ from alphafuse.stages import (
     Stage,
     needed_stages,
 )
-from alphafuse.storage.artifact import Artifact
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from jobs import pipeline
 from jobs.execution import placement
@@ -137,64 +138,99 @@ def test_raw_embeddings_need_no_null_space(tmp_path: Path) -> None:
     assert stages == [PREPARE, EMBED, TRAIN]
 
 
-def test_redo_deletes_a_stage_and_what_follows(tmp_path: Path, ran: list[str]) -> None:
-    config, workspace = tiny_config(tmp_path), Workspace(str(tmp_path))
-    pipeline.run_stages(config, workspace, STAGES, lambda event: None)
-    checkpoint = tmp_path / "checkpoints" / "step-1" / "file"
-    checkpoint.parent.mkdir(parents=True)
-    checkpoint.touch()
-    pipeline.redo(workspace, EVALUATE)
-    assert _committed(workspace) == [
-        "catalog",
-        "sequences",
-        "popularity",
-        "embeddings",
-        "nullspace",
-        "features",
-        "model",
-    ]
-    assert checkpoint.exists()
-    pipeline.redo(workspace, TRAIN)
-    assert _committed(workspace)[-1] == "features"
-    assert not checkpoint.exists()
-    pipeline.redo(workspace, PREPARE)
-    assert _committed(workspace) == ["embeddings"]  # the stage tells by the texts what is still valid
-    pipeline.redo(workspace, EMBED)
-    assert _committed(workspace) == []
+def _marked(workspace: Workspace) -> dict[str, str]:
+    """The content of the file of each artefact that can be read."""
+    artifacts = [workspace.artifact(name) for name in ARTIFACTS if workspace.artifact(name).manifest() is not None]
+    return {artifact.name: artifact.read_file("mark").decode() for artifact in artifacts}
 
 
-def test_an_interrupted_redo_leaves_nothing_whose_source_is_gone(
+def _marking(monkeypatch: pytest.MonkeyPatch, mark: str) -> None:
+    """Let stages write a file with this content into each of their artefacts."""
+
+    def work_of(stage: Stage) -> Any:
+        def run(config: Config, workspace: Workspace, listen: Any) -> Summary | None:
+            left = [name for name in stage.artifacts if workspace.artifact(name).manifest() is None]
+            for name in left:
+                workspace.artifact(name).write_file("mark", mark.encode(), fingerprint({}))
+                workspace.artifact(name).commit({})
+            return {"made": len(left)} if left else None
+
+        return run
+
+    for stage in STAGES:
+        monkeypatch.setitem(pipeline.WORK, stage, work_of(stage))
+
+
+def test_redo_makes_a_stage_and_what_follows_beside_what_is_in_use(
     tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, workspace = tiny_config(tmp_path), Workspace(str(tmp_path))
-    clear = Artifact.clear
-    for last in ARTIFACTS:
-        pipeline.run_stages(config, workspace, STAGES, lambda event: None)
-        before = _committed(workspace)
+    _marking(monkeypatch, "old")
+    pipeline.run_stages(config, workspace, STAGES, lambda event: None)
+    _marking(monkeypatch, "new")
+    checkpoint = tmp_path / "checkpoints" / "step-1" / "file"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    evaluate = pipeline.WORK[EVALUATE]
+    monkeypatch.setitem(pipeline.WORK, EVALUATE, _refuse(DataError("no memory")))
+    with pytest.raises(DataError):
+        pipeline.run_stages(config, workspace, STAGES, lambda event: None, again=TRAIN)
+    assert _marked(Workspace(str(tmp_path))) == dict.fromkeys(ARTIFACTS, "old")
+    assert checkpoint.exists()
+    monkeypatch.setitem(pipeline.WORK, EVALUATE, evaluate)
+    events: list[Event] = []
+    pipeline.run_stages(config, workspace, [EVALUATE], events.append)  # goes on with the redo
+    (said,) = [event.message for event in events if isinstance(event, StageWarning)]
+    assert said.startswith(
+        "this run goes on with what --redo began: model, evaluation, recommendations, export, report"
+    )
+    later = dict.fromkeys(("model", "evaluation"), "new")
+    assert _marked(Workspace(str(tmp_path))) == dict.fromkeys(ARTIFACTS, "old") | later
+    assert not checkpoint.exists()
+    assert pipeline.run_stages(config, workspace, STAGES, lambda event: None) == {
+        RECOMMEND: {"made": 1}, EXPORT: {"made": 1}, REPORT: {"made": 1}
+    }  # fmt: skip
+    assert _marked(Workspace(str(tmp_path))) == dict.fromkeys(list(ARTIFACTS)[:6], "old") | dict.fromkeys(
+        list(ARTIFACTS)[6:], "new"
+    )
+    assert not (tmp_path / "redo").exists()
 
-        def clear_until_killed(artifact: Artifact, last: str = last) -> None:
-            clear(artifact)
-            if artifact.name == last:
-                raise InterruptedError
 
-        monkeypatch.setattr(Artifact, "clear", clear_until_killed)
-        with contextlib.suppress(InterruptedError):
-            pipeline.redo(workspace, EMBED)
-        left = _committed(workspace)
-        assert left == before[: len(left)]
+def test_a_second_redo_keeps_what_the_first_one_has_finished(
+    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old and half-made embeddings stay for those of an earlier stage's redo, which takes over unchanged texts."""
+    config, workspace = tiny_config(tmp_path), Workspace(str(tmp_path))
+    _marking(monkeypatch, "old")
+    pipeline.run_stages(config, workspace, STAGES, lambda event: None)
+    _marking(monkeypatch, "new")
+    with own(workspace) as heartbeat:
+        owner = workspace.guarded(heartbeat.guard)
+        pipeline.redo(owner, PREPARE)
+        assert owner.redo.reused("embeddings") == workspace.artifact("embeddings").folder
+        assert [owner.redo.reused(name) for name in ("catalog", "features")] == [None, None]
+        for stage in (PREPARE, EMBED, DECOMPOSE):
+            pipeline.WORK[stage](config, owner, lambda event: None)
+        pipeline.redo(owner, DECOMPOSE)
+        assert _committed(owner) == ["catalog", "sequences", "popularity", "embeddings"]
+        pipeline.redo(owner, PREPARE)
+        assert _committed(owner) == ["embeddings"]
+        pipeline.redo(owner, EMBED)
+        assert _committed(owner) == []
+        assert owner.redo.reused("embeddings") is None
+    assert _marked(workspace) == dict.fromkeys(ARTIFACTS, "old")
 
 
-def test_what_other_runs_may_need_is_not_deleted(tmp_path: Path, ran: list[str]) -> None:
+def test_what_other_runs_may_need_is_not_replaced(tmp_path: Path, ran: list[str]) -> None:
     config, shared = tiny_config(tmp_path / "run"), Workspace(str(tmp_path / "shared"))
     pipeline.run_stages(config, shared, [PREPARE], lambda event: None)
     run = Workspace(config.workspace)
     run.borrow(dict.fromkeys(("catalog", "sequences", "popularity"), "../shared"))
     pipeline.run_stages(config, run, [PREPARE, TRAIN], lambda event: None)
+    before = _tree(tmp_path)
     with pytest.raises(WorkspaceError, match="borrows 'catalog'"):
         pipeline.redo(run, PREPARE)
-    assert _committed(run) == ["catalog", "sequences", "popularity", "model"]
-    pipeline.redo(run, TRAIN)
-    assert _committed(run) == _committed(shared) == ["catalog", "sequences", "popularity"]
+    assert _tree(tmp_path) == before
 
 
 def test_redo_waits_until_the_stages_before_have_accepted_the_configuration(

@@ -42,8 +42,9 @@ class LLMESREncoder(ItemEncoder):
     def alignment_views(self, features: torch.Tensor, trainable: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return trainable, self.adapter(features)
 
-    def wrap(self, backbone: nn.Module) -> nn.Module:
-        return DualView(backbone, self.trainable_dim)
+    @classmethod
+    def wrap(cls, backbone: nn.Module, hidden_dim: int) -> nn.Module:
+        return DualView(backbone, hidden_dim)
 
 
 class DualView(nn.Module):

@@ -46,7 +46,7 @@ def _count(train: dict[str, Any]) -> tuple[int, list[str]]:
     generator = np.random.default_rng(0)
     for number in range(2):
         histories, targets = generator.integers(NUM_ITEMS, size=(2, SAMPLES, LENGTH))
-        plan = planner([Batch(histories, targets, 0, float(targets.size))], number)
+        plan = planner([Batch(histories, targets, 0)], number)
         counted, kernels = Launches(), LAUNCHED.total()
         waits = patch.object(get_accelerator(), "synchronize", side_effect=AssertionError("DeepSpeed waits"))
         with patch("alphafuse.kernels.row_update.BLOCK_ROWS", NUM_ITEMS), waits, AsOnAGpu(), counted:

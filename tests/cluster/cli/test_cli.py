@@ -18,6 +18,7 @@ from support.workspaces.tiny_workspace import NUM_ITEMS, tiny_config, tiny_works
 from typer.testing import CliRunner
 
 from alphafuse.events import INTERRUPTED, Event, StageFailed, StageFinished, StageStarted
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from cluster.cli.main import app
 from monitoring.run_log.event_log import EventLog
@@ -43,6 +44,7 @@ def test_help_names_every_stage_and_imports_nothing_heavy() -> None:
     assert result.exit_code == 0
     for stage in (
         "run",
+        "update",
         "prepare",
         "embed",
         "decompose",
@@ -191,6 +193,32 @@ def test_verify_finds_changed_files(config: Path, tmp_path: Path) -> None:
     left = [path.name for path in (tmp_path / "run" / "features").iterdir()]
     assert sorted(left) == ["part-00000.parquet", "part-00000.parquet.record.json"]
     assert (tmp_path / "run" / "catalog" / "notes.txt").read_text() == "mine"
+
+
+def test_verify_repairs_what_is_made_again_too(config: Path, tmp_path: Path) -> None:
+    workspace = tiny_workspace(tmp_path / "run")
+    workspace.redo.begin(["features"], reusing=[])
+    (again,) = workspace.redone()
+    for name in ("part-0.parquet", "part-1.parquet"):
+        again.write_file(name, b"new", fingerprint({}))
+    again.commit({})
+    (tmp_path / "run" / "redo" / "features" / "part-1.parquet").write_bytes(b"odd")
+    result = runner.invoke(app, ["verify", str(config)])
+    assert result.exit_code == 1
+    assert "! redo/features/part-1.parquet: its checksum differs" in result.output
+    assert runner.invoke(app, ["verify", str(config), "--repair"]).exit_code == 0
+    assert again.manifest() is None
+    assert again.committed_files(fingerprint({})).keys() == {"part-0.parquet"}
+    assert Workspace(str(tmp_path / "run")).artifact("features").require().rows == NUM_ITEMS
+
+
+def test_an_update_that_cannot_be_is_refused_before_anything_runs(config: Path, tmp_path: Path) -> None:
+    tiny_workspace(tmp_path / "old")
+    for parent, said in (("old", "holds no finished 'model'"), ("run", "update.parent is the workspace itself")):
+        result = runner.invoke(app, ["update", str(config), "--from", str(tmp_path / parent)])
+        assert result.exit_code == 1
+        assert said in result.stderr
+    assert not (tmp_path / "run" / "config.yaml").exists()
 
 
 def test_names_of_files_reach_the_terminal_as_text(config: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from jobs.comparison.ensemble_evaluation import ensemble_inputs
 from jobs.comparison.grid_runs import Run, method_runs
 from jobs.stages import train
 from jobs.stages.evaluate import METRICS_FILE
+from monitoring.run_log.heartbeat import own
 
 ROWS = {"AlphaFuse": 0.75, "IDs": 0.25, "both": 0.5}  # hr@10
 RESULT: dict[str, Any] = {
@@ -90,21 +91,24 @@ def finished(grid: GridConfig, configs: dict[str, Config], carried_out: list[str
 
 def _make(run: Run) -> None:
     """Write the evaluation of a run, and its model if there is none."""
-    model, evaluation = run.workspace.artifact("model"), run.workspace.artifact("evaluation")
-    if run.parts:
-        inputs = ensemble_inputs([part.config for part in run.parts])
-    else:
-        if model.manifest() is None:
-            details = {"best": {"value": 0.5}, "history": [{"seconds": 1.0}]}
-            model.commit(TRAIN.inputs(run.config, run.workspace), details)
-        inputs = EVALUATE.inputs(run.config, run.workspace)
-    ranks = [1 if query < 4 * ROWS[run.row] else 11 for query in range(4)]
-    evaluation.write_table(
-        FILE, pa.table([["ann", "ann", "bob", "bob"], [1] * 4, range(4), ranks], SCHEMA), fingerprint(inputs)
-    )
-    content = json.dumps({**RESULT, "overall": {"hr@10": ROWS[run.row]}}).encode()
-    evaluation.write_file(METRICS_FILE, content, fingerprint(inputs))
-    evaluation.commit(inputs)
+    with own(run.workspace) as heartbeat:
+        workspace = run.workspace.guarded(heartbeat.guard)
+        model, evaluation = workspace.artifact("model"), workspace.artifact("evaluation")
+        if run.parts:
+            inputs = ensemble_inputs([part.config for part in run.parts])
+        else:
+            if model.manifest() is None:
+                details = {"best": {"value": 0.5}, "history": [{"seconds": 1.0}]}
+                model.commit(TRAIN.inputs(run.config, workspace), details)
+            inputs = EVALUATE.inputs(run.config, workspace)
+        ranks = [1 if query < 4 * ROWS[run.row] else 11 for query in range(4)]
+        evaluation.write_table(
+            FILE, pa.table([["ann", "ann", "bob", "bob"], [1] * 4, range(4), ranks], SCHEMA), fingerprint(inputs)
+        )
+        content = json.dumps({**RESULT, "overall": {"hr@10": ROWS[run.row]}}).encode()
+        evaluation.write_file(METRICS_FILE, content, fingerprint(inputs))
+        evaluation.commit(inputs)
+        workspace.redo.take()
 
 
 def _seeds(comparison: Comparison) -> dict[str, set[int]]:

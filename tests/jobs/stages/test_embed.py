@@ -22,6 +22,7 @@ from alphafuse.storage.matrices import VectorType, read_rows
 from alphafuse.storage.workspace import Workspace
 from jobs.execution.worker_metrics import Serving
 from jobs.stages.embed import embed
+from monitoring.run_log.heartbeat import own
 
 ray.cloudpickle.register_pickle_by_value(embed_cases)  # the workers cannot import modules of the tests
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("ray_cluster")]
@@ -208,6 +209,43 @@ def test_a_reordered_catalog_starts_no_engine(workspace: Workspace, encoder: Has
     embed(encoder, _with_resources(workers=100), workspace, ignore)
     np.testing.assert_allclose(stored(workspace), expected(texts_of(30)[::-1]), rtol=1e-6)
     assert encoder.times_started() == 1
+
+
+def test_an_update_embeds_only_texts_that_its_parent_lacks(
+    workspace: Workspace, encoder: HashEncoder, tmp_path: Path
+) -> None:
+    """The parent is not changed by a byte; an encoder other than its own is refused before anything is embedded."""
+    parent, config = Workspace(str(tmp_path / "parent")), CONFIG.model_copy(update={"max_quarantined": 0.1})
+    write_catalog(parent, [*texts_of(50), "refused", ""], shard_rows=20)
+    embed(encoder, config, parent, ignore)
+    before = {path: path.read_bytes() for path in (tmp_path / "parent").rglob("*") if path.is_file()}
+    after = ["inserted", *texts_of(30), "changed", "refused", "text 5"]
+    write_catalog(workspace, after, shard_rows=15)
+    donors = [parent.artifact("embeddings")]
+    with pytest.raises(WorkspaceError, match=r"was made by another encoder \(engine: 'hash' → 'other'\)"):
+        embed(HashEncoder(encoder.folder, name="other"), config, workspace, ignore, donors=donors)
+    embed(encoder, config, workspace, ignore, donors=donors)
+    np.testing.assert_allclose(stored(workspace), expected(after, ("refused",)), rtol=1e-6)
+    assert sorted(encoder.embedded()[50:]) == ["changed", "inserted"]
+    unchanged = stored(parent)[:30].tobytes()
+    assert stored(workspace)[1:31].tobytes() == unchanged
+    assert {path: path.read_bytes() for path in (tmp_path / "parent").rglob("*") if path.is_file()} == before
+
+
+def test_a_redo_of_the_catalog_embeds_only_changed_texts_and_keeps_the_old_embeddings(
+    workspace: Workspace, encoder: HashEncoder
+) -> None:
+    write_catalog(workspace, texts_of(30), shard_rows=20)
+    embed(encoder, CONFIG, workspace, ignore)
+    with own(workspace) as heartbeat:
+        owner = workspace.guarded(heartbeat.guard)
+        owner.redo.begin(["catalog", "embeddings"], reusing=["embeddings"])
+        write_catalog(owner, [*texts_of(29), "new"], shard_rows=15)
+        embed(encoder, CONFIG, owner, ignore)
+        np.testing.assert_allclose(stored(workspace), expected(texts_of(30)), rtol=1e-6)
+        owner.redo.take()
+    assert encoder.embedded()[30:] == ["new"]
+    np.testing.assert_allclose(stored(workspace), expected([*texts_of(29), "new"]), rtol=1e-6)
 
 
 def test_embeddings_of_another_encoder_are_refused(workspace: Workspace, encoder: HashEncoder) -> None:

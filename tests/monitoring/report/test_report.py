@@ -96,3 +96,21 @@ def test_the_page_is_made_again_when_what_it_shows_changes(finished: tuple[Confi
     assert workspace.artifact("report").require().created == made
     workspace.artifact("evaluation").clear()
     assert "the stage <code>evaluate</code> has not finished" in _page(config, workspace)
+
+
+def test_an_update_says_what_became_of_the_null_space_and_of_the_items(finished: tuple[Config, Workspace]) -> None:
+    config, workspace = finished
+    assert "Update of another workspace" not in _page(config, workspace)
+    angles = {"row_angle": 1.25, "null_angle": 20.0, "kept_angle": 0.5}
+    drift = {"kind": "recomputed", "reason": EVIL, "lost_energy": 0.01, "distortion": 0.3, "shift": 0.125, **angles}
+    carried = {"carried": 28, "new": 1_234, "removed": 5, "moments": False, "ndcg@20": 0.0625}
+    best = {"value": 0.0625, "epoch": 0, "step": 0}
+    for name, details in (("nullspace", {"update": drift}), ("model", {"update": carried, "best": best})):
+        artifact, made = workspace.artifact(name), workspace.artifact(name).require()
+        artifact.uncommit()
+        artifact.commit(made.inputs, {**made.details, **details})
+    workspace.artifact("report").clear()
+    page = _page(config, workspace)
+    for shown in ("recomputed (&lt;script&gt;", "0.125", "20.0°", "1,234", "begun at zero", "before the first step"):
+        assert shown in page
+    assert EVIL not in page

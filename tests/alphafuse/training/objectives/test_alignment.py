@@ -60,7 +60,7 @@ def _views(method: str, weights: list[torch.Tensor], text: torch.Tensor, ids: to
 
 def _objective(encoder: ItemEncoder, loss: LossConfig) -> DenseModel:
     torch.manual_seed(0)
-    sasrec = encoder.wrap(SASRec(4, 3, num_layers=1, num_heads=1, dropout=0.0))
+    sasrec = encoder.wrap(SASRec(4, 3, num_layers=1, num_heads=1, dropout=0.0), 4)
     if loss.name != "diffusion":
         return ScoringObjective(encoder, sasrec, loss, 8, Communicator())
     diffusion = Diffusion(remaining_signal("linear", 20, (1e-4, 0.02)))
@@ -90,7 +90,7 @@ def test_alignment_is_added_as_written_out(method: str, loss: dict[str, Any], ne
     torch.manual_seed(1)
     encoder = METHODS[method]()
     objective = _objective(encoder, LossConfig(**loss, temperature=TEMPERATURE))
-    step = dataclasses.replace(step, draws=objective.draw(0, Batch(HISTORIES.numpy(), TARGETS.numpy(), 0, 1.0)))
+    step = dataclasses.replace(step, draws=objective.draw(0, Batch(HISTORIES.numpy(), TARGETS.numpy(), 0)))
     first, second = _views(method, list(encoder.parameters()), text, ids)
     expected = torch.zeros(())
     for number, item in enumerate(PREDICTED):

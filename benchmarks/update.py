@@ -1,0 +1,158 @@
+"""Updating a model against training it from scratch, on MovieLens-100K: CPU seconds, quality, and new items.
+
+    python -m benchmarks.update runs/update --json benchmarks/results/update.json
+
+The second day has the whole log and catalog. The first day lacks the latest interactions and some items, drawn at
+random, with all of their interactions. Both days are split by leave-one-out. The update continues the first day's
+model; the comparison is a training on the second day from scratch. Each training runs on one rank with one thread, in a
+process of its own; CPU seconds count everything from the start of training, with validations. Texts are embedded once.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from alphafuse.config import Config, load_config
+from alphafuse.data.catalog_lookup import find_ids
+from alphafuse.data.sequence_store import SequenceStore
+from alphafuse.distributed.communicator import Communicator
+from alphafuse.evaluation.evaluator import validation_metrics
+from alphafuse.events import ignore
+from alphafuse.items.item_table import ItemTable
+from alphafuse.stages import DECOMPOSE, EMBED, TRAIN, needed_stages
+from alphafuse.storage.folder import resolve
+from alphafuse.storage.matrices import read_rows, to_lists
+from alphafuse.storage.workspace import Workspace
+from alphafuse.training.loop import Trainer
+from alphafuse.training.scoring_model import ScoringModel
+from alphafuse.training.trained_model import load_trained
+from alphafuse.training.warm_start import warm_start
+from benchmarks.processes import run_ranks
+from benchmarks.tables import arguments, publish
+from jobs.pipeline import run_stages
+
+SOURCE = "package://recbole/dataset_example/ml-100k/ml-100k"
+CPU = torch.device("cpu")
+
+
+def cut_days(folder: Path, later: float, new: float, seed: int) -> list[str]:
+    """Write catalog and log of both days into `folder`; returns the ids of the new items.
+
+    Args:
+        later, new: shares of the interactions and of the items that only the second day has.
+    """
+    items, log = (pd.read_csv(resolve(f"{SOURCE}.{kind}"), sep="\t", dtype=str) for kind in ("item", "inter"))
+    item, time_column = "item_id:token", log["timestamp:float"].astype(float)
+    chosen = np.random.default_rng(seed).choice(items[item], round(new * len(items)), replace=False)
+    early = log[(time_column < time_column.quantile(1 - later)) & ~log[item].isin(chosen)]
+    for day, (catalog, interactions) in enumerate(((items[~items[item].isin(chosen)], early), (items, log)), start=1):
+        (folder / f"day{day}").mkdir(parents=True, exist_ok=True)
+        catalog.to_csv(folder / f"day{day}" / "ml.item", sep="\t", index=False)
+        interactions.to_csv(folder / f"day{day}" / "ml.inter", sep="\t", index=False)
+    return sorted(chosen)
+
+
+def embed_once(config: Config, folder: Path) -> Path:
+    """Embed the whole catalog; returns a file with the vectors by item id."""
+    workspace, path = Workspace(config.workspace), folder / "vectors.parquet"
+    run_stages(config, workspace, needed_stages(config, EMBED), ignore)
+    catalog = workspace.artifact("catalog")
+    ids = pa.concat_tables([catalog.read_table(file, ["item_id"]) for file in catalog.require().files])
+    vectors = read_rows(workspace.artifact("embeddings"), "embedding", 0, len(ids))
+    pq.write_table(ids.append_column("embedding", to_lists(vectors)), path)
+    return path
+
+
+def train(config: Config, new_items: list[str]) -> dict[str, Any]:
+    """Train and measure; runs in a process of its own."""
+    workspace, communicator, start = Workspace(config.workspace), Communicator(), time.process_time()
+    trainer = Trainer(config, workspace, TRAIN.inputs(config, workspace), communicator, CPU, ignore)
+    details = trainer.run()
+    seconds = time.process_time() - start
+    model = load_trained(config, workspace, communicator)
+    measured = {
+        "epochs (best)": f"{len(details['history'])} ({details['best']['epoch']})",
+        "CPU-s": seconds,
+        "ndcg@10": _measure(config, model)["ndcg@10"],
+    }
+    return measured | {"new items hr@10": _measure(config, model, new_items).get("hr@10")}
+
+
+def untrained(config: Config, new_items: list[str], random: bool) -> float:
+    """HR@10 of new items before the first step of an update, which begin as their text alone or at random."""
+    workspace, communicator = Workspace(config.workspace), Communicator()
+    trainer = Trainer(config, workspace, TRAIN.inputs(config, workspace), communicator, CPU, ignore)
+    table: ItemTable = trainer.table
+    objective = trainer.engine.module.module
+    warm_start(config, workspace, objective.encoder, table, trainer.engine, communicator)
+    if random:
+        rows = torch.tensor(sorted(find_ids(workspace.artifact("catalog"), pa.array(new_items)).values()))
+        generator = torch.Generator().manual_seed(config.seed)
+        table.trainable[rows] = torch.randn(len(rows), table.trainable.shape[1], generator=generator)
+    return _measure(config, ScoringModel(objective, table, config.model.history_length), new_items)["hr@10"]
+
+
+def _measure(config: Config, model: ScoringModel, items: list[str] | None = None) -> dict[str, float]:
+    """Metrics over the test targets, or over those that are one of some items."""
+    workspace = Workspace(config.workspace)
+    sequences, chosen = SequenceStore(workspace), None
+    if items is not None:
+        indices = list(find_ids(workspace.artifact("catalog"), pa.array(items)).values())
+        whole = sequences.read_all()
+        users, positions = whole.targets("test")
+        targets = [whole.of(user)[position] for user, position in zip(users, positions, strict=True)]
+        chosen = np.flatnonzero(np.isin(targets, indices))
+        if not len(chosen):
+            return {}
+    return validation_metrics(model, sequences, "test", config.evaluate, Communicator(), config.similarity, chosen)
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("folder", type=Path, help="for data and workspaces")
+    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--later", type=float, default=0.05, help="share of interactions of the second day alone")
+    parser.add_argument("--new", type=float, default=0.05, help="share of items of the second day alone")
+    options = parser.parse_args()
+    folder: Path = options.folder.resolve()
+    seed = load_config(options.config, options.set).seed
+    new_items = cut_days(folder, options.later, options.new, seed)
+
+    def configuration(name: str, day: int, *settings: str) -> Config:
+        data = [f"data.folder={folder}/day{day}", "data.catalog.path=ml.item", "data.interactions.path=ml.inter"]
+        return load_config(options.config, [*options.set, *data, f"workspace={folder}/{name}", *settings])
+
+    vectors = ["embed.engine=precomputed", f"embed.precomputed={embed_once(configuration('texts', 2), folder)}"]
+    parent = f"update.parent={folder}/first"
+    configs = {
+        "first day": configuration("first", 1, *vectors),
+        "second day, from scratch": configuration("scratch", 2, *vectors),
+        "second day, update": configuration("update", 2, *vectors, parent),
+    }
+    rows = []
+    for name, config in configs.items():
+        workspace = Workspace(config.workspace)
+        run_stages(config, workspace, needed_stages(config, DECOMPOSE), ignore)
+        kind = workspace.artifact("nullspace").require().details.get("update", {}).get("kind", "–")
+        before = {"as text alone": None, "at random": None}
+        if config.update.parent is not None:
+            for start, random in zip(before, (False, True), strict=True):
+                before[start] = run_ranks(1, untrained, config, new_items, random)[0]
+        measured = run_ranks(1, train, config, new_items)[0]
+        untouched = {f"new items hr@10, {start}": value for start, value in before.items()}
+        rows.append({"training": name, "null space": kind, **measured, **untouched})
+    settings = {"later": options.later, "new": options.new, "seed": seed, "set": " ".join(options.set), "ranks": 1}
+    publish("Update and training from scratch, MovieLens-100K", settings, rows, options.json)
+
+
+if __name__ == "__main__":
+    main()
