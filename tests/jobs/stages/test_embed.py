@@ -118,18 +118,16 @@ def test_a_finished_stage_starts_no_engine(workspace: Workspace, encoder: HashEn
 
 def test_an_engine_that_computes_other_vectors_stops_before_they_mix(workspace: Workspace, tmp_path: Path) -> None:
     """The second run has an engine of the same name whose vectors have turned, as after an update of a library."""
-    texts = [*texts_of(40), "lethal"]
-    write_catalog(workspace, texts, shard_rows=20)
-    with pytest.raises(ResourceError, match="died"):
-        embed(HashEncoder(tmp_path), CONFIG, workspace, ignore)
+    write_catalog(workspace, texts_of(20), shard_rows=20)
+    embed(HashEncoder(tmp_path), CONFIG, workspace, ignore)
     before = HashEncoder(tmp_path).embedded()
-    assert before
-    write_catalog(workspace, texts[:-1], shard_rows=20)  # the canaries outlive a change of the catalog
+    texts = texts_of(30)
+    write_catalog(workspace, texts, shard_rows=20)  # the canaries outlive a change of the catalog
     with pytest.raises(ResourceError, match=r"computes other vectors than those that are stored \(1 − cosine up to"):
         embed(HashEncoder(tmp_path, tilt=0.5), CONFIG, workspace, ignore)
     assert HashEncoder(tmp_path).embedded() == before
     embed(HashEncoder(tmp_path, tilt=1e-4), CONFIG, workspace, ignore)
-    np.testing.assert_allclose(stored(workspace), expected(texts[:-1]), atol=1e-4)
+    np.testing.assert_allclose(stored(workspace), expected(texts), atol=1e-4)
 
 
 def test_half_precision_is_stored_as_such(workspace: Workspace, encoder: HashEncoder) -> None:
