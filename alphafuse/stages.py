@@ -25,6 +25,10 @@ def _nothing(config: Config) -> tuple[str, ...]:
     return ()
 
 
+EXPORT_FORMAT = 1
+"""Version of the files of the artefact `export`; it rises when an older program could not read them."""
+
+
 @dataclass(frozen=True, eq=False)
 class Stage:
     """One step of a run.
@@ -117,6 +121,11 @@ def _recommend_settings(config: Config) -> dict[str, Any]:
     return {"similarity": config.similarity, "recommend": recommending}
 
 
+def _export_settings(config: Config) -> dict[str, Any]:
+    settings: dict[str, Any] = {"similarity": config.similarity, "format": EXPORT_FORMAT}
+    return {**settings, "onnx": True} if config.export.onnx else settings
+
+
 PREPARE = Stage(
     "prepare",
     "Read catalog and interactions, split the users, write shards.",
@@ -170,7 +179,7 @@ EXPORT = Stage(
     "export",
     "Write item vectors and weights for an index or a serving system.",
     artifacts=("export",),
-    settings=lambda config: {"similarity": config.similarity},
+    settings=_export_settings,
     reads=lambda config: ("model",),
 )
 REPORT = Stage(

@@ -3,9 +3,9 @@
     python -m benchmarks.startup --json benchmarks/results/startup.json
 
 The quick start runs into a new folder, as a new user would see it; what its stages take is read from its event log, and
-"between stages" is the rest: start of the command, of Ray and of the ranks, and their end. The commands follow, each
-`--repeat` times in a process of its own: medians of wall time and of processor time, which other programs on
-the machine disturb less.
+"between stages" is the rest: start of the command, of Ray and of the ranks, and their end. The commands follow, and
+loading the model from Python, each `--repeat` times in a process of its own: medians of wall and processor time, which
+other programs on the machine disturb less.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from benchmarks.tables import arguments, publish
 from cluster.remote.following import read_run
 
 COMMAND = [sys.executable, "-c", "from cluster.cli.main import main; main()"]
+LOAD = [sys.executable, "-c", "import sys, alphafuse; alphafuse.load(sys.argv[1])"]
 
 
 def run(command: list[str]) -> tuple[float, float]:
@@ -32,15 +33,15 @@ def run(command: list[str]) -> tuple[float, float]:
         RuntimeError: it failed; the message is what it wrote to its errors.
     """
     before, started = _processor_seconds(), time.monotonic()
-    done = subprocess.run([*COMMAND, *command], capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}")
+        raise RuntimeError(f"{' '.join(command[2:])} ended with {done.returncode}: {done.stderr}")
     return time.monotonic() - started, _processor_seconds() - before
 
 
 def quick_start(config: str, folder: str) -> list[dict[str, Any]]:
     """A row for each stage of a whole run into `folder`, and for the whole."""
-    wall, processor = run(["run", config, "--set", f"workspace={folder}"])
+    wall, processor = run([*COMMAND, "run", config, "--set", f"workspace={folder}"])
     stages = {stage.name: stage.seconds or 0.0 for stage in read_run(folder).state(time.time()).stages}
     between = wall - sum(stages.values())
     parts = [{"what": f"quick start: {name}", "s": seconds, "CPU-s": None} for name, seconds in stages.items()]
@@ -52,18 +53,20 @@ def quick_start(config: str, folder: str) -> list[dict[str, Any]]:
 
 
 def commands(config: str, folder: str, repeat: int) -> list[dict[str, Any]]:
-    """A row for each command that answers without workers."""
+    """A row for each command that answers without workers, and for loading the model from Python."""
     given = [config, "--set", f"workspace={folder}"]
     rows = []
-    for command in (
-        ["--help"],
-        ["config", "validate", *given],
-        ["status", *given],
-        ["verify", *given],
-        ["recommend", *given, "--history", "Star Wars,Fargo"],
+    for program, given_to in (
+        (COMMAND, ["--help"]),
+        (COMMAND, ["config", "validate", *given]),
+        (COMMAND, ["status", *given]),
+        (COMMAND, ["verify", *given]),
+        (COMMAND, ["recommend", *given, "--history", "Star Wars,Fargo"]),
+        (LOAD, [folder]),
     ):
-        times = [run(command) for _ in range(repeat)]
-        name = " ".join(part for part in command if part not in given)
+        times = [run([*program, *given_to]) for _ in range(repeat)]
+        shown = " ".join(part for part in given_to if part not in (*given, folder))
+        name = shown or "alphafuse.load"
         rows.append({"what": name, "s": statistics.median(wall for wall, _ in times)})
         rows[-1]["CPU-s"] = statistics.median(processor for _, processor in times)
     return rows

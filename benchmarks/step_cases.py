@@ -99,7 +99,7 @@ class OurStep:
         if self._positions == "all":
             targets[:, :-1] = items.histories[:, 1:]
         targets[:, -1] = items.targets
-        batch = Batch(items.histories, targets, self._first, int((targets != PADDING).sum()))
+        batch = Batch(items.histories, targets, self._first)
         self._step(self._planner([batch], step), self._rates)
 
 

@@ -40,7 +40,7 @@ from jobs.execution.history import History
 from jobs.execution.placement import require_shared
 from jobs.execution.ray_connection import connected
 from jobs.execution.worker_group import keeping_ranks
-from jobs.preflight import require_room, waiting
+from jobs.preflight import require_gpus, require_room, waiting
 from jobs.stages import decompose, embed, evaluate, export, prepare, recommend, report, train
 from monitoring.run_log.heartbeat import own
 
@@ -90,7 +90,8 @@ def run_stages(
     Raises:
         ConfigError: `again` is none of the stages.
         OwnershipError: another process works in the workspace.
-        ResourceError: the machines of the cluster cannot all reach the workspace, or cannot hold a stage.
+        ResourceError: the machines of the cluster cannot all reach the workspace, or cannot hold a stage, or promise
+            GPUs that torch does not find.
 
     Also raises as `check_parent` does, before anything runs, where a model is to be trained.
     """
@@ -107,6 +108,7 @@ def run_stages(
         require_shared(workspace)
         workspace.redo.finish_taking()
         require_room(config, workspace, stages, again)
+        require_gpus(config, workspace, stages, again)
         with driver_listener(config, workspace, history, show) as listen:
             if again is None and workspace.redo.pending:
                 listen(StageWarning(stages[0].name, _continued(workspace)))

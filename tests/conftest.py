@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 sys.path.insert(0, str(Path(__file__).parent))
 # numpy and torch read this when they are imported. Tests run side by side: more threads would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A busy machine takes long over any example; no test measures time.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by markers

@@ -18,12 +18,12 @@ LAYERS = (
     ("alphafuse.config",),
     ("alphafuse.stages",),
     ("alphafuse.storage",),
-    ("alphafuse.distributed", "alphafuse.data"),
+    ("alphafuse.distributed", "alphafuse.data", "alphafuse.kernels"),
     ("alphafuse.language", "alphafuse.nullspace"),
     ("alphafuse.items",),
     ("alphafuse.recommenders",),
     ("alphafuse.losses", "alphafuse.evaluation"),
-    ("alphafuse.training", "alphafuse.inputs", "alphafuse.parent"),
+    ("alphafuse.training", "alphafuse.inputs", "alphafuse.parent", "alphafuse.serving"),
     ("monitoring.presentation", "monitoring.metrics", "monitoring.grafana"),
     ("monitoring.run_log",),
     ("monitoring.terminal", "monitoring.tracking", "monitoring.report"),
@@ -34,7 +34,7 @@ LAYERS = (
     ("jobs.comparison",),
     ("cluster.launch",),
     ("cluster.remote",),
-    ("cluster.cli",),
+    ("cluster.cli", "cluster.python"),
 )
 """Folders and modules of the packages, lowest first: each imports from lower layers alone."""
 PACKAGES = {"alphafuse": (), "monitoring": ("alphafuse",), "jobs": ("alphafuse", "monitoring")}

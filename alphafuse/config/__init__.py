@@ -7,6 +7,7 @@ from alphafuse.config.data import CatalogConfig, DataConfig, InteractionsConfig,
 from alphafuse.config.decompose import DecomposeConfig
 from alphafuse.config.embed import EmbedConfig
 from alphafuse.config.evaluate import EvaluateConfig
+from alphafuse.config.export import ExportConfig
 from alphafuse.config.grid import EnsembleConfig, GridConfig, MethodConfig, load_grid
 from alphafuse.config.loading import load_config, parse_config
 from alphafuse.config.model import BackboneConfig, EncoderConfig, ModelConfig
@@ -27,6 +28,7 @@ __all__ = [
     "EncoderConfig",
     "EnsembleConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "FinishConfig",
     "GridConfig",
     "InteractionsConfig",

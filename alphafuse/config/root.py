@@ -11,6 +11,7 @@ from alphafuse.config.data import DataConfig
 from alphafuse.config.decompose import DecomposeConfig
 from alphafuse.config.embed import EmbedConfig
 from alphafuse.config.evaluate import EvaluateConfig
+from alphafuse.config.export import ExportConfig
 from alphafuse.config.model import ModelConfig
 from alphafuse.config.monitoring import MonitoringConfig
 from alphafuse.config.ray import RayConfig
@@ -34,6 +35,7 @@ class Config(Section):
     update: UpdateConfig = UpdateConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     recommend: RecommendConfig = RecommendConfig()
+    export: ExportConfig = ExportConfig()
     ray: RayConfig = RayConfig()
     monitoring: MonitoringConfig = MonitoringConfig()
 

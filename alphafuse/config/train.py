@@ -31,7 +31,8 @@ class LossConfig(Section):
     calibration: Annotated[float, Field(ge=0, le=1)] = 0.75
     """Calibration t of `gbce`: 0 is `bce` with a sum over the negatives, 1 has the full softmax's probabilities."""
     memory_mib: Count = 64
-    """Most MiB that a rank's scores of its own items take (`softmax`, `shard_local`)."""
+    """Most MiB that a rank's scores of its own items take (`softmax`, `shard_local`); on GPUs, whose scores are never
+    kept, the vectors of its items."""
 
     @model_validator(mode="after")
     def _check(self) -> LossConfig:
@@ -102,8 +103,8 @@ class TrainConfig(Section):
     batch_size: Count = 64
     """Samples (windows or prefixes) of one optimizer step over all workers together."""
     shuffle_users: Count = 1_000_000
-    """Users in the shuffle buffer: so many users' sequences are in memory at a time, and their samples are shuffled.
-    A log with more users is read again in each epoch, in blocks of users in random order."""
+    """Users in the shuffle buffer: so many users' sequences are in memory at a time, on all ranks together, and their
+    samples are shuffled. A log with more users is read again in each epoch, in blocks of users in random order."""
     accumulation: Count = 1
     """Micro-batches that an optimizer step is split into."""
     max_epochs: Count = 100

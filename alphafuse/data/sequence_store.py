@@ -5,7 +5,6 @@ A block is a row group of the artefact `sequences` (docs/workspace.md). Knows no
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
@@ -103,16 +102,14 @@ class SequenceStore:
     def _table(self, blocks: Sequence[int], columns: Sequence[str]) -> pa.Table:
         tables = []
         for file, places in groupby((self._places[block] for block in blocks), lambda place: place[0]):
-            read = functools.partial(_read_groups, groups=[group for _, group in places], columns=list(columns))
-            tables.append(self._artifact.read_parquet(file, read))
-        return pa.concat_tables(tables)
+            tables.append(self._read_groups(file, [group for _, group in places], columns))
+        return pa.concat_tables(tables) if tables else self._read_groups(self._places[0][0], [], columns)
+
+    def _read_groups(self, file: FileRecord, groups: list[int], columns: Sequence[str]) -> pa.Table:
+        return self._artifact.read_parquet(file, lambda parquet: parquet.read_row_groups(groups, columns=list(columns)))
 
 
 def _describe(parquet: pq.ParquetFile) -> tuple[list[str], list[int]]:
     """Names of the columns, and the number of rows in each row group."""
     rows = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
     return parquet.schema_arrow.names, rows
-
-
-def _read_groups(parquet: pq.ParquetFile, groups: list[int], columns: list[str]) -> pa.Table:
-    return parquet.read_row_groups(groups, columns=columns)

@@ -65,7 +65,7 @@ def find_users(path: str) -> list[Source]:
     table = sources[0].peek(["user_id", "history"] if has_histories else ["user_id"])
     as_ids(table["user_id"], sources[0].uri, "user_id")
     if has_histories:
-        _history_items(table["history"], sources[0].uri)
+        history_items(table["history"], sources[0].uri)
     return sources
 
 
@@ -91,11 +91,6 @@ def users_of(workspace: Workspace, sources: Sequence[Source], counts: Counter[st
         raise DataError(f"recommend.users: nothing is left of {sources[0].uri} ({dict(counts)})")
 
 
-def single_history(items: Sequence[int]) -> Histories:
-    """A single history, from item indices."""
-    return Histories(_sequences(["history"], [np.array(items, np.int64)]), np.zeros(1, np.int64))
-
-
 def _has_histories(sources: Sequence[Source]) -> bool:
     try:
         sources[0].require(["history"])
@@ -118,7 +113,7 @@ def _known_users(workspace: Workspace, sources: Sequence[Source], counts: Counte
 
 def _given_histories(workspace: Workspace, sources: Sequence[Source], counts: Counter[str]) -> Iterator[Histories]:
     for table in _read(sources, ["user_id", "history"], counts):
-        items, lengths = _history_items(table["history"], sources[0].uri)
+        items, lengths = history_items(table["history"], sources[0].uri)
         known = find_ids(workspace.artifact("catalog"), items)
         index = np.array([known.get(item, -1) for item in items.to_pylist()], np.int64)
         counts["items_not_in_the_catalog"] += int((index < 0).sum())
@@ -133,8 +128,12 @@ def _given_histories(workspace: Workspace, sources: Sequence[Source], counts: Co
         yield Histories(_sequences(names, list(left.values())), np.arange(len(left)))
 
 
-def _history_items(histories: pa.ChunkedArray, where: str) -> tuple[pa.Array, np.ndarray]:
-    """Item ids of histories, one history after the other, and the lengths of the histories."""
+def history_items(histories: pa.ChunkedArray, where: str) -> tuple[pa.Array, np.ndarray]:
+    """Item ids of histories, one history after the other, and the lengths of the histories.
+
+    Raises:
+        DataError: the column holds no lists, or lists of something else than ids.
+    """
     column = histories.combine_chunks()
     if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
         raise DataError(f"{where}: column 'history' must hold lists of item ids, found {column.type}")

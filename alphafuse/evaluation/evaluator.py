@@ -23,7 +23,7 @@ from alphafuse.errors import DataError
 from alphafuse.evaluation.ranking import CatalogRanking, Queries
 from alphafuse.evaluation.ranking_metrics import CatalogUse, ranking_metrics, tail_items
 from alphafuse.evaluation.ranks import RankedTargets
-from alphafuse.evaluation.scorer import Scorer
+from alphafuse.evaluation.scorer import HistoryReader, Scorer
 from alphafuse.evaluation.seen_items import SeenItems
 from alphafuse.storage.read_ahead import read_ahead
 
@@ -201,7 +201,7 @@ def catalog_ranking(model: Scorer, communicator: Communicator, similarity: Simil
 
 
 def gather_hidden_states(
-    model: Scorer, sequences: Sequences, users: np.ndarray, positions: np.ndarray, communicator: Communicator
+    model: HistoryReader, sequences: Sequences, users: np.ndarray, positions: np.ndarray, communicator: Communicator
 ) -> torch.Tensor:
     """Hidden states of the histories `items[:position]` of users: [queries, hidden_dim], equal on every rank.
 

@@ -6,6 +6,8 @@ tiles at a time, since a tile alone has few, but never for more than fit in a li
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from alphafuse.evaluation.item_tiles import ItemTiles
@@ -32,14 +34,7 @@ class Exclusions:
         tiles: ItemTiles,
     ) -> None:
         self._targets, self._tiles = targets, tiles
-        tile = tiles.of(excluded[0])
-        first, stop = (excluded[1:] - first_query).clamp(0, num_queries)
-        own = ((tile >= 0) & (tile < len(tiles)) & (first < stop)).nonzero()[:, 0]
-        order = own[tile[own].argsort()]
-        exclusions = torch.stack([tile, excluded[0], first, stop])[:, order]
-        pairs = (exclusions[3] - exclusions[2]).cumsum(0)
-        sizes = torch.unique_consecutive(pairs // MOST_PAIRS, return_counts=True)[1].tolist()
-        self._chunks = iter(exclusions.split(sizes, dim=1) if sizes else ())
+        self._chunks = iter(_own_chunks(excluded, first_query, num_queries, tiles))
         self._spell_out_next()
 
     def leave_out(self, scores: torch.Tensor, tile: int) -> None:
@@ -58,14 +53,47 @@ class Exclusions:
         chunk = next(self._chunks, None)
         if chunk is None:
             return
-        tile, item, first, stop = chunk
-        counts = stop - first
-        pair = torch.repeat_interleave(counts)  # [pairs of query and item], the exclusion of each
-        query = torch.arange(len(pair), device=pair.device) - (counts.cumsum(0) - counts - first)[pair]
-        if self._targets is not None:
-            others = self._targets[query] != item[pair]
-            pair, query = pair[others], query[others]
+        tile, item = chunk[:2]
+        pair, query = _pairs(chunk, self._targets)
         self._query = query
         self._column = (item - self._tiles.first_item - tile * self._tiles.width)[pair]
         numbers = torch.arange(len(self._tiles) + 1, device=tile.device)
         self._ends = torch.searchsorted(tile[pair], numbers).tolist()
+
+
+def excluded_pairs(
+    excluded: torch.Tensor, num_queries: int, targets: torch.Tensor, tiles: ItemTiles
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield the pairs of a query and an item of this rank that is left out for it, int64 [pairs] each, some at a time.
+    The arguments are those of `Exclusions`."""
+    for chunk in _own_chunks(excluded, 0, num_queries, tiles):
+        pair, query = _pairs(chunk, targets)
+        yield query, chunk[1][pair]
+
+
+def _own_chunks(
+    excluded: torch.Tensor, first_query: int, num_queries: int, tiles: ItemTiles
+) -> tuple[torch.Tensor, ...]:
+    """Exclusions of items of this rank in chunks of some `MOST_PAIRS` pairs, ascending by tile: int64 [4, exclusions]
+    with tile, item, first query and end of the queries, numbered from 0 on."""
+    tile = tiles.of(excluded[0])
+    first, stop = (excluded[1:] - first_query).clamp(0, num_queries)
+    own = ((tile >= 0) & (tile < len(tiles)) & (first < stop)).nonzero()[:, 0]
+    order = own[tile[own].argsort()]
+    exclusions = torch.stack([tile, excluded[0], first, stop])[:, order]
+    pairs = (exclusions[3] - exclusions[2]).cumsum(0)
+    sizes = torch.unique_consecutive(pairs // MOST_PAIRS, return_counts=True)[1].tolist()
+    return exclusions.split(sizes, dim=1) if sizes else ()
+
+
+def _pairs(chunk: torch.Tensor, targets: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The exclusion, as a number in the chunk, and the query of each pair but for those of a query and its target:
+    int64 [pairs] each."""
+    _, item, first, stop = chunk
+    counts = stop - first
+    pair = torch.repeat_interleave(counts)
+    query = torch.arange(len(pair), device=pair.device) - (counts.cumsum(0) - counts - first)[pair]
+    if targets is not None:
+        others = targets[query] != item[pair]
+        pair, query = pair[others], query[others]
+    return pair, query

@@ -2,7 +2,8 @@
 
 Every rank scores all queries against the items it owns. Ranks of targets are all-reduced counts, and top lists are
 merged from local ones. Scores exist for one tile of queries and items at a time, which stays in the processor's cache,
-so that the ranking costs little more than the matrix product.
+so that the ranking costs little more than the matrix product. Where kernels run, ranks alone are counted without
+writing a score down (`alphafuse.kernels.counting`); lists need the scores.
 
 Ties: of two items with equal scores, the one with the lower item index comes first. Item indices follow a hash of the
 id, so that ties depend neither on popularity nor on the order of the input.
@@ -21,9 +22,12 @@ from torch.nn import functional
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import AlphafuseError
 from alphafuse.evaluation.better_items import BetterItems
-from alphafuse.evaluation.exclusions import Exclusions
+from alphafuse.evaluation.exclusions import Exclusions, excluded_pairs
 from alphafuse.evaluation.item_tiles import ItemTiles
 from alphafuse.evaluation.top_lists import TopLists
+from alphafuse.evaluation.vector_blocks import VectorBlocks
+from alphafuse.kernels.counting import Rivals, scores_of_pairs
+from alphafuse.kernels.device import runs_kernels
 
 CPU_TILE = (512, 1024)
 """Number of queries and items in a tile of scores: 2 MiB, the second-level cache of a core."""
@@ -82,7 +86,8 @@ class CatalogRanking:
     """Ranks queries against all items.
 
     Args:
-        item_vectors: float32 [rows of this rank, hidden_dim]; for the cosine they are normalised in place.
+        item_vectors: float32 [rows of this rank, hidden_dim]; for the cosine they are normalised in place. Blocks of
+            vectors, such as memory-mapped files, are not copied.
         first_row: item index of the first of them; the ranges of the ranks ascend with the rank.
         similarity: the score, cosine or dot product.
         tile: number of queries and items that are scored at a time; by default as fits the device.
@@ -93,7 +98,7 @@ class CatalogRanking:
 
     def __init__(
         self,
-        item_vectors: torch.Tensor,
+        item_vectors: torch.Tensor | VectorBlocks,
         first_row: int,
         similarity: Literal["cosine", "dot"],
         communicator: Communicator,
@@ -104,14 +109,15 @@ class CatalogRanking:
         self._first_row = first_row
         self._communicator = communicator
         if similarity == "cosine":
-            functional.normalize(item_vectors, dim=1, out=item_vectors)
+            for block in item_vectors.split(CHECKED_ROWS):
+                functional.normalize(block, dim=1, out=block)
         self._refuse_non_finite(self._vectors, "item vectors")
         self._tile_queries, widest = tile or (CPU_TILE if item_vectors.device.type == "cpu" else GPU_TILE)
         longest = int(communicator.all_reduce(torch.tensor(len(item_vectors), device=item_vectors.device), "max"))
         width = min(widest, -(-longest // WIDTH_UNIT) * WIDTH_UNIT)
         self._tiles = ItemTiles(first_row, len(item_vectors), width)
         self._last_tile = self._padded(item_vectors[len(item_vectors) // width * width :])
-        self._buffer = item_vectors.new_empty(self._tile_queries * width)
+        self._buffer = self._last_tile.new_empty(self._tile_queries * width)
 
     @full_precision()
     def rank(self, queries: Queries, top_k: int = 0) -> Ranked:
@@ -120,7 +126,11 @@ class CatalogRanking:
         if self._similarity == "cosine":
             hidden = functional.normalize(hidden, dim=1)
         self._refuse_non_finite(hidden, "hidden states")
-        target_scores = None if queries.targets is None else self._target_scores(hidden, queries.targets)
+        vectors = None if queries.targets is None else self._target_vectors(hidden, queries.targets)
+        if vectors is not None and not top_k and runs_kernels(hidden.device):
+            better = self._communicator.all_reduce(self._count_in_kernel(hidden, vectors, queries))
+            return Ranked(better + 1, better.new_empty(len(hidden), 0), hidden.new_empty(len(hidden), 0))
+        target_scores = None if vectors is None else self._target_scores(hidden, vectors)
         better = torch.zeros(0 if queries.targets is None else len(hidden), dtype=torch.int64, device=hidden.device)
         items = torch.empty(len(hidden), top_k, dtype=torch.int64, device=hidden.device)
         scores = hidden.new_empty(len(hidden), top_k)
@@ -184,13 +194,31 @@ class CatalogRanking:
     def _padded(self, vectors: torch.Tensor) -> torch.Tensor:
         return functional.pad(vectors, (0, 0, 0, self._tiles.width - len(vectors)))
 
-    def _target_scores(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Scores of the targets: [queries]. A collective: the owners of the targets send their vectors."""
+    def _count_in_kernel(self, hidden: torch.Tensor, target_vectors: torch.Tensor, queries: Queries) -> torch.Tensor:
+        """Count this rank's items before the target of each query, [queries], without a score that is written down."""
+        assert queries.targets is not None
+        assert isinstance(self._vectors, torch.Tensor)  # blocks of vectors lie on CPUs
+        with self._communicator.timer.span("counting"):
+            numbers = torch.arange(len(hidden), device=hidden.device)
+            scores = scores_of_pairs(hidden, numbers, target_vectors, numbers)
+            rivals = Rivals(hidden, self._vectors, queries.targets - self._first_row, scores)
+            better = rivals.count_better()
+            if queries.excluded is not None:
+                for query, item in excluded_pairs(queries.excluded, len(hidden), queries.targets, self._tiles):
+                    left_out = rivals.are_better(query, item - self._first_row)
+                    better.index_add_(0, query, left_out.long(), alpha=-1)
+        return better
+
+    def _target_vectors(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Vectors of the targets: [queries, dim]. A collective: their owners send them."""
         rows = targets - self._first_row
         own = (rows >= 0) & (rows < len(self._vectors))
         vectors = torch.zeros_like(hidden)
         vectors[own] = self._vectors[rows[own]]
-        self._communicator.all_reduce(vectors)
+        return self._communicator.all_reduce(vectors)
+
+    def _target_scores(self, hidden: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        """Scores [queries] of the targets, with vectors [queries, dim]."""
         scores = vectors.new_empty(len(hidden))
         for start in range(0, len(hidden), self._tile_queries):
             part = slice(start, start + self._tile_queries)
@@ -207,7 +235,7 @@ class CatalogRanking:
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         return items.gather(1, order)[:, :top_k], scores[:, :top_k]
 
-    def _refuse_non_finite(self, vectors: torch.Tensor, name: str) -> None:
+    def _refuse_non_finite(self, vectors: torch.Tensor | VectorBlocks, name: str) -> None:
         """Raise if vectors are not finite: comparisons with NaN are false, so every target would be first."""
         broken = torch.zeros((), dtype=torch.int64, device=vectors.device)
         for block in vectors.split(CHECKED_ROWS):

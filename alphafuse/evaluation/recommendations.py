@@ -5,7 +5,7 @@ Knows nothing of files that name users, or of where the table is written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from alphafuse.data.users import Histories
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.evaluator import gather_hidden_states
 from alphafuse.evaluation.ranking import CatalogRanking, Queries
-from alphafuse.evaluation.scorer import Scorer
+from alphafuse.evaluation.scorer import HistoryReader
 from alphafuse.evaluation.seen_items import SeenItems
 from alphafuse.evaluation.top_lists import NO_ITEM
 from alphafuse.storage.artifact import Artifact
@@ -50,22 +50,13 @@ class Recommendations:
         self._catalog = catalog
         self._histories = histories
         self._items = items
-        names, there = item_names(catalog, items), items != NO_ITEM
-        rows = pa.array(np.searchsorted(names["item_index"].to_numpy(), items[there]), pa.int32())
-        ends = pa.array(np.cumsum([0, *there.sum(axis=1)]), pa.int32())
-        # As dictionaries, since many users get the same item, whose title may be long.
-        lists = {
-            "item_ids": pa.DictionaryArray.from_arrays(rows, names["item_id"].combine_chunks()),
-            "titles": pa.DictionaryArray.from_arrays(rows, names["title"].combine_chunks()),
-            "scores": pa.array(scores[there]),
-        }
-        columns = {name: pa.ListArray.from_arrays(ends, values) for name, values in lists.items()}
-        self.table = pa.table({"user_id": histories.sequences.user_ids.take(pa.array(histories.users)), **columns})
+        lists = recommended_lists(item_names(catalog, items), items, scores)
+        users = histories.sequences.user_ids.take(pa.array(histories.users))
+        self.table = pa.table({"user_id": users, **lists})
 
     def of(self, row: int) -> list[Recommended]:
         """The best items of one user."""
-        lists = self.table.slice(row, 1).to_pylist()[0]
-        return [Recommended(*item) for item in zip(lists["item_ids"], lists["titles"], lists["scores"], strict=True)]
+        return recommended(self.table.slice(row, 1).to_pylist()[0])
 
     def examples(self, count: int) -> list[dict[str, Any]]:
         """The first users as plain values: `user_id`; `history`, titles of the latest items; and `recommended`, items
@@ -87,8 +78,32 @@ class Recommendations:
         ]
 
 
+def recommended_lists(names: pa.Table, items: np.ndarray, scores: np.ndarray) -> dict[str, pa.ListArray]:
+    """Make the columns `item_ids`, `titles` and `scores`, a list for each row of `items`, best first.
+
+    Args:
+        names: item_index, item_id and title of all of these items, ascending.
+        items, scores: as in `Recommendations`.
+    """
+    there = items != NO_ITEM
+    rows = pa.array(np.searchsorted(names["item_index"].to_numpy(), items[there]), pa.int32())
+    ends = pa.array(np.cumsum([0, *there.sum(axis=1)]), pa.int32())
+    # As dictionaries, since many users get the same item, whose title may be long.
+    lists = {
+        "item_ids": pa.DictionaryArray.from_arrays(rows, names["item_id"].combine_chunks()),
+        "titles": pa.DictionaryArray.from_arrays(rows, names["title"].combine_chunks()),
+        "scores": pa.array(scores[there]),
+    }
+    return {name: pa.ListArray.from_arrays(ends, values) for name, values in lists.items()}
+
+
+def recommended(lists: Mapping[str, Any]) -> list[Recommended]:
+    """The items of a row of `recommended_lists`, as plain values."""
+    return [Recommended(*item) for item in zip(lists["item_ids"], lists["titles"], lists["scores"], strict=True)]
+
+
 def rank_users(
-    model: Scorer,
+    model: HistoryReader,
     ranking: CatalogRanking,
     histories: Histories,
     top_k: int,

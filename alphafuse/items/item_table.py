@@ -16,11 +16,9 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.distributed.host_arrays import to_device
 from alphafuse.distributed.row_partition import RowPartition
 from alphafuse.items.lookup_plan import LookupPlan, UpdatePlan, plan_lookup
-from alphafuse.items.row_adam import STATE_VALUES, RowAdam
-
-CPU_UPDATE_ROWS, GPU_UPDATE_ROWS = 1024, 1 << 20
-"""Rows updated at a time: on CPUs they stay in the second-level cache from the gathering to the writing back, and
-everywhere they bound the memory of a step that touches the whole table."""
+from alphafuse.items.row_adam import RowAdam
+from alphafuse.kernels.device import runs_kernels
+from alphafuse.kernels.row_update import STATE_VALUES, sum_and_update_rows, update_rows
 
 
 @dataclass(frozen=True)
@@ -134,22 +132,21 @@ class ItemTable:
         """
         gradient = self._pending[0] if len(self._pending) == 1 else torch.cat(self._pending)
         self._pending.clear()
+        adam, world_size = self.optimizer.next_step(learning_rate), self._communicator.world_size
+        if max_grad_norm is None and runs_kernels(gradient.device):
+            sums = None if plan.sums is None else (plan.sums.order, plan.sums.starts)
+            return sum_and_update_rows(self._state, plan.rows, gradient, sums, adam, world_size, measured)
         if plan.sums is not None:
             gradient = plan.sums(gradient)  # [touched, trainable_dim]
-        if self._communicator.world_size > 1:
-            gradient /= self._communicator.world_size
+        if world_size > 1:
+            gradient /= world_size
         square = None
         if measured or max_grad_norm is not None:
             square = torch.linalg.vector_norm(gradient).square()
         if square is not None and max_grad_norm is not None:
             self._communicator.all_reduce(square)
             gradient *= torch.clamp(max_grad_norm / (square.sqrt() + 1e-6), max=1.0)
-        self.optimizer.steps += 1
-        block = CPU_UPDATE_ROWS if gradient.device.type == "cpu" else GPU_UPDATE_ROWS
-        for chosen, part in zip(plan.rows.split(block), gradient.split(block), strict=True):
-            state = self._state.index_select(0, chosen)  # [rows, 3 · trainable_dim]
-            self.optimizer.update(state, part, learning_rate)
-            self._state.index_copy_(0, chosen, state)
+        update_rows(self._state, plan.rows, gradient, adam)
         return square
 
     def _as_rows(self, gathered: torch.Tensor, plan: LookupPlan | None) -> Rows:

@@ -1,14 +1,12 @@
-"""Adam on the rows that a step touches.
+"""Settings and step count of the Adam that updates a table's rows.
 
-Time and memory traffic of a step depend on the touched rows alone. Knows nothing of ranks or of where rows are kept.
+Time and memory traffic of a step depend on the touched rows alone (`alphafuse.kernels.row_update`). Knows nothing of
+ranks or of where rows are kept.
 """
 
 from __future__ import annotations
 
-import torch
-
-STATE_VALUES = 3
-"""Numbers kept for each component of a row: its value, first and second moment."""
+from alphafuse.kernels.row_update import AdamNumbers
 
 
 class RowAdam:
@@ -20,7 +18,7 @@ class RowAdam:
         weight_decay: L2 term, added to the gradient of touched rows.
 
     Attributes:
-        steps: number of steps, with the present one; the caller counts a step before it updates.
+        steps: number of steps taken.
     """
 
     def __init__(
@@ -31,18 +29,9 @@ class RowAdam:
         self._epsilon = epsilon
         self._weight_decay = weight_decay
 
-    def update(self, state: torch.Tensor, gradient: torch.Tensor, learning_rate: float) -> None:
-        """Update touched rows in place. A step may take several calls.
-
-        Args:
-            state: [touched, 3 · dim]; value, first and second moment of each row side by side.
-            gradient: [touched, dim].
-        """
+    def next_step(self, learning_rate: float) -> AdamNumbers:
+        """Count a step; returns the numbers to update its rows with."""
+        self.steps += 1
         beta1, beta2 = self._betas
-        value, first, second = state.chunk(STATE_VALUES, dim=1)  # [touched, dim] each, views
-        if self._weight_decay:
-            gradient = gradient + self._weight_decay * value
-        first.lerp_(gradient, 1 - beta1)
-        second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        denominator = (second / (1 - beta2**self.steps)).sqrt_().add_(self._epsilon)
-        value.addcdiv_(first, denominator, value=-learning_rate / (1 - beta1**self.steps))
+        rate, correction = learning_rate / (1 - beta1**self.steps), 1 - beta2**self.steps
+        return AdamNumbers(rate, correction, beta1, beta2, self._epsilon, self._weight_decay)

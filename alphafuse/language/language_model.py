@@ -11,7 +11,8 @@ from typing import Any, Literal, Self
 
 from alphafuse.config import EmbedConfig
 from alphafuse.errors import ConfigError
-from alphafuse.language.model_files import ModelUse, file_checksums, is_path, model_folder
+from alphafuse.language.model_cache import require_stored
+from alphafuse.language.model_files import ModelUse, file_checksums, is_in_store, is_path, model_folder
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 CPU_INFO = Path("/proc/cpuinfo")
@@ -24,7 +25,7 @@ class LanguageModel:
     """The model that embeds, its precision, and how it reads texts. The settings are those of the section `embed`.
 
     Attributes:
-        name: folder, `package://NAME/FOLDER`, or name on the Hugging Face hub.
+        name: folder, `package://NAME/FOLDER`, `s3://…` and the like, or name on the Hugging Face hub.
         revision: revision of a model on the hub.
         dtype: dtype in which the model computes.
         max_length: longest text in tokens, prompt and special tokens included.
@@ -68,7 +69,7 @@ class LanguageModel:
 
     @property
     def is_local(self) -> bool:
-        """True if the name is a path rather than a name on the hub."""
+        """True if the name is a path or a URI rather than a name on the hub."""
         return is_path(self.name)
 
     def folder(self) -> str:
@@ -142,12 +143,16 @@ class LanguageModel:
         return self.dimensions or width
 
     def look(self) -> None:
-        """Check a model on this machine without reading its weights; one on the hub is not asked for.
+        """Check a model on this machine without reading its weights, one in an object store without fetching it; the
+        hub is not asked.
 
         Raises:
             ConfigError: as for `use`.
+            OSError: the store cannot be read.
         """
-        if self.is_local:
+        if is_in_store(self.name):
+            require_stored(self.name)
+        elif self.is_local:
             self.use()
 
 

@@ -5,7 +5,6 @@ Shared by the engines; knows nothing of how they compute.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from functools import cache
 from typing import Any, Self
 
 from alphafuse.errors import ConfigError, DataError
+from alphafuse.language.model_cache import NOT_NEEDED, checksum, fetched
 from alphafuse.storage.folder import resolve
 
 # The files that vectors depend on: weights, configuration and tokenizer.
 _FILE_TYPES = (".safetensors", ".bin", ".json", ".txt", ".model")
-_NOT_NEEDED = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot"]
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,17 @@ class ModelUse:
 
 
 def is_path(name: str) -> bool:
-    """True if the name of a model is a path rather than a name on the hub."""
-    return name.startswith(("package://", "/", ".", "~")) or os.path.isdir(name)
+    """True if the name of a model is a path or a URI rather than a name on the hub."""
+    return "://" in name or name.startswith(("/", ".", "~")) or os.path.isdir(name)
+
+
+def is_in_store(name: str) -> bool:
+    """True if the name of a model is the URI of an object store, which no engine reads from."""
+    return "://" in name and not name.startswith(("package://", "file://"))
 
 
 def model_folder(name: str, revision: str | None) -> str:
-    """Folder of a model on this machine; a model on the hub is downloaded once.
+    """Folder of a model on this machine; a model of an object store or the hub is downloaded once.
 
     Raises:
         ConfigError: there is no such model.
@@ -65,6 +69,9 @@ def model_folder(name: str, revision: str | None) -> str:
             folder = resolve(name)
         except DataError as error:
             raise ConfigError(f"embed.model: {error}") from error
+        if is_in_store(folder):
+            return fetched(folder)
+        folder = folder.removeprefix("file://")
         if not os.path.isfile(os.path.join(folder, "config.json")):
             raise ConfigError(
                 f"embed.model {name!r}: {folder} holds no config.json on this machine; "
@@ -80,7 +87,7 @@ def _downloaded(name: str, revision: str | None) -> str:
     from huggingface_hub import snapshot_download
 
     try:
-        return snapshot_download(name, revision=revision, ignore_patterns=_NOT_NEEDED)
+        return snapshot_download(name, revision=revision, ignore_patterns=NOT_NEEDED)
     except (OSError, ValueError) as error:  # the hub's own errors derive from these
         raise ConfigError(
             f"embed.model {name!r} is no folder and cannot be downloaded from the Hugging Face hub: "
@@ -100,17 +107,8 @@ def file_checksums(folder: str, runs_code: bool = False) -> dict[str, str]:
             path = os.path.join(parent, name)
             relative = os.path.relpath(path, folder)
             if name.endswith(types) and not relative.startswith((".", "onnx", "openvino")):
-                checksums[relative] = sha256(path)
+                checksums[relative] = checksum(path)
     return dict(sorted(checksums.items()))
-
-
-def sha256(path: str) -> str:
-    """Checksum of a local file, read in blocks."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _pooling(settings: dict[str, Any]) -> str | None:

@@ -9,6 +9,7 @@ here may run in any process of a cluster.
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ from alphafuse.storage.recorded_files import RecordedFiles
 
 ITEM_COLUMNS = ["item_index", "item_id", "text_hash"]
 """Columns of the catalog that a shard of embeddings needs."""
+CANARIES = "canaries.npy"
+"""File with the first engine's vectors of the canaries."""
 
 
 class EmbeddingStore:
@@ -60,6 +63,8 @@ class EmbeddingStore:
             return
         filesystem, path = self.artifact.folder.open()
         self.artifact.uncommit()
+        # First of all: vectors must never be there without what they are compared by.
+        stale = [record for record in stale if not self._adopt_canaries(record)]
         _, target = self.vectors.folder.open()
         filesystem.create_dir(target, recursive=True)
         for record in stale:
@@ -72,6 +77,27 @@ class EmbeddingStore:
             elif left:  # a quarantine, whose rows are part of the shard
                 filesystem.delete_file(f"{path}/{record.name}")
             filesystem.delete_file(f"{path}/{record.name}{RECORD_SUFFIX}")
+
+    def _adopt_canaries(self, record: FileRecord) -> bool:
+        """Make a stale record that of this store's canaries; False where it is another file's."""
+        if record.name == CANARIES:
+            adopted = dataclasses.replace(record, fingerprint=self.wanted)
+            self.artifact.folder.write_bytes(CANARIES + RECORD_SUFFIX, to_json(adopted))
+        return record.name == CANARIES
+
+    def canaries(self) -> np.ndarray | None:
+        """The first engine's vectors of the canaries, [64, dim]; None before there was one."""
+        record = self.artifact.committed_files(self.wanted).get(CANARIES)
+        if record is None:
+            return None
+        vectors: np.ndarray = np.load(io.BytesIO(self.artifact.read_committed(record)), allow_pickle=False)
+        return vectors
+
+    def write_canaries(self, vectors: np.ndarray) -> None:
+        """Keep the vectors that all engines' are compared with."""
+        content = io.BytesIO()
+        np.save(content, vectors)
+        self.artifact.write_file(CANARIES, content.getvalue(), self.wanted, details={"encoder": self.encoder})
 
     def finished_shards(self) -> set[str]:
         """Names of the shards that are complete, each with its quarantine.

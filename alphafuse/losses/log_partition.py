@@ -14,16 +14,15 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from alphafuse.distributed.communicator import Communicator
+from alphafuse.kernels.negative_sums import NOTHING
 
 Block = TypeVar("Block")
-NOTHING = -1e30
-"""Logit of what does not count, and log of an empty sum: finite, so that gradients are zero and not NaN."""
 
 
 def sharded_log_partition(
     hidden: torch.Tensor,
     blocks: Sequence[Block],
-    score: Callable[[torch.Tensor, Block], torch.Tensor],
+    block_partition: Callable[[torch.Tensor, Block], torch.Tensor],
     targets: Sequence[int],
     communicator: Communicator,
 ) -> torch.Tensor:
@@ -32,17 +31,14 @@ def sharded_log_partition(
     Args:
         hidden: [targets of this rank, dim].
         blocks: the items of this rank.
-        score: logits [targets of all ranks, rows of the block] of the hidden states of all ranks (which come rank
-            after rank).
+        block_partition: log Σ exp(logit) over the items of a block, [targets of all ranks], of the hidden states of all
+            ranks, which come rank after rank.
         targets: number of targets of each rank.
 
     The gradient of the items is that of the sum over *all* ranks' targets; a caller that averages gradients over
     ranks gets the gradient of the ranks' mean loss.
     """
     everyone: torch.Tensor = _GatherRows.apply(hidden, targets, communicator)  # [targets of all ranks, dim]
-
-    def block_partition(everyone: torch.Tensor, block: Block) -> torch.Tensor:
-        return score(everyone, block).logsumexp(dim=1)
 
     # An empty sum first: for a rank without items, and so that the backward pass of every rank reaches the gathering.
     partial = [NOTHING + 0 * everyone.sum(dim=1)]

@@ -7,6 +7,8 @@ import math
 import torch
 from torch.nn import functional
 
+from alphafuse.kernels.negative_sums import sum_softplus
+
 
 def infonce(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
     """Cross entropy of the positive among itself and its negatives (InfoNCE; AlphaFuse §4.1.3).
@@ -25,6 +27,11 @@ def infonce(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
     return functional.cross_entropy(everything, first, reduction="sum")
 
 
+def infonce_of_partition(positive: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """`infonce` of the logs [targets] of the sums of exp(logit) over the negatives."""
+    return (torch.logaddexp(positive, others) - positive).sum()
+
+
 def binary_cross_entropy(
     positive: torch.Tensor, negative: torch.Tensor, positive_weight: float | None = None
 ) -> torch.Tensor:
@@ -36,9 +43,13 @@ def binary_cross_entropy(
             the mean over several negatives). β: β weighs the positive, 1 every negative, and their sum is divided by
             the number of negatives + 1 (gSASRec, Petrov & Macdonald 2023).
     """
-    counted = torch.isfinite(negative)
-    count = counted.sum(dim=1)
-    against = torch.where(counted, functional.softplus(negative), 0).sum(dim=1)  # [targets]
+    return binary_cross_entropy_of_sums(positive, *sum_softplus(negative), positive_weight)
+
+
+def binary_cross_entropy_of_sums(
+    positive: torch.Tensor, against: torch.Tensor, count: torch.Tensor, positive_weight: float | None = None
+) -> torch.Tensor:
+    """`binary_cross_entropy` of the sums [targets] of the softplus of the negatives' logits, and of their number."""
     if positive_weight is None:
         return (functional.softplus(-positive) + against / count.clamp(min=1)).sum()
     return ((positive_weight * functional.softplus(-positive) + against) / (count + 1)).sum()

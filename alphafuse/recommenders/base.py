@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from alphafuse.config import BackboneConfig, Config
-from alphafuse.config.registry import BACKBONES
+from alphafuse.config import BackboneConfig, ModelConfig
+from alphafuse.config.registry import BACKBONES, ENCODERS
 from alphafuse.items.encoders.base import ItemEncoder
 
 
@@ -25,13 +25,14 @@ class BackboneContext:
         hidden_dim: width of item vectors and hidden states.
         history_length: longest history.
         seed: random seed of the run.
-        encoder: encoder of the items; a backbone that generates item vectors wraps its reader of histories with it.
+        encoder: class of the items' encoder; a backbone that generates item vectors wraps its reader of histories
+            with it.
     """
 
     hidden_dim: int
     history_length: int
     seed: int
-    encoder: ItemEncoder
+    encoder: type[ItemEncoder]
 
 
 class Backbone(nn.Module):
@@ -60,10 +61,30 @@ class Backbone(nn.Module):
         """
 
 
-def build_backbone(config: Config, encoder: ItemEncoder) -> nn.Module:
-    """The backbone that `model.backbone` chooses, whose reader of histories the encoder wraps; its weights are drawn
-    from torch's generator."""
-    settings = config.model.backbone
-    context = BackboneContext(config.model.hidden_dim, config.model.history_length, config.seed, encoder)
-    backbone: Backbone = BACKBONES.find(settings.name).build(settings, context)
-    return backbone if settings.generates else encoder.wrap(backbone)
+def build_backbone(model: ModelConfig, seed: int) -> nn.Module:
+    """The backbone that a model's settings choose, wrapped by their encoder to read histories; its weights are drawn
+    from torch's generator.
+
+    Args:
+        seed: random seed of the run.
+
+    Raises:
+        ValueError: the class of a user's own encoder or backbone cannot be imported.
+    """
+    encoder: type[ItemEncoder] = ENCODERS.find(model.encoder.name)
+    context = BackboneContext(model.hidden_dim, model.history_length, seed, encoder)
+    backbone: Backbone = BACKBONES.find(model.backbone.name).build(model.backbone, context)
+    return backbone if model.backbone.generates else encoder.wrap(backbone, model.hidden_dim)
+
+
+def states_after(backbone: nn.Module, item_vectors: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+    """States after the last items of histories: float32 [queries, state_dim]. The backbone computes in the precision of
+    its weights.
+
+    Args:
+        item_vectors: [queries, length, dim], arbitrary for padding.
+        padding: bool [queries, length], True behind the last item of each history.
+    """
+    last = (~padding).sum(dim=1).clamp(min=1) - 1
+    item_vectors = item_vectors.masked_fill(padding[:, :, None], 0.0)
+    return backbone(item_vectors.to(next(backbone.parameters()).dtype), last).float()

@@ -56,12 +56,12 @@ class Diffusion:
 
     def __init__(self, signal: torch.Tensor) -> None:
         self.timesteps = len(signal)
-        self._signal_scale = signal.sqrt()
-        self._noise_scale = (1 - signal).sqrt()
+        self._scales = torch.stack([signal.sqrt(), (1 - signal).sqrt()])  # [2, timesteps], of signal and noise
+        self._scale_pairs: list[list[float]] = self._scales.T.tolist()
 
     def scales(self, steps: torch.Tensor) -> torch.Tensor:
         """√ᾱ_t and √(1 − ᾱ_t) for steps t, int64 [batch] on the CPU: float32 [2, batch]."""
-        return torch.stack([self._signal_scale[steps], self._noise_scale[steps]]).float()
+        return self._scales[:, steps].float()
 
     def sample(
         self, predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], noise: torch.Tensor, stride: int
@@ -79,6 +79,7 @@ class Diffusion:
         for step, following in zip(visited, [*visited[1:], None], strict=True):
             clean = predict(current, torch.tensor([step], device=current.device))
             if following is not None:
-                implied = (current - float(self._signal_scale[step]) * clean) / float(self._noise_scale[step])
-                current = float(self._signal_scale[following]) * clean + float(self._noise_scale[following]) * implied
+                (signal, noise_scale), (next_signal, next_noise) = self._scale_pairs[step], self._scale_pairs[following]
+                implied = (current - signal * clean) / noise_scale
+                current = next_signal * clean + next_noise * implied
         return clean

@@ -48,7 +48,7 @@ class DreamRec(Backbone):
         self.condition_dropout = condition_dropout
         self._guidance = guidance
         self._stride = stride
-        self._seed = seed
+        self._start = torch.randn(hidden_dim, generator=torch.Generator().manual_seed(seed))
 
     @classmethod
     def build(cls, settings: DreamRecConfig, context: BackboneContext) -> DreamRec:
@@ -56,7 +56,7 @@ class DreamRec(Backbone):
 
         The item encoder wraps SASRec to read item vectors of several parts (`num_parts`); they are generated whole.
         """
-        reader = context.encoder.wrap(SASRec.build(settings, context))
+        reader = context.encoder.wrap(SASRec.build(settings, context), context.hidden_dim)
         diffusion = Diffusion(remaining_signal(settings.schedule, settings.timesteps, settings.beta_range))
         item_dim = context.encoder.num_parts * context.hidden_dim
         sampling = (settings.guidance, settings.sampling_stride, context.seed)
@@ -77,7 +77,8 @@ class DreamRec(Backbone):
         Every query starts from one and the same noise, so what it gets depends neither on the queries beside it nor
         on the ranks that they are divided over.
         """
-        none = self.drop_conditions(conditions, torch.ones(len(conditions), dtype=torch.bool, device=conditions.device))
+        queries = conditions.shape[0]  # `len` would make a constant of it where a graph is traced
+        none = self.drop_conditions(conditions, torch.ones(queries, dtype=torch.bool, device=conditions.device))
 
         def guided(noisy: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
             conditional = self.denoiser(noisy, conditions, steps)
@@ -85,8 +86,8 @@ class DreamRec(Backbone):
                 return conditional
             return conditional + self._guidance * (conditional - self.denoiser(noisy, none, steps))
 
-        start = torch.randn(conditions.shape[1], generator=torch.Generator().manual_seed(self._seed))
-        return self.diffusion.sample(guided, start.to(conditions.device).expand(conditions.shape), self._stride)
+        start = self._start.to(conditions.device).expand(conditions.shape)
+        return self.diffusion.sample(guided, start, self._stride)
 
 
 class Denoiser(nn.Module):
@@ -109,7 +110,7 @@ class Denoiser(nn.Module):
         """
         precision = next(self.parameters()).dtype
         step = self.step(sinusoidal_embedding(steps, self._hidden_dim).to(precision))
-        parts = (noisy.to(precision), conditions.to(precision), step.expand(len(noisy), -1))
+        parts = (noisy.to(precision), conditions.to(precision), step.expand(noisy.shape[0], -1))
         return self.output(torch.cat(parts, dim=1)).to(noisy.dtype)
 
 

@@ -20,6 +20,16 @@ def state_folder(name: str) -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or home() / ".local" / "state") / "alphafuse" / name
 
 
+def cache_folder(name: str) -> Path:
+    """Path of a folder for what can be made again: `$XDG_CACHE_HOME/alphafuse/NAME`, by default below `~/.cache`. The
+    folder need not exist.
+
+    Raises:
+        ResourceError: the user has no home folder.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "alphafuse" / name
+
+
 def home() -> Path:
     """The home folder of this user.
 

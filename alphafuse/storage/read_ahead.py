@@ -15,6 +15,10 @@ def read_ahead(items: Iterable[Item]) -> Iterator[Item]:
     iterator, end = iter(items), object()
     with ThreadPoolExecutor(1, "read-ahead") as reader:
         coming = reader.submit(next, iterator, end)
-        while (item := coming.result()) is not end:
-            coming = reader.submit(next, iterator, end)
-            yield item  # type: ignore[misc]  # not the end
+        try:
+            while (item := coming.result()) is not end:
+                coming = reader.submit(next, iterator, end)
+                yield item  # type: ignore[misc]  # not the end
+        finally:
+            # An error would hold itself by it, and all that the items hold: threads that read ahead for them.
+            del coming

@@ -17,6 +17,7 @@ import torch
 from alphafuse.config import Config, TrainConfig
 from alphafuse.data.popularity import load_popularity, load_trained_items
 from alphafuse.data.sampling.batches import BatchOrder
+from alphafuse.data.sampling.lanes import ORDER
 from alphafuse.data.sampling.samples import Windowing
 from alphafuse.data.sampling.shuffle import SampleStream
 from alphafuse.data.sequence_store import SequenceStore
@@ -85,7 +86,8 @@ class Trainer:
             planner = StepPlanner(phase, self.table, sampler, self._objective.draw, planning, device)
             step = TrainingStep(phase, config.seed, self.table, self.engine, communicator)
             self._phases.append(Phase(phase, order, planner, step))
-        self._checkpoints = Checkpoints(workspace, inputs, communicator)
+        # A position in the data means nothing in another order.
+        self._checkpoints = Checkpoints(workspace, {**inputs, "order_of_samples": ORDER}, communicator)
         self._epoch_loss = torch.zeros((), dtype=torch.float64, device=device)
         self._reporter = TrainingReporter(communicator, device, listen)
 

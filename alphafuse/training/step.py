@@ -6,16 +6,21 @@ where its time goes.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
 from alphafuse.config import TrainConfig
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.items.item_table import ItemTable, Rows
-from alphafuse.training.engine import DenseEngine
+from alphafuse.kernels.negative_sums import OwnNegatives
 from alphafuse.training.objectives.step_input import ScoredBlock, ScoredRows
 from alphafuse.training.schedule import LearningRates
 from alphafuse.training.step_plan import BlockPlan, ScoredPlan, StepPlan
+
+if TYPE_CHECKING:
+    from alphafuse.training.engine import DenseEngine
 
 
 class TrainingStep:
@@ -80,7 +85,11 @@ class TrainingStep:
     def _scored_rows(self, plan: ScoredPlan | None) -> ScoredRows | None:
         if plan is None:
             return None
-        return ScoredRows([ScoredBlock(self._rows(block), block.own) for block in plan.blocks], plan.targets)
+        blocks = [
+            ScoredBlock(self._rows(block), OwnNegatives(block.own, plan.target_rows, block.rows))
+            for block in plan.blocks
+        ]
+        return ScoredRows(blocks, plan.targets)
 
     def _rows(self, block: BlockPlan) -> Rows:
         if isinstance(block.rows, tuple):

@@ -20,6 +20,7 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.distributed.host_arrays import to_device
 from alphafuse.items.item_table import ItemTable
 from alphafuse.items.lookup_plan import LookupPlan, UpdatePlan, plan_lookup, plan_update
+from alphafuse.kernels.device import runs_kernels
 from alphafuse.training.negative_sampler import Negatives, NegativeSampler
 from alphafuse.training.objectives.step_input import StepInput, equal_pairs, plan_input
 
@@ -31,7 +32,7 @@ class BlockPlan:
     Attributes:
         rows: numbers within this rank's range, int64 [rows]; or first and end of rows that lie side by side, which are
             read in place.
-        own: see `ScoredBlock`.
+        own: int64 [pairs], positions in the flat scores, [targets of all ranks · rows], of a target's own row.
     """
 
     rows: torch.Tensor | tuple[int, int]
@@ -40,10 +41,17 @@ class BlockPlan:
 
 @dataclass(frozen=True)
 class ScoredPlan:
-    """The blocks of `ScoredRows`, and the number of targets of each rank."""
+    """Plan of `ScoredRows`.
+
+    Attributes:
+        blocks: the rows of this rank.
+        targets: number of targets of each rank.
+        target_rows: int64 [targets of all ranks], their numbers within this rank's range; others' targets lie outside.
+    """
 
     blocks: list[BlockPlan]
     targets: list[int]
+    target_rows: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,9 @@ class MicroBatchPlan:
         given: input of the model.
         lookup: rows that it looks up.
         scored: rows of this rank that targets are scored against; None where the loss looks rows up.
-        targets_per_part: see `Batch`.
+        targets_per_part: number of targets of the whole optimizer step, divided by the number of its parts (ranks ×
+            micro-batches). Dividing each part's sum of losses by it, and averaging over the parts, gives the mean
+            over all targets.
     """
 
     given: StepInput[Any]
@@ -121,7 +131,8 @@ class StepPlanner:
         """Plan the step `number` over its micro-batches. A collective."""
         timer = self._communicator.timer
         timer.begin_step()
-        micro_batches = [self._micro_batch(batch, number) for batch in batches]
+        targets_per_part = self._targets_per_part(batches)
+        micro_batches = [self._micro_batch(batch, number, targets_per_part) for batch in batches]
         bytes_sent = timer.end_step().get("bytes_sent", 0)
         lookups = [micro.lookup for micro in micro_batches]
         update = plan_update([rows for micro in micro_batches for rows in _requested(micro)])
@@ -135,37 +146,45 @@ class StepPlanner:
         samples = sum(len(batch.histories) for batch in batches)
         return to_device(StepPlan(number, micro_batches, update, samples, counts), self._device)
 
-    def _micro_batch(self, batch: Batch, number: int) -> MicroBatchPlan:
+    def _targets_per_part(self, batches: list[Batch]) -> float:
+        """Targets of a step for each of its parts. A collective: a rank knows its own batches alone."""
+        own = sum(int((batch.targets != PADDING).sum()) for batch in batches)
+        everyones = int(self._communicator.all_reduce(torch.tensor(own)))
+        return everyones / (self._communicator.world_size * len(batches))
+
+    def _micro_batch(self, batch: Batch, number: int, targets_per_part: float) -> MicroBatchPlan:
         negatives = self._sampler.draw(batch, number)
-        scored = self._scored(batch, negatives)
+        scored = self._scored(batch, negatives, targets_per_part)
         looked_up = negatives.items if scored is None or self._sampler.aligns else np.zeros(0, np.int64)
         one_each, draws = self._config.positions == "last", self._draw(number, batch)
         given, items = plan_input(batch.histories, batch.targets, looked_up, negatives.log_weights, draws, one_each)
         lookup = plan_lookup(items, self._partition, self._communicator)
-        return MicroBatchPlan(given, lookup, scored, batch.targets_per_part)
+        return MicroBatchPlan(given, lookup, scored, targets_per_part)
 
-    def _scored(self, batch: Batch, negatives: Negatives) -> ScoredPlan | None:
+    def _scored(self, batch: Batch, negatives: Negatives, targets_per_part: float) -> ScoredPlan | None:
         loss = self._config.loss
         if loss.name != "softmax" and not (loss.samples_negatives and loss.negatives == "shard_local"):
             return None
         targets = torch.from_numpy(batch.targets[batch.targets != PADDING])
         everyones, counts = self._communicator.all_gather_rows(targets)
         rows = self._trained if loss.name == "softmax" else self._own_rows(negatives.items)
-        which, columns = equal_pairs(everyones.numpy() - self._first_row, rows)
-        block_rows, blocks = self._block_rows(batch), []
+        target_rows = everyones - self._first_row
+        which, columns = equal_pairs(target_rows.numpy(), rows)
+        block_rows, blocks = self._block_rows(targets_per_part * self._communicator.world_size), []
         for start in range(0, len(rows), block_rows):
             stop = min(start + block_rows, len(rows))
             inside = (columns >= start) & (columns < stop)
             own = torch.from_numpy(which[inside] * (stop - start) + columns[inside] - start)
             in_place = loss.name == "softmax" and self._all_train
             blocks.append(BlockPlan((start, stop) if in_place else torch.from_numpy(rows[start:stop]), own))
-        return ScoredPlan(blocks, counts)
+        return ScoredPlan(blocks, counts, target_rows)
 
-    def _block_rows(self, batch: Batch) -> int:
-        """Number of rows whose scores fit into the memory that the configuration allows."""
-        # Of a row: scores, their exponentials and the gradients of both; values, encoded vector and their gradients.
-        targets_of_all = batch.targets_per_part * self._communicator.world_size
-        bytes_per_row = 16 * (targets_of_all + self._row_values)
+    def _block_rows(self, targets: float) -> int:
+        """Number of rows whose scores fit, for so many targets, into the memory that the configuration allows."""
+        # Of a row: scores, their exponentials and the gradients of both, where there are more of them than a tile;
+        # values, encoded vector and their gradients.
+        scores = 0 if runs_kernels(self._device) else targets
+        bytes_per_row = 16 * (scores + self._row_values)
         return max(1, int((self._config.loss.memory_mib << 20) / bytes_per_row))
 
     def _own_rows(self, items: np.ndarray) -> np.ndarray:

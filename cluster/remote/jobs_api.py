@@ -8,9 +8,11 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+import tenacity
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
@@ -19,6 +21,9 @@ from cluster.launch import local_cluster as local
 from jobs.execution.token_file import headers, require_token
 
 _TIMEOUT = 60.0
+_NAME_SECONDS = 30.0
+"""Longest time in which the nodes of a cluster that has just started tell the names of their machines."""
+_LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -39,17 +44,52 @@ class Connection:
         """True if every node of the cluster runs on this machine.
 
         This asks the cluster, since a loopback address may be a tunnel to another machine.
+
+        Raises:
+            ClusterError: a node does not tell the name of its machine.
         """
-        with translate_errors(self.url):
-            answer = requests.get(f"{self.url}/nodes?view=summary", headers=headers(self.token), timeout=_TIMEOUT)
-            answer.raise_for_status()
-            nodes = answer.json()["data"]["summary"]
-        return bool(nodes) and all(node.get("hostname") == socket.gethostname() for node in nodes)
+        alive = {node["node_id"] for node in self._alive_nodes()}
+        # The agent of a node that has just started has yet to tell it.
+        name_waits = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda names: not alive <= set(names)),
+            stop=tenacity.stop_after_delay(_NAME_SECONDS),
+            wait=tenacity.wait_fixed(_LOOK_SECONDS),
+            retry_error_callback=lambda _: None,
+        )
+        names = name_waits(self._machine_names)
+        if names is None:
+            raise ClusterError(
+                f"the cluster at {self.url} does not tell on which machines its nodes run, after {_NAME_SECONDS:.0f} "
+                "seconds. Is it still starting? Try again in a minute"
+            )
+        return bool(alive) and all(names[node] == socket.gethostname() for node in alive)
+
+    def machines(self) -> list[dict[str, float]]:
+        """The resources of each node of the cluster, as Ray counts them: CPU, GPU, names of pools, …"""
+        return [node["resources_total"] for node in self._alive_nodes()]
 
     def sends_token_unencrypted(self) -> bool:
         """True if the token leaves this machine unencrypted."""
         parts = urlsplit(self.url)
         return self.token is not None and parts.scheme == "http" and parts.hostname not in _LOOPBACK
+
+    def _alive_nodes(self) -> list[dict[str, Any]]:
+        nodes = self._get("/api/v0/nodes?detail=1&limit=10000")["result"]["result"]
+        return [node for node in nodes if node["state"] == "ALIVE"]
+
+    def _machine_names(self) -> dict[str, str]:
+        """The names of the machines that nodes run on, by the nodes' ids, as far as their agents have told them."""
+        nodes = self._get("/nodes?view=summary")["summary"]
+        return {
+            node["raylet"]["nodeId"]: node["hostname"] for node in nodes if "hostname" in node and node.get("raylet")
+        }
+
+    def _get(self, path: str) -> dict[str, Any]:
+        with translate_errors(self.url):
+            answer = requests.get(f"{self.url}{path}", headers=headers(self.token), timeout=_TIMEOUT)
+            answer.raise_for_status()
+            data: dict[str, Any] = answer.json()["data"]
+        return data
 
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")

@@ -14,6 +14,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,12 @@ from alphafuse.config import Config
 from alphafuse.errors import ClusterError, ConfigError
 from alphafuse.inputs import check_inputs
 from alphafuse.stages import Stage
+from alphafuse.storage.workspace import Workspace
 from cluster.remote.credential_check import require_no_credentials
 from cluster.remote.jobs_api import Connection, translate_errors
 from cluster.remote.local_paths import absolute, check_reachable_inputs, require_no_local_paths
+from jobs.execution.placement import growing
+from jobs.preflight import require_room
 
 PACKAGES = ("alphafuse", "cluster", "jobs", "monitoring")
 CONFIG_FILE = "config.yaml"
@@ -78,6 +82,7 @@ def submit(
         ConfigError: the runtime environment or the metadata holds credentials, or the runtime environment names a
             working folder; or the language model is not there.
         DataError: a source that can be read from here is missing, damaged, lacks columns, or has one of another type.
+        ResourceError: the cluster cannot hold a stage that has something to do, even when it has grown.
     """
     driver = driver or Driver()
     if "working_dir" in driver.runtime_env:
@@ -90,6 +95,7 @@ def submit(
         require_no_local_paths(config)
         check_reachable_inputs(config, stages)
     _require_idle(connection, config.workspace)
+    _require_room(connection, config, stages, again)
     config = config.model_copy(update={"ray": config.ray.model_copy(update={"address": "auto", "num_cpus": None})})
     with tempfile.TemporaryDirectory() as folder:
         request = {"stages": [stage.name for stage in stages], "again": again.name if again else None}
@@ -130,6 +136,13 @@ def _require_idle(connection: Connection, workspace: str) -> None:
                 f"the job {job.submission_id} is at work in {workspace} ({job.status}). Wait for it, stop it "
                 f"(`alphafuse stop {shlex.quote(job.submission_id or '')}`), or give another workspace"
             )
+
+
+def _require_room(connection: Connection, config: Config, stages: Sequence[Stage], again: Stage | None) -> None:
+    """Check that the cluster can hold the stages. Where this machine cannot read the workspace, and so cannot tell
+    which of them are finished, the job finds out itself."""
+    with growing(config.ray.node_groups, connection.machines()), suppress(OSError, ImportError):
+        require_room(config, Workspace(config.workspace), stages, again)
 
 
 def _plain(name: str) -> str:

@@ -32,14 +32,22 @@ _NONE: Mapping[str, NodeGroupConfig] = MappingProxyType({})
 _node_groups: ContextVar[Mapping[str, NodeGroupConfig]] = ContextVar("node_groups", default=_NONE)
 
 
+_seen_machines: ContextVar[list[dict[str, float]] | None] = ContextVar("seen_machines", default=None)
+
+
 @contextmanager
-def growing(groups: Mapping[str, NodeGroupConfig]) -> Iterator[None]:
-    """Count, within the block, the machines of these groups as those that the connected cluster may add."""
-    before = _node_groups.set(groups)
+def growing(groups: Mapping[str, NodeGroupConfig], machines: list[dict[str, float]] | None = None) -> Iterator[None]:
+    """Count, within the block, the machines of these groups as those that the cluster may add.
+
+    Args:
+        machines: resources of each machine of a cluster that this process is not connected to; None: it is connected.
+    """
+    before = _node_groups.set(groups), _seen_machines.set(machines)
     try:
         yield
     finally:
-        _node_groups.reset(before)
+        _node_groups.reset(before[0])
+        _seen_machines.reset(before[1])
 
 
 def beside_this_process() -> NodeAffinitySchedulingStrategy:
@@ -137,7 +145,8 @@ def require_shared(workspace: Workspace) -> None:
 
 def _machines() -> list[dict[str, float]]:
     """Resources of each machine of the cluster."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    seen = _seen_machines.get()
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]] if seen is None else seen
 
 
 def _to_come() -> list[dict[str, float]]:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import ray
@@ -118,8 +119,8 @@ class RankGroup:
                 # mypy sees the older of Ray Train's two interfaces, which ray.train exports only on request.
                 TorchTrainer(
                     _carry_out_tasks,
-                    train_loop_config={"board": self._board, "events": events},
-                    torch_config=_meeting("nccl" if resources.gpus else "gloo"),
+                    train_loop_config={"board": self._board, "events": events, "timeout": resources.timeout},
+                    torch_config=_meeting("nccl" if resources.gpus else "gloo", resources.timeout),
                     scaling_config=scaling(resources, grows),
                     run_config=RunConfig(  # type: ignore[call-arg]
                         storage_path=folder,
@@ -134,10 +135,12 @@ class RankGroup:
             self._ended.set_result(None)
 
 
-def _meeting(backend: str) -> TorchConfig:
+def _meeting(backend: str, timeout: int) -> TorchConfig:
     """The way in which ranks meet: on a Ray that is embedded in its driver, without listening to other machines."""
     folder = os.environ.get(MEETING_VARIABLE)
-    return TorchConfig(backend) if folder is None else MeetingInFolder(backend, folder=folder)
+    if folder is None:
+        return TorchConfig(backend, timeout_s=timeout)
+    return MeetingInFolder(backend, timeout_s=timeout, folder=folder)
 
 
 def worker_environment(resources: RankResources) -> dict[str, str]:
@@ -192,7 +195,8 @@ def _carry_out_tasks(settings: dict[str, Any]) -> None:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     prepare_device(get_device())
-    board, communicator, number = settings["board"], Communicator(get_device()), 0
+    communicator = Communicator(get_device(), timedelta(seconds=settings["timeout"]))
+    board, number = settings["board"], 0
     threading.Thread(target=_end_with, args=(board,), daemon=True).start()
     while True:
         number, packed = ray.get(board.task.remote(number))

@@ -46,7 +46,7 @@ class Ranks:
         """One attempt at a task, see `RankGroup.run`; after any error the next one begins with new ranks."""
         wanted = (resources, resumes and resources.fewest_workers < resources.workers)
         if self._started_for != wanted:
-            self._end_group()
+            self.end_group()
         if self._group is None:
             self._group, self._started_for = RankGroup(*wanted, self.events), wanted
         try:
@@ -57,11 +57,12 @@ class Ranks:
             raise
 
     def close(self) -> None:
-        """End the ranks that wait, and the queue."""
-        self._end_group()
+        """End ranks and queue."""
+        self.end_group()
         self._queue.close()
 
-    def _end_group(self) -> None:
+    def end_group(self) -> None:
+        """End the ranks that wait: others need their places."""
         if self._group is not None:
             self._group.close()
         self._group = self._started_for = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import socket
 import time
 import warnings
 from collections import Counter
@@ -34,6 +35,7 @@ from alphafuse.events import (
     WorkersGone,
     WorkersRestarted,
 )
+from alphafuse.language.canaries import canary_vectors, require_same_engine
 from alphafuse.language.encoder import EMPTY, TextEncoder, encode_texts, failures_by_category
 from alphafuse.language.plan import Batch
 from alphafuse.language.store import EmbeddingStore
@@ -42,7 +44,7 @@ from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.manifest import FileRecord
 from jobs.execution.elasticity import alive_machines, await_places
 from jobs.execution.event_relay import EventRelay, event_queue
-from jobs.execution.placement import require_places, task_options
+from jobs.execution.placement import beside_this_process, require_places, task_options
 from jobs.execution.worker_metrics import Serving, worker_listener
 
 _BATCH_RETRIES = 3
@@ -95,12 +97,14 @@ def embed_on_engines(
         ResourceError: no such engines fit on the cluster, or a batch has taken its engine down too often.
         AlphafuseError: as raised by the engine.
     """
-    if batches:
-        require_places(EMBED.resources, config.resources, num_engines(config, batches))
+    if not batches:
+        return
+    require_places(EMBED.resources, config.resources, num_engines(config, batches))
     _configure_ray_data()
     left, failures = {batch.file: batch for batch in batches}, 0
     with event_queue() as queue, EventRelay(_EngineEvents(listen), queue):
-        engine = encoder, store, config, queue, serving
+        canaries = _Canaries.options(scheduling_strategy=beside_this_process()).remote(store)  # type: ignore[attr-defined]
+        engine = encoder, store, config, queue, serving, canaries
         while left:
             machines, before = alive_machines(), len(left)
             rows = [_row(batch, shards[batch.shard]) for batch in left.values()]
@@ -154,6 +158,21 @@ def _embed(
         yield from _rows(results)
 
 
+@ray.remote(num_cpus=0)
+class _Canaries:
+    """Holds the vectors of the canaries that the first engine has computed, now or in a run that was interrupted."""
+
+    def __init__(self, store: EmbeddingStore) -> None:
+        self.store = store
+
+    def first(self, vectors: np.ndarray) -> np.ndarray:
+        """The first engine's vectors; those that are given where there are none."""
+        known = self.store.canaries()
+        if known is None:
+            self.store.write_canaries(vectors)
+        return vectors if known is None else known
+
+
 class _EngineEvents:
     """A listener that passes on the events of engines, with numbers in place of Ray's names, and counts restarts."""
 
@@ -189,13 +208,20 @@ class _Engine:
     """
 
     def __init__(
-        self, encoder: TextEncoder, store: EmbeddingStore, config: EmbedConfig, events: Queue, serving: Serving | None
+        self,
+        encoder: TextEncoder,
+        store: EmbeddingStore,
+        config: EmbedConfig,
+        events: Queue,
+        serving: Serving | None,
+        canaries: ray.actor.ActorHandle,
     ) -> None:
         self.encoder = encoder
         self.store = store
         self.config = config
         self.events = events
         self.serving = serving
+        self.canaries = canaries
         self.report: Listener | None = None
         self.kept = ExitStack()
 
@@ -222,13 +248,16 @@ class _Engine:
         }
 
     def _start(self) -> Listener:
-        """Load the model and begin to serve metrics, which ends with the process."""
+        """Load the model, compare it with the first engine's, and serve metrics until the process ends."""
         context = ray.get_runtime_context()
         name = str(context.get_actor_id())
         if context.was_current_actor_reconstructed:
             message = "an embedding engine died and was started again; its batch is repeated"
             self.events.put(WorkersRestarted(EMBED.name, message, restarts=1, worker=name))
         self.encoder.start()
+        vectors = canary_vectors(self.encoder)
+        reference: Any = ray.get(self.canaries.first.remote(vectors))
+        require_same_engine(vectors, reference, socket.gethostname())
         return self.kept.enter_context(worker_listener(EMBED.name, name, self.serving, self.events.put))
 
 

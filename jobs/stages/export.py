@@ -1,4 +1,4 @@
-"""The stage `export`: item vectors and weights for an ANN index or a serving system, in common formats."""
+"""The stage `export`: all that a serving system needs, in common formats (`alphafuse.serving.export_files`)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,18 @@ from alphafuse.config import Config
 from alphafuse.data.catalog_lookup import item_names
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.events import Listener, Progress, Summary
+from alphafuse.serving.export_files import (
+    ITEMS,
+    MODEL_FILE,
+    ONNX_FILE,
+    VECTORS,
+    WEIGHTS_FILE,
+    ExportedModel,
+    describe_model,
+    vectors_to_bytes,
+)
+from alphafuse.serving.onnx_query import require_onnx, to_onnx
+from alphafuse.serving.query_model import load_query_model
 from alphafuse.stages import EXPORT
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import to_lists
@@ -23,20 +35,16 @@ from jobs.execution.worker_group import run_workers
 from jobs.execution.worker_metrics import serving
 
 ITEMS_PER_SHARD = 50_000
-WEIGHTS_FILE = "weights.safetensors"
-MODEL_FILE = "model.json"
 
 
 def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | None:
-    """Write the artefact `export`; returns its summary, None where it was there already.
-
-    `items-*.parquet`: item_index, item_id and vector (float32, as the backbone takes it; for similarity `cosine`
-    an index must scale to unit length); `weights.safetensors`: dense weights; `model.json`: the model that they fit.
-    """
+    """Write the artefact `export` (docs/workspace.md); returns its summary, None where it was there already."""
     artifact = workspace.artifact("export")
     inputs = EXPORT.inputs(config, workspace)
     if artifact.is_committed(inputs):
         return None
+    if config.export.onnx:
+        require_onnx()
     arguments = {"config": config, "workspace": workspace, "wanted": fingerprint(inputs)}
     description = run_workers(EXPORT, _export_on_worker, config.train.resources, arguments, listen, serving(config))
     manifest = artifact.commit(inputs, description, rows=workspace.artifact("catalog").require().rows)
@@ -52,26 +60,32 @@ def _export_on_worker(
     device: torch.device,
     listen: Listener,
 ) -> dict[str, Any]:
-    """Every rank writes the vectors of its own range of items, in files named by their first item, and the first rank
-    the rest; returns what `model.json` holds."""
+    """Every rank writes its own range of items, in files named by their first item, and the first rank the rest;
+    returns what `model.json` holds."""
     artifact, catalog = workspace.artifact("export"), workspace.artifact("catalog")
-    # With the seed, since a diffusion starts from noise that is drawn from it.
-    description = {"similarity": config.similarity, "seed": config.seed, **config.model.model_dump(mode="json")}
+    model = load_trained(config, workspace, communicator, device)
+    vectors = model.item_vectors().cpu()
+    description = describe_model(config, vectors.shape[1])
     if communicator.rank == 0:
         artifact.clear()  # ranges of an interrupted attempt may have been cut for another number of workers
-        artifact.write_file(WEIGHTS_FILE, workspace.artifact("model").read_file(DENSE_FILE), wanted)
+        weights = workspace.artifact("model").read_file(DENSE_FILE)
+        artifact.write_file(WEIGHTS_FILE, weights, wanted)
         artifact.write_file(MODEL_FILE, json.dumps(description, indent=1).encode(), wanted)
+        if config.export.onnx:
+            exported = ExportedModel.model_validate(description)
+            artifact.write_file(ONNX_FILE, to_onnx(load_query_model(exported, weights), exported), wanted)
     communicator.barrier()
-    model = load_trained(config, workspace, communicator, device)
-    vectors = model.item_vectors().cpu().numpy()
-    item_ids = item_names(catalog, np.arange(model.first_row, model.first_row + len(vectors)), ["item_id"])["item_id"]
     for start in range(0, len(vectors), ITEMS_PER_SHARD):
-        part = slice(start, start + ITEMS_PER_SHARD)
-        first = model.first_row + start
-        index = pa.array(range(first, first + len(vectors[part])), pa.int64())
-        table = pa.table({"item_index": index, "item_id": item_ids[part], "vector": to_lists(vectors[part])})
-        artifact.write_table(f"items-{first:012d}.parquet", table, wanted, first_row=first)
+        part = vectors[start : start + ITEMS_PER_SHARD]
+        first, stop = model.first_row + start, model.first_row + start + len(part)
+        names = item_names(catalog, np.arange(first, stop))
+        table = names.append_column("vector", pa.chunked_array([to_lists(part.numpy())]))
+        artifact.write_table(f"{ITEMS}{first:012d}.parquet", table, wanted, first_row=first)
+        content, details = vectors_to_bytes(part, config.similarity), {"rows": len(part)}
+        # Its rows are those of the table, which are counted there.
+        name = f"{VECTORS}{first:012d}.safetensors"
+        artifact.write_file(name, content, wanted, first_row=first, details=details)
         if communicator.rank == 0:
-            listen(Progress(EXPORT.name, start + len(index), len(vectors), "items of the first worker"))
+            listen(Progress(EXPORT.name, start + len(part), len(vectors), "items of the first worker"))
     communicator.barrier()
     return description

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import ray
 import torch
@@ -14,18 +13,16 @@ from alphafuse.data.importers.source import Source, identified
 from alphafuse.data.users import Histories, find_users, test_users, users_of
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.evaluator import catalog_ranking
-from alphafuse.evaluation.recommendations import Recommendations, Recommended, rank_users
-from alphafuse.events import Listener, Progress, StageWarning, Summary, ignore
+from alphafuse.evaluation.recommendations import Recommendations, rank_users
+from alphafuse.events import Listener, Progress, StageWarning, Summary
 from alphafuse.stages import RECOMMEND
 from alphafuse.storage.folder import resolve
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.trained_model import load_trained
-from jobs.execution.ray_connection import connected
 from jobs.execution.tasks import result
 from jobs.execution.worker_group import run_workers
 from jobs.execution.worker_metrics import serving
-from jobs.stages.recommend_history import rank_for_history
 
 USERS_PER_SHARD = 10_000
 EXAMPLES = 6
@@ -55,13 +52,6 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
     details = {"users": total, "top_k": config.recommend.top_k, "left_out": counts, "examples": examples}
     artifact.commit(inputs, details, rows=total)
     return {"users": total}
-
-
-def recommend_on_cluster(config: Config, workspace: Workspace, items: Sequence[int], top_k: int) -> list[Recommended]:
-    """The best items after a history of item indices, ranked by the workers of a cluster."""
-    arguments = {"config": config, "workspace": workspace, "items": items, "top_k": top_k}
-    with connected(config.ray):
-        return run_workers(RECOMMEND, _rank_on_worker, config.train.resources, arguments, ignore)
 
 
 @ray.remote(num_cpus=0)  # the ranks of the stages before it may hold every CPU
@@ -119,7 +109,3 @@ def _chunks(users: Iterable[Histories]) -> Iterator[tuple[Histories, int]]:
         for chunk in histories.split(USERS_PER_SHARD):
             yield chunk, read + int(chunk.users[-1]) + 1
         read += histories.sequences.num_users
-
-
-def _rank_on_worker(*, listen: Listener, **arguments: Any) -> list[Recommended]:
-    return rank_for_history(**arguments)

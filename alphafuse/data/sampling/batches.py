@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alphafuse.data.sampling.samples import Samples
-from alphafuse.data.sampling.shuffle import SampleStream
+from alphafuse.data.sampling.shuffle import Buffer, SampleStream
 
 
 @dataclass(frozen=True)
@@ -18,28 +17,21 @@ class Batch:
     Attributes:
         histories: int64 [samples, length], padded with −1 at the end.
         targets: int64 [samples, length], the item to predict at each position; −1 where there is none.
-        first_sample: position of the first sample in the global batch of the optimizer step.
-        targets_per_part: number of targets of the whole optimizer step, divided by the number of its parts (ranks ×
-            micro-batches). Dividing each part's sum of losses by it, and averaging over the parts, gives the mean
-            over all targets.
+        first_sample: position of the first sample in the global batch of the optimizer step, in which micro-batches
+            follow one another, and the lanes in each of them.
     """
 
     histories: np.ndarray
     targets: np.ndarray
     first_sample: int
-    targets_per_part: float
-
-
-Pieces = list[tuple[Samples, np.ndarray]]
-"""Chosen samples, int64 [chosen] each, of one buffer after the other."""
 
 
 class BatchOrder:
-    """Divides the samples of each epoch into steps, and each step into parts.
+    """Divides the samples of each epoch into steps, each step into micro-batches, and these into parts of the ranks.
 
-    A step takes the next `batch_size` samples. Its parts, one for each micro-batch of each rank, are contiguous, and
-    their sizes differ by one sample at most. The last step of an epoch may be smaller. So every sample occurs once an
-    epoch, and every rank takes the same number of steps.
+    A step takes the next `batch_size` samples; its micro-batches follow one another, and their sizes differ by one
+    sample at most. The last step of an epoch may be smaller. A rank's part is the samples of its lanes: about as many
+    for every rank, sometimes none. So every sample occurs once an epoch, and every rank takes the same number of steps.
     """
 
     def __init__(self, samples: SampleStream, batch_size: int, accumulation: int) -> None:
@@ -50,38 +42,35 @@ class BatchOrder:
 
     def epoch(self, epoch: int, first_step: int, rank: int, world_size: int) -> Iterator[list[Batch]]:
         """Yield the micro-batches of one rank for each step of an epoch, from `first_step` on."""
-        parts = world_size * self.accumulation
-        for pieces in self._steps(epoch, first_step):
-            size = sum(len(chosen) for _, chosen in pieces)
-            targets = sum(samples.num_targets(chosen) for samples, chosen in pieces)
-            batches = []
-            for part in range(rank, parts, world_size):
-                start, stop = part * size // parts, (part + 1) * size // parts
-                histories, wanted = _arrays(pieces, start, stop)
-                batches.append(Batch(histories, wanted, start, targets / parts))
+        if first_step >= self.steps_per_epoch:
+            return
+        buffers = self._samples.buffers(epoch, first_step * self.batch_size, rank, world_size)
+        buffer = next(buffers)
+        for start in range(first_step * self.batch_size, len(self._samples), self.batch_size):
+            size, batches = min(self.batch_size, len(self._samples) - start), []
+            for micro in range(self.accumulation):
+                first, stop = (start + part * size // self.accumulation for part in (micro, micro + 1))
+                parts = [(buffer, *buffer.between(first, stop))]
+                while buffer.stop < stop:
+                    buffer = next(buffers)
+                    parts.append((buffer, *buffer.between(first, stop)))
+                batches.append(_batch(parts, first - start))
             yield batches
 
-    def _steps(self, epoch: int, first_step: int) -> Iterator[Pieces]:
-        """Yield the samples of each step; a step may extend from one buffer into the next."""
-        pieces: Pieces = []
-        missing = self.batch_size
-        for samples, order in self._samples.buffers(epoch, first_step * self.batch_size):
-            while len(order):
-                chosen, order = order[:missing], order[missing:]
-                pieces.append((samples, chosen))
-                missing -= len(chosen)
-                if not missing:
-                    yield pieces
-                    pieces, missing = [], self.batch_size
-        if pieces:
-            yield pieces
 
+def _batch(parts: list[tuple[Buffer, np.ndarray, np.ndarray]], first: int) -> Batch:
+    """A rank's part of a micro-batch that begins at the position `first` of the global batch.
 
-def _arrays(pieces: Pieces, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    """Histories and targets of the samples [start, stop) of a step, both int64 [samples, length]."""
-    arrays, first = [], 0
-    for samples, chosen in pieces:
-        arrays.append(samples.arrays(chosen[max(start - first, 0) : max(stop - first, 0)]))
-        first += len(chosen)
-    histories, targets = zip(*arrays, strict=True)
-    return np.concatenate(histories), np.concatenate(targets)
+    Args:
+        parts: the micro-batch may extend from one buffer into the next; a buffer, and what its `between` returned.
+    """
+    lanes = parts[0][0].lanes
+    first += sum(int(counts[: lanes.start].sum()) for _, _, counts in parts)
+    arrays = [buffer.samples.arrays(chosen) for buffer, chosen, _ in parts]
+    if len(arrays) == 1:
+        return Batch(*arrays[0], first)
+    # Lane after lane, as on any other number of ranks.
+    own = np.arange(lanes.start, lanes.stop)
+    order = np.argsort(np.concatenate([np.repeat(own, counts[lanes]) for _, _, counts in parts]), kind="stable")
+    histories, targets = (np.concatenate(each)[order] for each in zip(*arrays, strict=True))
+    return Batch(histories, targets, first)

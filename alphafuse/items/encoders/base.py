@@ -96,6 +96,8 @@ class ItemEncoder(nn.Module):
         alignment_weight: weight of the loss that pulls the two `alignment_views` together; 0: there is none.
         num_parts: number of vectors of the model's width that lie side by side in an item vector; with more than one,
             `wrap` must prepare the backbone for them.
+
+    `num_parts` and `wrap` are asked of the class that the configuration names, also where no item is encoded.
     """
 
     settings_class: ClassVar[type[EncoderConfig]]
@@ -103,7 +105,7 @@ class ItemEncoder(nn.Module):
     trainable_dim: int
     initialization: Initialization
     alignment_weight: float = 0.0
-    num_parts: int = 1
+    num_parts: ClassVar[int] = 1
 
     @classmethod
     @abstractmethod
@@ -125,7 +127,8 @@ class ItemEncoder(nn.Module):
         are left out."""
         raise NotImplementedError
 
-    def wrap(self, backbone: nn.Module) -> nn.Module:
+    @classmethod
+    def wrap(cls, backbone: nn.Module, hidden_dim: int) -> nn.Module:
         """Return the backbone, of the model's width, wrapped to read histories of this method's item vectors; most
         methods return it as it is."""
         return backbone

@@ -42,8 +42,9 @@ class LLMESREncoder(ItemEncoder):
     def alignment_views(self, features: torch.Tensor, trainable: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return trainable, self.adapter(features)
 
-    def wrap(self, backbone: nn.Module) -> nn.Module:
-        return DualView(backbone, self.trainable_dim)
+    @classmethod
+    def wrap(cls, backbone: nn.Module, hidden_dim: int) -> nn.Module:
+        return DualView(backbone, hidden_dim)
 
 
 class DualView(nn.Module):
@@ -65,7 +66,7 @@ class DualView(nn.Module):
         ids, texts = item_vectors.chunk(2, dim=2)  # [batch, length, hidden_dim] each
         views = torch.cat([self.texts_to_ids(texts, ids), self.ids_to_texts(ids, texts)])
         states = self.backbone(views, None if at is None else at.repeat(2))
-        return torch.cat(states.chunk(2), dim=-1)
+        return torch.cat([*states.unflatten(0, (2, item_vectors.shape[0]))], dim=-1)
 
 
 class CrossAttention(nn.Module):
@@ -78,5 +79,6 @@ class CrossAttention(nn.Module):
 
     def forward(self, asking: torch.Tensor, answering: torch.Tensor) -> torch.Tensor:
         """Map two views [batch, length, hidden_dim] to one of that shape; position t attends to positions up to t."""
-        key, value = self.key_value(answering).chunk(2, dim=2)
-        return functional.scaled_dot_product_attention(self.query(asking), key, value, is_causal=True)
+        key, value = self.key_value(answering)[:, None].chunk(2, dim=3)  # [batch, 1, length, hidden_dim] each
+        query = self.query(asking)[:, None]
+        return functional.scaled_dot_product_attention(query, key, value, is_causal=True).squeeze(1)

@@ -13,6 +13,7 @@ from torch import nn
 from alphafuse.items.encoders.base import ItemEncoder
 from alphafuse.items.item_table import Rows
 from alphafuse.items.lookup_plan import PADDING
+from alphafuse.recommenders.base import states_after
 from alphafuse.training.objectives.step_input import StepInput
 
 if TYPE_CHECKING:
@@ -37,9 +38,8 @@ class DenseModel(nn.Module):
         """Vectors that the items are ranked by: the states after the last items of histories [queries, length], as
         [queries, hidden_dim]."""
         gathered = rows.gather(self.encoder(rows.features, rows.trainable))
-        padding = histories == PADDING
-        last = (~padding).sum(dim=1).clamp(min=1) - 1
-        return self._run_backbone(_histories(gathered, padding), last)
+        item_vectors = gathered.view(*histories.shape, gathered.shape[1])
+        return states_after(self.backbone, item_vectors, histories == PADDING)
 
     def gather(self, rows: Rows, step: StepInput[Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Item vectors of the histories [samples, length, hidden_dim], zeros for padding; and, side by side, those of

@@ -21,7 +21,7 @@ def build_objective(config: Config, workspace: Workspace, communicator: Communic
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         encoder = build_encoder(config, workspace)
-        backbone = build_backbone(config, encoder)
+        backbone = build_backbone(config.model, config.seed)
     if isinstance(backbone, DreamRec):
         return DiffusionObjective(encoder, backbone, config.seed, config.train.loss.temperature)
     num_items = int((~load_held_out(workspace)).sum())

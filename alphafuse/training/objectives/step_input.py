@@ -15,6 +15,7 @@ import torch
 from alphafuse.items.item_table import Rows
 from alphafuse.items.lookup_plan import PADDING
 from alphafuse.items.row_sums import Gathering
+from alphafuse.kernels.negative_sums import OwnNegatives
 
 Draws = TypeVar("Draws")
 
@@ -99,12 +100,11 @@ class ScoredBlock:
 
     Attributes:
         rows: the rows.
-        own: int64 [pairs], positions in the flat scores, [targets of all ranks · rows], of a target's own row: a target
-            is not its own negative.
+        own: those that are the target itself: a target is not its own negative.
     """
 
     rows: Rows
-    own: torch.Tensor
+    own: OwnNegatives
 
 
 @dataclass(frozen=True)
@@ -118,13 +118,3 @@ class ScoredRows:
 
     blocks: list[ScoredBlock]
     targets: list[int]
-
-
-def exclude(scores: torch.Tensor, places: torch.Tensor, value: float) -> torch.Tensor:
-    """Set the scores at `places`, int64 [places] in the flat scores, to `value` in place, and return the scores.
-
-    No gradient is taken back from these places: a loss to which `value` counts as nothing has none there. The scores
-    must be the result of an operation that does not need them for its own backward pass, such as a product.
-    """
-    scores.detach().view(-1).index_fill_(0, places, value)
-    return scores

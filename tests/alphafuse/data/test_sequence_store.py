@@ -28,6 +28,7 @@ def test_blocks_are_the_row_groups_of_all_shards(tmp_path: Path) -> None:
     assert _lists(chosen) == [users[number][0] for number in numbers]
     assert chosen.user_ids.to_pylist() == [f"user {number}" for number in numbers]
     assert chosen.train_end.tolist() == [users[number][1] for number in numbers]
+    assert _lists(store.read([])) == []
     assert _lists(store.read_all()) == [items for items, _ in users]
     assert [length for block in store.trained_lengths() for length in block.tolist()] == [end for _, end in users]
 
@@ -51,7 +52,7 @@ def test_positions_that_are_held_out_do_not_train(tmp_path: Path) -> None:
     assert [length for block in store.trained_lengths() for length in block.tolist()] == [4, 2, 0, 2]
     windowing = Windowing(length=10, first_targets=10, new_targets=10)
     stream = SampleStream(store, windowing, buffer_users=100, seed=1)
-    (buffer,) = stream.buffers(0, 0)
+    (buffer,) = stream.buffers(0, 0, 0, 1)
     histories, targets = buffer.samples.arrays(np.arange(3))
     assert histories[:, :4].tolist() == [[11, 13, 14, -1], [20, -1, -1, -1], [40, -1, -1, -1]]
     assert targets[:, :4].tolist() == [[13, 14, 15, -1], [21, -1, -1, -1], [42, -1, -1, -1]]

@@ -14,6 +14,7 @@ from alphafuse.distributed.row_partition import RowPartition
 from alphafuse.items.item_table import ItemTable
 from alphafuse.items.lookup_plan import plan_update
 from alphafuse.items.row_adam import RowAdam
+from alphafuse.kernels.row_update import update_rows
 
 NUM_ITEMS, FEATURE_DIM, TRAINABLE_DIM = 23, 5, 3
 RATE, DECAY = 0.05, 0.01
@@ -149,8 +150,5 @@ def test_row_adam_equals_torch_sparse_adam() -> None:
         gradient = torch.randn(len(rows), 4, generator=torch.Generator().manual_seed(len(rows)))
         reference.grad = torch.sparse_coo_tensor(index[None], gradient, parameter.shape)
         sparse.step()
-        touched = state[index]
-        ours.steps += 1
-        ours.update(touched, gradient, 0.1)
-        state[index] = touched
+        update_rows(state, index, gradient, ours.next_step(0.1))
     torch.testing.assert_close(state[:, :4], reference.detach(), rtol=0, atol=1e-6)

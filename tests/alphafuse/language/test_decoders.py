@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from support.processes.multi_process import run_ranks
 from support.workspaces.tiny_language_models import END, mistral_like, qwen3_like
 from transformers import AutoModel, AutoTokenizer
 
@@ -24,8 +26,14 @@ TEXTS = ["Toy Story (1995)", "wooden toys", "a very long text about wooden toys 
 PROMPT = "Instruct: find items that go with this one. Query: "
 
 
+@pytest.fixture(scope="module")
+def process() -> Iterator[ProcessPoolExecutor]:
+    """A process for engines alone: vLLM changes the environment and ends process groups that are not its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        yield process
+
+
 def _encoded(engine: type[VllmEncoder | SentenceTransformersEncoder], folder: str, settings: dict[str, Any]) -> Encoded:
-    """The texts as an engine embeds them, in a process of its own."""
     encoder = engine(LanguageModel(folder, max_length=MAX_LENGTH, **settings), gpus=0, threads=1)
     encoder.start()
     return encode_texts(encoder, TEXTS, normalize=True, dtype="float32")
@@ -53,9 +61,11 @@ def _normalized(vectors: list[torch.Tensor]) -> np.ndarray:
         (SentenceTransformersEncoder, {"prompt": PROMPT, "dimensions": 48}),
     ],
 )
-def test_a_decoder_that_says_how_it_is_used(tmp_path: Path, engine: type, settings: dict[str, Any]) -> None:
+def test_a_decoder_that_says_how_it_is_used(
+    tmp_path: Path, process: ProcessPoolExecutor, engine: type, settings: dict[str, Any]
+) -> None:
     folder = qwen3_like(tmp_path / "model")
-    (encoded,) = run_ranks(1, _encoded, engine, str(folder), settings)
+    encoded = process.submit(_encoded, engine, str(folder), settings).result()
     prompt, dimensions = settings.get("prompt", ""), settings.get("dimensions", 128)
     expected = _normalized([_states(folder, prompt + text, END)[-1, :dimensions] for text in TEXTS])
     np.testing.assert_allclose(encoded.vectors, expected, atol=1e-4)
@@ -70,9 +80,11 @@ def test_a_decoder_that_says_how_it_is_used(tmp_path: Path, engine: type, settin
         (SentenceTransformersEncoder, {"pooling": "last", "end_token": False}, ""),
     ],
 )
-def test_a_decoder_that_says_nothing(tmp_path: Path, engine: type, settings: dict[str, Any], end: str) -> None:
+def test_a_decoder_that_says_nothing(
+    tmp_path: Path, process: ProcessPoolExecutor, engine: type, settings: dict[str, Any], end: str
+) -> None:
     folder = mistral_like(tmp_path / "model")
-    (encoded,) = run_ranks(1, _encoded, engine, str(folder), settings)
+    encoded = process.submit(_encoded, engine, str(folder), settings).result()
     states = [_states(folder, text, end) for text in TEXTS]
     pooled = [each.mean(dim=0) if settings["pooling"] == "mean" else each[-1] for each in states]
     np.testing.assert_allclose(encoded.vectors, _normalized(pooled), atol=1e-4)

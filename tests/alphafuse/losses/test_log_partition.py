@@ -10,7 +10,8 @@ from torch.nn import functional
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.items.item_table import ItemTable, Rows
 from alphafuse.items.row_adam import RowAdam
-from alphafuse.losses.log_partition import NOTHING, sharded_log_partition
+from alphafuse.kernels.negative_sums import NOTHING
+from alphafuse.losses.log_partition import sharded_log_partition
 
 ITEMS, DIM = 17, 4
 QUERIES = [[[0, 1, 2, 3, 4, 5, 6]], [[0, 1, 2], [3, 4, 5, 6]], [[0, 1, 2, 3, 4, 5], [], [6]]]
@@ -36,13 +37,15 @@ def _sharded(
     blocks = [(rows, table.local_rows(rows)) for rows in numbers]
     order = [query for queries_of_rank in queries for query in queries_of_rank]
 
-    def score(everyone: torch.Tensor, block: tuple[torch.Tensor, Rows]) -> torch.Tensor:
+    def block_partition(everyone: torch.Tensor, block: tuple[torch.Tensor, Rows]) -> torch.Tensor:
         numbers, rows = block
         logits = everyone @ rows.trainable.T
-        return logits.masked_fill((numbers + first) == targets[order][:, None], NOTHING) if mask else logits
+        if mask:
+            logits = logits.masked_fill((numbers + first) == targets[order][:, None], NOTHING)
+        return logits.logsumexp(dim=1)
 
     mine = hidden[queries[communicator.rank]].clone().requires_grad_()
-    partition = sharded_log_partition(mine, blocks, score, [len(own) for own in queries], communicator)
+    partition = sharded_log_partition(mine, blocks, block_partition, [len(own) for own in queries], communicator)
     partition.sum().backward()
     gradient = torch.zeros(count, DIM)
     for rows, block in blocks:
@@ -85,11 +88,15 @@ def test_dropout_is_repeated_when_scores_are_computed_again() -> None:
     table.trainable.copy_(vectors)
     gradients = []
     for partition in (
-        lambda block, score: sharded_log_partition(hidden, [block], score, [len(hidden)], Communicator()),
-        lambda block, score: score(hidden, block).logsumexp(dim=1),
+        lambda block: sharded_log_partition(hidden, [block], _with_dropout, [len(hidden)], Communicator()),
+        lambda block: _with_dropout(hidden, block),
     ):
         block = table.local_block(0, ITEMS)
         torch.manual_seed(1)
-        partition(block, lambda everyone, block: everyone @ functional.dropout(block.trainable).T).sum().backward()
+        partition(block).sum().backward()
         gradients.append(block.trainable.grad)
     torch.testing.assert_close(*gradients)
+
+
+def _with_dropout(everyone: torch.Tensor, block: Rows) -> torch.Tensor:
+    return (everyone @ functional.dropout(block.trainable).T).logsumexp(dim=1)

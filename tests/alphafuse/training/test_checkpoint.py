@@ -14,9 +14,10 @@ from support.workspaces.tiny_workspace import NUM_ITEMS, tiny_config, tiny_works
 
 from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
+from alphafuse.errors import StaleError
 from alphafuse.events import Event, StageWarning
-from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
+from alphafuse.training.checkpoint import Checkpoints
 from alphafuse.training.loop import Trainer
 
 INPUTS = {"test": "checkpoint"}
@@ -101,7 +102,7 @@ def _steps_from_the_start(config: Config) -> tuple[list[float], dict[str, Any]]:
 
 
 def _compare_world_sizes(config: Config, world_sizes: tuple[int, ...]) -> None:
-    tiny_workspace(Path(config.workspace))
+    tiny_workspace(Path(config.workspace), row_group_size=2)
     results = []
     for world_size in world_sizes:
         losses, states = zip(*run_ranks(world_size, _steps_from_the_start, config), strict=True)
@@ -129,17 +130,26 @@ LOSSES: list[dict[str, Any]] = [
     {"loss": {"name": "infonce", "negatives": "in_batch", "num_negatives": 6}},
     {"loss": {"name": "gbce", "similarity": "dot", "num_negatives": 6}},
     {"loss": {"name": "softmax"}},
+    {"loss": {"name": "infonce", "negatives": "in_batch", "num_negatives": 6}, "shuffle_users": 4, "accumulation": 2},
     {"backbone": {"name": "gru4rec", "dropout": 0.0}},
     {"backbone": {"name": "hstu", "dropout": 0.0}},
     {"backbone": {"name": "dreamrec", "dropout": 0.0}, "loss": {"name": "diffusion", "similarity": "dot"}},
+    {
+        "backbone": {"name": "dreamrec", "dropout": 0.0},
+        "loss": {"name": "diffusion", "similarity": "dot"},
+        "shuffle_users": 4,
+    },
 ]
 
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("settings", LOSSES)
 def test_a_rank_without_samples_takes_its_steps(tmp_path: Path, settings: dict[str, Any]) -> None:
-    """The last step of an epoch may leave a rank without samples."""
-    _compare_world_sizes(tiny_config(tmp_path, batch_size=2, **settings), (1, 3))
+    """The last step of an epoch may leave a rank without samples, and where ranks read apart (`shuffle_users`), any
+    step may: here it has samples of two buffers, too."""
+    _compare_world_sizes(
+        tiny_config(tmp_path, **{"batch_size": 5 if "shuffle_users" in settings else 2, **settings}), (1, 3)
+    )
 
 
 def _save_twice(config: Config) -> None:
@@ -188,10 +198,11 @@ def _write_half(config: Config) -> None:
     """Write a checkpoint without the files of rank 1, as if that rank had died."""
     trainer = _trainer(config, [])
     _take_steps(trainer, 1)
-    checkpoint = trainer._checkpoints.at(1)
+    checkpoints = trainer._checkpoints
+    checkpoint = checkpoints.at(1)
     if Communicator().rank == 0:
         checkpoint.write_file(
-            "table-000000000000.safetensors", b"rows", fingerprint(INPUTS), rows=len(trainer.table.trainable)
+            "table-000000000000.safetensors", b"rows", checkpoints._fingerprint, rows=len(trainer.table.trainable)
         )
 
 
@@ -231,3 +242,20 @@ def _save_best_and_later(config: Config) -> None:
         _take_steps(trainer, 1)
         best = {"value": 0.5, "epoch": 1, "step": 1}
         trainer._checkpoints.save(step, trainer.table, trainer.engine, {**_progress(trainer), "best": best}, [1])
+
+
+def _refusal(config: Config) -> str:
+    trainer = _trainer(config, [])
+    with pytest.raises(StaleError) as refused:
+        trainer.run()
+    return str(refused.value)
+
+
+@pytest.mark.distributed
+def test_a_training_whose_samples_came_in_another_order_is_refused(tmp_path: Path) -> None:
+    config, workspace = tiny_config(tmp_path), tiny_workspace(tmp_path)
+    Checkpoints(workspace, INPUTS, Communicator()).at(4).commit(INPUTS)  # version 0.1.0 did not name an order
+    (message,) = run_ranks(1, _refusal, config)
+    assert "step-000000004 was made from other inputs" in message
+    assert "order_of_samples: None → '960 lanes'" in message
+    assert "--redo train" in message

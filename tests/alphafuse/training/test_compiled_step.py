@@ -42,6 +42,7 @@ def _batch(table: ItemTable, step: int, samples: int, per_target: bool) -> tuple
     return table.plan(items), given
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("per_target", [False, True])
 @symbolic_shapes.patch(use_duck_shape=False)  # sizes may be equal by chance
 def test_one_graph_serves_every_batch_of_an_epoch(per_target: bool) -> None:

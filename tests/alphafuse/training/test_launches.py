@@ -10,6 +10,7 @@ import pytest
 import torch
 from deepspeed.accelerator import get_accelerator
 from support.definitions.launches import AsOnAGpu, Launches
+from support.devices.compiled_kernels import LAUNCHED, compile_kernels
 from support.processes.multi_process import run_ranks
 
 from alphafuse.config import TrainConfig
@@ -45,12 +46,13 @@ def _count(train: dict[str, Any]) -> tuple[int, list[str]]:
     generator = np.random.default_rng(0)
     for number in range(2):
         histories, targets = generator.integers(NUM_ITEMS, size=(2, SAMPLES, LENGTH))
-        plan = planner([Batch(histories, targets, 0, float(targets.size))], number)
-        counted = Launches()
+        plan = planner([Batch(histories, targets, 0)], number)
+        counted, kernels = Launches(), LAUNCHED.total()
         waits = patch.object(get_accelerator(), "synchronize", side_effect=AssertionError("DeepSpeed waits"))
-        with patch("alphafuse.items.item_table.CPU_UPDATE_ROWS", NUM_ITEMS), waits, AsOnAGpu(), counted:
+        with patch("alphafuse.kernels.row_update.BLOCK_ROWS", NUM_ITEMS), waits, AsOnAGpu(), counted:
             step(plan, rates)
-    return sum(counted.launched.values()), counted.reads
+        kernels = LAUNCHED.total() - kernels
+    return sum(counted.launched.values()) + kernels, counted.reads
 
 
 @pytest.mark.distributed
@@ -68,5 +70,13 @@ def _count(train: dict[str, Any]) -> tuple[int, list[str]]:
 )
 def test_few_launches_and_no_reads(train: dict[str, Any], most: int) -> None:
     launches, reads = run_ranks(1, _count, train)[0]
+    assert not reads
+    assert 60 < launches <= most
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(("train", "most"), [({"log_steps": 20}, 120), ({"max_grad_norm": 1.0}, 130)], ids=str)
+def test_few_launches_with_kernels(train: dict[str, Any], most: int) -> None:
+    launches, reads = run_ranks(1, _count, train, prepare=compile_kernels)[0]
     assert not reads
     assert 60 < launches <= most

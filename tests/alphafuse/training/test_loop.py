@@ -67,7 +67,7 @@ def _plain_torch(config: Config) -> tuple[list[float], dict[str, torch.Tensor], 
     workspace = Workspace(config.workspace)
     torch.manual_seed(config.seed)
     encoder: ItemEncoder = build_encoder(config, workspace)
-    backbone = build_backbone(config, encoder)
+    backbone = build_backbone(config.model, config.seed)
     features = torch.from_numpy(tiny_features())
     rows = encoder.initial_rows(0, NUM_ITEMS, config.seed)
     first, second = torch.zeros_like(rows), torch.zeros_like(rows)

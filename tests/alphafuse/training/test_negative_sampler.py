@@ -31,7 +31,7 @@ def test_a_batch_as_negatives_estimates_the_partition_sum_without_bias(target: i
         probability = np.prod(POPULARITY[list(others)] / POPULARITY.sum())
         targets = np.array([target, *others])[:, None]
         for step in range(draws):
-            negatives = sampler.draw(Batch(targets, targets, 0, 4.0), step)
+            negatives = sampler.draw(Batch(targets, targets, 0), step)
             drawn = torch.from_numpy(negatives.items)
             terms = (LOGITS[drawn] + negatives.log_weights).exp()[drawn != target]
             expectation += probability * float(LOGITS[target].exp() + terms.sum()) / draws
@@ -43,7 +43,7 @@ def test_a_target_alone_and_a_batch_without_any_have_no_negatives(targets: list[
     loss = LossConfig(name="sampled_softmax", negatives="in_batch")
     sampler = NegativeSampler(TrainConfig(loss=loss, positions="last"), 0, 3, Communicator(), POPULARITY, None, False)
     items = np.array(targets, np.int64).reshape(-1, 1)
-    negatives = sampler.draw(Batch(items, items, 0, 1.0), 0)
+    negatives = sampler.draw(Batch(items, items, 0), 0)
     assert negatives.items.tolist() == targets
     assert torch.isfinite(torch.as_tensor(negatives.log_weights)).all()
 
@@ -51,7 +51,7 @@ def test_a_target_alone_and_a_batch_without_any_have_no_negatives(targets: list[
 @pytest.mark.parametrize("loss", [{"name": "softmax"}, {"name": "diffusion", "similarity": "dot"}], ids=str)
 def test_an_alignment_has_negatives_beside_a_loss_without_any(loss: dict[str, Any]) -> None:
     """These negatives are equal on all ranks and among the items that train, for any kind of negatives."""
-    trained, batch = np.array([1, 4, 5, 8]), Batch(np.array([[4]]), np.array([[5]]), 0, 1.0)
+    trained, batch = np.array([1, 4, 5, 8]), Batch(np.array([[4]]), np.array([[5]]), 0)
     config = TrainConfig(loss=LossConfig(**loss, negatives="uniform", num_negatives=50))
     drawn = [
         NegativeSampler(config, 3, 10, Communicator(), None, trained, aligns).draw(batch, 7) for aligns in (True, False)

@@ -4,6 +4,7 @@ which process group moves it, is checked at every operation; results equal those
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -11,6 +12,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from support.devices.interpreted_kernels import interpret_kernels
 from support.devices.pretended_device import pretended_device, register
 from support.processes.multi_process import run_ranks
 from support.processes.plain_engine import PlainEngine
@@ -24,6 +26,7 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.distributed.devices import prepare_device
 from alphafuse.evaluation.evaluator import evaluate
 from alphafuse.events import ignore
+from alphafuse.kernels.device import KERNEL_DEVICES
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.loop import Trainer
 from alphafuse.training.trained_model import load_trained
@@ -53,11 +56,20 @@ CASES = [
     ("alphafuse", "diffusion", DREAMREC),
     ("rlmrec_con", "diffusion", DREAMREC),
 ]
+KERNELS = ("row_update", "negative_sums", "counting")
+WITH_KERNELS = [
+    *(("alphafuse", f"sampled, {kind}", {"name": "sasrec"}) for kind in ("shared", "shard_local", "in_batch")),
+    *(("alphafuse", loss, {"name": "sasrec"}) for loss in ("softmax", "bce", "gbce")),
+    ("rlmrec_con", "infonce, shared", {"name": "sasrec"}),
+]
 
 
-def _config(folder: Path, encoder: str, loss: str, backbone: dict[str, Any]) -> Config:
+def _config(
+    folder: Path, encoder: str, loss: str, backbone: dict[str, Any], max_grad_norm: float | None = 1.0
+) -> Config:
     section = LOSSES.get(loss, {"name": "diffusion", "similarity": "dot"}) | {"num_negatives": 6}
-    settings = {"batch_size": 40, "max_epochs": 1, "validation_targets": 8, "accumulation": 2, "max_grad_norm": 1.0}
+    settings: dict[str, Any] = {"batch_size": 40, "max_epochs": 1, "validation_targets": 8, "accumulation": 2}
+    settings["max_grad_norm"] = max_grad_norm
     tree = tiny_config(folder, backbone, loss=section, **settings).model_dump(mode="json")
     tree["decompose"]["directions"] = HIDDEN_DIM
     tree["model"] |= ENCODERS[encoder]
@@ -86,6 +98,8 @@ def _run(configs: list[Config], on_device: bool) -> list[tuple[Any, ...]]:
             results.append((history, rows, trainer.engine.state(), again.state.best, metrics))
             communicator.barrier()
             assert communicator.gather_objects(communicator.rank) == [0, 1]
+    if "cpu" in KERNEL_DEVICES:
+        assert {f"alphafuse.kernels.{name}_triton" for name in KERNELS} <= set(sys.modules)
     return results
 
 
@@ -100,6 +114,22 @@ def test_two_ranks_with_a_device_train_and_evaluate_as_on_the_cpu(tmp_path: Path
         results.append(run_ranks(2, _run, configs, on_device, prepare=register))
     for on_cpu, with_device in zip(*results, strict=True):
         for case, expected, found in zip(CASES, on_cpu, with_device, strict=True):
+            _assert_close(found, expected, str(case))
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("max_grad_norm", [None, 1.0])
+def test_two_ranks_with_kernels_train_and_evaluate_as_without(tmp_path: Path, max_grad_norm: float | None) -> None:
+    chosen = WITH_KERNELS if max_grad_norm is None else WITH_KERNELS[:1]
+    results = []
+    for prepare in (register, interpret_kernels):
+        folders = [tmp_path / f"{prepare.__name__} {number}" for number in range(len(chosen))]
+        for folder in folders:
+            tiny_workspace(folder)
+        configs = [_config(folder, *case, max_grad_norm) for folder, case in zip(folders, chosen, strict=True)]
+        results.append(run_ranks(2, _run, configs, False, prepare=prepare))
+    for plain, with_kernels in zip(*results, strict=True):
+        for case, expected, found in zip(chosen, plain, with_kernels, strict=True):
             _assert_close(found, expected, str(case))
 
 

@@ -19,7 +19,7 @@ from alphafuse.storage.workspace import Workspace
 from alphafuse.training.loop import Trainer
 from alphafuse.training.trained_model import load_trained
 
-FINISH = {"batch_size": 5, "rate_factor": 0.1, "max_epochs": 2, "patience": 2}
+FINISH = {"batch_size": 5, "rate_factor": 0.1, "max_epochs": 2, "patience": 3}
 
 
 class Killed(Exception):

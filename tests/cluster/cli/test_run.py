@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from support.servers.watched_run import COMMAND, WatchedRun
 
-from alphafuse.data.catalog_lookup import find_items
 from alphafuse.data.popularity import load_popularity
+from alphafuse.serving.export_files import Export
+from alphafuse.serving.exported_items import ExportedItems
 from alphafuse.storage.workspace import Workspace
 
 pytestmark = pytest.mark.engine
@@ -56,7 +57,7 @@ def test_the_suggested_command_shows_recommendations_for_popular_items(watched_r
     history = words[-1]
     workspace = Workspace(str(watched_run.workspace))
     counts = load_popularity(workspace)
-    items = find_items(workspace.artifact("catalog"), history.split(","))
+    items = ExportedItems(Export.find(workspace.folder.uri).names()).find(history.split(","))
     assert sorted(items) == sorted(np.argsort(-counts, kind="stable")[:2].tolist())
     command = shlex.join([*COMMAND, *words[1:], "--top-k", "3"])
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=TIMEOUT_SECONDS)

@@ -6,6 +6,7 @@ import copy
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from alphafuse.config import NodeGroupConfig, parse_config
 from alphafuse.errors import ConfigError
@@ -22,7 +25,9 @@ from jobs.execution.ray_internals import autoscaling_config, check_launcher_file
 ROOT = Path(__file__).parents[3]
 CLUSTER = ROOT / "cluster" / "launch"
 KUBERAY = CLUSTER / "kuberay"
-LAUNCHER_FILES = [ROOT / "ray_cluster.yaml", CLUSTER / "on_premise.yaml"]
+EFA = CLUSTER / "aws_efa.yaml"
+LAUNCHER_FILES = [ROOT / "ray_cluster.yaml", CLUSTER / "on_premise.yaml", EFA]
+AWS_FILES = [LAUNCHER_FILES[0], EFA]
 TOOLS = Path(sys.executable).parent
 
 # Fields of KubeRay's custom resources that the manifests may use, by the API reference of version 1.5.1; the pods are
@@ -98,6 +103,38 @@ def test_the_launcher_has_a_head_without_cpus_and_pools_that_grow_from_nothing()
     assert "InstanceMarketOptions" not in types["head"]["node_config"]
 
 
+@pytest.mark.parametrize("file", AWS_FILES, ids=lambda file: file.name)
+def test_machines_of_aws_are_in_one_zone_and_those_with_gpus_have_a_driver(file: Path) -> None:
+    config = yaml.safe_load(file.read_text())
+    zone = config["provider"]["availability_zone"]
+    assert "," not in zone
+    for name, node in config["available_node_types"].items():
+        if "GPU" in node["resources"]:
+            assert "base-oss-nvidia-driver-gpu" in node["node_config"]["ImageId"]
+            options = node["docker"]["worker_run_options"]
+            assert {"--gpus=all", "--ulimit memlock=-1:-1"} <= set(options)
+            assert any(option.startswith("--shm-size=") for option in options)
+        if name.startswith("gpu-train"):
+            assert node["node_config"]["Placement"] == {"GroupName": config["cluster_name"], "AvailabilityZone": zone}
+
+
+def test_every_card_of_a_machine_with_efa_has_an_interface() -> None:
+    """As EC2 asks for: the first card's interface is the machine's, with index 0; those of all others have index 1."""
+    config = yaml.safe_load(EFA.read_text())
+    node = config["available_node_types"]["gpu-train-rdma"]
+    interfaces = node["node_config"]["NetworkInterfaces"]
+    assert [each["NetworkCardIndex"] for each in interfaces] == list(range(32))
+    assert [each["DeviceIndex"] for each in interfaces] == [0] + 31 * [1]
+    assert {each["InterfaceType"] for each in interfaces} == {"efa"}
+    assert "--device=/dev/infiniband" in node["docker"]["worker_run_options"]
+    everywhere = [
+        (each["SubnetId"], *each["Groups"])
+        for kind in config["available_node_types"].values()
+        for each in kind["node_config"]["NetworkInterfaces"]
+    ]
+    assert len(set(everywhere)) == 1
+
+
 @pytest.mark.parametrize("file", LAUNCHER_FILES, ids=lambda file: file.name)
 def test_launched_clusters_ask_for_a_token_and_keep_the_dashboard_to_themselves(file: Path) -> None:
     config = yaml.safe_load(file.read_text())
@@ -144,10 +181,52 @@ def test_rays_autoscaler_reads_the_manifests_as_they_are_meant(name: str, spec: 
     assert types.pop("headgroup")["resources"]["CPU"] == 0
     for group, node in types.items():
         assert node["resources"][group] == 1
-        assert node["resources"].get("GPU", 0) == {"cpu": 0, "gpu-embed": 1, "gpu-train": 4}[group]
+        assert node["resources"].get("GPU", 0) == {"cpu": 0, "gpu-embed": 1, "gpu-train": 4, "gpu-train-rdma": 8}[group]
         assert node["min_workers"] == 0 < node["max_workers"]
     assert spec["authOptions"] == {"mode": "token"}
     assert spec["enableInTreeAutoscaling"] is True
+
+
+def test_pods_have_shared_memory_and_those_with_gpus_may_run_where_gpus_are() -> None:
+    for _, spec in ray_cluster_specs():
+        for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+            pod = group["template"]["spec"]
+            (container,) = pod["containers"]
+            limits = container["resources"]["limits"]
+            assert container["resources"]["requests"] == limits
+            (shared,) = [volume["emptyDir"] for volume in pod["volumes"] if volume["name"] == "shm"]
+            assert shared["medium"] == "Memory"
+            assert 0 < int(shared["sizeLimit"].removesuffix("Gi")) < int(limits["memory"].removesuffix("Gi"))
+            assert {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]
+            tolerated = {each["key"] for each in pod.get("tolerations", [])}
+            assert ("nvidia.com/gpu" in tolerated) == ("nvidia.com/gpu" in limits)
+
+
+def test_pods_for_remote_direct_memory_access_ask_for_its_cards_and_may_pin_memory() -> None:
+    _, spec = next(ray_cluster_specs())
+    (group,) = [group for group in spec["workerGroupSpecs"] if group["groupName"] == "gpu-train-rdma"]
+    (container,) = group["template"]["spec"]["containers"]
+    limits = container["resources"]["limits"]
+    assert limits["vpc.amazonaws.com/efa"] == "32"
+    assert limits["hugepages-2Mi"] == "5120Mi"
+    assert container["securityContext"]["capabilities"]["add"] == ["IPC_LOCK"]
+
+
+def test_the_image_for_gpus_pins_every_requirement_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pinned = {}
+    for line in (ROOT / "constraints-gpu.txt").read_text().splitlines():
+        if not line.startswith("#"):
+            requirement = Requirement(line)
+            (version,) = requirement.specifier
+            assert version.operator == "=="
+            pinned[canonicalize_name(requirement.name)] = version.version
+    extras = project["optional-dependencies"]
+    wanted = [Requirement(text) for text in (*project["dependencies"], *extras["gpu"], *extras["examples"])]
+    for requirement in wanted:
+        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+    assert pinned["nvidia-cuda-runtime"].startswith("13.")
+    assert "--constraint constraints-gpu.txt" in (CLUSTER / "Dockerfile").read_text()
 
 
 def test_the_job_of_the_manifest_is_a_run_of_a_configuration_that_holds() -> None:
@@ -171,7 +250,7 @@ def test_the_job_of_the_manifest_is_a_run_of_a_configuration_that_holds() -> Non
 def test_what_a_cluster_may_grow_to_is_read_from_what_it_is_launched_from() -> None:
     from_launcher = read_node_groups(LAUNCHER_FILES[0])
     from_kuberay = read_node_groups(KUBERAY / "raycluster.yaml")
-    assert from_launcher == from_kuberay
+    assert from_kuberay == from_launcher | {"gpu-train-rdma": read_node_groups(EFA)["gpu-train-rdma"]}
     assert from_launcher["gpu-train"] == NodeGroupConfig(max_nodes=4, cpus=48, gpus=4)
     assert set(from_launcher) == {"cpu", "gpu-embed", "gpu-train"}
     assert set(read_node_groups(KUBERAY / "rayjob.yaml")) == {"cpu"}
@@ -194,7 +273,16 @@ def test_the_dockerfile_passes_hadolint_and_copies_what_the_package_is_made_of()
     assert done.returncode == 0, done.stdout
     copied = set(re.findall(r"^COPY (.+) \S+$", dockerfile.read_text(), re.MULTILINE))
     names = {name for line in copied for name in line.split()}
-    assert {"alphafuse", "cluster", "jobs", "monitoring", "pyproject.toml", "README.md", "constraints.txt"} == names
+    assert {
+        "alphafuse",
+        "cluster",
+        "jobs",
+        "monitoring",
+        "pyproject.toml",
+        "README.md",
+        "constraints.txt",
+        "constraints-gpu.txt",
+    } == names
     assert all((ROOT / name).exists() for name in names)
     allowed = {line[1:] for line in (CLUSTER / "Dockerfile.dockerignore").read_text().split() if line[0] == "!"}
     assert names == allowed

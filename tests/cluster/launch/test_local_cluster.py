@@ -167,6 +167,7 @@ def test_without_the_token_nothing_is_submitted(user: User, dashboard: str, data
         (("stop", "nobody-1"), "nobody-1 does not exist"),
         (("status", "nobody-1"), "nobody-1 does not exist"),
         (("submit", "CONFIG", "--redo", "tran"), "there is no stage 'tran'"),
+        (("submit", "CONFIG", "--set", "train.resources.workers=99"), "but the cluster has room for 4"),
         (("submit", "CONFIG", "--set", "workspace=s3://key:letmein@bucket/run"), "workspace holds credentials"),
         (("submit", "CONFIG", "--runtime-env", "SECRETS"), "runtime_env.env_vars.HF_TOKEN holds credentials"),
         (("submit", "CONFIG", "--metadata", "password=letmein"), "metadata.password holds credentials"),

@@ -37,18 +37,21 @@ from jobs.execution.ray_connection import connected
 from jobs.execution.worker_group import keeping_ranks, run_workers
 
 @ray.remote
-def work():
-    subprocess.Popen(["sleep", "1000"])  # a subprocess of a worker, such as an engine
-    time.sleep(1000)
+class Worker:
+    def start(self):
+        subprocess.Popen(["sleep", "1000"])  # a subprocess of a worker, such as an engine
+
+    def work(self):
+        time.sleep(1000)
 
 def met(communicator, **_):
     return communicator.gather_objects(communicator.rank)
 
 with connected(RayConfig(num_cpus=3)), keeping_ranks():
     assert run_workers(TRAIN, met, RankResources(workers=2), {}, ignore) == [0, 1]
-    work.remote()
-    while not ray.available_resources().get("CPU", 0) < 1:
-        time.sleep(0.1)
+    worker = Worker.remote()
+    ray.get(worker.start.remote())
+    worker.work.remote()
     context = ray.get_runtime_context()
     print(json.dumps({"session": context.get_temp_dir(), "address": context.gcs_address}), flush=True)
     time.sleep(1000)

@@ -117,7 +117,7 @@ def test_a_task_takes_what_its_resources_say() -> None:
 
 
 def _takes(**resources: Any) -> EngineResources:
-    return EngineResources(**resources)
+    return EngineResources(**{"cpus": 1, **resources})
 
 
 def _asking(folder: Path, engine: str = "auto", **resources: dict[str, Any]) -> Config:

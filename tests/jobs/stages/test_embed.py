@@ -76,7 +76,7 @@ def test_shards_hold_the_vector_of_every_item_and_each_text_is_embedded_once(
     assert sorted(encoder.embedded()) == sorted({text for text in texts if text})
     artifact = workspace.artifact("embeddings")
     catalog = workspace.artifact("catalog")
-    names = [file.name for file in artifact.require().files]
+    names = [file.name for file in artifact.require().files if file.rows]
     assert names == [file.name for file in catalog.require().files]
     for name in names:
         shard, items = artifact.read_table(artifact.file(name)), catalog.read_table(catalog.file(name))
@@ -114,6 +114,22 @@ def test_a_finished_stage_starts_no_engine(workspace: Workspace, encoder: HashEn
     embed(encoder, CONFIG, workspace, ignore)
     assert embed(encoder, CONFIG, workspace, ignore) is None
     assert encoder.times_started() == 1
+
+
+def test_an_engine_that_computes_other_vectors_stops_before_they_mix(workspace: Workspace, tmp_path: Path) -> None:
+    """The second run has an engine of the same name whose vectors have turned, as after an update of a library."""
+    texts = [*texts_of(40), "lethal"]
+    write_catalog(workspace, texts, shard_rows=20)
+    with pytest.raises(ResourceError, match="died"):
+        embed(HashEncoder(tmp_path), CONFIG, workspace, ignore)
+    before = HashEncoder(tmp_path).embedded()
+    assert before
+    write_catalog(workspace, texts[:-1], shard_rows=20)  # the canaries outlive a change of the catalog
+    with pytest.raises(ResourceError, match=r"computes other vectors than those that are stored \(1 − cosine up to"):
+        embed(HashEncoder(tmp_path, tilt=0.5), CONFIG, workspace, ignore)
+    assert HashEncoder(tmp_path).embedded() == before
+    embed(HashEncoder(tmp_path, tilt=1e-4), CONFIG, workspace, ignore)
+    np.testing.assert_allclose(stored(workspace), expected(texts[:-1]), atol=1e-4)
 
 
 def test_half_precision_is_stored_as_such(workspace: Workspace, encoder: HashEncoder) -> None:

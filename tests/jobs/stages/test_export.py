@@ -32,6 +32,7 @@ def test_vectors_and_weights_rebuild_the_model(tmp_path: Path, monkeypatch: pyte
     tables = [artifact.read_table(file) for file in files]
     assert [item for table in tables for item in table["item_index"].to_pylist()] == list(range(NUM_ITEMS))
     item_ids = [item_id for table in tables for item_id in table["item_id"].to_pylist()]
+    assert item_ids == [title for table in tables for title in table["title"].to_pylist()]  # the same here
     assert item_ids == [f"item {number}" for number in range(NUM_ITEMS)]
     vectors = torch.from_numpy(np.concatenate([np.array(table["vector"].to_pylist(), np.float32) for table in tables]))
 

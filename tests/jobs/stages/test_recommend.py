@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,15 @@ import torch
 from support.processes.gloo_workers import run_on_gloo
 from support.workspaces.tiny_workspace import NUM_ITEMS, tiny_config, tiny_model, tiny_sequences, tiny_workspace
 
-from alphafuse.config import Config, RayConfig
+from alphafuse.config import Config
 from alphafuse.data import users as log_users
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.errors import DataError, WorkspaceError
+from alphafuse.errors import DataError, StaleError, UnfinishedError, WorkspaceError
 from alphafuse.evaluation.recommendations import EXAMPLE_HISTORY
 from alphafuse.events import Event, StageWarning
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.trained_model import load_trained
-from jobs.stages import recommend
+from jobs.stages import export, recommend
 from jobs.stages.recommend_history import recommend_for_history
 
 pytestmark = pytest.mark.distributed
@@ -151,16 +150,20 @@ def test_a_missing_user_file_is_named_with_its_key(tmp_path: Path) -> None:
         _run(config, workspace)
 
 
-@pytest.mark.parametrize("address", [None, "auto"])  # in this process, or on the workers of a cluster
-def test_a_history_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str | None) -> None:
-    monkeypatch.setattr(recommend, "connected", lambda config: contextlib.nullcontext())
+def test_a_history_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "run_workers", run_on_gloo)
     config, workspace = _set_up(tmp_path, 2)
-    config = config.model_copy(update={"ray": RayConfig(address=address)})
+    with pytest.raises(UnfinishedError, match="run the stage 'export' first"):
+        recommend_for_history(config, workspace, ["ITEM 7"])
+    export.run(config, workspace, print)
     found = recommend_for_history(config, workspace, ["ITEM 7", " item 2"], 3)
     assert [item.item_id for item in found] == [f"item {item}" for item in _best(config, workspace, [7, 2])[:3]]
     assert [item.title for item in found] == [item.item_id for item in found]
     with pytest.raises(DataError, match=r"no item with the title or id 'itm 7'; did you mean '"):
         recommend_for_history(config, workspace, ["itm 7"])
+    tiny_model(workspace, config, made_by="another hand")
+    with pytest.raises(StaleError, match=r"export was made from other inputs .*--redo export"):
+        recommend_for_history(config, workspace, ["item 7"])
 
 
 def test_nothing_is_recommended_without_a_model(tmp_path: Path) -> None:

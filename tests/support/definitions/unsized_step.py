@@ -6,7 +6,7 @@ Whoever asks such a device for a number gets an error: a value, a size that depe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,6 +38,9 @@ class AlikeRanks(Communicator):
         self, tensor: torch.Tensor, counts: Sequence[int] | None = None
     ) -> tuple[torch.Tensor, list[int]]:
         return tensor.repeat(self.world_size, *[1] * (tensor.dim() - 1)), [len(tensor)] * self.world_size
+
+    def all_reduce(self, tensor: torch.Tensor, op: Literal["sum", "max"] = "sum") -> torch.Tensor:
+        return tensor * self.world_size if op == "sum" else tensor
 
     def exchange_counts(self, counts: Sequence[int]) -> list[int]:
         return [counts[self.rank]] * self.world_size
@@ -74,7 +77,7 @@ def unsized_step(config: Config, popularity: np.ndarray, num_items: int) -> tupl
     histories = generator.integers(num_items, size=(train.batch_size, length))
     targets = generator.integers(num_items, size=(train.batch_size, length))
     histories[1, 2:] = targets[1, 2:] = PADDING
-    plan = planner([Batch(histories, targets, 0, 1.0)], 1)
+    plan = planner([Batch(histories, targets, 0)], 1)
     return TrainingStep(train, config.seed, table, engine, communicator), plan
 
 

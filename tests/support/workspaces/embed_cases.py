@@ -21,6 +21,7 @@ import ray
 from alphafuse.config import EmbedConfig
 from alphafuse.errors import ResourceError
 from alphafuse.events import ignore
+from alphafuse.language import canaries
 from alphafuse.language.encoder import Encoded
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
@@ -57,20 +58,29 @@ def vector(text: str) -> np.ndarray:
 
 
 class HashEncoder:
-    """Encoder whose vectors are hashes; writes to `folder` how often it was started and which texts it embedded.
+    """Encoder whose vectors are hashes; writes to `folder` how often it was started and which texts, without the
+    canaries, it has embedded.
 
     A text with "refused", "too long" or "not finite" in it is treated so. A text with "deadly" kills its process once,
-    one with "lethal" always. Nothing is embedded before `engines` encoders have started.
+    one with "lethal" always. Nothing is embedded before `engines` encoders have started. `tilt` is added to the first
+    component of each vector.
     """
 
     def __init__(
-        self, folder: Path, name: str = "hash", seconds_per_batch: float = 0, starts: bool = True, engines: int = 1
+        self,
+        folder: Path,
+        name: str = "hash",
+        seconds_per_batch: float = 0,
+        starts: bool = True,
+        engines: int = 1,
+        tilt: float = 0,
     ) -> None:
         self.folder = folder
         self.engines = engines
         self.name = name
         self.seconds_per_batch = seconds_per_batch
         self.starts = starts
+        self.tilt = tilt
 
     def identity(self) -> dict[str, Any]:
         return {"engine": self.name, "dim": DIM}
@@ -96,9 +106,11 @@ class HashEncoder:
         if any("lethal" in text for text in texts):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self.seconds_per_batch)
-        with open(self.folder / "texts", "a") as stream:
-            stream.write("".join(f"{text}\n" for text in texts))
+        if tuple(texts) != canaries.TEXTS:
+            with open(self.folder / "texts", "a") as stream:
+                stream.write("".join(f"{text}\n" for text in texts))
         vectors = np.stack([vector(text) * 5 for text in texts])
+        vectors[:, 0] += self.tilt
         vectors[["not finite" in text for text in texts], 3] = np.nan
         long = {position: "too long: 300 tokens" for position, text in enumerate(texts) if "too long" in text}
         return Encoded(vectors, long)

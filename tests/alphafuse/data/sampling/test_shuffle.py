@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support.workspaces.sequence_cases import random_users, train_targets, write_sequences
 
+from alphafuse.data.sampling import shuffle
 from alphafuse.data.sampling.samples import Windowing
 from alphafuse.data.sampling.shuffle import SampleStream
 from alphafuse.data.sequence_store import SequenceStore
@@ -17,12 +18,19 @@ USERS = random_users(60)
 ALL, LAST = Windowing(3, 3, 2), Windowing(3, 1, 1)
 
 
+@pytest.fixture(params=["small logs read as a whole", "divided"], autouse=True)
+def _divided(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "divided":
+        monkeypatch.setattr(shuffle, "LANE_SAMPLES", 0)
+
+
 def _targets(stream: SampleStream, epoch: int, first_sample: int = 0) -> list[list[int]]:
-    """Targets of each sample of an epoch, in the order of the epoch."""
+    """Targets of each sample of an epoch, in the order of the epoch, of one rank."""
     result = []
-    for samples, order in stream.buffers(epoch, first_sample):
-        _, targets = samples.arrays(order)
-        result += [row[row >= 0].tolist() for row in targets]
+    for buffer in stream.buffers(epoch, first_sample, 0, 1):
+        for place in range(max(first_sample, buffer.first), buffer.stop):
+            _, (targets,) = buffer.samples.arrays(buffer.between(place, place + 1)[0])
+            result.append(targets[targets >= 0].tolist())
     return result
 
 
@@ -74,7 +82,7 @@ def test_no_more_than_two_buffers_are_read_ahead(tmp_path: Path, monkeypatch: py
 
     original = SequenceStore.read
     monkeypatch.setattr(SequenceStore, "read", count)
-    buffers = stream.buffers(0, 0)
+    buffers = stream.buffers(0, 0, 0, 1)
     next(buffers)
     assert read.wait(10)
     next(buffers)
@@ -98,3 +106,18 @@ def test_a_log_that_fits_is_read_once(tmp_path: Path, monkeypatch: pytest.Monkey
     for epoch in range(3):
         _targets(stream, epoch)
     assert len(read) == 1
+
+
+@pytest.mark.parametrize("buffer_users", [10, 1000])
+@pytest.mark.parametrize("world_size", [2, 3, 70])
+def test_ranks_divide_the_samples_of_each_buffer(tmp_path: Path, buffer_users: int, world_size: int) -> None:
+    """Each rank comes to the samples of its lanes, and to no other: together to every one once."""
+    stream, found = _stream(tmp_path, buffer_users), []
+    for rank in range(world_size):
+        for buffer in stream.buffers(2, 0, rank, world_size):
+            chosen, counts = buffer.between(buffer.first, buffer.stop)
+            assert len(chosen) == counts[buffer.lanes].sum()
+            assert abs(len(chosen) - (buffer.stop - buffer.first) / world_size) <= 1
+            _, targets = buffer.samples.arrays(chosen)
+            found += targets[targets >= 0].tolist()
+    assert sorted(found) == train_targets(USERS)

@@ -22,6 +22,7 @@ from alphafuse.items.encoders.rlmrec_con import RLMRecContrastiveEncoder
 from alphafuse.items.encoders.rlmrec_gen import RLMRecGenerativeEncoder
 from alphafuse.items.encoders.text_only import Adapter
 from alphafuse.items.item_table import Rows
+from alphafuse.kernels.negative_sums import OwnNegatives
 from alphafuse.recommenders.diffusion import Diffusion, remaining_signal
 from alphafuse.recommenders.dreamrec import DreamRec
 from alphafuse.recommenders.sasrec import SASRec
@@ -59,7 +60,7 @@ def _views(method: str, weights: list[torch.Tensor], text: torch.Tensor, ids: to
 
 def _objective(encoder: ItemEncoder, loss: LossConfig) -> DenseModel:
     torch.manual_seed(0)
-    sasrec = encoder.wrap(SASRec(4, 3, num_layers=1, num_heads=1, dropout=0.0))
+    sasrec = encoder.wrap(SASRec(4, 3, num_layers=1, num_heads=1, dropout=0.0), 4)
     if loss.name != "diffusion":
         return ScoringObjective(encoder, sasrec, loss, 8, Communicator())
     diffusion = Diffusion(remaining_signal("linear", 20, (1e-4, 0.02)))
@@ -83,12 +84,13 @@ def test_alignment_is_added_as_written_out(method: str, loss: dict[str, Any], ne
     generator = torch.Generator().manual_seed(0)
     text, ids = torch.randn(8, 6, generator=generator), torch.randn(8, 4, generator=generator).requires_grad_()
     step, rows = planned_input(HISTORIES, TARGETS, negatives, text, ids)
-    own = torch.tensor([8 * number + item for number, item in enumerate(PREDICTED)])
+    places = torch.tensor([8 * number + item for number, item in enumerate(PREDICTED)])
+    own = OwnNegatives(places, torch.tensor(PREDICTED), (0, 8))
     scored = ScoredRows([ScoredBlock(Rows(text, ids), own)], [len(PREDICTED)])
     torch.manual_seed(1)
     encoder = METHODS[method]()
     objective = _objective(encoder, LossConfig(**loss, temperature=TEMPERATURE))
-    step = dataclasses.replace(step, draws=objective.draw(0, Batch(HISTORIES.numpy(), TARGETS.numpy(), 0, 1.0)))
+    step = dataclasses.replace(step, draws=objective.draw(0, Batch(HISTORIES.numpy(), TARGETS.numpy(), 0)))
     first, second = _views(method, list(encoder.parameters()), text, ids)
     expected = torch.zeros(())
     for number, item in enumerate(PREDICTED):

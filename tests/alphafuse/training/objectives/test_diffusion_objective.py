@@ -45,7 +45,7 @@ def test_loss_and_gradients_are_those_of_loops_over_the_targets(
     table = build_table(config, workspace, objective.encoder, communicator, torch.device("cpu"))
     table.trainable.normal_(generator=torch.Generator().manual_seed(2))
     first_sample, number = 5, 11
-    batch = Batch(HISTORIES.numpy(), np.array(targets), first_sample, 1.0)
+    batch = Batch(HISTORIES.numpy(), np.array(targets), first_sample)
     draws, one_each = objective.draw(number, batch), targets[0][0] < 0
     step, items = plan_input(batch.histories, batch.targets, np.zeros(0, np.int64), 0.0, draws, one_each)
     rows = table.lookup(table.plan(items))
