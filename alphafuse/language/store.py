@@ -86,12 +86,14 @@ class EmbeddingStore:
         return record.name == CANARIES
 
     def canaries(self) -> np.ndarray | None:
-        """The first engine's vectors of the canaries, [64, dim]; None before there was one."""
-        record = self.artifact.committed_files(self.wanted).get(CANARIES)
-        if record is None:
-            return None
-        vectors: np.ndarray = np.load(io.BytesIO(self.artifact.read_committed(record)), allow_pickle=False)
-        return vectors
+        """The first engine's vectors of the canaries, [64, dim], of this store or of a donor; None before there was
+        one."""
+        for files in (self.artifact, *self._given):
+            record, sizes = files.records().get(CANARIES), files.folder.sizes()
+            if record and record.details.get("encoder") == self.encoder and sizes.get(CANARIES) == record.bytes:
+                vectors: np.ndarray = np.load(io.BytesIO(files.read_committed(record)), allow_pickle=False)
+                return vectors
+        return None
 
     def write_canaries(self, vectors: np.ndarray) -> None:
         """Keep the vectors that all engines' are compared with."""

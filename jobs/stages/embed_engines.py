@@ -164,13 +164,15 @@ class _Canaries:
 
     def __init__(self, store: EmbeddingStore) -> None:
         self.store = store
+        self.known: np.ndarray | None = None
 
     def first(self, vectors: np.ndarray) -> np.ndarray:
         """The first engine's vectors; those that are given where there are none."""
-        known = self.store.canaries()
-        if known is None:
-            self.store.write_canaries(vectors)
-        return vectors if known is None else known
+        if self.known is None:
+            known = self.store.canaries()
+            self.known = vectors if known is None else known
+            self.store.write_canaries(self.known)
+        return self.known
 
 
 class _EngineEvents:

@@ -222,6 +222,8 @@ def test_an_update_embeds_only_texts_that_its_parent_lacks(
     donors = [parent.artifact("embeddings")]
     with pytest.raises(WorkspaceError, match=r"was made by another encoder \(engine: 'hash' → 'other'\)"):
         embed(HashEncoder(encoder.folder, name="other"), config, workspace, ignore, donors=donors)
+    with pytest.raises(ResourceError, match="computes other vectors"):  # than the parent's engine
+        embed(HashEncoder(encoder.folder, tilt=0.5), config, workspace, ignore, donors=donors)
     embed(encoder, config, workspace, ignore, donors=donors)
     np.testing.assert_allclose(stored(workspace), expected(after, ("refused",)), rtol=1e-6)
     assert sorted(encoder.embedded()[50:]) == ["changed", "inserted"]
