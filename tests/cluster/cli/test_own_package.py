@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,3 +60,6 @@ def test_a_package_of_ones_own_is_trained_evaluated_and_exported_on_two_ranks(co
     assert {key: description[key] for key in OWN_MODEL} == OWN_MODEL
     vectors = pq.read_table([*(tmp_path / "run" / "export").glob("items-*.parquet")])["vector"].to_pylist()
     assert [len(vector) for vector in vectors] == [HIDDEN_DIM] * NUM_ITEMS
+    loaded = _alphafuse("recommend", str(config), "--history", "item 1", "--top-k", "2", packages=tmp_path)
+    found = re.findall(r"^ \d +(item \d+) +(item \d+) ", loaded.stdout, re.MULTILINE)  # titles and ids
+    assert len(found) == 2, loaded.stdout + loaded.stderr
