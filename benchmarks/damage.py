@@ -38,9 +38,8 @@ from alphafuse.errors import AlphafuseError
 from alphafuse.events import ignore
 from alphafuse.stages import ARTIFACTS, EVALUATE, REPORT, STAGES
 from alphafuse.storage.workspace import Workspace
-from cluster.cli.job_tables import print_run
+from cluster.cli.run_tables import print_run, read_run
 from cluster.cli.verifying import verify_workspace
-from cluster.remote.following import read_run
 from jobs.pipeline import run_stages
 from jobs.stages import evaluate, export, prepare, recommend, train
 from jobs.stages.recommend_history import recommend_for_history

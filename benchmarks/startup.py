@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tables import arguments, publish
-from cluster.remote.following import read_run
+from cluster.cli.run_tables import read_run
 
 COMMAND = [sys.executable, "-c", "from cluster.cli.main import main; main()"]
 LOAD = [sys.executable, "-c", "import sys, alphafuse; alphafuse.load(sys.argv[1])"]

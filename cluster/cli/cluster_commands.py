@@ -170,8 +170,7 @@ def status(
 ) -> None:
     """Show the progress of a run, stage by stage, and the time it will take; exits with 1 if the run has failed."""
     with reported():
-        from cluster.cli.job_tables import print_run
-        from cluster.remote.following import read_run
+        from cluster.cli.run_tables import print_run, read_run
 
         if Path(what).is_file():
             workspace = read_config(Path(what), overrides).workspace

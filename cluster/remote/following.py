@@ -8,12 +8,9 @@ from typing import TextIO
 
 from ray.job_submission import JobDetails, JobStatus
 
-from alphafuse.errors import ClusterError, WorkspaceError
-from alphafuse.storage.folder import resolve
+from alphafuse.errors import ClusterError
 from cluster.remote.jobs_api import Connection, translate_errors
 from cluster.remote.submission import WORKSPACE_KEY
-from monitoring.run_log.finding import is_workspace
-from monitoring.run_log.reader import Run, RunReader
 from monitoring.terminal.safe_text import printable
 
 STOP_SECONDS = 120.0
@@ -61,23 +58,6 @@ def workspace_of(connection: Connection, job: str) -> tuple[JobDetails, str]:
     if workspace is None:
         raise ClusterError(f"the job {job} was not submitted by alphafuse; `alphafuse jobs` lists the jobs that were")
     return details, workspace
-
-
-def read_run(workspace: str) -> Run:
-    """Read the run of a workspace.
-
-    Raises:
-        WorkspaceError: there is no workspace, or it cannot be read from this machine.
-    """
-    uri = resolve(workspace)
-    try:
-        if not is_workspace(uri):
-            raise WorkspaceError(
-                f"there is no workspace {uri}: nothing has run there (yet), or `workspace` starts from another folder"
-            )
-        return RunReader(uri, uri).read()
-    except OSError as error:
-        raise WorkspaceError(f"the workspace {uri} cannot be read from here: {error}") from error
 
 
 def _end(connection: Connection, job: str) -> JobStatus:

@@ -1,25 +1,21 @@
 """Stages that runs share: prepare, embed and decompose, each made once for all runs that have the same settings.
 
 Every such stage has a workspace of its own, named by its settings and those of the stages before it; later stages,
-and the runs, borrow its artefacts (docs/workspace.md).
+and the runs, borrow its artefacts (docs/workspace.md). `shared_making` makes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from alphafuse.config import Config
-from alphafuse.errors import StaleError, WorkspaceError
-from alphafuse.events import Listener, StageFailed
+from alphafuse.errors import WorkspaceError
 from alphafuse.stages import Stage, needed_stages
 from alphafuse.storage.folder import Folder, resolve
 from alphafuse.storage.manifest import MANIFEST, fingerprint
 from alphafuse.storage.verification import Finding
 from alphafuse.storage.workspace import BORROWED, Workspace
-from jobs.comparison.shown_events import SharedStageListener
-from jobs.execution.tasks import reason
-from jobs.pipeline import run_stages
 
 FOLDER = "shared"
 
@@ -107,35 +103,3 @@ def examine_borrowed(workspace: Workspace, config: Config) -> BorrowedFile | Non
 def _owners(config: Config) -> dict[str, str]:
     """The artefacts that a run borrows, each with its workspace."""
     return {name: f"../{FOLDER}/{folder}" for name, folder in shared_stages(config)[-1].artifacts}
-
-
-def make_shared(configs: Iterable[Config], folder: Folder, listen: Listener) -> dict[str, str]:
-    """Run the shared stages of all configurations that are not done yet, one after the other.
-
-    Returns:
-        Error messages, by the folder of the stage that failed; stages that build upon it are not tried.
-    """
-    failed: dict[str, str] = {}
-    tried: set[str] = set()
-    for config in configs:
-        for shared in shared_stages(config):
-            broken = [name for _, name in shared.before if name in failed]
-            if shared.folder in tried or broken:
-                continue
-            tried.add(shared.folder)
-            workspace = Workspace((folder / FOLDER / shared.folder).uri)
-            workspace.borrow({name: f"../{owner}" for name, owner in shared.before})
-            try:
-                _make(config, workspace, shared.stage, listen)
-            except Exception as error:
-                message = reason(error)
-                failed[shared.folder] = f"{shared.stage.name}: {message}"
-                listen(StageFailed(shared.stage.name, message))
-    return failed
-
-
-def _make(config: Config, workspace: Workspace, stage: Stage, listen: Listener) -> None:
-    try:
-        run_stages(config, workspace, [stage], SharedStageListener(listen))
-    except StaleError as error:  # the settings are equal, so the files that the stage reads differ
-        raise StaleError(error.fault, "Give the grid another `workspace`") from error

@@ -10,8 +10,7 @@ import pytest
 from support.workspaces.tiny_workspace import tiny_workspace
 
 from alphafuse.events import EpochMetrics, Event, Progress, StageFailed, StageStarted, StageWarning
-from cluster.cli.job_tables import print_run
-from cluster.remote.following import read_run
+from cluster.cli.run_tables import print_run, read_run
 from monitoring.run_log.event_log import EventLog
 from monitoring.run_log.heartbeat import own
 
