@@ -25,7 +25,7 @@ from alphafuse.evaluation.method_comparison import Comparison
 from alphafuse.events import Event, StageFailed, StageFinished, StageSkipped, ignore
 from alphafuse.stages import EVALUATE, needed_stages
 from alphafuse.storage.workspace import Workspace
-from jobs.comparison import compare, shared_stages
+from jobs.comparison import compare, shared_making
 from jobs.comparison.grid_runs import Run
 from jobs.pipeline import run_stages
 from monitoring.run_log.event_log import read_events
@@ -214,7 +214,7 @@ def test_a_method_whose_data_fail_keeps_what_it_has(tmp_path: Path, monkeypatch:
     def disk_full(*_: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(shared_stages, "run_stages", disk_full)
+    monkeypatch.setattr(shared_making, "run_stages", disk_full)
     events: list[Event] = []
     comparison = compare.run(grid, configs, events.append, again=["AlphaFuse"])
     assert comparison.failures == dict.fromkeys(["AlphaFuse-1", "IDs-1"], "prepare: OSError: no space left on device")

@@ -16,7 +16,7 @@ from alphafuse.items.encoders.settings import IdConfig
 from alphafuse.stages import DECOMPOSE, Stage
 from alphafuse.storage.folder import Folder
 from alphafuse.storage.workspace import Workspace
-from jobs.comparison import shared_stages
+from jobs.comparison import shared_making, shared_stages
 
 
 def _changed(config: Config, section: str, **values: Any) -> Config:
@@ -40,7 +40,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             workspace.artifact(name).commit({})
         listen(StageFinished(stage.name))
 
-    monkeypatch.setattr(shared_stages, "run_stages", run_stages)
+    monkeypatch.setattr(shared_making, "run_stages", run_stages)
     return folders
 
 
@@ -69,7 +69,7 @@ def test_each_is_made_once_and_found_by_the_runs(tmp_path: Path, made: list[str]
     config = tiny_config(tmp_path)
     configs = [config, _changed(config, "model", encoder=IdConfig()), _changed(config, "decompose", scale=7)]
     folder = Folder(str(tmp_path))
-    assert shared_stages.make_shared(configs, folder, lambda event: None) == {}
+    assert shared_making.make_shared(configs, folder, lambda event: None) == {}
     assert made == [*_folders(config), _folders(configs[2])[2]]
     for number, each in enumerate(configs):
         run = Workspace(str(tmp_path / f"run-{number}"))
@@ -83,7 +83,7 @@ def test_what_builds_upon_a_failure_is_not_tried(tmp_path: Path, made: list[str]
     config = tiny_config(tmp_path)
     unlucky = _changed(config, "decompose", scale=13)
     events: list[Event] = []
-    failed = shared_stages.make_shared([unlucky, unlucky, config], Folder(str(tmp_path)), events.append)
+    failed = shared_making.make_shared([unlucky, unlucky, config], Folder(str(tmp_path)), events.append)
     assert failed == {_folders(unlucky)[2]: "decompose: unlucky"}
     assert [(event.stage, type(event)) for event in events] == [
         ("prepare", StageFinished),
@@ -99,15 +99,15 @@ def test_files_that_are_others_are_refused_with_what_to_do(tmp_path: Path, monke
         workspace.artifact("catalog").commit({"files": "old"})
         workspace.artifact("catalog").is_committed({"files": "new"})
 
-    monkeypatch.setattr(shared_stages, "run_stages", run_stages)
-    failed = shared_stages.make_shared([tiny_config(tmp_path)], Folder(str(tmp_path)), lambda event: None)
+    monkeypatch.setattr(shared_making, "run_stages", run_stages)
+    failed = shared_making.make_shared([tiny_config(tmp_path)], Folder(str(tmp_path)), lambda event: None)
     (message,) = failed.values()
     assert message.endswith("(files: 'old' → 'new'). Give the grid another `workspace`")
 
 
 def test_a_damaged_or_lost_list_of_borrowed_artefacts_is_written_again(tmp_path: Path, made: list[str]) -> None:
     config = tiny_config(tmp_path / "run")
-    shared_stages.make_shared([config], Folder(str(tmp_path)), lambda event: None)
+    shared_making.make_shared([config], Folder(str(tmp_path)), lambda event: None)
     run, path = Workspace(str(tmp_path / "run")), tmp_path / "run" / "borrowed.json"
     shared_stages.borrow(run, config)
     whole = path.read_bytes()
