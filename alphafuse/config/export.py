@@ -6,7 +6,7 @@ from alphafuse.config.base import Section
 
 
 class ExportConfig(Section):
-    """What a serving system gets beside item vectors and weights."""
+    """Files that a serving system gets beside item vectors and weights."""
 
     onnx: bool = False
     """Also write `query.onnx`, for ONNX Runtime and its like: it maps the vectors of a history's items to the vector

@@ -19,7 +19,7 @@ NOTHING = -1e30
 
 @dataclass(frozen=True)
 class OwnNegatives:
-    """Those negatives that are the target itself: they do not count for it.
+    """Negatives that are the target itself: they do not count for it.
 
     Attributes:
         places: int64 [pairs], their positions in the flat scores, [targets · negatives].

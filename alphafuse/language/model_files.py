@@ -70,7 +70,7 @@ def model_folder(name: str, revision: str | None) -> str:
         except DataError as error:
             raise ConfigError(f"embed.model: {error}") from error
         if is_in_store(folder):
-            return fetched(folder)
+            return _fetched(folder)
         folder = folder.removeprefix("file://")
         if not os.path.isfile(os.path.join(folder, "config.json")):
             raise ConfigError(
@@ -79,6 +79,11 @@ def model_folder(name: str, revision: str | None) -> str:
             )
         return folder
     return _downloaded(name, revision)
+
+
+@cache  # the store is asked once, however often a process looks at the model
+def _fetched(uri: str) -> str:
+    return fetched(uri)
 
 
 @cache  # the hub is asked once, however often a process looks at the model

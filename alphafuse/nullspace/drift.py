@@ -19,7 +19,7 @@ from alphafuse.config.update import UpdateConfig
 from alphafuse.nullspace.decomposition import NullSpace
 
 KEPT, ALIGNED, RECOMPUTED = "kept", "aligned", "recomputed"
-"""What becomes of the null space of a model that is updated. A recomputed one has nothing to do with the old one: the
+"""Fates of the null space of a model that is updated. A recomputed one has nothing to do with the old one: the
 model is trained from scratch."""
 
 

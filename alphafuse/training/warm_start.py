@@ -33,7 +33,7 @@ BLOCK_ROWS = 65_536
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What a training began with.
+    """Facts about the start of a training.
 
     Attributes:
         carried, new, removed: numbers of items that both catalogs have, of those that the parent's lacks, and of those

@@ -39,7 +39,7 @@ def _make(workspace: Workspace, mark: str) -> None:
 
 
 def _redo(uri: str, begins: bool) -> None:
-    """What the pipeline does, from the beginning of the redo or from where it was killed."""
+    """Act as the pipeline does, from the beginning of the redo or from where it was killed."""
     workspace = _owned(uri)
     workspace.redo.finish_taking()
     if begins:
@@ -49,7 +49,7 @@ def _redo(uri: str, begins: bool) -> None:
 
 
 def _marks(workspace: Workspace) -> list[str]:
-    """What each artefact holds; every file is compared with its manifest."""
+    """Content of each artefact; every file is compared with its manifest."""
     artifacts = [workspace.artifact(name) for name in NAMES]
     for artifact in artifacts:
         artifact.verify()

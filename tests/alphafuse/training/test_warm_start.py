@@ -60,7 +60,7 @@ def _train(config: Config, kill_at: int | None = None) -> tuple[dict[str, Any], 
 
 
 def _start(config: Config) -> tuple[WarmStart, dict[str, torch.Tensor], torch.Tensor, dict[str, torch.Tensor], int]:
-    """What was carried over; this rank's rows and moments, and those of a start from scratch; the dense state; and the
+    """Facts about the start; this rank's rows and moments, and those of a start from scratch; the dense state; and the
     table's number of steps."""
     workspace, communicator = Workspace(config.workspace), Communicator()
     objective = build_objective(config, workspace, communicator)

@@ -1,4 +1,4 @@
-"""What a cluster tells of its nodes through the Jobs API, with made-up answers in the form of Ray's."""
+"""Nodes of a cluster as the Jobs API tells of them, with made-up answers in the form of Ray's."""
 
 from __future__ import annotations
 
