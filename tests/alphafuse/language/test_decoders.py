@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from support.workspaces.tiny_language_models import END, mistral_like, qwen3_like
-from transformers import AutoModel, AutoTokenizer
 
 from alphafuse.language.encoder import Encoded, encode_texts
 from alphafuse.language.language_model import LanguageModel
@@ -41,6 +40,8 @@ def _encoded(engine: type[VllmEncoder | SentenceTransformersEncoder], folder: st
 
 def _states(folder: Path, text: str, end: str) -> torch.Tensor:
     """Last hidden states of the tokens of a text that was cut to MAX_LENGTH: [tokens, dim]."""
+    from transformers import AutoModel, AutoTokenizer
+
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder, dtype=torch.float32)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if end:

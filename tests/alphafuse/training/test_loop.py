@@ -240,6 +240,7 @@ def test_checkpoint_loads_on_another_world_size(tmp_path: Path) -> None:
     assert continued == pytest.approx(expected[4:], abs=1e-5)
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("wanted", [5, 10**6])
 def test_validation_on_some_targets(tmp_path: Path, wanted: int) -> None:
     workspace = tiny_workspace(tmp_path)
@@ -264,6 +265,7 @@ def _validation_reports(config: Config, seconds: float) -> list[tuple[int, int |
     return [(e.done, e.total, e.unit) for e in events if isinstance(e, ValidationProgress)]
 
 
+@pytest.mark.distributed
 def test_a_long_validation_tells_that_it_goes_on(tmp_path: Path) -> None:
     reports = {}
     for seconds in (30.0, -1.0):

@@ -58,6 +58,7 @@ def _config(folder: Path, **train: Any) -> Config:
     return tiny_config(folder, **{"max_epochs": 3, "table_learning_rate": 0.3, "learning_rate": 0.1, **train})
 
 
+@pytest.mark.distributed
 def test_the_finish_goes_on_from_the_best_weights_with_samples_and_rates_of_its_own(tmp_path: Path) -> None:
     first = run_ranks(1, _train, _config(tmp_path / "first"))[0]
     both = run_ranks(1, _train, _config(tmp_path / "both", finish=FINISH))[0]
@@ -79,6 +80,7 @@ def test_the_finish_goes_on_from_the_best_weights_with_samples_and_rates_of_its_
     assert both["stopped"] == "max_epochs (2) reached"
 
 
+@pytest.mark.distributed
 def test_the_most_steps_end_a_training_in_any_phase(tmp_path: Path) -> None:
     first = run_ranks(1, _train, _config(tmp_path / "first", finish=FINISH, max_steps=4))[0]
     assert (first["steps"], first["stopped"], first["batches"]) == (4, "max_steps (4) reached", [])

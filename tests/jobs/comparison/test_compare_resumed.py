@@ -79,11 +79,19 @@ def carried_out(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace before its training."""
+    folder = tmp_path_factory.mktemp("prepared")
+    tiny_workspace(folder)
+    return folder
+
+
 @pytest.fixture
-def finished(grid: GridConfig, configs: dict[str, Config], carried_out: list[str]) -> Comparison:
+def finished(grid: GridConfig, configs: dict[str, Config], carried_out: list[str], prepared: Path) -> Comparison:
     """The whole comparison."""
     for run in method_runs(grid, configs):
-        tiny_workspace(Path(run.config.workspace))
+        shutil.copytree(prepared, run.config.workspace)
     comparison = compare.run(grid, configs, lambda event: None)
     carried_out.clear()
     return comparison

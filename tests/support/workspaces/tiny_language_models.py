@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tokenizers import Tokenizer
@@ -12,7 +12,11 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
-from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+# transformers is imported where it is used: every run of pytest imports this module, and that takes seconds.
 
 SENTENCES = [
     "Toy Story (1995). Animation Children's Comedy",
@@ -34,6 +38,8 @@ SIZES: dict[str, Any] = {
 
 def qwen3_like(folder: Path) -> Path:
     """A decoder like Qwen3-Embedding: its tokenizer ends texts, and its files say that the last token is pooled."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
     tokenizer = _tokenizer(appends_end=True)
     _save(Qwen3ForCausalLM, Qwen3Config(vocab_size=len(tokenizer), **SIZES), tokenizer, folder)
     modules = [
@@ -50,6 +56,8 @@ def qwen3_like(folder: Path) -> Path:
 
 def mistral_like(folder: Path) -> Path:
     """A decoder like e5-mistral, without files for sentence-transformers; its tokenizer does not end texts."""
+    from transformers import MistralConfig, MistralForCausalLM
+
     tokenizer = _tokenizer(appends_end=False)
     config = MistralConfig(vocab_size=len(tokenizer), sliding_window=None, **SIZES)
     _save(MistralForCausalLM, config, tokenizer, folder)
@@ -57,6 +65,8 @@ def mistral_like(folder: Path) -> Path:
 
 
 def _tokenizer(appends_end: bool) -> PreTrainedTokenizerFast:
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     alphabet = ByteLevel.alphabet()

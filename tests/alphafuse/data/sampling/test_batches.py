@@ -64,8 +64,9 @@ def test_every_sample_once_an_epoch_in_another_order_each_time(tmp_path: Path, b
     for epoch in range(2):
         assert sorted(target for step in steps(epoch) for target in step) == train_targets(users)
     assert steps(0) == steps(0) != steps(1)
-    for first_step in range(order.steps_per_epoch):
-        assert steps(0, first_step) == steps(0)[first_step:]
+    whole = steps(0)
+    for first_step in range(0, order.steps_per_epoch, 3):
+        assert steps(0, first_step) == whole[first_step:]
     assert {len(step) for step in steps(0)[:-1]} == {3}
 
 
