@@ -12,6 +12,7 @@ from typing import Any
 
 from alphafuse.config.base import Section
 from alphafuse.config.grid import GridConfig
+from alphafuse.config.registry import OWN_CLASS
 from alphafuse.config.root import Config
 from monitoring.metrics.definitions import LABELS, PROCESS_METRICS, RUN_METRICS, WORKER_METRICS, Metric
 
@@ -83,7 +84,7 @@ def _inner_sections(value: Mapping[str, Any], definitions: Mapping[str, Any]) ->
     for name in ("items", "additionalProperties"):
         options += [value[name]] if isinstance(value.get(name), dict) else []
     named = [definitions[option["$ref"].rsplit("/", 1)[1]] if "$ref" in option else option for option in options]
-    return [option for option in named if "properties" in option]
+    return [option for option in named if "properties" in option and option.get("title") != OWN_CLASS]
 
 
 def _row(key: str, value: Mapping[str, Any], required: bool) -> str:

@@ -5,7 +5,7 @@ A few lines of aliases can stand for 10^9 values. They are counted before any va
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import yaml
@@ -57,6 +57,22 @@ def load_yaml_documents(content: bytes | str, name: object) -> Iterator[Any]:
             loader.dispose()
     except _MALFORMED as error:
         raise ConfigError(f"{name} is not valid YAML: {str(error) or type(error).__name__}") from error
+
+
+def line_of(content: bytes, keys: Sequence[str]) -> int | None:
+    """The line, counted from 1, of the deepest of nested keys that stands in a document which `load_yaml` has read;
+    None where even the first one does not. Entries of lists are keys by their number."""
+    node, line = yaml.compose(content, Loader=_LOADER), None
+    for key in keys:
+        found = None
+        if isinstance(node, yaml.MappingNode):
+            found = next(((name, value) for name, value in node.value if name.value == key), None)
+        elif isinstance(node, yaml.SequenceNode) and key.isdecimal() and int(key) < len(node.value):
+            found = (node.value[int(key)],) * 2
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line
 
 
 def _require_flat(text: str, name: object) -> None:

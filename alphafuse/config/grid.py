@@ -9,11 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from alphafuse.config.base import Count, Section
-from alphafuse.config.loading import apply_override, parse_config, read_tree
-from alphafuse.config.messages import explain
+from alphafuse.config.loading import ConfigFile, apply_override, parse_config, parse_section, read_tree
 from alphafuse.config.root import Config
 from alphafuse.errors import ConfigError
 
@@ -93,27 +92,29 @@ class GridConfig(Section):
 def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> tuple[GridConfig, dict[str, Config]]:
     """Read a grid, and make the configuration of each method from the base and the method's settings.
 
+    Overrides of keys that a grid has change the grid; others are settings of every run, as `alphafuse run` takes them.
+
     The configurations have the seed of the base and the workspace of the grid; `data.split.seed` and `decompose.seed`
     are set, so that split and null space do not follow the seed of a training.
 
     Raises:
         ConfigError: a file cannot be read, a key or value is wrong, or the methods would answer different queries.
     """
-    tree = read_tree(path)
+    file = ConfigFile(path)
+    tree = file.tree()
     if "methods" not in tree and "data" in tree:
         raise ConfigError(f"{path} is the configuration of one run, not a grid: alphafuse run {shlex.quote(str(path))}")
-    for override in overrides:
+    of_grid = [override for override in overrides if _top_key(override) in GridConfig.model_fields]
+    of_runs = [override for override in overrides if override not in of_grid]
+    for override in of_grid:
         apply_override(tree, override)
-    try:
-        grid = GridConfig.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError("\n".join(explain(item, tree, GridConfig) for item in error.errors())) from error
+    grid = parse_section(GridConfig, tree, lambda keys: file.place(keys, of_grid))
     base = Path(path).parent / grid.base
     configs = {}
     for method in grid.methods:
         settings = read_tree(base)
         try:
-            for changes in (grid.set, method.set):
+            for changes in (grid.set, method.set, tuple(of_runs)):
                 apply_settings(settings, changes)
             settings["workspace"] = grid.workspace
             configs[method.name] = _with_shared_seeds(parse_config(settings))
@@ -121,6 +122,10 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> tuple[GridConf
             raise ConfigError(f"method {method.name}: {error}") from error
     _require_comparable(grid, configs)
     return grid, configs
+
+
+def _top_key(override: str) -> str:
+    return override.partition("=")[0].strip().partition(".")[0]
 
 
 def apply_settings(tree: dict[str, Any], settings: Settings) -> None:

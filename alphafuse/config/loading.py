@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from alphafuse.config.bounded_yaml import MOST_BYTES, load_yaml
+from alphafuse.config.base import Section
+from alphafuse.config.bounded_yaml import MOST_BYTES, line_of, load_yaml
 from alphafuse.config.messages import explain
 from alphafuse.config.root import Config
 from alphafuse.errors import ConfigError
+
+SectionType = TypeVar("SectionType", bound=Section)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -21,14 +24,55 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: the file cannot be read or parsed, or a key or value is wrong.
     """
-    tree = read_tree(path)
+    file = ConfigFile(path)
+    tree = file.tree()
     if "methods" in tree:
         raise ConfigError(
             f"{path} is the grid of a comparison, not of one run: alphafuse compare {shlex.quote(str(path))}"
         )
     for override in overrides:
         apply_override(tree, override)
-    return parse_config(tree)
+    return parse_section(Config, tree, lambda keys: file.place(keys, overrides))
+
+
+class ConfigFile:
+    """A YAML file with sections of settings.
+
+    Args:
+        path: the file, which is read at once.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = path
+        try:
+            with Path(path).open("rb") as file:
+                self._content = file.read(MOST_BYTES + 1)
+        except OSError as error:
+            raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+
+    def tree(self) -> dict[str, Any]:
+        """The plain values of the file.
+
+        Raises:
+            ConfigError: the file cannot be parsed.
+        """
+        tree = load_yaml(self._content, self._path)
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{self._path}: expected keys and values at the top level, found {type(tree).__name__}")
+        return tree
+
+    def place(self, keys: Sequence[str], overrides: Sequence[str]) -> str:
+        """Where a setting stands, for messages: ` (FILE, line N)`; empty where overrides have set it, or a part of it,
+        and where the file does not name it."""
+        for override in overrides:
+            given = override.partition("=")[0].strip().split(".")
+            if all(one == other for one, other in zip(given, keys, strict=False)):
+                return ""
+        line = line_of(self._content, keys)
+        return "" if line is None else f" ({self._path}, line {line})"
 
 
 def read_tree(path: str | Path) -> dict[str, Any]:
@@ -37,15 +81,7 @@ def read_tree(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read or parsed.
     """
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    tree = load_yaml(content, path)
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected keys and values at the top level, found {type(tree).__name__}")
-    return tree
+    return ConfigFile(path).tree()
 
 
 def parse_config(tree: dict[str, Any]) -> Config:
@@ -54,10 +90,25 @@ def parse_config(tree: dict[str, Any]) -> Config:
     Raises:
         ConfigError: naming each wrong key with its path, and the nearest valid key.
     """
+    return parse_section(Config, tree)
+
+
+def parse_section(
+    section: type[SectionType], tree: dict[str, Any], place: Callable[[Sequence[str]], str] = lambda keys: ""
+) -> SectionType:
+    """Check a tree of plain values and return the section that it describes.
+
+    Args:
+        place: text on where the setting with these keys stands, for the end of a message.
+
+    Raises:
+        ConfigError: naming each wrong key with its path, and the nearest valid key.
+    """
     try:
-        return Config.model_validate(tree)
+        return section.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError("\n".join(explain(item, tree) for item in error.errors())) from error
+        lines = [explain(item, tree, section) + place([str(key) for key in item["loc"]]) for item in error.errors()]
+        raise ConfigError("\n".join(lines)) from error
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:

@@ -21,6 +21,8 @@ from alphafuse.config.base import Section
 
 UNKNOWN_NAME = "unknown_name"
 """Type of the validation error of a `name` that chooses nothing."""
+OWN_CLASS = "a class of your own"
+"""Title of the schema of settings that this project does not know."""
 IMPORT_PATH = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"
 """Pattern of `package.module:Class`."""
 
@@ -43,7 +45,7 @@ class Registry:
     """Classes that one section of the configuration chooses from by its key `name`.
 
     As the metadata of a field (`Annotated[Base, registry]`) it checks the section's settings by the class that they
-    choose, and describes the section in the JSON schema as one of those of this project.
+    choose, and describes the section in the JSON schema as one of those of this project or any of a user's own.
 
     Attributes:
         kind: what messages call one of the classes.
@@ -122,7 +124,13 @@ class Registry:
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         options = [handler(settings.__pydantic_core_schema__) for settings in self.built_in_settings()]
-        return {"oneOf": options, "default": {"name": self.default}}
+        # Without a name, a section is that of the default and of no other.
+        named = [
+            option if option["properties"]["name"]["const"] == self.default else {**option, "required": ["name"]}
+            for option in options
+        ]
+        own = {"properties": {"name": {"type": "string", "pattern": f"^{IMPORT_PATH}$"}}, "required": ["name"]}
+        return {"oneOf": [*named, {"title": OWN_CLASS, **own}], "default": {"name": self.default}}
 
     def _parse(self, value: Any) -> Any:
         """Settings as they are; plain values by the class that they choose."""

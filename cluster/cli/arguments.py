@@ -21,6 +21,7 @@ ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.")
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: train.learning_rate=1e-3.")
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress: warnings, errors and results alone.")]
 
 
 @contextmanager

@@ -5,23 +5,40 @@ Heavy modules are imported inside of the commands, so that `--help` answers at o
 
 from __future__ import annotations
 
+import importlib.metadata
 import shlex
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from alphafuse.stages import RECOMMEND, REPORT, STAGES, Stage, find_stage, needed_stages
 from cluster.cli import cluster_commands as cluster_cli
-from cluster.cli.arguments import ConfigFile, Overrides, end_like_ctrl_c, reported, settings
+from cluster.cli.arguments import ConfigFile, Overrides, Quiet, end_like_ctrl_c, reported, settings
 from jobs.execution.token_file import show_token_to_clusters
 from monitoring.terminal.safe_text import SafeConsole, echo, one_line, printable
 
+ORDER_OF_USE = (
+    "init", "run", "status", "dashboard", "recommend", "compare", "update",
+    *(stage.name for stage in STAGES if stage is not RECOMMEND),
+    "config", "verify", "submit", "jobs", "logs", "stop", "local", "targets", "synth",
+)  # fmt: skip
+"""All commands: those of the first day, the stages one by one, care, clusters, and the rest."""
+
+
+class Commands(TyperGroup):
+    """The commands, listed in the order in which people come to them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # a context of the click that typer brings
+        return sorted(super().list_commands(ctx), key=ORDER_OF_USE.index)
+
+
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Sequential recommenders whose item embeddings keep what a language model knows.",
 )
@@ -41,20 +58,36 @@ def main() -> None:
     app()
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        echo(f"alphafuse {importlib.metadata.version('alphafuse')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def run(
     config: ConfigFile,
     overrides: Overrides = None,
     redo: Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage and all later ones again.")] = None,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Run all stages; finished ones are skipped."""
     with settings(config, overrides) as (configuration, workspace):
         from cluster.cli.running import print_next, print_results, run_with_progress
 
         last, again = find_stage(until or REPORT.name), find_stage(redo) if redo else None
-        run_with_progress(configuration, workspace, needed_stages(configuration, last), again)
-        if print_results(workspace):
+        run_with_progress(configuration, workspace, needed_stages(configuration, last), again, quiet)
+        if print_results(workspace) and not quiet:
             print_next([str(config), *(part for each in overrides or () for part in ("--set", each))], workspace)
 
 
@@ -63,6 +96,7 @@ def update(
     config: ConfigFile,
     parent: Annotated[str, typer.Option("--from", metavar="WORKSPACE", help="Workspace of the model to continue.")],
     overrides: Overrides = None,
+    quiet: Quiet = False,
 ) -> None:
     """Continue the model of another workspace with new data, in a workspace of its own; the other one is only read."""
     with settings(config, overrides) as (configuration, workspace):
@@ -72,17 +106,17 @@ def update(
 
         changed = configuration.update.model_copy(update={"parent": resolve(parent)})
         configuration = configuration.model_copy(update={"update": changed})
-        run_with_progress(configuration, workspace, needed_stages(configuration))
-        if print_results(workspace):
+        run_with_progress(configuration, workspace, needed_stages(configuration), quiet=quiet)
+        if print_results(workspace) and not quiet:
             print_next([f"{workspace.folder.uri}/{CONFIG}"], workspace)
 
 
 def _stage_command(stage: Stage) -> Callable[..., None]:
-    def command(config: ConfigFile, overrides: Overrides = None, redo: RedoFlag = False) -> None:
+    def command(config: ConfigFile, overrides: Overrides = None, redo: RedoFlag = False, quiet: Quiet = False) -> None:
         with settings(config, overrides) as (configuration, workspace):
             from cluster.cli.running import run_with_progress
 
-            run_with_progress(configuration, workspace, [stage], stage if redo else None)
+            run_with_progress(configuration, workspace, [stage], stage if redo else None, quiet)
 
     return command
 
@@ -101,6 +135,7 @@ def recommend(
     ] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="Number of items; default: recommend.top_k.")] = None,
     redo: RedoFlag = False,
+    quiet: Quiet = False,
 ) -> None:
     with settings(config, overrides) as (configuration, workspace):
         if history is None:
@@ -108,7 +143,7 @@ def recommend(
                 raise typer.BadParameter("goes with --history; for all users, --set recommend.top_k=N")
             from cluster.cli.running import run_with_progress
 
-            run_with_progress(configuration, workspace, [RECOMMEND], RECOMMEND if redo else None)
+            run_with_progress(configuration, workspace, [RECOMMEND], RECOMMEND if redo else None, quiet)
             return
         from rich.table import Table
 
@@ -155,6 +190,7 @@ def compare(
     grid: Annotated[Path, typer.Argument(metavar="GRID", help="YAML file.")],
     overrides: Overrides = None,
     redo: Annotated[list[str] | None, typer.Option(metavar="ROW", help="Run this row of the table again.")] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Train methods with several seeds and write one table; finished runs are skipped."""
     from alphafuse.config import load_grid
@@ -173,7 +209,7 @@ def compare(
             from monitoring.comparison.comparison_table import to_markdown
             from monitoring.terminal.run_console import RunConsole
 
-            with RunConsole(output) as console:
+            with RunConsole(output, quiet=quiet) as console:
                 comparison = compare.run(settings, configs, console, redo or ())
             output.write(printable(f"\n{to_markdown(comparison)}\ntable   {folder.uri}/comparison.md\n"))
     if comparison.failures:
@@ -267,6 +303,16 @@ def config_show(config: ConfigFile, overrides: Overrides = None) -> None:
         text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
         # YAML has escapes of its own for what no terminal may see, so that the output can still be read back.
         echo(text if printable(text) == text else yaml.safe_dump(tree, sort_keys=False), nl=False)
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON Schema of configurations, with which editors complete and check them."""
+    import json
+
+    from alphafuse.config import Config
+
+    echo(json.dumps(Config.model_json_schema(), indent=2))
 
 
 @config_app.command("validate")

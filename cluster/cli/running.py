@@ -28,15 +28,15 @@ MAX_TYPED = 80
 
 
 def run_with_progress(
-    settings: Config, workspace: Workspace, stages: Sequence[Stage], again: Stage | None = None
+    settings: Config, workspace: Workspace, stages: Sequence[Stage], again: Stage | None = None, quiet: bool = False
 ) -> None:
-    """Run stages as `jobs.pipeline.run_stages` does, with progress on standard output. What they read is checked before
-    anything is started or written, if they run on this machine; on a cluster, the stages check it."""
+    """Run stages as `jobs.pipeline.run_stages` does, with progress on standard output unless `quiet`. What they read is
+    checked before anything is started or written, if they run on this machine; on a cluster, the stages check it."""
     require_among(stages, again)
     if settings.ray.address is None:
         check_inputs(settings, stages)
     monitor = settings.train.monitor
-    with redirect_output(workspace.folder) as output, RunConsole(output, monitor, failures=False) as console:
+    with redirect_output(workspace.folder) as output, RunConsole(output, monitor, False, quiet) as console:
         from jobs.pipeline import run_stages
 
         run_stages(settings, workspace, stages, console, again)

@@ -39,12 +39,14 @@ class RunConsole:
         stream: stream to write to.
         monitor: validation metric that is shown with each epoch of a training.
         failures: print the failures of stages; False for a command that ends with the same message.
+        quiet: print warnings and failures alone.
     """
 
-    def __init__(self, stream: TextIO, monitor: str = "", failures: bool = True) -> None:
+    def __init__(self, stream: TextIO, monitor: str = "", failures: bool = True, quiet: bool = False) -> None:
         self.console = SafeConsole(file=stream)
         self._monitor = monitor
         self._failures = failures
+        self._quiet = quiet
         self._progress = Progress(
             TextColumn("  {task.description:<10}"),
             BarColumn(bar_width=24),
@@ -53,7 +55,7 @@ class RunConsole:
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=quiet or not self.console.is_terminal,
         )
         self._running: dict[str, _Running] = {}
 
@@ -77,7 +79,7 @@ class RunConsole:
             case EpochMetrics():
                 self._on_epoch(event)
             case StageWarning() | WorkersRestarted():
-                self._print(f"[yellow]! {event.stage:<10} {escape(event.message)}[/]")
+                self._print(f"[yellow]! {event.stage:<10} {escape(event.message)}[/]", urgent=True)
             case StageFinished():
                 self._on_finished(event)
             case StageSkipped():
@@ -87,10 +89,12 @@ class RunConsole:
                 self._end(event.stage)
             case StageFailed() if self._failures:
                 self._end(event.stage)
-                self._print(f"[red]✗ {event.stage:<10} {escape(event.message)}[/]")
+                self._print(f"[red]✗ {event.stage:<10} {escape(event.message)}[/]", urgent=True)
 
-    def _print(self, line: str) -> None:
-        self.console.print(line, soft_wrap=True)
+    def _print(self, line: str, urgent: bool = False) -> None:
+        """Print a line; of a quiet console, warnings and failures alone."""
+        if urgent or not self._quiet:
+            self.console.print(line, soft_wrap=True)
 
     def _on_started(self, event: StageStarted) -> None:
         self._end(event.stage)

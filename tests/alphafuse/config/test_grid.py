@@ -37,6 +37,10 @@ def test_methods_are_the_base_with_their_settings(tmp_path: Path) -> None:
     assert [config.train.max_epochs for config in configs.values()] == [7, 7, 7]
     assert [config.train.patience for config in configs.values()] == [3, 3, 3]
     assert [config.train.batch_size for config in configs.values()] == [64, 16, 64]
+    _, changed = _load(tmp_path, "train.batch_size=8", "workspace=runs/other", set={"train": {"batch_size": 32}})
+    assert {(each.train.batch_size, each.workspace) for each in changed.values()} == {(8, "runs/other")}
+    with pytest.raises(ConfigError, match=r"method IDs: trian: unknown key; did you mean 'train'\?"):
+        _load(tmp_path, "trian.batch_size=8")
     assert configs["IDs"].model.encoder.name == "id"  # another name: nothing is left of the base's encoder
     encoder = configs["normal"].model.encoder
     assert (encoder.fusion, encoder.initialization) == ("replace", "normal")  # type: ignore[union-attr]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 from alphafuse.config import Config, load_config, parse_config
 from alphafuse.errors import ConfigError
@@ -217,7 +218,49 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
         _load(tmp_path, "- a")
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "configs").glob("*.yaml")), ids=lambda p: p.name)
+def test_errors_name_the_line_of_the_file(tmp_path: Path) -> None:
+    content = """\
+workspace: run
+data:
+  catalog: {path: items.parquet}
+  interactions:
+    pth: log.parquet
+train: {learning_rate: fast,
+        patience: 0}
+"""
+    places = {
+        "data.interactions.path: this key is required": 4,  # the section that lacks it
+        "data.interactions.pth: unknown key": 5,
+        "train.learning_rate: input should be a valid number": 6,
+        "train.patience: input should be greater than or equal to 1": 7,
+    }
+    with pytest.raises(ConfigError) as error:
+        _load(tmp_path, content)
+    for line, (message, number) in zip(str(error.value).splitlines(), places.items(), strict=True):
+        assert line.startswith(message)
+        assert line.endswith(f"(found 'fast') ({tmp_path}/config.yaml, line 6)" if number == 6 else f", line {number})")
+    with pytest.raises(ConfigError) as error:
+        _load(tmp_path, content, "train.learning_rate=slow")
+    assert "(found 'slow')\n" in str(error.value)  # which does not stand in the file
+
+
+CONFIGURATIONS = sorted((Path(__file__).parents[3] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda p: p.name)
+def test_the_schema_for_editors_agrees(path: Path) -> None:
+    check = Draft202012Validator(Config.model_json_schema())
+    tree = yaml.safe_load(path.read_text())
+    check.validate(tree)
+    assert not check.is_valid({**tree, "trian": {}})
+    for name, valid in (("unisrec", True), ("shop.encoders:TextPlusId", True), ("unisrek", False)):
+        tree["model"] = {"encoder": {"name": name}}
+        assert check.is_valid(tree) == valid
+    tree["model"] = {"encoder": {"fusion": "replace"}}  # of the default encoder
+    check.validate(tree)
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda p: p.name)
 def test_ready_made_configurations_are_valid(path: Path) -> None:
     assert load_config(path).workspace.startswith("runs/")
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,9 +21,10 @@ from support.workspaces.tiny_workspace import NUM_ITEMS, tiny_config, tiny_works
 from typer.testing import CliRunner
 
 from alphafuse.events import INTERRUPTED, Event, StageFailed, StageFinished, StageStarted
+from alphafuse.stages import STAGES
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
-from cluster.cli.main import app
+from cluster.cli.main import ORDER_OF_USE, app
 from monitoring.run_log.event_log import EventLog
 from monitoring.run_log.heartbeat import own
 
@@ -39,32 +43,19 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_help_names_every_stage_and_imports_nothing_heavy() -> None:
+def test_help_lists_the_commands_in_the_order_of_use_and_imports_nothing_heavy() -> None:
     result = runner.invoke(app, ["--help"])
     assert result.exit_code == 0
-    for stage in (
-        "run",
-        "update",
-        "prepare",
-        "embed",
-        "decompose",
-        "train",
-        "evaluate",
-        "recommend",
-        "export",
-        "report",
-        "synth",
-        "compare",
-        "submit",
-        "jobs",
-        "logs",
-        "stop",
-        "status",
-        "local",
-    ):
-        assert f" {stage} " in result.output
+    listed = [match for line in result.output.splitlines() if (match := re.match(r"│ ([a-z][a-z-]*) {2,}\S", line))]
+    assert [match[1] for match in listed] == [*ORDER_OF_USE]
+    assert len(set(ORDER_OF_USE)) == len(ORDER_OF_USE)
+    assert {stage.name for stage in STAGES} <= {*ORDER_OF_USE}
     code = "import sys, cluster.cli.main; print({'torch', 'ray', 'pydantic', 'pyarrow'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_the_version_is_shown() -> None:
+    assert runner.invoke(app, ["--version"]).output == f"alphafuse {importlib.metadata.version('alphafuse')}\n"
 
 
 def test_config_show_and_validate(config: Path) -> None:
@@ -128,7 +119,7 @@ def test_messages_mask_credentials(config: Path) -> None:
 def test_what_only_looks_imports_nothing_heavy(config: Path, command: str) -> None:
     code = f"""
 import contextlib, sys, typer
-from cluster.cli.main import app
+from cluster.cli.main import ORDER_OF_USE, app
 with contextlib.suppress(typer.Exit, SystemExit):
     app({[*command.split(), str(config)]!r}, standalone_mode=False)
 print({{"torch", "ray", "deepspeed", "vllm", "transformers"}} & set(sys.modules))
@@ -156,6 +147,17 @@ def test_storage_that_fails_is_told_without_a_traceback(config: Path, monkeypatc
     result = runner.invoke(app, ["verify", str(config)])
     assert result.exit_code == 1
     assert result.stderr == "error: a file, the storage or the network failed: access denied\n"
+
+
+def test_ctrl_c_says_how_to_go_on(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any) -> bool:
+        os.kill(os.getpid(), signal.SIGINT)
+        return False
+
+    monkeypatch.setattr("alphafuse.storage.folder.Folder.exists", interrupted)
+    result = runner.invoke(app, ["verify", str(config)])
+    assert result.exit_code == 130
+    assert result.stderr == "interrupted; the same command, without --redo, continues where it stopped\n"
 
 
 def test_credentials_in_a_configuration_are_refused_by_every_command(config: Path, tmp_path: Path) -> None:

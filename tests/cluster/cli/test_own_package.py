@@ -15,13 +15,33 @@ import yaml
 from support.workspaces.own_package import OWN_MODEL, write_own_package
 from support.workspaces.tiny_workspace import HIDDEN_DIM, NUM_ITEMS, tiny_config, tiny_workspace
 
-COMMAND = [sys.executable, "-c", "from cluster.cli.main import main; main()"]
+COMMAND = "from cluster.cli.main import main; main()"
+STAGES = """
+import sys
+from alphafuse.config import load_config
+from alphafuse.events import ignore
+from alphafuse.stages import EVALUATE, EXPORT, TRAIN
+from alphafuse.storage.workspace import Workspace
+from jobs.execution.ray_connection import connected
+from jobs.execution.worker_group import keeping_ranks
+from jobs.pipeline import run_stages
+
+config = load_config(sys.argv[1])
+with connected(config.ray), keeping_ranks():
+    run_stages(config, Workspace(config.workspace), [TRAIN, EVALUATE, EXPORT], ignore)
+"""
+"""Stages of a run in one Ray; `alphafuse run` would begin with those that the hand-made workspace stands for."""
+
+
+def _python(code: str, *arguments: str, packages: Path | None = None) -> subprocess.CompletedProcess[str]:
+    path = [str(packages)] if packages else []
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, str(Path(__file__).parents[3])])}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
 
 
 def _alphafuse(*arguments: str, packages: Path | None = None) -> subprocess.CompletedProcess[str]:
-    path = [str(packages)] if packages else []
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, str(Path(__file__).parents[3])])}
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=600, env=environment)
+    return _python(COMMAND, *arguments, packages=packages)
 
 
 @pytest.fixture
@@ -51,9 +71,8 @@ def test_settings_of_ones_own_are_shown_and_checked(config: Path, tmp_path: Path
 
 @pytest.mark.engine
 def test_a_package_of_ones_own_is_trained_evaluated_and_exported_on_two_ranks(config: Path, tmp_path: Path) -> None:
-    for stage in ("train", "evaluate", "export"):
-        done = _alphafuse(stage, str(config), packages=tmp_path)
-        assert done.returncode == 0, done.stderr
+    done = _python(STAGES, str(config), packages=tmp_path)
+    assert done.returncode == 0, done.stderr
     model = json.loads((tmp_path / "run" / "model" / "manifest.json").read_text())
     assert model["details"]["world_size"] == 2
     description = json.loads((tmp_path / "run" / "export" / "model.json").read_text())

@@ -25,8 +25,8 @@ class _Terminal(io.StringIO):
 STARTED = StageStarted("train", time=100.0)
 
 
-def _show(stream: io.StringIO, *events: Event, failures: bool = True) -> str:
-    with RunConsole(stream, "ndcg@20", failures) as listen:
+def _show(stream: io.StringIO, *events: Event, failures: bool = True, quiet: bool = False) -> str:
+    with RunConsole(stream, "ndcg@20", failures, quiet) as listen:
         for event in events:
             listen(event)
     return stream.getvalue()
@@ -93,3 +93,11 @@ def test_stages_may_run_side_by_side() -> None:
 def test_a_failure_is_not_shown_where_the_command_ends_with_it() -> None:
     failed = StageFailed("train", "no memory", time=101.0)
     assert _show(io.StringIO(), STARTED, failed, failures=False) == ""
+
+
+def test_a_quiet_console_prints_warnings_and_failures() -> None:
+    calm = [STARTED, _steps(7, 1000.0), StageFinished("train", {}, time=1001.0), StageSkipped("export", time=1002.0)]
+    urgent = [StageWarning("train", "2 texts are empty", time=1003.0), StageFailed("train", "no memory", time=1004.0)]
+    lines = _show(io.StringIO(), *calm, *urgent, quiet=True).splitlines()
+    assert lines == ["! train      2 texts are empty", "✗ train      no memory"]
+    assert _show(_Terminal(), *calm, quiet=True) == ""
