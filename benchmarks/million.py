@@ -17,13 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 
-from alphafuse.config import Config, load_config
-from alphafuse.data.popularity import load_popularity
-from alphafuse.data.sequence_store import SequenceStore
-from alphafuse.evaluation.ranking_metrics import ranking_metrics
+from alphafuse.config import load_config
 from alphafuse.stages import STAGE_NAMES
 from alphafuse.storage.workspace import Workspace
 from benchmarks.tables import arguments, publish
@@ -68,22 +64,6 @@ class Memory:
             self._samples.append((time.time(), total / 2**30))
 
 
-def popularity_metrics(config: Config, workspace: Workspace) -> dict[str, float]:
-    """Metrics of the items' training interactions as scores, for the test targets; ties by item index.
-
-    An item's rank is its place in the one list for all, less the items in front of it that the user has seen.
-    """
-    place = np.empty(workspace.artifact("catalog").require().rows, np.int64)
-    place[np.argsort(-load_popularity(workspace), kind="stable")] = np.arange(1, len(place) + 1)
-    ranks = []
-    for sequences in SequenceStore(workspace).groups():
-        for user, position in zip(*sequences.targets("test"), strict=True):
-            items = sequences.of(user)
-            seen = np.unique(items[:position]) if config.evaluate.exclude_seen else items[:0]
-            ranks.append(place[items[position]] - int((place[seen] < place[items[position]]).sum()))
-    return ranking_metrics(np.array(ranks), config.evaluate.cutoffs)
-
-
 def alphafuse(*words: str) -> None:
     subprocess.run([Path(sys.executable).parent / "alphafuse", *words], check=True)
 
@@ -125,7 +105,7 @@ def main() -> None:
         for stage, (start, stop) in spans.items()
     ]
     evaluation = json.loads(workspace.artifact("evaluation").read_file("metrics.json"))
-    ours, popular = evaluation["overall"], popularity_metrics(config, workspace)
+    ours, popular = evaluation["overall"], evaluation["baselines"]["popularity"]
     training = workspace.artifact("model").require().details
     facts = {
         **sizes,

@@ -19,6 +19,8 @@ from alphafuse.storage.workspace import Workspace
 COLUMNS = ["user_id", "items", "train_end", "validation_end"]
 HELD_OUT = "held_out"
 """Name of a column that exists only if items are held out of training."""
+RECENT_START = "recent_start"
+"""Name of a column that exists only if interactions have times."""
 GROUP_USERS = 65_536
 """Number of users that `groups` reads at a time."""
 
@@ -37,10 +39,12 @@ class SequenceStore:
         self._artifact = workspace.artifact("sequences")
         self._places: list[tuple[FileRecord, int]] = []  # file and row group of each block
         self._held_out: list[str] = []
+        self._recent: list[str] = []
         users = []
         for file in self._artifact.require().files:
             names, groups = self._artifact.read_parquet(file, _describe)
             self._held_out = [name for name in names if name == HELD_OUT]
+            self._recent = [name for name in names if name == RECENT_START]
             self._places += [(file, group) for group in range(len(groups))]
             users += groups
         self.users = np.array(users, np.int64)
@@ -50,7 +54,7 @@ class SequenceStore:
 
     def read(self, blocks: Sequence[int]) -> Sequences:
         """The users of some blocks, in the order of the blocks."""
-        table = self._table(blocks, [*COLUMNS, *self._held_out])
+        table = self._table(blocks, [*COLUMNS, *self._held_out, *self._recent])
         items = table["items"].combine_chunks()
         lengths = np.asarray(items.value_lengths(), np.int64)
         starts = np.concatenate([[0], np.cumsum(lengths)])
@@ -65,6 +69,7 @@ class SequenceStore:
             validation_end=table["validation_end"].to_numpy().astype(np.int64),
             user_ids=table["user_id"],
             held_out=held_out,
+            recent_start=table[RECENT_START].to_numpy().astype(np.int64) if self._recent else None,
         )
 
     def read_all(self) -> Sequences:

@@ -26,6 +26,7 @@ class Sequences:
             (docs/workspace.md).
         user_ids: [users], as they stand in the log.
         held_out: [interactions] of bool, True for those that must not train; None: all before `train_end` train.
+        recent_start: [users], where a user's recent interactions begin; None where nothing is known of their times.
     """
 
     items: np.ndarray
@@ -34,6 +35,7 @@ class Sequences:
     validation_end: np.ndarray
     user_ids: pa.ChunkedArray
     held_out: np.ndarray | None = None
+    recent_start: np.ndarray | None = None
 
     @property
     def num_users(self) -> int:
@@ -45,9 +47,18 @@ class Sequences:
 
     def trained(self) -> Sequences:
         """The same users with their training items alone: those before `train_end` that are not held out."""
+        return self._trained_from(np.zeros(self.num_users, np.int64))
+
+    def recently_trained(self) -> Sequences:
+        """The same users with their recent training items alone; without any where nothing is known of the times."""
+        return self._trained_from(self.train_end if self.recent_start is None else self.recent_start)
+
+    def _trained_from(self, first: np.ndarray) -> Sequences:
+        """The same users with their training items alone, from a position of each user on."""
         lengths = np.diff(self.starts)
         users = np.repeat(np.arange(self.num_users), lengths)
-        trains = np.arange(len(self.items)) - self.starts[users] < self.train_end[users]
+        positions = np.arange(len(self.items)) - self.starts[users]
+        trains = (positions >= first[users]) & (positions < self.train_end[users])
         if self.held_out is not None:
             trains &= ~self.held_out
         counts = np.bincount(users[trains], minlength=self.num_users)

@@ -20,6 +20,7 @@ from alphafuse.data.sequences import Sequences, Split
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.distributed.row_partition import RowPartition
 from alphafuse.errors import DataError
+from alphafuse.evaluation.popularity_ranking import PopularityRanking
 from alphafuse.evaluation.ranking import CatalogRanking, Queries
 from alphafuse.evaluation.ranking_metrics import CatalogUse, ranking_metrics, tail_items
 from alphafuse.evaluation.ranks import RankedTargets
@@ -58,6 +59,7 @@ def evaluate(
     model: Scorer,
     sequences: SequenceStore,
     popularity: np.ndarray,
+    recent_popularity: np.ndarray | None,
     held_out: np.ndarray,
     config: EvaluateConfig,
     communicator: Communicator,
@@ -69,6 +71,7 @@ def evaluate(
 
     Args:
         popularity: [items], number of training interactions.
+        recent_popularity: [items], number of the recent ones; None where nothing is known of their times.
         held_out: [items] of bool, True for items held out of training on purpose.
         progress: called with (users done, users in all) after each batch.
         record: called with the answers of each batch, equal on every rank.
@@ -77,19 +80,26 @@ def evaluate(
         `overall` metrics; `slices` by target item (`head`, `tail`: the less popular `tail_share` of the catalog,
         `cold`: without training interactions, `held_out`: part of the cold, where items are held
         out), by user (`head`, `tail`: up to `tail_user_length` interactions) and by history (`short`, `long`);
-        `catalog`: coverage and popularity of the top lists.
+        `catalog`: coverage and popularity of the top lists; `baselines`: the overall metrics of rankings by
+        `popularity` and `recent_popularity`, under the same rules.
 
     Raises:
         DataError: there are no test targets.
     """
     tail = tail_items(popularity, config.tail_share)
     use = CatalogUse(popularity, tail, config.cutoffs)
+    baselines = {"popularity": PopularityRanking(popularity)}
+    if recent_popularity is not None:
+        baselines["recent_popularity"] = PopularityRanking(recent_popularity)
+    baseline_ranks: dict[str, list[np.ndarray]] = {name: [] for name in baselines}
     kept: list[tuple[np.ndarray, ...]] = []
     top_k, timer = max(config.cutoffs), communicator.timer
     answers = _rank_targets(model, sequences, "test", config, communicator, similarity, top_k, progress)
     for answer in timer.steps(answers):
         use.add(answer.items)
         record(answer.ranked)
+        for name, baseline in baselines.items():
+            baseline_ranks[name].append(baseline.ranks(answer.ranked.targets, answer.excluded))
         # Only these are kept: user ids and top lists would fill the memory.
         kept.append((answer.ranked.ranks, answer.ranked.targets, answer.ranked.positions, answer.lengths))
         timer.end_step()
@@ -109,6 +119,9 @@ def evaluate(
             **use.result(),
             "target_average_popularity": float(popularity[targets].mean()),
             "target_tail_share": float(tail[targets].mean()),
+        },
+        "baselines": {
+            name: ranking_metrics(np.concatenate(parts), config.cutoffs) for name, parts in baseline_ranks.items()
         },
     }
 
@@ -146,11 +159,13 @@ class _Answer:
         ranked: targets and their ranks.
         items: [queries, top_k], the best items.
         lengths: [queries], number of all interactions of the query's user.
+        excluded: what was left out, see `Queries.excluded`, on the CPU.
     """
 
     ranked: RankedTargets
     items: np.ndarray
     lengths: np.ndarray
+    excluded: torch.Tensor | None
 
 
 def _rank_targets(
@@ -181,12 +196,13 @@ def _rank_targets(
             users, positions = all_users[batch], all_positions[batch]
             hidden = gather_hidden_states(model, sequences, users, positions, communicator)
             targets = sequences.items[sequences.starts[users] + positions]
-            excluded = None if seen is None else seen.before(users, positions).to(hidden.device)
-            ranked = ranking.rank(Queries(hidden, torch.from_numpy(targets).to(hidden.device), excluded), top_k)
+            excluded = None if seen is None else seen.before(users, positions)
+            left_out = None if excluded is None else excluded.to(hidden.device)
+            ranked = ranking.rank(Queries(hidden, torch.from_numpy(targets).to(hidden.device), left_out), top_k)
             names, ranks = sequences.user_ids.take(pa.array(users)), ranked.ranks.cpu().numpy()
             answers = RankedTargets(names, positions, targets, ranks)
             lengths = sequences.starts[users + 1] - sequences.starts[users]
-            yield _Answer(answers, ranked.items.cpu().numpy(), lengths)
+            yield _Answer(answers, ranked.items.cpu().numpy(), lengths, excluded)
             answered = True
             if progress is not None:
                 progress(first_user + int(users[-1]) + 1, total_users)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from alphafuse.config import Config, EvaluateConfig
-from alphafuse.data.popularity import load_held_out, load_popularity
+from alphafuse.data.popularity import load_held_out, load_popularity, load_recent_popularity
 from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.distributed.step_timer import StepTimer
@@ -74,6 +74,7 @@ def finish(
         "queries": result["queries"],
         "seen_items": seen,
         monitor: result["overall"][monitor],
+        f"{monitor} of popularity": result["baselines"]["popularity"][monitor],
         "seconds": seconds,
     }
 
@@ -111,6 +112,7 @@ def measure(
             model,
             SequenceStore(workspace),
             load_popularity(workspace),
+            load_recent_popularity(workspace),
             load_held_out(workspace),
             config,
             communicator,

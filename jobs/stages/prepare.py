@@ -19,6 +19,7 @@ import ray
 from alphafuse.config import Config, DataConfig, SourceConfig, SplitConfig
 from alphafuse.data.importers.source import Source
 from alphafuse.data.preparation.interactions import require_one_time_kind
+from alphafuse.data.preparation.recency import recent_cut
 from alphafuse.data.preparation.rules import (
     catalog_warnings,
     interaction_warnings,
@@ -179,16 +180,16 @@ def _make_sequences(stage: _Stage, sources: Sources) -> dict[str, Any]:
     cuts = stage.task(tasks.find_cuts)(
         scratch, [bucket_name(number) for number in range(num_buckets)], split, stage.seed
     )
+    occupied = np.flatnonzero(users).tolist()
+    sketches = stage.do("times", lambda bucket: stage.task(tasks.sketch_times)(scratch, bucket_name(bucket)), occupied)
+    recent = recent_cut(sketches, split)
     first_rows = np.cumsum([0, *users]).tolist()
-    plans = [
-        ShardPlan(bucket_name(bucket), _shard_name(bucket), first_rows[bucket])
-        for bucket in np.flatnonzero(users).tolist()
-    ]
+    plans = [ShardPlan(bucket_name(bucket), _shard_name(bucket), first_rows[bucket]) for bucket in occupied]
     committed = artifact.committed_files(wanted)
     stage.do(
         "user shards",
         lambda plan: stage.task(tasks.write_sequences_shard)(
-            artifact, wanted, scratch, plan, split, stage.seed, cuts, parts, cold
+            artifact, wanted, scratch, plan, split, stage.seed, cuts, parts, cold, recent
         ),
         [plan for plan in plans if plan.name not in committed],
     )

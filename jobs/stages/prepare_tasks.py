@@ -12,7 +12,7 @@ import ray
 
 from alphafuse.config import CatalogConfig, InteractionsConfig
 from alphafuse.data.importers.source import Source
-from alphafuse.data.preparation import catalog, interactions, sequence_shards, sources, splits
+from alphafuse.data.preparation import catalog, interactions, recency, sequence_shards, sources, splits
 from alphafuse.data.preparation.scratch import once
 from alphafuse.storage.folder import Folder
 
@@ -22,6 +22,7 @@ load_item_hashes = ray.remote(catalog.load_item_hashes)
 read_user_parts = ray.remote(splits.read_user_parts)
 find_cold_items = ray.remote(sequence_shards.find_cold_items)
 find_cuts = ray.remote(sequence_shards.find_cuts)
+sketch_times = ray.remote(recency.sketch_times)
 write_sequences_shard = ray.remote(sequence_shards.write_sequences_shard)
 write_popularity = ray.remote(sequence_shards.write_popularity)
 

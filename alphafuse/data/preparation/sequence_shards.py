@@ -82,6 +82,7 @@ def write_sequences_shard(
     cuts: Cuts,
     parts: UserParts | None,
     cold: np.ndarray | None,
+    recent: float | None,
 ) -> None:
     """Write the grouped users of a bucket as a shard (docs/workspace.md).
 
@@ -92,6 +93,7 @@ def write_sequences_shard(
         cuts: result of `find_cuts`.
         parts: contents of the file of the split, for `kind: file`.
         cold: [items] of bool, True for items held out of training; None: none are.
+        recent: time from which interactions are recent (`recent_cut`).
     """
     table = read_columns(scratch, plan.file, ["user_id", "items", "times"])
     lengths = np.asarray(table["items"].combine_chunks().value_lengths(), np.int64)
@@ -102,6 +104,8 @@ def write_sequences_shard(
         "train_end": pa.array(train_end, pa.int32()),
         "validation_end": pa.array(validation_end, pa.int32()),
     }
+    if recent is not None:
+        columns[sequence_store.RECENT_START] = pa.array(_first_at(recent, _times(table), lengths), pa.int32())
     counts = np.zeros_like(lengths)
     if cold is not None:
         items = table["items"].combine_chunks().flatten().to_numpy()
@@ -114,7 +118,8 @@ def write_sequences_shard(
 
 
 def write_popularity(workspace: Workspace, wanted: str, num_items: int, cold: np.ndarray | None) -> dict[str, int]:
-    """Count the training interactions of each item, some blocks of users at a time, and write the counts.
+    """Count the training interactions of each item, all and the recent ones, some blocks of users at a time, and write
+    the counts.
 
     Args:
         cold: [items] of bool, True for items held out of training; None: none are.
@@ -122,11 +127,14 @@ def write_popularity(workspace: Workspace, wanted: str, num_items: int, cold: np
     Returns:
         `held_out_items`, the number of items held out; empty if none are.
     """
-    counts = np.zeros(num_items, np.int64)
+    counts, recent = np.zeros((2, num_items), np.int64)
     for sequences in SequenceStore(workspace).groups():
-        index, times = np.unique(sequences.trained().items, return_counts=True)
-        counts[index] += times
+        for total, chosen in ((counts, sequences.trained()), (recent, sequences.recently_trained())):
+            index, times = np.unique(chosen.items, return_counts=True)
+            total[index] += times
     table = pa.table({"item_index": np.arange(num_items), "count": counts})
+    if recent.any():
+        table = table.append_column(popularity.RECENT, pa.array(recent))
     if cold is not None:
         table = table.append_column(popularity.HELD_OUT, pa.array(cold))
     workspace.artifact("popularity").write_table(popularity.FILE, table, wanted)
@@ -145,6 +153,13 @@ def _ends(
         return split_temporal(_times(table), lengths, cuts)
     assert parts is not None
     return split_by_file(parts.lookup(users), lengths)
+
+
+def _first_at(time: float, times: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Position of each user's first interaction at a time or later, [users]; the user's length where there is none."""
+    users = np.repeat(np.arange(len(lengths)), lengths)
+    earlier = ~(times >= time)  # or without a time
+    return np.bincount(users[earlier], minlength=len(lengths))
 
 
 def _users(scratch: Folder, file: str) -> pa.Array:

@@ -47,6 +47,7 @@ def _evaluate(config: Config, popularity: np.ndarray) -> tuple[dict[str, Any], d
         model,
         sequences,
         popularity,
+        None if config.evaluate.exclude_seen else popularity[::-1].copy(),
         popularity % 4 == 0,
         config.evaluate,
         Communicator(),
@@ -74,6 +75,17 @@ def _expected_ranks(config: Config, users: range, exclude: bool) -> list[tuple[i
                 scores[seen] = -math.inf
             order = sorted(range(NUM_ITEMS), key=lambda item, scores=scores: (-float(scores[item]), item))
             result.append((order.index(target) + 1, target, position, order[:3]))
+    return result
+
+
+def _popularity_ranks(counts: np.ndarray, users: range, exclude: bool) -> list[int]:
+    """Ranks of the targets of the users among all items by their counts, from plain lists."""
+    result = []
+    for sequence in (tiny_sequences()[user] for user in users):
+        for position in range(1, len(sequence)):
+            target, seen = sequence[position], set(sequence[:position]) if exclude else set()
+            ranked = sorted(range(NUM_ITEMS), key=lambda item: (-counts[item], item))
+            result.append([item for item in ranked if item == target or item not in seen].index(target) + 1)
     return result
 
 
@@ -105,6 +117,11 @@ def test_metrics_equal_plain_loops(tmp_path: Path, world_size: int, exclude: boo
     expected = _expected_ranks(config, range(21, 24), exclude)
     overall = _means([rank for rank, *_ in expected])
     assert {name: result["overall"][name] for name in overall} == pytest.approx(overall)
+    baselines = {"popularity": popularity} | ({} if exclude else {"recent_popularity": popularity[::-1]})
+    assert result["baselines"].keys() == baselines.keys()
+    for name, counts in baselines.items():
+        wanted = _means(_popularity_ranks(counts, range(21, 24), exclude))
+        assert {key: result["baselines"][name][key] for key in wanted} == pytest.approx(wanted)
     assert (result["queries"], result["num_items"]) == (len(expected), NUM_ITEMS)
     assert done[-1] == NUM_USERS
     assert len(done) == math.ceil(len(expected) / 4)
@@ -168,6 +185,7 @@ def test_a_split_without_targets_is_refused(tmp_path: Path) -> None:
             _model(config),
             sequences,
             np.ones(NUM_ITEMS),
+            None,
             np.zeros(NUM_ITEMS, bool),
             config.evaluate,
             Communicator(),

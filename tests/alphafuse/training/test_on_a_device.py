@@ -91,7 +91,7 @@ def _run(configs: list[Config], on_device: bool) -> list[tuple[Any, ...]]:
                 again = Trainer(*arguments, communicator, device, ignore)
                 again._resume()
             model = load_trained(config, workspace, communicator, device)
-            known = (SequenceStore(workspace), load_popularity(workspace), load_held_out(workspace))
+            known = (SequenceStore(workspace), load_popularity(workspace), None, load_held_out(workspace))
             quiet: Any = lambda *_: None  # noqa: E731
             metrics = evaluate(model, *known, config.evaluate, communicator, config.similarity, quiet, quiet)
             rows = [trained.table.trainable.cpu().clone() for trained in (trainer, again)]

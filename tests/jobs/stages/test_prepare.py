@@ -167,9 +167,16 @@ def test_popularity_counts_training_interactions(tmp_path: Path) -> None:
     log = damaged_log(4, num_users=50, num_items=20)
     write_log(tmp_path / "log.parquet", log)
     workspace = prepared(configuration(tmp_path, split={"kind": "leave_one_out"}))
+    sequences = sequences_by_rules(log, KNOWN, 2).values()
+    times = sorted(time for rows in sequences for _, time in rows if not math.isnan(time))
+    latest = times[int(0.9 * len(times))]
     counts: collections.Counter[str] = collections.Counter()
-    for rows in sequences_by_rules(log, KNOWN, 2).values():
-        counts.update([item for item, _ in (rows[:-2] if len(rows) > 2 else rows)])
+    recent: collections.Counter[str] = collections.Counter()
+    for rows in sequences:
+        trained = rows[:-2] if len(rows) > 2 else rows
+        counts.update(item for item, _ in trained)
+        recent.update(item for item, time in trained if time >= latest)
+    assert 0 < recent.total() < counts.total() / 5
     found = (
         workspace.artifact("popularity")
         .read_table(workspace.artifact("popularity").file("popularity.parquet"))
@@ -177,6 +184,7 @@ def test_popularity_counts_training_interactions(tmp_path: Path) -> None:
     )
     ids = [row["item_id"] for row in stored_catalog(workspace)]
     assert {ids[row["item_index"]]: row["count"] for row in found} == {item: counts[item] for item in ids}
+    assert {ids[row["item_index"]]: row["recent"] for row in found} == {item: recent[item] for item in ids}
 
 
 def test_users_split_8_1_1_by_seed(tmp_path: Path) -> None:

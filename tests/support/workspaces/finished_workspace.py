@@ -74,6 +74,7 @@ def finished_workspace(folder: Path, odd: str) -> tuple[Config, Workspace]:
             "target_average_popularity": 4.25,
             "target_tail_share": 0.125,
         },
+        "baselines": {"recent_popularity": dict.fromkeys(METRICS, 0.0625)},
     }
     artifact = workspace.artifact("evaluation")
     artifact.write_file("metrics.json", json.dumps(evaluation).encode(), fingerprint({}))
