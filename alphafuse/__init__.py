@@ -27,7 +27,13 @@ _PLACES = {
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_PLACES[name]), name)
+    try:
+        module = importlib.import_module(_PLACES[name])
+    except ModuleNotFoundError as error:
+        from alphafuse.extras import missing_package
+
+        raise missing_package(error) or error from error
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -74,6 +74,7 @@ def end_like_ctrl_c() -> None:
 def reported() -> Iterator[None]:
     """Context in which an error that a user can cure ends the command with its message, without a traceback."""
     from alphafuse.errors import AlphafuseError
+    from alphafuse.extras import missing_package
 
     def fail(message: str) -> NoReturn:
         from cluster.remote.credential_check import mask
@@ -85,6 +86,10 @@ def reported() -> Iterator[None]:
         yield
     except AlphafuseError as error:
         fail(str(error))
+    except ModuleNotFoundError as error:
+        if (missing := missing_package(error)) is None:
+            raise
+        fail(str(missing))
     except BrokenPipeError:
         raise  # the reader of the output, such as `head`, has closed it
     except OSError as error:

@@ -13,6 +13,7 @@ from typing import TextIO
 import typer
 
 from alphafuse.errors import AlphafuseError, WorkspaceError
+from alphafuse.extras import missing_package
 from alphafuse.storage.folder import Folder
 from monitoring.terminal.output_redirect import output_to_file
 from monitoring.terminal.safe_text import echo, printable
@@ -32,7 +33,9 @@ def redirect_output(folder: Folder) -> Iterator[TextIO]:
         except OSError:  # the machine or the storage failed: the command shows the message, the log the traceback
             traceback.print_exc()
             raise
-        except Exception:
+        except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and (missing := missing_package(error)):
+                raise missing from None
             errors.write(printable(traceback.format_exc()))
             errors.write(printable(f"unexpected error; the output before it is in {folder.uri}/{LOG}\n"))
             raise typer.Exit(2) from None
