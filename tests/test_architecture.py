@@ -14,7 +14,7 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 LAYERS = (
     ("alphafuse.errors",),
-    ("alphafuse.events",),
+    ("alphafuse.events", "alphafuse.extras"),
     ("alphafuse.config",),
     ("alphafuse.stages",),
     ("alphafuse.storage",),
