@@ -16,6 +16,7 @@ from alphafuse.config.model import ModelConfig
 from alphafuse.config.monitoring import MonitoringConfig
 from alphafuse.config.ray import RayConfig
 from alphafuse.config.recommend import RecommendConfig
+from alphafuse.config.serve import ServeConfig
 from alphafuse.config.train import TrainConfig
 from alphafuse.config.update import UpdateConfig
 
@@ -36,6 +37,7 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     recommend: RecommendConfig = RecommendConfig()
     export: ExportConfig = ExportConfig()
+    serve: ServeConfig = ServeConfig()
     ray: RayConfig = RayConfig()
     monitoring: MonitoringConfig = MonitoringConfig()
 

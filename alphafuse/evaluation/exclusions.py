@@ -62,7 +62,7 @@ class Exclusions:
 
 
 def excluded_pairs(
-    excluded: torch.Tensor, num_queries: int, targets: torch.Tensor, tiles: ItemTiles
+    excluded: torch.Tensor, num_queries: int, targets: torch.Tensor | None, tiles: ItemTiles
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield the pairs of a query and an item of this rank that is left out for it, int64 [pairs] each, some at a time.
     The arguments are those of `Exclusions`."""

@@ -16,7 +16,7 @@ from alphafuse.data.catalog_lookup import item_names
 from alphafuse.data.users import Histories
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.evaluator import gather_hidden_states
-from alphafuse.evaluation.ranking import CatalogRanking, Queries
+from alphafuse.evaluation.ranking import Queries, Ranking
 from alphafuse.evaluation.scorer import HistoryReader
 from alphafuse.evaluation.seen_items import SeenItems
 from alphafuse.evaluation.top_lists import NO_ITEM
@@ -104,7 +104,7 @@ def recommended(lists: Mapping[str, Any]) -> list[Recommended]:
 
 def rank_users(
     model: HistoryReader,
-    ranking: CatalogRanking,
+    ranking: Ranking,
     histories: Histories,
     top_k: int,
     exclude_seen: bool,

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -21,6 +23,7 @@ from torch.nn import functional
 from alphafuse.config import Config, ModelConfig
 from alphafuse.errors import WorkspaceError
 from alphafuse.evaluation.vector_blocks import VectorBlocks
+from alphafuse.serving.approximate_index import ApproximateRanking
 from alphafuse.stages import EXPORT, EXPORT_FORMAT
 from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.folder import Folder, resolve, retried
@@ -33,6 +36,8 @@ WEIGHTS_FILE = "weights.safetensors"
 MODEL_FILE = "model.json"
 ONNX_FILE = "query.onnx"
 """Exists only where `export.onnx` asks for it."""
+INDEX_FILE = "items.usearch"
+"""Exists only where `export.index` asks for it."""
 SHORTEST = 1e-12
 """Smallest length that a vector is divided by, as in `functional.normalize`."""
 
@@ -132,6 +137,24 @@ class Export(Artifact):
         scaled = self.model.similarity == "cosine"
         return vectors, VectorBlocks([tensors["lengths"][:, None] for tensors in files]) if scaled else None
 
+    def index(self, vectors: VectorBlocks) -> ApproximateRanking:
+        """The approximate index over `vectors`, which are those of this export, in the memory of its file.
+
+        Raises:
+            WorkspaceError: the export holds none, or it is damaged.
+        """
+        file = self.require().file(INDEX_FILE)
+        if file is None:
+            raise WorkspaceError(
+                f"{self.folder.uri} holds no index for approximate search:",
+                "make the export again with one, `alphafuse export CONFIG --set export.index=true --redo`",
+            )
+        with self._local(file) as path:
+            try:
+                return ApproximateRanking(vectors, path)
+            except (RuntimeError, ValueError) as error:
+                raise self.damaged(INDEX_FILE, error) from error
+
     def _read_model(self) -> ExportedModel:
         try:
             fields = read_json_object(self.read_file(MODEL_FILE))
@@ -159,27 +182,34 @@ class Export(Artifact):
             raise self.damaged(MANIFEST, f"it names no file {kind}*")
         return sorted(files, key=lambda file: file.first_row)
 
+    @contextmanager
+    def _local(self, file: FileRecord) -> Iterator[str]:
+        """Context with the path of a file on this machine, checked; memory that maps it outlives the context.
+
+        Raises:
+            WorkspaceError: the file is missing, or differs from what was committed.
+        """
+        with tempfile.TemporaryDirectory(prefix="alphafuse-") as temporary:
+            folder = self.folder
+            with self._readable(file.name):
+                if not isinstance(folder.open()[0], pafs.LocalFileSystem):
+                    folder = Folder(temporary)
+                    _copy(self.folder, folder, file.name)
+                checksum = folder.sha256(file.name)
+            if checksum != file.sha256:
+                raise self.damaged(file.name, CHANGED)
+            yield f"{folder.open()[1]}/{file.name}"
+
     def _map(self, file: FileRecord) -> dict[str, torch.Tensor]:
         """The tensors of a file of vectors, checked, in the memory of the file."""
-        if isinstance(self.folder.open()[0], pafs.LocalFileSystem):
-            return self._map_local(file, self.folder)
-        with tempfile.TemporaryDirectory(prefix="alphafuse-") as folder:
-            with self._readable(file.name):
-                _copy(self.folder, Folder(folder), file.name)
-            return self._map_local(file, Folder(folder))  # the memory outlives the name of its file
-
-    def _map_local(self, file: FileRecord, folder: Folder) -> dict[str, torch.Tensor]:
-        with self._readable(file.name):
-            checksum = folder.sha256(file.name)
-        if checksum != file.sha256:
-            raise self.damaged(file.name, CHANGED)
         rows, dim = file.details.get("rows"), self.model.item_dim
         expected = {"vectors": (rows, dim)} | ({"lengths": (rows,)} if self.model.similarity == "cosine" else {})
-        try:
-            with safetensors.safe_open(f"{folder.open()[1]}/{file.name}", framework="pt") as stored:
-                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        except safetensors.SafetensorError as error:
-            raise self.damaged(file.name, error) from error
+        with self._local(file) as path:
+            try:
+                with safetensors.safe_open(path, framework="pt") as stored:
+                    tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            except safetensors.SafetensorError as error:
+                raise self.damaged(file.name, error) from error
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         if found != expected or any(tensor.dtype != torch.float32 for tensor in tensors.values()):
             raise self.damaged(

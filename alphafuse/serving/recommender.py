@@ -10,7 +10,7 @@ import os
 import threading
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +22,10 @@ from alphafuse.data.users import Histories
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import DataError
 from alphafuse.evaluation.evaluator import gather_hidden_states
-from alphafuse.evaluation.ranking import CatalogRanking, Queries, full_precision
+from alphafuse.evaluation.ranking import CatalogRanking, Queries, Ranking, full_precision
 from alphafuse.evaluation.recommendations import Recommended, rank_users, recommended, recommended_lists
 from alphafuse.evaluation.top_lists import NO_ITEM
+from alphafuse.serving.approximate_index import require_usearch
 from alphafuse.serving.export_files import Export
 from alphafuse.serving.exported_items import ExportedItems
 from alphafuse.serving.histories import GivenHistories, read_histories, read_ids
@@ -32,18 +33,23 @@ from alphafuse.serving.history_model import HistoryModel
 
 QUERY_BATCH = 512
 """Histories ranked at a time."""
+Search = Literal["exact", "approximate"]
+"""Ways to find the best items."""
 
 
-def load(path: str | os.PathLike[str]) -> Recommender:
+def load(path: str | os.PathLike[str], search: Search = "exact") -> Recommender:
     """Load a trained model.
 
     Args:
         path: folder or URI of an export, or of a workspace that has one.
+        search: `exact` scores every item; `approximate` asks the index of the export (`export.index`), which is faster
+            for large catalogs and misses some items.
 
     Raises:
-        WorkspaceError: there is no export, it is damaged, or another version of alphafuse wrote it.
+        ConfigError: the package of the index is missing.
+        WorkspaceError: there is no export or no index, it is damaged, or another version of alphafuse wrote it.
     """
-    return Recommender(Export.find(path))
+    return Recommender(Export.find(path), search)
 
 
 class Recommender:
@@ -56,6 +62,7 @@ class Recommender:
 
     Args:
         export: the export, all of which is checked.
+        search: see `load`.
 
     Attributes:
         num_items: number of items in the catalog.
@@ -67,13 +74,16 @@ class Recommender:
         WorkspaceError: the export is damaged.
     """
 
-    def __init__(self, export: Export) -> None:
+    def __init__(self, export: Export, search: Search = "exact") -> None:
         self._items = ExportedItems(export.names())
         vectors, lengths = export.vectors()
         self._vectors = vectors
         self._model = HistoryModel(export, vectors, lengths)
         # Vectors and states have unit length already where the score is the cosine.
-        self._ranking = CatalogRanking(vectors, 0, "dot", Communicator())
+        self._ranking: Ranking = CatalogRanking(vectors, 0, "dot", Communicator())
+        if search == "approximate":
+            require_usearch("approximate search")
+            self._ranking = export.index(vectors)
         self._lock = threading.Lock()
         self.item_ids: pa.Array = self._items.ids
         self.num_items = len(vectors)

@@ -226,6 +226,21 @@ def synth(
 
 
 @app.command()
+def serve(
+    what: Annotated[
+        str,
+        typer.Argument(metavar="PATH", help="Export or workspace (folder or URI), or the YAML file of a run."),
+    ],
+    overrides: Overrides = None,
+) -> None:
+    """Answer requests for recommendations over HTTP, until Ctrl-C."""
+    with reported():
+        from cluster.cli.serving import serve_model
+
+        serve_model(what, overrides or ())
+
+
+@app.command()
 def targets(
     folder: Annotated[Path | None, typer.Argument(metavar="FOLDER", help="As for monitoring.targets.")] = None,
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
