@@ -23,6 +23,7 @@ LAYERS = (
     ("alphafuse.items",),
     ("alphafuse.recommenders",),
     ("alphafuse.losses", "alphafuse.evaluation"),
+    ("alphafuse.registry",),
     ("alphafuse.training", "alphafuse.inputs", "alphafuse.parent", "alphafuse.serving"),
     ("monitoring.presentation", "monitoring.metrics", "monitoring.grafana"),
     ("monitoring.run_log",),

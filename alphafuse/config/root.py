@@ -28,6 +28,9 @@ class Config(Section):
     """Folder or URI of all files that the run writes."""
     seed: Annotated[int, Field(ge=0)] = 22
     """Random seed of the run."""
+    registry: str | None = None
+    """Folder or URI of the registry of versions (`alphafuse models`); a run or update of all stages that has finished
+    is added to it and becomes the candidate. null: to none."""
     data: DataConfig
     embed: EmbedConfig = EmbedConfig()
     decompose: DecomposeConfig = DecomposeConfig()

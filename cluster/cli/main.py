@@ -16,6 +16,7 @@ import typer
 from alphafuse.stages import RECOMMEND, REPORT, STAGES, Stage, find_stage, needed_stages
 from cluster.cli import cluster_commands as cluster_cli
 from cluster.cli.arguments import ConfigFile, Overrides, end_like_ctrl_c, reported, settings
+from cluster.cli.models_commands import models_app
 from jobs.execution.token_file import show_token_to_clusters
 from monitoring.terminal.safe_text import SafeConsole, echo, one_line, printable
 
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Look at a configuration without running it.")
 app.add_typer(config_app, name="config")
+app.add_typer(models_app, name="models")
 cluster_cli.register(app)
 
 RedoFlag = Annotated[
