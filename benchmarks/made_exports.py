@@ -35,7 +35,7 @@ SHARD = 50_000
 
 
 def make_export(workspace: Path, items: int, dim: int, seed: int, index: bool = False) -> Path:
-    """Write an export of a model with random vectors and weights; returns its folder.
+    """Write a workspace with the export of a model with random vectors and weights; returns the folder of the export.
 
     Args:
         items: number of items, whose ids are `item-0` and so on.
@@ -51,8 +51,12 @@ def make_export(workspace: Path, items: int, dim: int, seed: int, index: bool = 
             "model": {"hidden_dim": dim, "history_length": 50, "encoder": {"name": "id"}},
         }
     )
-    inputs = {"made by": "benchmarks.made_exports", "seed": seed}
-    artifact, wanted = Workspace(str(workspace)).artifact("export"), fingerprint(inputs)
+    opened, made_by = Workspace(str(workspace)), {"made by": "benchmarks.made_exports", "seed": seed}
+    model = opened.artifact("model")  # which a registry asks for
+    model.write_file("made.json", json.dumps(made_by).encode(), fingerprint(made_by))
+    model.commit(made_by)
+    inputs = {"model": fingerprint(made_by)}
+    artifact, wanted = opened.artifact("export"), fingerprint(inputs)
     description = describe_model(config, dim)
     weights = build_backbone(ExportedModel.model_validate(description), seed).state_dict()
     content = safetensors.torch.save({BACKBONE + name: value for name, value in weights.items()})

@@ -230,16 +230,19 @@ def synth(
 @app.command()
 def serve(
     what: Annotated[
-        str,
-        typer.Argument(metavar="PATH", help="Export or workspace (folder or URI), or the YAML file of a run."),
-    ],
+        str | None,
+        typer.Argument(metavar="[PATH]", help="Export or workspace (folder or URI), or the YAML file of a run."),
+    ] = None,
+    registry: Annotated[
+        str | None, typer.Option(metavar="URI", help="Registry whose version in production is served.")
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Answer requests for recommendations over HTTP, until Ctrl-C."""
     with reported():
         from cluster.cli.serving import serve_model
 
-        serve_model(what, overrides or ())
+        serve_model(what, registry, overrides or ())
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from alphafuse.config import Config, parse_config
@@ -19,15 +20,21 @@ SUFFIXES = (".yaml", ".yml")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-def serve_model(what: str, overrides: Sequence[str]) -> None:
-    """Serve the model of a configuration, an export or a workspace until Ctrl-C.
+def serve_model(what: str | None, registry: str | None, overrides: Sequence[str]) -> None:
+    """Serve a model until Ctrl-C.
+
+    Args:
+        what: an export or a workspace; or a configuration, whose registry is served, or else its workspace.
+        registry: a registry, in the place of that of the configuration.
 
     Raises:
         AlphafuseError: the settings are wrong, or there is no model.
     """
-    config = read_config(Path(what), overrides) if what.endswith(SUFFIXES) else _without_file(overrides)
-    place = config.workspace if what.endswith(SUFFIXES) else what
-    from jobs.serving.application import find_source
+    has_file = what is not None and what.endswith(SUFFIXES)
+    config = read_config(Path(what or ""), overrides) if has_file else _without_file(overrides)
+    if has_file:
+        what, registry = config.workspace, registry or config.registry
+    from jobs.serving.model_source import find_source
     from jobs.serving.running import run
 
     settings = config.serve
@@ -44,7 +51,9 @@ def serve_model(what: str, overrides: Sequence[str]) -> None:
         body = """-H 'Content-Type: application/json' -d '{"history": ["ITEM"], "k": 5}'"""
         echo(f"try      {header} | curl -K - {body} {address}/recommend")
 
-    run(find_source(place), settings, config.ray, config.monitoring, ready)
+    with suppress(KeyboardInterrupt):
+        run(find_source(what, registry), settings, config.ray, config.monitoring, ready)
+    echo("stopped")
 
 
 def _without_file(overrides: Sequence[str]) -> Config:

@@ -109,8 +109,9 @@ def keep_replica_on_loopback() -> None:
     """
     from ray.serve._private import replica
 
-    add_port = replica.add_port_to_grpc_server
-    replica.add_port_to_grpc_server = lambda server, _: add_port(server, "127.0.0.1:0")
+    name = "add_port_to_grpc_server"
+    add_port = getattr(replica, name)
+    setattr(replica, name, lambda server, _: add_port(server, "127.0.0.1:0"))
 
 
 @contextmanager

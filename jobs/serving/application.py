@@ -12,7 +12,7 @@ from alphafuse.config.serve import ServeConfig
 from jobs.execution.token_file import SERVICE, ensure_token
 from jobs.serving.fleet import NAME, FleetActor
 from jobs.serving.gate import token_digest
-from jobs.serving.model_source import FixedExport, ModelSource
+from jobs.serving.model_source import ModelSource, find_source
 from jobs.serving.replica import Replica
 
 APPLICATION = "alphafuse"
@@ -33,7 +33,6 @@ def make_application(source: ModelSource, settings: ServeConfig, token: str) -> 
     """
     shared = DeploymentActorConfig(name=NAME, actor_class=FleetActor, actor_options={"num_cpus": 0})
     deployment = serve.deployment(
-        Replica,
         name="replica",
         num_replicas=settings.replicas,
         ray_actor_options={"num_cpus": settings.cpus},
@@ -42,7 +41,7 @@ def make_application(source: ModelSource, settings: ServeConfig, token: str) -> 
         max_constructor_retry_count=ATTEMPTS,
         logging_config=LoggingConfig(enable_access_log=False),
         deployment_actors=[shared],
-    )
+    )(Replica)
     return deployment.bind(source, settings, token_digest(token))
 
 
@@ -50,13 +49,8 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     """Make the application from plain values, for a configuration file of Ray Serve (docs/serving.md).
 
     Args:
-        arguments: `model`, the place of the model as for `alphafuse serve`, and settings of the section `serve`.
+        arguments: `registry` or `model` as for `find_source`, and settings of the section `serve`.
     """
     settings = dict(arguments)
-    source = find_source(str(settings.pop("model")))
+    source = find_source(settings.pop("model", None), settings.pop("registry", None))
     return make_application(source, ServeConfig.model_validate(settings), ensure_token(SERVICE))
-
-
-def find_source(place: str) -> ModelSource:
-    """The model at a place: an export, or a workspace that has one."""
-    return FixedExport(place)

@@ -66,4 +66,3 @@ class Fleet:
 
 
 FleetActor = ray.remote(Fleet)
-"""The actor. It computes nothing, so that it takes no CPU from others."""

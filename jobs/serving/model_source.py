@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from alphafuse.errors import ConfigError, WorkspaceError
+from alphafuse.registry.registry import Registry
 from alphafuse.serving.export_files import Export
+from alphafuse.storage.folder import resolve
 from alphafuse.storage.manifest import content_fingerprint
 
 SHOWN = 12
@@ -52,3 +55,41 @@ class FixedExport:
         export = Export.find(self.path)
         fingerprint = content_fingerprint(export.require())
         return Location(fingerprint[:SHOWN], export.folder.uri, fingerprint)
+
+
+@dataclass(frozen=True)
+class Production:
+    """The version in production of a registry: whatever is promoted is served.
+
+    Attributes:
+        registry: folder or URI of the registry.
+    """
+
+    registry: str
+
+    def current(self) -> Location:
+        registry = Registry(self.registry)
+        name = registry.alias("production")
+        if name is None:
+            raise WorkspaceError(
+                f"{self.registry} has no version in production:", "choose one, `alphafuse models promote VERSION`"
+            )
+        version = registry.version(name)
+        return Location(version.id, version.export, version.fingerprint)
+
+
+def find_source(model: str | None, registry: str | None) -> ModelSource:
+    """The source of the model that is served.
+
+    Args:
+        model: path or URI of an export, or of a workspace that has one.
+        registry: folder or URI of a registry, whose version in production is served; it wins over `model`.
+
+    Raises:
+        ConfigError: both are None.
+    """
+    if registry is not None:
+        return Production(resolve(registry))
+    if model is None:
+        raise ConfigError("there is nothing to serve: name an export, a workspace, a configuration or a registry")
+    return FixedExport(resolve(model))

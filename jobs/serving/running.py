@@ -66,7 +66,7 @@ def _served(source: ModelSource, settings: ServeConfig, token: str) -> Iterator[
             raise ResourceError(f"no replica starts: {' '.join(causes) or error}") from error
         yield
     finally:
-        serve.shutdown()
+        serve.delete(APPLICATION)  # and nothing else of Ray Serve, which others of the cluster may use
 
 
 @contextmanager

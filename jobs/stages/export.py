@@ -40,6 +40,7 @@ from jobs.execution.worker_group import run_workers
 from jobs.execution.worker_metrics import serving
 
 ITEMS_PER_SHARD = 50_000
+SUFFIX = ".safetensors"
 
 
 def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | None:
@@ -90,7 +91,7 @@ def _export_on_worker(
         artifact.write_table(f"{ITEMS}{first:012d}.parquet", table, wanted, first_row=first)
         content, details = vectors_to_bytes(part, config.similarity), {"rows": len(part)}
         # Its rows are those of the table, which are counted there.
-        name = f"{VECTORS}{first:012d}.safetensors"
+        name = f"{VECTORS}{first:012d}{SUFFIX}"
         artifact.write_file(name, content, wanted, first_row=first, details=details)
         if communicator.rank == 0:
             listen(Progress(EXPORT.name, start + len(part), len(vectors), "items of the first worker"))
@@ -102,7 +103,6 @@ def _export_on_worker(
 
 def _all_vectors(artifact: Artifact) -> VectorBlocks:
     """The vectors that all ranks have written, as they are ranked: [items, dim]."""
-    names = sorted(
-        name for name in artifact.folder.names() if name.startswith(VECTORS) and name.endswith(".safetensors")
-    )
-    return VectorBlocks([safetensors.torch.load(artifact.folder.read_bytes(name))["vectors"] for name in names])
+    names = (name for name in artifact.folder.names() if name.startswith(VECTORS) and name.endswith(SUFFIX))
+    files = (safetensors.torch.load(artifact.folder.read_bytes(name)) for name in sorted(names))
+    return VectorBlocks([tensors["vectors"] for tensors in files])

@@ -1,4 +1,5 @@
-"""Every metric that a run or the web service serves to Prometheus: name, type, labels, help, unit. `docs/monitoring.md` lists them.
+"""Every metric that a run or the web service serves to Prometheus: name, type, labels, help, unit.
+`docs/monitoring.md` lists them.
 
 Names follow the rules of Prometheus: base units, the unit as suffix, `_total` for counters. A label takes few values,
 which are named here. The labels of the scraped target say which run, stage and worker a metric comes from.

@@ -79,7 +79,7 @@ def merged_page(replicas: Mapping[str, Iterable[Family]]) -> bytes:
         for family in families:
             into = merged.setdefault(family.name, Family(family.name, family.documentation, family.type))
             into.samples += [_labelled(sample, replica) for sample in family.samples]
-    page: bytes = generate_latest(_Page(list(merged.values())))  # type: ignore[arg-type]
+    page: bytes = generate_latest(_Page(list(merged.values())))
     return page
 
 
