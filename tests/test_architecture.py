@@ -30,7 +30,7 @@ LAYERS = (
     ("monitoring.terminal", "monitoring.tracking", "monitoring.report"),
     ("monitoring.comparison", "monitoring.dashboard"),
     ("jobs.execution",),
-    ("jobs.preflight", "jobs.stages", "jobs.synth"),
+    ("jobs.preflight", "jobs.serving", "jobs.stages", "jobs.synth"),
     ("jobs.pipeline",),
     ("jobs.comparison",),
     ("cluster.launch",),

@@ -98,9 +98,11 @@ class ApproximateRanking:
     def _proposed(self, hidden: torch.Tensor, count: int) -> torch.Tensor:
         """Items near to each query in ascending order, int64 [queries, count], `NO_ITEM` where there are fewer."""
         found = self._index.search(hidden.numpy(), count, threads=torch.get_num_threads())
-        keys = torch.from_numpy(found.keys.astype(np.int64))
-        missing = torch.arange(keys.shape[1]) >= torch.from_numpy(found.counts.astype(np.int64))[:, None]
-        return keys.masked_fill(missing, NO_ITEM).sort(dim=1).values
+        items = torch.full((len(hidden), count), NO_ITEM)
+        for row in range(len(hidden)):
+            keys = found.keys if len(hidden) == 1 else found[row].keys  # of one query, usearch leaves out a dimension
+            items[row, : len(keys)] = torch.from_numpy(keys.astype(np.int64))
+        return items.sort(dim=1).values
 
     def _left_out(self, queries: Queries) -> torch.Tensor:
         """Pairs of a query and an item that is left out for it, one number each: int64 [pairs]."""

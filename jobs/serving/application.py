@@ -9,7 +9,8 @@ from ray.serve.config import DeploymentActorConfig
 from ray.serve.schema import LoggingConfig
 
 from alphafuse.config.serve import ServeConfig
-from jobs.execution.token_file import SERVICE, ensure_token
+from alphafuse.errors import ClusterError
+from jobs.execution.token_file import SERVICE, find_token
 from jobs.serving.fleet import NAME, FleetActor
 from jobs.serving.gate import token_digest
 from jobs.serving.model_source import ModelSource, find_source
@@ -50,7 +51,14 @@ def build(arguments: dict[str, Any]) -> serve.Application:
 
     Args:
         arguments: `registry` or `model` as for `find_source`, and settings of the section `serve`.
+
+    Raises:
+        ClusterError: no token is given: one that was made here would be known to no client.
+        ConfigError: there is nothing to serve.
     """
     settings = dict(arguments)
     source = find_source(settings.pop("model", None), settings.pop("registry", None))
-    return make_application(source, ServeConfig.model_validate(settings), ensure_token(SERVICE))
+    token = find_token(SERVICE)
+    if token is None:
+        raise ClusterError(f"there is no token that clients must send: put one into {SERVICE.token_variable}")
+    return make_application(source, ServeConfig.model_validate(settings), token)

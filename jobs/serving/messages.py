@@ -25,7 +25,7 @@ def _as_text(value: Any) -> Any:
     return str(value) if type(value) is int else value
 
 
-ItemId = Annotated[str, BeforeValidator(_as_text), Field(min_length=1, max_length=LONGEST_ID)]
+ItemId = Annotated[str, Field(min_length=1, max_length=LONGEST_ID), BeforeValidator(_as_text)]
 
 
 class RecommendRequest(BaseModel):
