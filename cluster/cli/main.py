@@ -9,11 +9,11 @@ import shlex
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from alphafuse.stages import RECOMMEND, REPORT, STAGES, Stage, find_stage, needed_stages
+from alphafuse.stages import EXPORT, RECOMMEND, REPORT, STAGES, Stage, find_stage, needed_stages
 from cluster.cli import cluster_commands as cluster_cli
 from cluster.cli.arguments import ConfigFile, Overrides, end_like_ctrl_c, reported, settings
 from cluster.cli.models_commands import models_app
@@ -30,6 +30,10 @@ config_app = typer.Typer(no_args_is_help=True, help="Look at a configuration wit
 app.add_typer(config_app, name="config")
 app.add_typer(models_app, name="models")
 cluster_cli.register(app)
+
+ExportFormat = Literal["parquet", "usearch", "onnx"]
+EXPORT_SETTINGS = {"usearch": "index", "onnx": "onnx"}
+"""The setting of the section `export` that asks for a format; Parquet is always written."""
 
 RedoFlag = Annotated[
     bool, typer.Option("--redo", help="Make this stage's and all later results again; the old ones stay until then.")
@@ -90,8 +94,28 @@ def _stage_command(stage: Stage) -> Callable[..., None]:
 
 
 for _stage in STAGES:
-    if _stage is not RECOMMEND:  # `recommend` has options of its own
+    if _stage not in (RECOMMEND, EXPORT):  # which have options of their own
         app.command(_stage.name, help=_stage.help)(_stage_command(_stage))
+
+
+@app.command(EXPORT.name, help=EXPORT.help)
+def export(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    formats: Annotated[
+        list[ExportFormat] | None,
+        typer.Option("--format", help="Files beside weights and Parquet: export.index, export.onnx."),
+    ] = None,
+    redo: RedoFlag = False,
+) -> None:
+    with settings(config, overrides) as (configuration, workspace):
+        from cluster.cli.running import run_with_progress
+
+        asked = {EXPORT_SETTINGS[each]: True for each in formats or () if each in EXPORT_SETTINGS}
+        exported = configuration.export.model_copy(update=asked)
+        run_with_progress(
+            configuration.model_copy(update={"export": exported}), workspace, [EXPORT], EXPORT if redo else None
+        )
 
 
 @app.command(help=RECOMMEND.help)
