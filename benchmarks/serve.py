@@ -41,7 +41,7 @@ HISTORY = 20
 """Items of a history."""
 HISTORIES = 200
 """Different histories; each request takes one of them."""
-START_SECONDS = 300.0
+START_SECONDS = 600.0
 SWAP_SECONDS = 120.0
 """Longest time that is waited for the service to start, and for a swap."""
 TOLERANCE = 1e-5

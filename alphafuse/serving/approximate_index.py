@@ -1,9 +1,8 @@
 """An approximate index over the item vectors of an export, for catalogs that are too large to score every item.
 
 The index is a graph of neighbours (HNSW, Malkov & Yashunin 2018) of usearch, which was chosen because its file is
-mapped into memory, is read by many languages, and brings no second OpenMP into a process that runs torch. The graph
-only proposes items: their scores are computed from the vectors of the export, so that a list differs from the exact one
-by missing items alone.
+mapped into memory, holds vectors in 16 bits, and is read by many languages. The graph only proposes items: their scores
+are computed from the vectors of the export, so that a list differs from the exact one by missing items alone.
 """
 
 from __future__ import annotations

@@ -9,13 +9,13 @@ import shlex
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from alphafuse.stages import EXPORT, RECOMMEND, REPORT, STAGES, Stage, find_stage, needed_stages
 from cluster.cli import cluster_commands as cluster_cli
-from cluster.cli.arguments import ConfigFile, Overrides, end_like_ctrl_c, reported, settings
+from cluster.cli.arguments import ConfigFile, ExportFormat, Overrides, end_like_ctrl_c, reported, settings
 from cluster.cli.models_commands import models_app
 from jobs.execution.token_file import show_token_to_clusters
 from monitoring.terminal.safe_text import SafeConsole, echo, one_line, printable
@@ -30,10 +30,6 @@ config_app = typer.Typer(no_args_is_help=True, help="Look at a configuration wit
 app.add_typer(config_app, name="config")
 app.add_typer(models_app, name="models")
 cluster_cli.register(app)
-
-ExportFormat = Literal["parquet", "usearch", "onnx"]
-EXPORT_SETTINGS = {"usearch": "index", "onnx": "onnx"}
-"""The setting of the section `export` that asks for a format; Parquet is always written."""
 
 RedoFlag = Annotated[
     bool, typer.Option("--redo", help="Make this stage's and all later results again; the old ones stay until then.")
@@ -111,8 +107,9 @@ def export(
     with settings(config, overrides) as (configuration, workspace):
         from cluster.cli.running import run_with_progress
 
-        asked = {EXPORT_SETTINGS[each]: True for each in formats or () if each in EXPORT_SETTINGS}
-        exported = configuration.export.model_copy(update=asked)
+        asked = {ExportFormat.usearch: "index", ExportFormat.onnx: "onnx"}  # Parquet is always written
+        update = {asked[each]: True for each in formats or () if each in asked}
+        exported = configuration.export.model_copy(update=update)
         run_with_progress(
             configuration.model_copy(update={"export": exported}), workspace, [EXPORT], EXPORT if redo else None
         )
