@@ -31,7 +31,7 @@ import numpy as np
 import requests
 
 from alphafuse.registry.registry import Registry
-from alphafuse.serving.recommender import Recommender, load
+from alphafuse.serving.recommender import Recommender, Search, load
 from alphafuse.storage.workspace import Workspace
 from benchmarks.made_exports import make_export
 from benchmarks.tables import arguments, publish
@@ -196,10 +196,13 @@ def made_histories(items: int) -> list[list[str]]:
     return [[f"item-{item}" for item in generator.integers(items, size=HISTORY)] for _ in range(HISTORIES)]
 
 
-def under_load(folder: Path, workspace: Path, items: int, search: str, rate: float, seconds: float) -> dict[str, Any]:
+def under_load(
+    folder: Path, workspace: Path, items: int, cpus: int, search: Search, rate: float, seconds: float
+) -> dict[str, Any]:
     """A row of the table: the times of answers at a rate, each of which is compared with the offline list."""
     histories = made_histories(items)
-    with serving(folder, str(workspace), "--set", f"serve.search={search}") as service:
+    settings = ["--set", f"serve.search={search}", "--set", f"serve.cpus={cpus}"]
+    with serving(folder, str(workspace), *settings) as service:
         wanted = {service.version(): lists_of(load(workspace, search), histories)}
         asyncio.run(send_requests(service, rate, histories, wanted, lambda passed: passed > 5))  # warms up
         before = service.count("alphafuse_serve_batches_total")
@@ -281,6 +284,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=200_000)
     parser.add_argument("--few-items", type=int, default=5_000)
     parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--cpus", type=int, default=2, help="serve.cpus of the cases under load")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each case under load")
     parser.add_argument("--swaps", type=int, default=10)
     chosen = parser.parse_args()
@@ -293,9 +297,9 @@ def main() -> None:
         make_export(few, chosen.few_items, chosen.dim, 0)
         search = beside_exact(large, chosen.items)
         rows = [
-            under_load(folder, large, chosen.items, "exact", 20, chosen.seconds),
-            under_load(folder, few, chosen.few_items, "exact", 50, chosen.seconds),
-            under_load(folder, large, chosen.items, "approximate", 50, chosen.seconds),
+            under_load(folder, large, chosen.items, chosen.cpus, "exact", 20, chosen.seconds),
+            under_load(folder, few, chosen.few_items, chosen.cpus, "exact", 50, chosen.seconds),
+            under_load(folder, large, chosen.items, chosen.cpus, "approximate", 50, chosen.seconds),
             {**swapped(folder, chosen.few_items, chosen.dim, 20, chosen.swaps), "requests a batch": None},
         ]
     finally:

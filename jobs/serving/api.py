@@ -16,12 +16,11 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from alphafuse.errors import shortened
-from jobs.serving.gate import Gate
+from jobs.serving.gate import HEADERS, Gate
 from jobs.serving.messages import Health, ItemsAnswer, RecommendRequest, Refusal, SimilarRequest
 from jobs.serving.served_model import Answer, Asked
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 FAULTS = 5
 """Number of faults of a request that a refusal names."""
 REFUSALS: dict[int | str, dict[str, Any]] = {

@@ -21,8 +21,12 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-GUARDED = ("/recommend", "/similar")
-"""Paths that need the token. The others tell nothing of items or users."""
+OPEN = ("/healthz", "/metrics", "/openapi.json")
+"""Paths that need no token: they tell nothing of items or users. All others need it, whether they exist or not."""
+MEASURED = ("/recommend", "/similar")
+"""Paths whose requests are counted."""
+HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+"""Headers of all answers."""
 
 
 def token_digest(token: str) -> str:
@@ -39,7 +43,7 @@ class Gate:
 
     Args:
         digest: SHA-256 of the token.
-        measured: gets path, status and seconds of each request to one of the `GUARDED` paths.
+        measured: gets path, status and seconds of each request to one of the paths `MEASURED`.
     """
 
     def __init__(self, app: App, digest: str, measured: Callable[[str, int, float], None]) -> None:
@@ -48,7 +52,7 @@ class Gate:
         self._measured = measured
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] not in GUARDED:
+        if scope["type"] != "http" or scope["path"] in OPEN:
             await self._app(scope, receive, send)
             return
         started, status = time.perf_counter(), 500
@@ -62,7 +66,8 @@ class Gate:
         try:
             await self._guarded(scope, receive, noting)
         finally:
-            self._measured(scope["path"], status, time.perf_counter() - started)
+            if scope["path"] in MEASURED:
+                self._measured(scope["path"], status, time.perf_counter() - started)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -70,14 +75,15 @@ class Gate:
             refusal = JSONResponse(
                 {"error": "the header `Authorization: Bearer TOKEN` is missing, or its token is not the service's"},
                 status_code=401,
-                headers={"WWW-Authenticate": "Bearer"},
+                headers={"WWW-Authenticate": "Bearer", **HEADERS},
             )
             await refusal(scope, receive, send)
             return
         try:
             body = await _bounded(headers, receive)
         except TooLargeError:
-            refusal = JSONResponse({"error": f"the body has more than {MOST_BYTES:,} bytes"}, status_code=413)
+            error = f"the body has more than {MOST_BYTES:,} bytes"
+            refusal = JSONResponse({"error": error}, status_code=413, headers=HEADERS)
             await refusal(scope, receive, send)
             return
         if body is None:  # the client has gone

@@ -38,12 +38,14 @@ def run(
         AlphafuseError: there is no model, the port is taken, or the service does not start.
     """
     source.current()  # raises before anything is started
-    _require_free(settings)
+    if ray.address is None:
+        _require_free(settings)
     token = ensure_token(SERVICE)
     with connected(ray), _served(source, settings, token), _listed(settings, monitoring) as keep_listed:
         ready()
         while True:
-            keep_listed()
+            with suppress(OSError):  # a full disk ends no service
+                keep_listed()
             time.sleep(LISTING_SECONDS)
 
 

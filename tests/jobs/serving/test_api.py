@@ -145,9 +145,11 @@ def test_fields_out_of_their_bounds_are_named(client: TestClient, backend: Backe
 
 
 def test_other_paths_and_failures(client: TestClient, backend: Backend) -> None:
-    assert client.get("/nothing").json() == {"error": "Not Found"}
+    for path in ("/nothing", "/recommend/", "//recommend", "/v1/recommend", "/docs"):
+        assert client.post(path, json={"history": ["3"]}, follow_redirects=False).status_code == 401
+    assert client.get("/nothing", headers=TOKEN).json() == {"error": "Not Found"}
     assert client.get("/recommend", headers=TOKEN).status_code == 405
-    assert client.get("/docs").status_code == 404  # a page that would load scripts from elsewhere
+    assert client.get("/docs", headers=TOKEN).status_code == 404  # a page that would load scripts from elsewhere
     backend.fails = True
     answer = client.post("/recommend", json={"history": ["3"]}, headers=TOKEN)
     assert answer.status_code == 500

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -43,6 +43,11 @@ class Case:
         assert answer.status_code == 200, answer.text
         found = answer.json()
         return found["version"], [item["item_id"] for item in found["items"]]
+
+    def replicas(self) -> set[str]:
+        """The replicas whose metrics are served."""
+        page = requests.get(f"{self.service.url}/metrics", timeout=60).text
+        return {*re.findall(r'^alphafuse_serve_batches_total{replica="(\w+)"}', page, re.MULTILINE)}
 
     def versions(self, asked: int = 24) -> set[str]:
         """The versions that answer now; every answer is the list of the version that it names."""
@@ -87,6 +92,8 @@ def _replicas() -> list[psutil.Process]:
 
 def test_answers_are_the_offline_lists_and_all_ports_are_of_the_loopback_address(case: Case) -> None:
     assert case.versions() == {"v0001"}
+    assert len(case.replicas()) == 2
+    assert case.service.version() == "v0001"
     assert requests.post(f"{case.service.url}/recommend", json={"history": []}, timeout=30).status_code == 401
     listening = [
         connection.laddr.ip
@@ -95,7 +102,8 @@ def test_answers_are_the_offline_lists_and_all_ports_are_of_the_loopback_address
         if connection.status == psutil.CONN_LISTEN
     ]
     assert len(_replicas()) == 2
-    assert {*listening} <= {"127.0.0.1", "::1"}
+    assert {*listening} <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+    _await(lambda: read_targets(case.folder / "targets") != [])  # once Ray Serve has told that all replicas answer
     (target,) = read_targets(case.folder / "targets")
     assert target["targets"] == [case.service.url.removeprefix("http://")]
     assert case.service.token not in (case.folder / "serve.log").read_text()
@@ -104,8 +112,8 @@ def test_answers_are_the_offline_lists_and_all_ports_are_of_the_loopback_address
 def test_another_version_is_taken_over_by_all_replicas(case: Case) -> None:
     case.registry.promote("v0002", "v0001")
     _await(lambda: case.versions() == {"v0002"})
-    assert case.service.count('alphafuse_serve_reloads_total{outcome="swapped"') == 2
-    assert case.service.count("alphafuse_serve_outdated") == 0
+    _await(lambda: case.service.count('alphafuse_serve_reloads_total{outcome="swapped"') == 2)  # two seconds old
+    _await(lambda: case.service.count("alphafuse_serve_outdated") == 0)
 
 
 def test_a_damaged_version_is_refused_and_a_lost_replica_comes_back_with_the_old_one(case: Case) -> None:
@@ -117,19 +125,9 @@ def test_a_damaged_version_is_refused_and_a_lost_replica_comes_back_with_the_old
     _await(lambda: case.service.count('alphafuse_serve_reloads_total{outcome="refused"') > 0)
     _await(lambda: case.service.count("alphafuse_serve_outdated") == 2)
     assert case.versions() == {"v0002"}
-    before = _replicas()
-    before[0].kill()
-    _await(lambda: len({*_replicas()} - {*before}) == 1)
-    _await(lambda: case.service.count("alphafuse_serve_model_items") == 3 * 30 or len(_replicas()) == 2)
-    assert case.versions(60) == {"v0002"}
+    before = case.replicas()
+    _replicas()[0].kill()
+    _await(lambda: len(case.replicas() - before) == 1)
+    assert case.versions() == {"v0002"}
     case.registry.rollback()
     _await(lambda: case.service.count("alphafuse_serve_outdated") == 0)
-
-
-def test_metrics_of_all_replicas_come_from_any_of_them(case: Case) -> None:
-    lines = requests.get(f"{case.service.url}/metrics", timeout=30).text.splitlines()
-    replicas = {
-        line.split('replica="')[1].split('"')[0] for line in lines if line.startswith("alphafuse_serve_batches")
-    }
-    assert len(replicas) >= 2
-    assert json.loads(requests.get(f"{case.service.url}/healthz", timeout=30).text)["version"] == "v0002"
