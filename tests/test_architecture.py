@@ -25,6 +25,7 @@ LAYERS = (
     ("alphafuse.losses", "alphafuse.evaluation"),
     ("alphafuse.registry",),
     ("alphafuse.training", "alphafuse.inputs", "alphafuse.parent", "alphafuse.serving"),
+    ("alphafuse.version_comparison",),
     ("monitoring.presentation", "monitoring.metrics", "monitoring.grafana"),
     ("monitoring.run_log",),
     ("monitoring.terminal", "monitoring.tracking", "monitoring.report"),

@@ -20,15 +20,18 @@ from alphafuse.data.frames import as_given
 from alphafuse.data.sequences import Sequences
 from alphafuse.data.users import Histories
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.errors import DataError
+from alphafuse.errors import DataError, WorkspaceError
 from alphafuse.evaluation.evaluator import gather_hidden_states
 from alphafuse.evaluation.ranking import CatalogRanking, Queries, full_precision
 from alphafuse.evaluation.recommendations import Recommended, rank_users, recommended, recommended_lists
+from alphafuse.evaluation.seen_items import SeenItems
 from alphafuse.evaluation.top_lists import NO_ITEM
+from alphafuse.registry.version import Version
 from alphafuse.serving.export_files import Export
 from alphafuse.serving.exported_items import ExportedItems
 from alphafuse.serving.histories import GivenHistories, read_histories, read_ids
 from alphafuse.serving.history_model import HistoryModel
+from alphafuse.storage.manifest import content_fingerprint
 
 QUERY_BATCH = 512
 """Histories ranked at a time."""
@@ -44,6 +47,19 @@ def load(path: str | os.PathLike[str]) -> Recommender:
         WorkspaceError: there is no export, it is damaged, or another version of alphafuse wrote it.
     """
     return Recommender(Export.find(path))
+
+
+def load_version(version: Version) -> Recommender:
+    """Load a version of a registry.
+
+    Raises:
+        WorkspaceError: its export is not there, is damaged, or has been made again since.
+    """
+    version.require_whole()
+    recommender = load(version.export)
+    if recommender.fingerprint != version.fingerprint:
+        raise WorkspaceError(f"{version.export} was made again while it was read.", "Try again")
+    return recommender
 
 
 class Recommender:
@@ -62,6 +78,8 @@ class Recommender:
         item_ids: ids of all items, in the order of the item indices.
         history_length: number of a history's latest items that the model reads; earlier ones count as seen, too.
         similarity: the score, "cosine" or "dot".
+        fingerprint: SHA-256 over the files of the export, as `Version.fingerprint`: vectors of histories and of items
+            fit together if they come from exports with the same one.
 
     Raises:
         WorkspaceError: the export is damaged.
@@ -79,6 +97,7 @@ class Recommender:
         self.num_items = len(vectors)
         self.history_length = self._model.history_length
         self.similarity = export.model.similarity
+        self.fingerprint = content_fingerprint(export.require())
 
     def __contains__(self, item_id: object) -> bool:
         """Tell whether the catalog has an item with this id."""
@@ -167,6 +186,31 @@ class Recommender:
         with self._lock, full_precision():
             scores: np.ndarray = (states @ items.T).numpy()
         return scores
+
+    def ranks(self, histories: Any, item_ids: Any, exclude_seen: bool = True) -> np.ndarray:
+        """Ranks of one item after each history among all items: int64 [histories], best is 1; 0 where the catalog has
+        no such item, or the history holds no known item.
+
+        Args:
+            item_ids: [histories].
+            exclude_seen: leave out of the ranking all items that the history holds, but for the item itself.
+
+        Raises:
+            DataError: the histories cannot be read, or are not as many as the items.
+        """
+        given, wanted = read_histories(histories), self._items.indices(read_ids(item_ids))
+        if len(wanted) != len(given.lengths):
+            raise DataError(f"there are {len(given.lengths)} histories, but {len(wanted)} items: give one for each")
+        known, ranks = self._known(given), np.zeros(len(wanted), np.int64)
+        asked = Histories(known.sequences, known.users[wanted[known.users] >= 0])
+        seen = SeenItems(asked.sequences, asked.users)
+        with self._lock:
+            for part in asked.split(QUERY_BATCH):
+                states = gather_hidden_states(self._model, part.sequences, part.users, part.positions, Communicator())
+                excluded = seen.before(part.users, part.positions) if exclude_seen else None
+                queries = Queries(states, torch.from_numpy(wanted[part.users]), excluded)
+                ranks[part.users] = self._ranking.rank(queries).ranks.numpy()
+        return ranks
 
     def find_items(self, pieces: Sequence[str]) -> list[str]:
         """Ids of the items of a hand-written list of titles or ids, which was cut at its commas.
