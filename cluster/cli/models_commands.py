@@ -73,7 +73,7 @@ def compare(
         from cluster.cli.version_tables import print_comparison
 
         place = Registry(registry)
-        print_comparison(compare_versions(place.version(other), place.version(version), targets))
+        print_comparison(compare_versions(place.kept(other), place.kept(version), targets))
 
 
 @models_app.command()
@@ -91,7 +91,7 @@ def promote(
         from alphafuse.registry.registry import Registry
 
         place = Registry(registry)
-        chosen, production = place.version(version), place.alias("production")
+        chosen, production = place.kept(version), place.alias("production")
         if production is not None and production != chosen.id:
             from alphafuse.version_comparison import METRICS, compare_versions, require_no_drop
             from cluster.cli.version_tables import print_comparison
