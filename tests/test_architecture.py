@@ -32,7 +32,7 @@ LAYERS = (
     ("monitoring.comparison", "monitoring.dashboard"),
     ("jobs.execution",),
     ("jobs.preflight", "jobs.stages", "jobs.synth"),
-    ("jobs.pipeline",),
+    ("jobs.pipeline", "jobs.add_items"),
     ("jobs.comparison",),
     ("cluster.launch",),
     ("cluster.remote",),

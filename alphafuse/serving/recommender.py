@@ -22,6 +22,7 @@ from alphafuse.data.users import Histories
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import DataError, WorkspaceError
 from alphafuse.evaluation.evaluator import gather_hidden_states
+from alphafuse.evaluation.exclusions import with_items
 from alphafuse.evaluation.ranking import CatalogRanking, Queries, full_precision
 from alphafuse.evaluation.recommendations import Recommended, rank_users, recommended, recommended_lists
 from alphafuse.evaluation.seen_items import SeenItems
@@ -70,8 +71,10 @@ class Recommender:
     pyarrow or another package that speaks Arrow. Items that the catalog does not know are left out of histories, with
     a warning; everything else that is asked about an unknown item is an error.
 
+    Items that `alphafuse add-items` has removed are never recommended, and count as unknown but in histories.
+
     Args:
-        export: the export, all of which is checked.
+        export: the export with its deltas, all of which is checked.
 
     Attributes:
         num_items: number of items in the catalog.
@@ -86,22 +89,23 @@ class Recommender:
     """
 
     def __init__(self, export: Export) -> None:
-        self._items = ExportedItems(export.names())
+        removed = export.removed()
+        self._items, self._removed = ExportedItems(export.names(), removed.tolist()), torch.from_numpy(removed)
         vectors, lengths = export.vectors()
         self._vectors = vectors
         self._model = HistoryModel(export, vectors, lengths)
         # Vectors and states have unit length already where the score is the cosine.
         self._ranking = CatalogRanking(vectors, 0, "dot", Communicator())
         self._lock = threading.Lock()
-        self.item_ids: pa.Array = self._items.ids
-        self.num_items = len(vectors)
+        self.item_ids: pa.Array = self._items.present()
+        self.num_items = len(self.item_ids)
         self.history_length = self._model.history_length
         self.similarity = export.model.similarity
         self.fingerprint = content_fingerprint(export.require())
 
     def __contains__(self, item_id: object) -> bool:
         """Tell whether the catalog has an item with this id."""
-        return str(item_id) in self._items.by_id
+        return str(item_id) in self._items
 
     def recommend(self, histories: Any, k: int = 10, exclude_seen: bool = True) -> Any:
         """Find the best items after histories.
@@ -125,7 +129,9 @@ class Recommender:
         scores = np.full(items.shape, np.nan, np.float32)
         if len(known.users):
             with self._lock:
-                best = rank_users(self._model, self._ranking, known, k, exclude_seen, QUERY_BATCH, Communicator())
+                best = rank_users(
+                    self._model, self._ranking, known, k, exclude_seen, QUERY_BATCH, Communicator(), self._removed
+                )
             items[known.users], scores[known.users] = best
         if given.user_ids is None:
             return self._lists(items, scores)
@@ -146,7 +152,8 @@ class Recommender:
         k = self._list_length(k)
         items = self._indices(item_ids)
         queries = torch.arange(len(items))
-        excluded = torch.stack([torch.from_numpy(items), queries, queries + 1])
+        itself = torch.stack([torch.from_numpy(items), queries, queries + 1])
+        excluded = with_items(itself, self._removed, len(items))
         with self._lock, torch.no_grad():
             ranked = self._ranking.rank(Queries(self._vectors[torch.from_numpy(items)], excluded=excluded), k)
         return self._lists(ranked.items.numpy(), ranked.scores.numpy())
@@ -198,7 +205,7 @@ class Recommender:
         Raises:
             DataError: the histories cannot be read, or are not as many as the items.
         """
-        given, wanted = read_histories(histories), self._items.indices(read_ids(item_ids))
+        given, wanted = read_histories(histories), self._items.present_indices(read_ids(item_ids))
         if len(wanted) != len(given.lengths):
             raise DataError(f"there are {len(given.lengths)} histories, but {len(wanted)} items: give one for each")
         known, ranks = self._known(given), np.zeros(len(wanted), np.int64)
@@ -208,6 +215,7 @@ class Recommender:
             for part in asked.split(QUERY_BATCH):
                 states = gather_hidden_states(self._model, part.sequences, part.users, part.positions, Communicator())
                 excluded = seen.before(part.users, part.positions) if exclude_seen else None
+                excluded = with_items(excluded, self._removed, len(part.users))
                 queries = Queries(states, torch.from_numpy(wanted[part.users]), excluded)
                 ranks[part.users] = self._ranking.rank(queries).ranks.numpy()
         return ranks
@@ -239,7 +247,7 @@ class Recommender:
     def _indices(self, item_ids: Any) -> np.ndarray:
         """Indices of items, int64 [items], all of which the catalog must have."""
         ids = read_ids(item_ids)
-        items = self._items.indices(ids)
+        items = self._items.present_indices(ids)
         if (items < 0).any():
             unknown = ids[int(np.argmin(items))].as_py()
             raise DataError(f"the catalog has no item {unknown!r}; `ITEM in recommender` tells whether it has one")

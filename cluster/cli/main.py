@@ -79,6 +79,33 @@ def update(
             print_next([f"{workspace.folder.uri}/{CONFIG}"], workspace)
 
 
+@app.command("add-items")
+def add_items(
+    config: ConfigFile,
+    file: Annotated[str | None, typer.Argument(metavar="[FILE]", help="New items, in the form of the catalog.")] = None,
+    overrides: Overrides = None,
+    remove: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Items that are gone: a file with the column of the item ids.")
+    ] = None,
+) -> None:
+    """Add items to the export between two trainings, and remove others; nothing is trained."""
+    if file is None and remove is None:
+        raise typer.BadParameter("give a file of new items, or --remove FILE")
+    with settings(config, overrides) as (configuration, workspace):
+        from alphafuse.storage.folder import resolve
+        from cluster.cli.run_log import redirect_output
+        from monitoring.terminal.run_console import RunConsole
+
+        with redirect_output(workspace.folder) as output:
+            with RunConsole(output, failures=False) as console:
+                from jobs import add_items as job
+
+                files = [None if path is None else resolve(path) for path in (file, remove)]
+                added = job.run(configuration, workspace, *files, console)
+            left_out = f", {added.without_text:,} without text left out" if added.without_text else ""
+            output.write(f"{added.items:,} items added{left_out}, {added.removed:,} removed\n")
+
+
 def _stage_command(stage: Stage) -> Callable[..., None]:
     def command(config: ConfigFile, overrides: Overrides = None, redo: RedoFlag = False) -> None:
         with settings(config, overrides) as (configuration, workspace):
