@@ -18,6 +18,7 @@ from scipy.stats import rankdata
 
 from alphafuse.data.hashing import hash_with_seed
 from alphafuse.data.sequence_store import SequenceStore
+from alphafuse.data.sequences import Sequences
 from alphafuse.errors import DataError, WorkspaceError
 from alphafuse.evaluation.ranking_metrics import gains
 from alphafuse.evaluation.significance import paired_p_value
@@ -112,7 +113,7 @@ class VersionComparison:
 
 
 def compare_versions(before: Version, after: Version, targets: int) -> VersionComparison:
-    """Compare two versions on up to about `targets` test targets of the newer one's workspace.
+    """Compare two versions on at least `targets` test targets of the newer one's workspace, or on all.
 
     Raises:
         WorkspaceError: an export, the sequences or the evaluation of the newer version are not there, or damaged.
@@ -150,35 +151,49 @@ def require_no_drop(comparison: VersionComparison, metric: str, max_drop: float)
 
 
 def read_targets(workspace: Workspace, most: int) -> AskedTargets:
-    """Read the test targets of some users of a workspace: all of them, or about `most` targets. The users are chosen by
-    a hash of their ids, so that days and versions are compared on the same ones.
+    """Read the test targets of some users of a workspace: all of them, or at least `most` targets. The users are those
+    with the smallest hashes of their ids, so that days and versions are compared on the same ones.
 
     Raises:
         DataError: there are no test targets.
     """
-    catalog = workspace.artifact("catalog")
+    catalog, store = workspace.artifact("catalog"), SequenceStore(workspace)
     ids = pa.concat_tables([catalog.read_table(file, ["item_id"]) for file in catalog.require().files])
     names = ids["item_id"].to_numpy()
-    total = workspace.artifact("sequences").require().details["targets"]["test"]
-    limit = min(1.0, most / max(1, total)) * 2.0**64
-    histories, targets, owners = [], [], []
+    last = _last_hash(store, most)
+    if last is None:
+        raise DataError(f"{workspace.folder.uri} has no test targets to compare versions by; check data.split")
+    histories, targets, owners = list[list[str]](), list[str](), list[int]()
     first = 0
-    for sequences in SequenceStore(workspace).groups():
+    for sequences in store.groups():
         users, positions = sequences.targets("test")
-        chosen = hash_with_seed(sequences.user_ids.combine_chunks(), 0).astype(np.float64) <= limit
-        for user, position in zip(users[chosen[users]], positions[chosen[users]], strict=True):
-            items = sequences.of(user)[: position + 1]
-            *history, target = names[items].tolist()
+        chosen = (_hashes(sequences) <= last)[users]
+        for user, position in zip(users[chosen].tolist(), positions[chosen].tolist(), strict=True):
+            *history, target = names[sequences.of(user)[: position + 1]].tolist()
             histories.append(history)
             targets.append(target)
             owners.append(first + user)
         first += sequences.num_users
-    if not targets:
-        raise DataError(
-            f"{workspace.folder.uri} has no test targets to compare versions by among {most:,} of {total:,}: "
-            "ask for more, or check data.split"
-        )
     return AskedTargets(histories, targets, np.unique(owners, return_inverse=True)[1])
+
+
+def _last_hash(store: SequenceStore, most: int) -> np.uint64 | None:
+    """The largest hash of the users to choose; None if no user has a test target."""
+    hashes, counts = [], []
+    for sequences in store.groups():
+        users, number = np.unique(sequences.targets("test")[0], return_counts=True)
+        hashes.append(_hashes(sequences)[users])
+        counts.append(number)
+    if not sum(map(len, hashes)):
+        return None
+    order = np.argsort(np.concatenate(hashes))
+    place = np.searchsorted(np.cumsum(np.concatenate(counts)[order]), most)
+    last: np.uint64 = np.concatenate(hashes)[order][min(place, len(order) - 1)]
+    return last
+
+
+def _hashes(sequences: Sequences) -> np.ndarray:
+    return hash_with_seed(sequences.user_ids.combine_chunks(), 0)
 
 
 def measure_stability(

@@ -100,8 +100,8 @@ def add_items(
             with RunConsole(output, failures=False) as console:
                 from jobs import add_items as job
 
-                files = [None if path is None else resolve(path) for path in (file, remove)]
-                added = job.run(configuration, workspace, *files, console)
+                new, gone = (None if path is None else resolve(path) for path in (file, remove))
+                added = job.run(configuration, workspace, new, gone, console)
             left_out = f", {added.without_text:,} without text left out" if added.without_text else ""
             output.write(f"{added.items:,} items added{left_out}, {added.removed:,} removed\n")
 

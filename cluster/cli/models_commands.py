@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Annotated
 
 import typer
@@ -21,7 +22,7 @@ RegistryOption = Annotated[
         help="Folder or URI of the registry, as in the setting `registry`.",
     ),
 ]
-Targets = Annotated[int, typer.Option(min=1, help="Number of test targets to compare by, about; of users drawn by id.")]
+Targets = Annotated[int, typer.Option(min=1, help="Test targets to compare by, at least; whole users, drawn by id.")]
 VersionName = Annotated[str, typer.Argument(metavar="VERSION", help="Id, such as v0007, or alias.")]
 
 
@@ -112,6 +113,22 @@ def rollback(registry: RegistryOption) -> None:
         from alphafuse.registry.registry import Registry
 
         echo(f"{Registry(registry).rollback().production} serves")
+
+
+@models_app.command()
+def metrics(
+    registry: RegistryOption,
+    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 9481,
+) -> None:
+    """Serve the age, size, drift and cost of the versions that have an alias to Prometheus."""
+    with reported():
+        from alphafuse.registry.registry import Registry
+        from monitoring.metrics.registry_exporter import serve
+
+        with serve(Registry(registry), host, port) as address:
+            echo(f"http://{address}/metrics")
+            signal.pause()
 
 
 @models_app.command()
