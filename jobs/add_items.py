@@ -17,7 +17,7 @@ import torch
 from alphafuse.config import Config
 from alphafuse.data.added_items import read_item_ids, read_new_items, write_added_catalog
 from alphafuse.errors import ConfigError, DataError, StaleError
-from alphafuse.events import Listener, StageWarning
+from alphafuse.events import Listener, StageFinished, StageSkipped, StageStarted, StageWarning
 from alphafuse.serving.deltas import REMOVED_FILE, STAGE, delta_at
 from alphafuse.serving.export_files import ITEMS, VECTORS, Export, vectors_to_bytes
 from alphafuse.serving.exported_items import ExportedItems
@@ -108,8 +108,10 @@ def _vectors(
         write_added_catalog(added, items)
     # Texts that are embedded already are taken over, and another encoder is refused.
     update = config.update.model_copy(update={"parent": workspace.folder.uri})
+    listen(StageStarted(EMBED.name))
     with connected(config.ray):
-        embed.run(config.model_copy(update={"update": update}), added, listen)
+        summary = embed.run(config.model_copy(update={"update": update}), added, listen)
+    listen(StageSkipped(EMBED.name) if summary is None else StageFinished(EMBED.name, summary))
     if DECOMPOSE.is_needed(config):
         write_features(workspace, added)
     return untrained_vectors(config, workspace, added)

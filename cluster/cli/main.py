@@ -63,15 +63,25 @@ def run(
 @app.command()
 def update(
     config: ConfigFile,
-    parent: Annotated[str, typer.Option("--from", metavar="WORKSPACE", help="Workspace of the model to continue.")],
+    parent: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="WORKSPACE", help="Workspace of the model to continue, or a version in `registry`."
+        ),
+    ],
     overrides: Overrides = None,
 ) -> None:
     """Continue the model of another workspace with new data, in a workspace of its own; the other one is only read."""
     with settings(config, overrides) as (configuration, workspace):
+        from alphafuse.registry.aliases import NAMES
+        from alphafuse.registry.registry import Registry
+        from alphafuse.registry.version import is_version_id
         from alphafuse.storage.folder import resolve
         from alphafuse.storage.workspace import CONFIG
         from cluster.cli.running import print_next, print_results, run_with_progress
 
+        if configuration.registry is not None and (parent in NAMES or is_version_id(parent)):
+            parent = Registry(configuration.registry).kept(parent).workspace
         changed = configuration.update.model_copy(update={"parent": resolve(parent)})
         configuration = configuration.model_copy(update={"update": changed})
         run_with_progress(configuration, workspace, needed_stages(configuration))

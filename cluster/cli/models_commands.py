@@ -61,6 +61,15 @@ def show(version: VersionName, registry: RegistryOption) -> None:
 
 
 @models_app.command()
+def path(version: VersionName, registry: RegistryOption) -> None:
+    """Print the workspace of a version, for scripts."""
+    with reported():
+        from alphafuse.registry.registry import Registry
+
+        echo(Registry(registry).kept(version).workspace)
+
+
+@models_app.command()
 def compare(
     registry: RegistryOption,
     version: Annotated[str, typer.Argument(metavar="[VERSION]", help="Id or alias.")] = "candidate",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -29,7 +30,7 @@ from alphafuse.config import Config, parse_config
 from alphafuse.data.hashing import hash_ids, hash_texts
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import ConfigError, DataError, UnfinishedError, WorkspaceError
-from alphafuse.events import Listener, ignore
+from alphafuse.events import Listener, Progress, ignore
 from alphafuse.serving.recommender import Recommender, load
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import to_column
@@ -39,6 +40,7 @@ from alphafuse.training.objectives.objective_building import build_objective
 from alphafuse.training.table_rows import write_table_rows
 from jobs import add_items
 from jobs.stages import export
+from monitoring.terminal.run_console import RunConsole
 
 OLD, NEW = range(24), range(24, 30)
 HISTORIES = [["item 3", "item 5"], ["item 7"], ["item 26", "item 1"], ["item 0", "item 29", "item 28"]]
@@ -107,6 +109,7 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         catalog, artifact = workspace.artifact("catalog"), workspace.artifact("embeddings")
         texts = catalog.read_table(catalog.require().files[0])["text"].to_pylist()
         calls.append(texts)
+        listen(Progress("embed", len(texts), len(texts), "texts"))
         inputs = {"catalog": catalog.require().fingerprint}
         vectors = np.stack(
             [tiny_embeddings()[int(text.split()[1])] if text else np.zeros(EMBEDDING_DIM) for text in texts]
@@ -133,7 +136,8 @@ def _files(folder: Path) -> dict[Path, bytes]:
 
 
 def _add(config: Config, path: str | None = None, remove: str | None = None) -> add_items.Added:
-    return add_items.run(config, Workspace(config.workspace), path, remove, ignore)
+    with RunConsole(io.StringIO()) as console:
+        return add_items.run(config, Workspace(config.workspace), path, remove, console)
 
 
 def _lists(recommender: Recommender, **options: Any) -> list[list[tuple[str, float]]]:
