@@ -60,7 +60,12 @@ class Registry:
         Raises:
             WorkspaceError: there is no such version, or its file is damaged.
         """
-        version_id = (self.alias(name) or name) if name in NAMES else name
+        version_id = self.alias(name) if name in NAMES else name
+        if version_id is None:
+            raise WorkspaceError(
+                f"no version of {self.folder.uri} is the {name}.",
+                "`alphafuse models list` shows all with their aliases",
+            )
         path = f"{version_id}.json"
         try:
             if not is_version_id(version_id):
