@@ -71,6 +71,21 @@ def excluded_pairs(
         yield query, chunk[1][pair]
 
 
+def with_items(excluded: torch.Tensor | None, items: torch.Tensor, num_queries: int) -> torch.Tensor | None:
+    """Exclusions that also leave some items out of the rankings of all queries.
+
+    Args:
+        excluded: int64 [3, exclusions], see `Queries.excluded`; None: there are no others.
+        items: int64 [items], each once.
+    """
+    if not len(items):
+        return excluded
+    everywhere = torch.stack([items, torch.zeros_like(items), torch.full_like(items, num_queries)])
+    if excluded is None:
+        return everywhere
+    return torch.cat([excluded[:, ~torch.isin(excluded[0], items)], everywhere], dim=1)
+
+
 def _own_chunks(
     excluded: torch.Tensor, first_query: int, num_queries: int, tiles: ItemTiles
 ) -> tuple[torch.Tensor, ...]:

@@ -60,7 +60,12 @@ class Registry:
         Raises:
             WorkspaceError: there is no such version, or its file is damaged.
         """
-        version_id = (self.alias(name) or name) if name in NAMES else name
+        version_id = self.alias(name) if name in NAMES else name
+        if version_id is None:
+            raise WorkspaceError(
+                f"no version of {self.folder.uri} is the {name}.",
+                "`alphafuse models list` shows all with their aliases",
+            )
         path = f"{version_id}.json"
         try:
             if not is_version_id(version_id):
@@ -81,6 +86,16 @@ class Registry:
                 "`alphafuse models add WORKSPACE`",
             ) from error
         return replace(version, workspace=_absolute(version.workspace, self.folder.uri))
+
+    def kept(self, name: str) -> Version:
+        """A version by its id or its alias, as `version`, which must not have been removed.
+
+        Raises:
+            WorkspaceError: it was, there is no such version, or its file is damaged.
+        """
+        version = self.version(name)
+        _require_kept(self.aliases(), version.id)
+        return version
 
     def versions(self) -> list[Version]:
         """All versions, removed ones included, oldest first. Raises as `version` does."""
@@ -114,7 +129,7 @@ class Registry:
         Raises:
             WorkspaceError: another version serves by now, or this one was removed or its export is not there.
         """
-        version = self.version(version_id)
+        version = self.kept(version_id)
         version.require_whole()
 
         def serve(held: Aliases) -> Aliases:
@@ -125,7 +140,7 @@ class Registry:
                     f"{held.production} serves by now, and not {instead_of}, which {version.id} was compared with.",
                     "Compare again: the same command",
                 )
-            self._require_kept(held, version.id)
+            _require_kept(held, version.id)
             candidate = None if held.candidate == version.id else held.candidate
             return replace(held, production=version.id, previous=held.production, candidate=candidate)
 
@@ -162,12 +177,6 @@ class Registry:
             return set()
         return {*change_aliases(self._aliases, "gc", remove).removed} & version_ids
 
-    def _require_kept(self, held: Aliases, version_id: str) -> None:
-        if version_id in held.removed:
-            raise WorkspaceError(
-                f"version {version_id} was removed by `alphafuse models gc`.", "Choose one that `models list` shows"
-            )
-
     def _create(self, described: Version) -> Version:
         """Write the file of a new version under the next free id."""
         number = max((int(name[1:]) for name in self.ids()), default=0)
@@ -177,6 +186,13 @@ class Registry:
             version_id = f"v{number:04d}"
             if create(self._versions, f"{version_id}.json", version_to_bytes(replace(stored, id=version_id))):
                 return replace(described, id=version_id)
+
+
+def _require_kept(held: Aliases, version_id: str) -> None:
+    if version_id in held.removed:
+        raise WorkspaceError(
+            f"version {version_id} was removed by `alphafuse models gc`.", "`alphafuse models list` shows what is left"
+        )
 
 
 def _is_same(one: Version, other: Version) -> bool:

@@ -64,19 +64,21 @@ class ApproximateRanking:
 
     Args:
         vectors: [items, dim], as they are ranked.
-        path: local file of the index over these vectors. It is mapped into memory.
+        path: local file of the index over the first of these vectors. It is mapped into memory.
+        indexed: number of the vectors in the index. All later ones are scored for every query.
 
     Raises:
         ValueError: the index is of other vectors.
     """
 
-    def __init__(self, vectors: VectorBlocks, path: str) -> None:
+    def __init__(self, vectors: VectorBlocks, path: str, indexed: int) -> None:
         self._vectors = vectors
+        self._later = vectors[indexed:]
         self._index = _new_index(vectors.shape[1])
         self._index.view(path)
-        found = (len(self._index), self._index.ndim)
-        if found != vectors.shape:
-            raise ValueError(f"it indexes {found[0]} vectors of {found[1]} dimensions, not {vectors.shape}")
+        found, wanted = (len(self._index), self._index.ndim), (indexed, vectors.shape[1])
+        if found != wanted:
+            raise ValueError("it indexes {} vectors of {} dimensions, not {} of {}".format(*found, *wanted))
         self._tiles = ItemTiles(0, len(vectors), len(vectors))
 
     @full_precision()
@@ -85,9 +87,11 @@ class ApproximateRanking:
         hidden = queries.hidden.float()
         left_out = self._left_out(queries)
         most = int(torch.bincount(left_out // len(self._vectors)).max()) if len(left_out) else 0
-        items = self._proposed(hidden, min(PROPOSALS * top_k + most, len(self._vectors)))
+        items = self._proposed(hidden, min(PROPOSALS * top_k + most, len(self._index)))
         vectors = self._vectors[items.clamp(min=0).flatten()].view(*items.shape, -1)
         scores = torch.einsum("qd,qpd->qp", hidden, vectors)  # [queries, proposals]
+        later = torch.arange(len(self._index), len(self._vectors)).expand(len(hidden), -1)
+        items, scores = torch.cat([items, later], dim=1), torch.cat([scores, hidden @ self._later.T], dim=1)
         pairs = torch.arange(len(hidden))[:, None] * len(self._vectors) + items
         scores[(items == NO_ITEM) | torch.isin(pairs, left_out)] = -torch.inf
         scores, order = scores.sort(dim=1, descending=True, stable=True)
@@ -95,7 +99,7 @@ class ApproximateRanking:
         return Ranked(items.new_empty(0), items.masked_fill(scores == -torch.inf, NO_ITEM), scores)
 
     def _proposed(self, hidden: torch.Tensor, count: int) -> torch.Tensor:
-        """Items near to each query in ascending order, int64 [queries, count], `NO_ITEM` where there are fewer."""
+        """Indexed items near to each query, ascending, int64 [queries, count]; `NO_ITEM` where there are fewer."""
         found = self._index.search(hidden.numpy(), count, threads=torch.get_num_threads())
         items = torch.full((len(hidden), count), NO_ITEM)
         for row in range(len(hidden)):

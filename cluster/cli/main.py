@@ -63,20 +63,57 @@ def run(
 @app.command()
 def update(
     config: ConfigFile,
-    parent: Annotated[str, typer.Option("--from", metavar="WORKSPACE", help="Workspace of the model to continue.")],
+    parent: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="WORKSPACE", help="Workspace of the model to continue, or a version in `registry`."
+        ),
+    ],
     overrides: Overrides = None,
 ) -> None:
     """Continue the model of another workspace with new data, in a workspace of its own; the other one is only read."""
     with settings(config, overrides) as (configuration, workspace):
+        from alphafuse.registry.aliases import NAMES
+        from alphafuse.registry.registry import Registry
+        from alphafuse.registry.version import is_version_id
         from alphafuse.storage.folder import resolve
         from alphafuse.storage.workspace import CONFIG
         from cluster.cli.running import print_next, print_results, run_with_progress
 
+        if configuration.registry is not None and (parent in NAMES or is_version_id(parent)):
+            parent = Registry(configuration.registry).kept(parent).workspace
         changed = configuration.update.model_copy(update={"parent": resolve(parent)})
         configuration = configuration.model_copy(update={"update": changed})
         run_with_progress(configuration, workspace, needed_stages(configuration))
         if print_results(workspace):
             print_next([f"{workspace.folder.uri}/{CONFIG}"], workspace)
+
+
+@app.command("add-items")
+def add_items(
+    config: ConfigFile,
+    file: Annotated[str | None, typer.Argument(metavar="[FILE]", help="New items, in the form of the catalog.")] = None,
+    overrides: Overrides = None,
+    remove: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Items that are gone: a file with the column of the item ids.")
+    ] = None,
+) -> None:
+    """Add items to the export between two trainings, and remove others; nothing is trained."""
+    if file is None and remove is None:
+        raise typer.BadParameter("give a file of new items, or --remove FILE")
+    with settings(config, overrides) as (configuration, workspace):
+        from alphafuse.storage.folder import resolve
+        from cluster.cli.run_log import redirect_output
+        from monitoring.terminal.run_console import RunConsole
+
+        with redirect_output(workspace.folder) as output:
+            with RunConsole(output, failures=False) as console:
+                from jobs import add_items as job
+
+                new, gone = (None if path is None else resolve(path) for path in (file, remove))
+                added = job.run(configuration, workspace, new, gone, console)
+            left_out = f", {added.without_text:,} without text left out" if added.without_text else ""
+            output.write(f"{added.items:,} items added{left_out}, {added.removed:,} removed\n")
 
 
 def _stage_command(stage: Stage) -> Callable[..., None]:

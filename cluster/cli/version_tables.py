@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -12,8 +13,12 @@ from alphafuse.registry.registry import Registry
 from alphafuse.registry.version import Version
 from monitoring.terminal.safe_text import SafeConsole, echo, one_line
 
-METRICS = ("ndcg@10", "hr@10")
-"""Metrics in the list."""
+if TYPE_CHECKING:  # which import torch
+    from alphafuse.registry.removal import Removal
+    from alphafuse.version_comparison import VersionComparison
+
+METRIC = "ndcg@10"
+"""Metric in the list, whose lines are to fit on a terminal."""
 
 
 def print_versions(registry: Registry) -> None:
@@ -22,12 +27,12 @@ def print_versions(registry: Registry) -> None:
     if not versions:
         echo(f"{registry.folder.uri} has no versions; `alphafuse models add WORKSPACE` adds one")
         return
-    table = Table("version", "", *METRICS, "items", "parent", "null space", "created", box=None)
+    table = Table("version", "", METRIC, "items", "parent", "null space", "created", box=None)
     for version in versions:
-        numbers = [f"{version.metrics[name]:.4f}" if name in version.metrics else "–" for name in METRICS]
+        metric = f"{version.metrics[METRIC]:.4f}" if METRIC in version.metrics else "–"
         created = version.created[:16].replace("T", " ")
         facts = [f"{version.items:,}", parent_of(version, versions), _nullspace(version), created]
-        table.add_row(version.id, _state(aliases, version.id), *numbers, *map(one_line, facts))
+        table.add_row(version.id, _state(aliases, version.id), metric, *map(one_line, facts))
     SafeConsole(file=sys.stdout).print(table, markup=False)
 
 
@@ -37,6 +42,28 @@ def print_version(registry: Registry, name: str) -> None:
     echo(f"{version.id}  {_state(aliases, version.id)}")
     for label, fact in _facts(version, registry.versions()):
         echo(f"  {label:<12} {one_line(fact)}")
+
+
+def print_comparison(comparison: VersionComparison) -> None:
+    """Print the metrics of both versions and how far the lists have moved."""
+    before, after, stability = comparison.before.id, comparison.after.id, comparison.stability
+    echo(f"{comparison.targets:,} test targets of {comparison.users:,} users")
+    table = Table("", before, after, "difference", "p", box=None)
+    for each in comparison.differences:
+        numbers = f"{each.before:.4f}", f"{each.after:.4f}", f"{each.after - each.before:+.4f}", f"{each.p_value:.2g}"
+        table.add_row(each.metric, *numbers)
+    SafeConsole(file=sys.stdout).print(table, markup=False)
+    overlap, correlation = f"overlap@10 {stability.overlap:.3f}", f"rank correlation {stability.rank_correlation:.3f}"
+    echo(f"lists of {stability.queries:,} histories: {overlap}, {correlation}")
+
+
+def print_removals(removals: Sequence[Removal], dry_run: bool) -> None:
+    """Print one line for each version that is old enough to be removed."""
+    for each in removals:
+        fate = f"stays: {each.needed_by}" if each.needed_by else "would be removed" if dry_run else "removed"
+        echo(one_line(f"{each.version.id} {fate}   {each.version.workspace}"))
+    if not removals:
+        echo("there is nothing to remove")
 
 
 def parent_of(version: Version, versions: list[Version]) -> str:

@@ -27,7 +27,7 @@ class Fleet:
     def __init__(self) -> None:
         self._reports: dict[str, tuple[float, Any]] = {}
         self._turn: str | None = None
-        self._refused: dict[str, float] = {}
+        self._refused: dict[Location, float] = {}
         self._served: Location | None = None
 
     def report(self, replica: str, families: Any, location: Location) -> None:
@@ -43,21 +43,21 @@ class Fleet:
         """A model that a replica has served; None if none has yet."""
         return self._served
 
-    def take_turn(self, replica: str, fingerprint: str) -> bool:
+    def take_turn(self, replica: str, wanted: Location) -> bool:
         """Let a replica load a model; False while another one does, or where it was refused a moment ago."""
-        if time.monotonic() - self._refused.get(fingerprint, -AGAIN_SECONDS) < AGAIN_SECONDS:
+        if time.monotonic() - self._refused.get(wanted, -AGAIN_SECONDS) < AGAIN_SECONDS:
             return False
         if self._turn not in (None, replica) and self._turn in self._living():
             return False
         self._turn = replica
         return True
 
-    def end_turn(self, replica: str, fingerprint: str, refused: bool) -> None:
+    def end_turn(self, replica: str, wanted: Location, refused: bool) -> None:
         """Let the next replica load; where the model was refused, none does for a while."""
         if self._turn == replica:
             self._turn = None
         if refused:
-            self._refused[fingerprint] = time.monotonic()
+            self._refused[wanted] = time.monotonic()
 
     def _living(self) -> list[str]:
         now = time.monotonic()

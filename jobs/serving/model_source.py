@@ -20,14 +20,37 @@ class Location:
     """A model that can be served.
 
     Attributes:
-        version: name of the model in answers.
+        version: name of the model in answers: `v0007`, with two deltas `v0007+2`.
         export: URI of its export.
-        fingerprint: SHA-256 over the files of the export (`content_fingerprint`).
+        fingerprint: SHA-256 over the files of the export without its deltas (`content_fingerprint`).
+        latest_delta: the same of its latest delta (`alphafuse add-items`); empty: it has none.
     """
 
     version: str
     export: str
     fingerprint: str
+    latest_delta: str = ""
+
+    @property
+    def content(self) -> tuple[str, str]:
+        """Equal for models that rank alike."""
+        return self.fingerprint, self.latest_delta
+
+
+def located(export: Export, version: str | None = None) -> Location:
+    """The location of an export as it is.
+
+    Args:
+        version: its version in a registry; None: it is named by its fingerprint.
+
+    Raises:
+        WorkspaceError: a manifest is damaged.
+    """
+    fingerprint = content_fingerprint(export.require())
+    deltas = export.deltas
+    name = (version or fingerprint[:SHOWN]) + (f"+{len(deltas)}" if deltas else "")
+    latest = content_fingerprint(deltas[-1].require()) if deltas else ""
+    return Location(name, export.folder.uri, fingerprint, latest)
 
 
 class ModelSource(Protocol):
@@ -37,13 +60,13 @@ class ModelSource(Protocol):
         """The model that is to be served now. Reads small files alone.
 
         Raises:
-            AlphafuseError: there is none, or the storage does not answer.
+            AlphafuseError: there is none, it is damaged, or the storage does not answer.
         """
 
 
 @dataclass(frozen=True)
 class FixedExport:
-    """The export in one folder, or that of a workspace; when it is made again, the new one is served.
+    """The export in one folder, or that of a workspace; when it is made again or gets a delta, that is served.
 
     Attributes:
         path: path or URI.
@@ -52,9 +75,7 @@ class FixedExport:
     path: str
 
     def current(self) -> Location:
-        export = Export.find(self.path)
-        fingerprint = content_fingerprint(export.require())
-        return Location(fingerprint[:SHOWN], export.folder.uri, fingerprint)
+        return located(Export.find(self.path))
 
 
 @dataclass(frozen=True)
@@ -75,7 +96,13 @@ class Production:
                 f"{self.registry} has no version in production:", "choose one, `alphafuse models promote VERSION`"
             )
         version = registry.version(name)
-        return Location(version.id, version.export, version.fingerprint)
+        found = located(Export.find(version.export), version.id)
+        if found.fingerprint != version.fingerprint:
+            raise WorkspaceError(
+                f"{version.export} is not the export of version {version.id} any more: it has been made again.",
+                "Add it as a version of its own, `alphafuse models add WORKSPACE`, and promote that one",
+            )
+        return found
 
 
 def find_source(model: str | None, registry: str | None) -> ModelSource:

@@ -120,15 +120,19 @@ class Replica:
 
     async def _look(self) -> None:
         """Serve the wanted model if it is another one and the others do not load it at the moment."""
-        wanted = await asyncio.to_thread(self._source.current)
-        outdated = wanted.fingerprint != self._model.location.fingerprint
+        try:
+            wanted = await asyncio.to_thread(self._source.current)
+        except Failures:
+            self._recorder.on_look(outdated=True)  # as far as can be told
+            raise
+        outdated = wanted.content != self._model.location.content
         self._recorder.on_look(outdated)
-        if outdated and await _fleet().take_turn.remote(self._name, wanted.fingerprint):
+        if outdated and await _fleet().take_turn.remote(self._name, wanted):
             refused = True
             try:
                 refused = not await self._reload(wanted)
             finally:
-                await _fleet().end_turn.remote(self._name, wanted.fingerprint, refused)
+                await _fleet().end_turn.remote(self._name, wanted, refused)
 
     async def _reload(self, wanted: Location) -> bool:
         """Load a model beside the one that serves, and swap them; False where it is refused, and the old one serves

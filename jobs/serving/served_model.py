@@ -14,8 +14,7 @@ from alphafuse.errors import DataError, WorkspaceError
 from alphafuse.evaluation.recommendations import Recommended
 from alphafuse.serving.export_files import Export
 from alphafuse.serving.recommender import Recommender, Search
-from alphafuse.storage.manifest import content_fingerprint
-from jobs.serving.model_source import Location
+from jobs.serving.model_source import Location, located
 
 PROBES = 8
 """Number of histories that a model must answer before it serves."""
@@ -64,7 +63,7 @@ class ServedModel:
         self.location = location
         self._recommender = Recommender(export, search)
         # After loading: an export that was made again meanwhile may have given files of two models.
-        if content_fingerprint(export.require()) != location.fingerprint:
+        if located(export).content != location.content:
             raise WorkspaceError(
                 f"{location.export} is not the export of {location.version} any more: it has been made again"
             )

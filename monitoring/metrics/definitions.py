@@ -24,6 +24,7 @@ LABELS = {
     "part": "dense (backbone and encoder), table (rows of items)",
     "split": "validation, test",
     "k": "the cutoffs of evaluate.cutoffs",
+    "alias": "production, candidate, previous",
     "reason": "refused, too long, not finite, zero vector",
     "endpoint": "recommend, similar",
     "code": "status of HTTP: 200, 400, 401, 413, 422, 500",
@@ -188,6 +189,37 @@ WORKER_METRICS: dict[str, tuple[Metric, ...]] = {
 STORAGE_RETRIES = Metric(
     "alphafuse_storage_retries_total", "counter", "Requests that were repeated because storage had failed for a moment."
 )
+
+MODEL_CREATED = Metric(
+    "alphafuse_model_created_timestamp_seconds", "gauge", "Time at which the export of the version was finished.",
+    ("alias",), "seconds",
+)  # fmt: skip
+MODEL_ITEMS = Metric("alphafuse_model_items", "gauge", "Items that the version can recommend.", ("alias",))
+MODEL_UNTRAINED = Metric(
+    "alphafuse_model_untrained_items", "gauge", "Items of the version that were added after its training.", ("alias",)
+)
+MODEL_TRAINING = Metric(
+    "alphafuse_model_training_seconds", "gauge", "Time of the training that made the version.", ("alias",), "seconds"
+)
+MODEL_LOST_ENERGY = Metric(
+    "alphafuse_model_lost_energy_ratio", "gauge",
+    "Share of the variance that the kept null space has lost against the best one, as the update measured it.",
+    ("alias",), "ratio",
+)  # fmt: skip
+MODEL_DISTORTION = Metric(
+    "alphafuse_model_distortion_ratio", "gauge",
+    "Change of the covariance of the whitened features since the null space was made, as the update measured it.",
+    ("alias",), "ratio",
+)  # fmt: skip
+MODEL_OVERLAP = Metric(
+    "alphafuse_model_overlap_ratio", "gauge", "Share of the ten best items that the parent recommends, too.",
+    ("alias",), "ratio",
+)  # fmt: skip
+
+REGISTRY_METRICS = (
+    MODEL_CREATED, MODEL_ITEMS, MODEL_UNTRAINED, MODEL_TRAINING, MODEL_LOST_ENERGY, MODEL_DISTORTION, MODEL_OVERLAP,
+)  # fmt: skip
+"""Served by `alphafuse models metrics`, for the versions of a registry that have an alias."""
 
 PROCESS_METRICS = (STORAGE_RETRIES,)
 """Served by the run's own process and by all workers."""

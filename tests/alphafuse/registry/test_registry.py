@@ -34,6 +34,8 @@ def test_two_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -
         registry = Registry(str(tmp_path / "registry") if place == "disk" else place)
         assert _aliases(registry) == (None, None, None)
         assert registry.versions() == []
+        with pytest.raises(WorkspaceError, match="is the production"):
+            registry.version("production")
         first = registry.add(made_workspace(tmp_path / "day1", "a"))
         assert (first.id, first.metrics, first.train_seconds) == ("v0001", {"ndcg@10": 0.1}, 5.0)
         assert registry.version("candidate") == registry.version("v0001") == first

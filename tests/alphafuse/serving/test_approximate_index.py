@@ -58,7 +58,11 @@ def test_most_of_the_best_items_are_found_in_their_exact_order(tmp_path: Path) -
     numbers = torch.arange(100)
     excluded = torch.stack([numbers, numbers, numbers + 1])  # of each query the item that it was made from
     queries = Queries(hidden, excluded=excluded)
-    found = ApproximateRanking(blocks, str(file)).rank(queries, 10)
+    later = VectorBlocks([vectors[:1500], vectors[1500:], vectors[:5] * 1.1])  # not in the index
+    assert ApproximateRanking(later, str(file), 4000).rank(Queries(vectors[:5]), 1).items[:, 0].tolist() == [
+        *range(4000, 4005)
+    ]
+    found = ApproximateRanking(blocks, str(file), 4000).rank(queries, 10)
     exact = CatalogRanking(vectors.clone(), 0, "dot", Communicator()).rank(queries, 10)
     shared = [len({*a} & {*b}) for a, b in zip(found.items.tolist(), exact.items.tolist(), strict=True)]
     assert np.mean(shared) / 10 >= 0.95
@@ -71,8 +75,9 @@ def test_most_of_the_best_items_are_found_in_their_exact_order(tmp_path: Path) -
 def test_an_index_of_other_vectors_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "index"
     file.write_bytes(to_index(VectorBlocks([torch.randn(20, 8)])))
-    with pytest.raises(ValueError, match="it indexes 20 vectors of 8 dimensions, not"):
-        ApproximateRanking(VectorBlocks([torch.randn(21, 8)]), str(file))
+    for rows, dim in ((21, 8), (20, 9)):
+        with pytest.raises(ValueError, match=f"it indexes 20 vectors of 8 dimensions, not {rows} of {dim}"):
+            ApproximateRanking(VectorBlocks([torch.randn(30, dim)]), str(file), rows)
 
 
 def test_a_missing_or_damaged_index_is_named(tmp_path: Path) -> None:

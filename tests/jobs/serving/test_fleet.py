@@ -10,7 +10,7 @@ from jobs.serving.fleet import Fleet
 from jobs.serving.model_source import Location
 from monitoring.metrics.serving_recorder import ServingRecorder
 
-MODEL = Location("v0001", "somewhere", "a" * 64)
+MODEL, NEXT, OTHER = (Location(f"v000{number}", "somewhere", "a" * 64) for number in (1, 2, 3))
 
 
 @pytest.fixture
@@ -24,30 +24,30 @@ def test_one_replica_loads_at_a_time(clock: list[float]) -> None:
     shared = Fleet()
     for replica in ("one", "two"):
         shared.report(replica, [], MODEL)
-    assert shared.take_turn("one", "b")
-    assert not shared.take_turn("two", "b")
-    assert shared.take_turn("one", "b")
-    shared.end_turn("one", "b", refused=False)
-    assert shared.take_turn("two", "b")
+    assert shared.take_turn("one", NEXT)
+    assert not shared.take_turn("two", NEXT)
+    assert shared.take_turn("one", NEXT)
+    shared.end_turn("one", NEXT, refused=False)
+    assert shared.take_turn("two", NEXT)
 
 
 def test_the_turn_of_a_replica_that_has_died_is_over(clock: list[float]) -> None:
     shared = Fleet()
     shared.report("one", [], MODEL)
-    assert shared.take_turn("one", "b")
+    assert shared.take_turn("one", NEXT)
     clock[0] += fleet.GONE_SECONDS
-    assert shared.take_turn("two", "b")
+    assert shared.take_turn("two", NEXT)
 
 
 def test_a_refused_model_is_tried_again_after_a_while(clock: list[float]) -> None:
     shared = Fleet()
-    assert shared.take_turn("one", "b")
-    shared.end_turn("one", "b", refused=True)
-    assert not shared.take_turn("two", "b")
-    assert shared.take_turn("two", "c")
-    shared.end_turn("two", "c", refused=False)
+    assert shared.take_turn("one", NEXT)
+    shared.end_turn("one", NEXT, refused=True)
+    assert not shared.take_turn("two", NEXT)
+    assert shared.take_turn("two", OTHER)
+    shared.end_turn("two", OTHER, refused=False)
     clock[0] += fleet.AGAIN_SECONDS
-    assert shared.take_turn("two", "b")
+    assert shared.take_turn("two", NEXT)
 
 
 def test_the_page_has_the_metrics_of_every_living_replica(clock: list[float]) -> None:
