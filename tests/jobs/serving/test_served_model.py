@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import torch
 from support.workspaces.exported_model import exported
 from support.workspaces.tiny_workspace import NUM_ITEMS, tiny_sequences
 
 from alphafuse.errors import WorkspaceError
 from alphafuse.registry.registry import Registry
-from alphafuse.serving.recommender import Recommender, load
+from alphafuse.serving.deltas import REMOVED_FILE, delta_at
+from alphafuse.serving.export_files import ITEMS, VECTORS, Export, vectors_to_bytes
+from alphafuse.serving.recommender import Recommender, Search, load
+from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from jobs.serving.model_source import FixedExport, Production
 from jobs.serving.served_model import Asked, ServedModel
@@ -102,3 +108,32 @@ def test_the_version_in_production_is_served(tmp_path: Path, workspace: Path, mo
     location = source.current()
     assert (location.version, location.fingerprint) == (version.id, model.location.fingerprint)
     assert ServedModel(location, "exact").num_items == NUM_ITEMS
+
+
+def test_items_of_a_delta_make_another_model(tmp_path: Path) -> None:
+    exported(tmp_path / "run", index=True)
+    source = FixedExport(str(tmp_path / "run"))
+    before = source.current()
+    export = Export.find(source.path)
+    delta, inputs = delta_at(export.folder, 1), {"export": before.fingerprint, "before": ""}
+    names = pa.table({"item_index": pa.array([NUM_ITEMS]), "item_id": ["newcomer"], "title": ["Newcomer"]})
+    twin = load(source.path).item_vectors(["item 4"])
+    delta.write_table(f"{ITEMS}{NUM_ITEMS:012d}.parquet", names, fingerprint(inputs), first_row=NUM_ITEMS)
+    content, details = vectors_to_bytes(torch.from_numpy(twin), "cosine"), {"rows": 1}
+    name = f"{VECTORS}{NUM_ITEMS:012d}.safetensors"
+    delta.write_file(name, content, fingerprint(inputs), first_row=NUM_ITEMS, details=details)
+    delta.write_file(REMOVED_FILE, b'["item 7"]', fingerprint(inputs))
+    delta.commit(inputs)
+
+    after = source.current()
+    assert (after.version, after.fingerprint) == (f"{before.version}+1", before.fingerprint)
+    assert after.content != before.content
+    for search in get_args(Search):
+        model = ServedModel(after, search)
+        assert model.similar("item 4", 1).items[0].item_id == "newcomer"
+        (offline,) = load(source.path).recommend([["newcomer"]], 5)
+        found = model.recommend([Asked(["newcomer"], 5, True)])[0].items
+        assert [item.item_id for item in found] == [item.item_id for item in offline]
+        everything = model.recommend([Asked(["item 7", "item 4"], 100, False)])[0]
+        assert {item.item_id for item in everything.items} == {*load(source.path).item_ids.to_pylist()}
+        assert everything.model == after
