@@ -29,7 +29,7 @@ REPORT_SECONDS = 2.0
 """Seconds between two reports of a replica's metrics to the others."""
 LOGGER = logging.getLogger("ray.serve")
 
-Failures = (AlphafuseError, OSError)
+FAILURES = (AlphafuseError, OSError)
 """What goes wrong with a model or its storage."""
 
 
@@ -103,7 +103,7 @@ class Replica:
         """The wanted model, or where it cannot be served that of the other replicas."""
         try:
             return ServedModel(self._source.current(), self._settings.search)
-        except Failures as error:
+        except FAILURES as error:
             served: Location | None = ray.get(_fleet().served.remote())
             if served is None:
                 raise
@@ -115,14 +115,14 @@ class Replica:
             await asyncio.sleep(self._settings.reload_seconds)
             try:
                 await self._look()
-            except (*Failures, RayError, ValueError) as error:  # ValueError: Ray starts the actor again
+            except (*FAILURES, RayError, ValueError) as error:  # ValueError: Ray starts the actor again
                 LOGGER.warning("cannot look for another model, and serves %s: %s", self._model.location.version, error)
 
     async def _look(self) -> None:
         """Serve the wanted model if it is another one and the others do not load it at the moment."""
         try:
             wanted = await asyncio.to_thread(self._source.current)
-        except Failures:
+        except FAILURES:
             self._recorder.on_look(outdated=True)  # as far as can be told
             raise
         outdated = wanted.content != self._model.location.content
@@ -140,7 +140,9 @@ class Replica:
         try:
             model = await asyncio.to_thread(ServedModel, wanted, self._settings.search)
         except Exception as error:  # whatever is wrong with it, the old one serves on
-            LOGGER.error("%s is refused, %s serves on: %s", wanted.version, self._model.location.version, error)
+            unforeseen = not isinstance(error, FAILURES)
+            message = "%s is refused, %s serves on: %s"
+            LOGGER.error(message, wanted.version, self._model.location.version, error, exc_info=unforeseen)
             self._recorder.on_reload("refused")
             return False
         LOGGER.info("%s serves in the place of %s", wanted.version, self._model.location.version)
