@@ -123,7 +123,8 @@ def _recommend_settings(config: Config) -> dict[str, Any]:
 
 def _export_settings(config: Config) -> dict[str, Any]:
     settings: dict[str, Any] = {"similarity": config.similarity, "format": EXPORT_FORMAT}
-    return {**settings, "onnx": True} if config.export.onnx else settings
+    # What was exported without a file that an earlier version did not know is still found.
+    return {**settings, **{name: True for name in ("onnx", "index") if getattr(config.export, name)}}
 
 
 PREPARE = Stage(
@@ -186,7 +187,7 @@ REPORT = Stage(
     "report",
     "Write the HTML page of the run.",
     artifacts=("report",),
-    settings=lambda config: {"config": config.model_dump(mode="json")},
+    settings=lambda config: {"config": config.model_dump(mode="json", exclude={"serve"})},
     resources="",
 )
 

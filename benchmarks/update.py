@@ -6,6 +6,8 @@ The second day has the whole log and catalog. The first day lacks the latest int
 random, with all of their interactions. Both days are split by leave-one-out. The update continues the first day's
 model; the comparison is a training on the second day from scratch. Each training runs on one rank with one thread, in a
 process of its own; CPU seconds count everything from the start of training, with validations. Texts are embedded once.
+Overlap and rank correlation say how far the lists of both second days have moved from those of the first day, for
+the test histories of the second day (`alphafuse.version_comparison`).
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.evaluator import validation_metrics
 from alphafuse.events import ignore
 from alphafuse.items.item_table import ItemTable
-from alphafuse.stages import DECOMPOSE, EMBED, TRAIN, needed_stages
+from alphafuse.serving.recommender import load
+from alphafuse.stages import DECOMPOSE, EMBED, EXPORT, TRAIN, needed_stages
 from alphafuse.storage.folder import resolve
 from alphafuse.storage.matrices import read_rows, to_lists
 from alphafuse.storage.workspace import Workspace
@@ -35,6 +38,7 @@ from alphafuse.training.loop import Trainer
 from alphafuse.training.scoring_model import ScoringModel
 from alphafuse.training.trained_model import load_trained
 from alphafuse.training.warm_start import warm_start
+from alphafuse.version_comparison import STABILITY_QUERIES, measure_stability, read_targets
 from benchmarks.processes import run_ranks
 from benchmarks.tables import arguments, publish
 from jobs.pipeline import run_stages
@@ -107,6 +111,13 @@ def untrained(config: Config, new_items: list[str], random: bool) -> dict[str, A
     return {"new items begin": start, "targets": len(chosen), "hr@10": metrics["hr@10"], "ndcg@10": metrics["ndcg@10"]}
 
 
+def stability(first: Config, second: Config) -> dict[str, float]:
+    """How far the lists of a second day have moved from those of the first one."""
+    targets = read_targets(Workspace(second.workspace), STABILITY_QUERIES)
+    found = measure_stability(load(first.workspace), load(second.workspace), targets, second.evaluate.exclude_seen)
+    return {"overlap@10": found.overlap, "rank correlation": found.rank_correlation}
+
+
 def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("folder", type=Path, help="for data and workspaces")
@@ -130,12 +141,14 @@ def main() -> None:
         "second day, from scratch": configuration("scratch", 2, *vectors),
         "second day, update": configuration("update", 2, *vectors, parent),
     }
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, config in configs.items():
         workspace = Workspace(config.workspace)
         run_stages(config, workspace, needed_stages(config, DECOMPOSE), ignore)
         kind = workspace.artifact("nullspace").require().details.get("update", {}).get("kind", "–")
         rows.append({"training": name, "null space": kind, **run_ranks(1, train, config)[0]})
+        run_stages(config, workspace, [EXPORT], ignore)
+        rows[-1] |= stability(configs["first day"], config)
     starts = [run_ranks(1, untrained, configs["second day, update"], new_items, random)[0] for random in (False, True)]
     settings = {"later": options.later, "new": options.new, "seed": seed, "set": " ".join(options.set), "ranks": 1}
     publish("New items before the first step of the update, MovieLens-100K", settings, starts, None)

@@ -14,7 +14,15 @@ from alphafuse.config.base import Section
 from alphafuse.config.grid import GridConfig
 from alphafuse.config.registry import OWN_CLASS
 from alphafuse.config.root import Config
-from monitoring.metrics.definitions import LABELS, PROCESS_METRICS, RUN_METRICS, WORKER_METRICS, Metric
+from monitoring.metrics.definitions import (
+    LABELS,
+    PROCESS_METRICS,
+    REGISTRY_METRICS,
+    RUN_METRICS,
+    SERVE_METRICS,
+    WORKER_METRICS,
+    Metric,
+)
 
 FOLDER = Path(__file__).parent
 BEGIN, END = "<!-- made by python -m docs.generate -->", "<!-- end -->"
@@ -33,7 +41,9 @@ def metrics() -> str:
     parts = ["### Metrics of the run's own process", "", *_metrics_table(RUN_METRICS)]
     for stage, of_stage in WORKER_METRICS.items():
         parts += ["", f"### Metrics of each worker of the stage {stage}", "", *_metrics_table(of_stage)]
-    parts += ["", "### Metrics of each of these processes", "", *_metrics_table(PROCESS_METRICS)]
+    parts += ["", "### Metrics of `alphafuse models metrics`", "", *_metrics_table(REGISTRY_METRICS)]
+    parts += ["", "### Metrics of the web service", "", *_metrics_table(SERVE_METRICS)]
+    parts += ["", "### Metrics of each process of a run", "", *_metrics_table(PROCESS_METRICS)]
     parts += ["", "### Labels", "", "| label | values |", "|---|---|"]
     parts += [f"| `{label}` | {values} |" for label, values in LABELS.items()]
     return "\n".join([*parts, ""])

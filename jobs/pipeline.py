@@ -20,6 +20,7 @@ from alphafuse.events import (
     Summary,
 )
 from alphafuse.parent import check_parent
+from alphafuse.registry.registry import Registry
 from alphafuse.stages import (
     DECOMPOSE,
     EMBED,
@@ -74,7 +75,7 @@ def redo(workspace: Workspace, stage: Stage) -> None:
 def run_stages(
     config: Config, workspace: Workspace, stages: Sequence[Stage], show: Listener, again: Stage | None = None
 ) -> dict[Stage, Summary]:
-    """Run the stages one after the other; what is committed already is skipped.
+    """Run the stages one after the other; what is committed already is skipped. A whole run is added to the registry.
 
     Emits how each stage starts and ends, and the artefacts that it has made; the stages emit the rest.
 
@@ -118,6 +119,8 @@ def run_stages(
                         summaries[stage] = _run_stage(stage, stage is again, config, workspace, history, listen)
             if workspace.redo.pending:
                 workspace.redo.take()
+    if config.registry is not None and {EXPORT, REPORT} <= {*stages}:
+        Registry(config.registry).add(Workspace(workspace.folder.uri))
     return {stage: summary for stage, summary in summaries.items() if summary is not None}
 
 

@@ -15,6 +15,7 @@ from alphafuse.config.monitoring import MonitoringConfig
 from alphafuse.config.ray import NodeGroupConfig, RayConfig
 from alphafuse.config.recommend import RecommendConfig
 from alphafuse.config.root import Config
+from alphafuse.config.serve import ServeConfig
 from alphafuse.config.train import DeepSpeedConfig, FinishConfig, LossConfig, ScheduleConfig, TrainConfig
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "RayConfig",
     "RecommendConfig",
     "ScheduleConfig",
+    "ServeConfig",
     "SourceConfig",
     "SplitConfig",
     "TrainConfig",

@@ -71,6 +71,9 @@ class InteractionsConfig(SourceConfig):
     """Column of the item id."""
     timestamp: str | None = "timestamp"
     """Column that orders a user's interactions (numbers or dates); null: the order of the rows."""
+    increments: Annotated[bool, OPERATIONAL] = False
+    """The files of the log are increments, in the order of their names. An update then refuses a log in which a file
+    that its parent has read is missing or has changed, a file is repeated, or a new one does not come last."""
 
 
 class SplitConfig(Section):

@@ -16,6 +16,7 @@ from alphafuse.config.model import ModelConfig
 from alphafuse.config.monitoring import MonitoringConfig
 from alphafuse.config.ray import RayConfig
 from alphafuse.config.recommend import RecommendConfig
+from alphafuse.config.serve import ServeConfig
 from alphafuse.config.train import TrainConfig
 from alphafuse.config.update import UpdateConfig
 
@@ -27,6 +28,9 @@ class Config(Section):
     """Folder or URI of all files that the run writes."""
     seed: Annotated[int, Field(ge=0)] = 22
     """Random seed of the run."""
+    registry: str | None = None
+    """Folder or URI of the registry of versions (`alphafuse models`); a run or update of all stages that has finished
+    is added to it and becomes the candidate. null: to none."""
     data: DataConfig
     embed: EmbedConfig = EmbedConfig()
     decompose: DecomposeConfig = DecomposeConfig()
@@ -36,6 +40,7 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     recommend: RecommendConfig = RecommendConfig()
     export: ExportConfig = ExportConfig()
+    serve: ServeConfig = ServeConfig()
     ray: RayConfig = RayConfig()
     monitoring: MonitoringConfig = MonitoringConfig()
 

@@ -62,13 +62,28 @@ class Exclusions:
 
 
 def excluded_pairs(
-    excluded: torch.Tensor, num_queries: int, targets: torch.Tensor, tiles: ItemTiles
+    excluded: torch.Tensor, num_queries: int, targets: torch.Tensor | None, tiles: ItemTiles
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield the pairs of a query and an item of this rank that is left out for it, int64 [pairs] each, some at a time.
     The arguments are those of `Exclusions`."""
     for chunk in _own_chunks(excluded, 0, num_queries, tiles):
         pair, query = _pairs(chunk, targets)
         yield query, chunk[1][pair]
+
+
+def with_items(excluded: torch.Tensor | None, items: torch.Tensor, num_queries: int) -> torch.Tensor | None:
+    """Exclusions that also leave some items out of the rankings of all queries.
+
+    Args:
+        excluded: int64 [3, exclusions], see `Queries.excluded`; None: there are no others.
+        items: int64 [items], each once.
+    """
+    if not len(items):
+        return excluded
+    everywhere = torch.stack([items, torch.zeros_like(items), torch.full_like(items, num_queries)])
+    if excluded is None:
+        return everywhere
+    return torch.cat([excluded[:, ~torch.isin(excluded[0], items)], everywhere], dim=1)
 
 
 def _own_chunks(

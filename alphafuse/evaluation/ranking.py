@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch.nn import functional
@@ -80,6 +80,13 @@ class Ranked:
     ranks: torch.Tensor
     items: torch.Tensor
     scores: torch.Tensor
+
+
+class Ranking(Protocol):
+    """Whatever finds the best items of queries: `CatalogRanking`, or an approximate index."""
+
+    def rank(self, queries: Queries, top_k: int = 0) -> Ranked:
+        """Find the `top_k` best items of each query, and the ranks of the targets where all items are scored."""
 
 
 class CatalogRanking:

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from alphafuse.data.catalog_lookup import item_names
 from alphafuse.data.users import Histories
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.evaluator import gather_hidden_states
-from alphafuse.evaluation.ranking import CatalogRanking, Queries
+from alphafuse.evaluation.exclusions import with_items
+from alphafuse.evaluation.ranking import Queries, Ranking
 from alphafuse.evaluation.scorer import HistoryReader
 from alphafuse.evaluation.seen_items import SeenItems
 from alphafuse.evaluation.top_lists import NO_ITEM
@@ -104,14 +106,19 @@ def recommended(lists: Mapping[str, Any]) -> list[Recommended]:
 
 def rank_users(
     model: HistoryReader,
-    ranking: CatalogRanking,
+    ranking: Ranking,
     histories: Histories,
     top_k: int,
     exclude_seen: bool,
     query_batch: int,
     communicator: Communicator,
+    removed: torch.Tensor | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find the best items and their scores, [users, top_k] each, equal on every rank. A collective."""
+    """Find the best items and their scores, [users, top_k] each, equal on every rank. A collective.
+
+    Args:
+        removed: int64, items that are never found; None: there are none.
+    """
     items, scores = [], []
     sequences, all_positions = histories.sequences, histories.positions
     seen = SeenItems(sequences, histories.users) if exclude_seen else None
@@ -119,6 +126,8 @@ def rank_users(
         users, positions = (values[start : start + query_batch] for values in (histories.users, all_positions))
         hidden = gather_hidden_states(model, sequences, users, positions, communicator)
         excluded = None if seen is None else seen.before(users, positions).to(hidden.device)
+        if removed is not None:
+            excluded = with_items(excluded, removed.to(hidden.device), len(users))
         ranked = ranking.rank(Queries(hidden, excluded=excluded), top_k)
         items.append(ranked.items.cpu().numpy())
         scores.append(ranked.scores.cpu().numpy())

@@ -9,8 +9,11 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import safetensors.torch
@@ -21,6 +24,8 @@ from torch.nn import functional
 from alphafuse.config import Config, ModelConfig
 from alphafuse.errors import WorkspaceError
 from alphafuse.evaluation.vector_blocks import VectorBlocks
+from alphafuse.serving.approximate_index import ApproximateRanking
+from alphafuse.serving.deltas import Delta, find_deltas
 from alphafuse.stages import EXPORT, EXPORT_FORMAT
 from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.folder import Folder, resolve, retried
@@ -33,6 +38,8 @@ WEIGHTS_FILE = "weights.safetensors"
 MODEL_FILE = "model.json"
 ONNX_FILE = "query.onnx"
 """Exists only where `export.onnx` asks for it."""
+INDEX_FILE = "items.usearch"
+"""Exists only where `export.index` asks for it."""
 SHORTEST = 1e-12
 """Smallest length that a vector is divided by, as in `functional.normalize`."""
 
@@ -72,18 +79,21 @@ def vectors_to_bytes(vectors: torch.Tensor, similarity: Literal["cosine", "dot"]
 
 
 class Export(Artifact):
-    """A committed export, for reading.
+    """A committed export with its deltas, for reading. Items of a delta follow those before it.
 
     Attributes:
         model: content of `model.json`.
+        deltas: items that were added and removed after the export, in their order.
 
     Raises:
-        WorkspaceError: `model.json` is damaged, or another version of alphafuse wrote the export.
+        WorkspaceError: `model.json` is damaged, another version of alphafuse wrote the export, or a delta is missing or
+            belongs to another export.
     """
 
     def __init__(self, folder: Folder) -> None:
         super().__init__(folder, EXPORT.artifacts[0], EXPORT.name)
         self.model = self._read_model()
+        self.deltas = find_deltas(self)
 
     @classmethod
     def find(cls, path: str | os.PathLike[str]) -> Export:
@@ -109,13 +119,32 @@ class Export(Artifact):
         return WorkspaceError(fault, "Copy the export again, or make it again: `alphafuse export CONFIG --redo`")
 
     def names(self) -> pa.Table:
-        """Ids and titles of all items, columns `item_id` and `title`; a row's number is the item index.
+        """Ids and titles of all items, columns `item_id` and `title`; a row's number is the item index. Items that are
+        gone are among them, since histories hold them.
 
         Raises:
             WorkspaceError: a file is damaged.
         """
-        tables = [self.read_table(file, ["item_id", "title"]) for file in self._files(ITEMS)]
+        tables = [part.read_table(file, ["item_id", "title"]) for part, file in self._files(ITEMS)]
         return pa.concat_tables(tables)
+
+    def removed(self) -> np.ndarray:
+        """Indices of the items that are gone, int64, ascending. An item that has come back is another one.
+
+        Raises:
+            WorkspaceError: a file is damaged.
+        """
+        if not self.deltas:
+            return np.array([], np.int64)
+        gone, ids, rows = set[int](), dict[str, int](), 0
+        for part in (self, *self.deltas):
+            if isinstance(part, Delta):
+                gone.update(ids.pop(item) for item in part.removed() if item in ids)
+            for _, file in self._files(ITEMS, [part]):
+                names = part.read_table(file, ["item_id"])["item_id"].to_pylist()
+                ids |= zip(names, range(rows, rows + len(names)), strict=True)
+                rows += len(names)
+        return np.array(sorted(gone), np.int64)
 
     def vectors(self) -> tuple[VectorBlocks, VectorBlocks | None]:
         """All item vectors as they are ranked, [items, dim], and their lengths [items, 1], None where the vectors are
@@ -125,12 +154,35 @@ class Export(Artifact):
         Raises:
             WorkspaceError: a file is damaged or missing, or has another shape than `model.json` and manifest say.
         """
-        files = [self._map(file) for file in self._files(VECTORS)]
+        files = [self._map(part, file) for part, file in self._files(VECTORS)]
         vectors = VectorBlocks([tensors["vectors"] for tensors in files])
-        if len(vectors) != self.require().rows:
-            raise self.damaged(MANIFEST, f"it names {self.require().rows} items and {len(vectors)} vectors")
+        rows = sum(part.require().rows for part in (self, *self.deltas))
+        if len(vectors) != rows:
+            raise self.damaged(MANIFEST, f"it names {rows} items and {len(vectors)} vectors")
         scaled = self.model.similarity == "cosine"
         return vectors, VectorBlocks([tensors["lengths"][:, None] for tensors in files]) if scaled else None
+
+    def index(self, vectors: VectorBlocks) -> ApproximateRanking:
+        """The ranking by the approximate index, in the memory of its file.
+
+        Args:
+            vectors: those of this export and its deltas, whose items are not in the index.
+
+        Raises:
+            WorkspaceError: the export holds none, or it is damaged.
+        """
+        manifest = self.require()
+        file = manifest.file(INDEX_FILE)
+        if file is None:
+            raise WorkspaceError(
+                f"{self.folder.uri} holds no index for approximate search:",
+                "make the export again with one, `alphafuse export CONFIG --set export.index=true --redo`",
+            )
+        with self._local(self, file) as path:
+            try:
+                return ApproximateRanking(vectors, path, manifest.rows)
+            except (RuntimeError, ValueError) as error:
+                raise self.damaged(INDEX_FILE, error) from error
 
     def _read_model(self) -> ExportedModel:
         try:
@@ -148,41 +200,53 @@ class Export(Artifact):
         except ValueError as error:
             raise self.damaged(MODEL_FILE, error) from error
 
-    def _files(self, kind: str) -> list[FileRecord]:
-        """The files of one kind, in the order of their items.
+    def _files(self, kind: str, parts: Sequence[Artifact] = ()) -> list[tuple[Artifact, FileRecord]]:
+        """The files of one kind with the parts that hold them, export and deltas, in the order of their items.
 
         Raises:
-            WorkspaceError: there is none.
+            WorkspaceError: the export names none.
         """
-        files = [file for file in self.require().files if file.name.startswith(kind)]
-        if not files:
+        files = [
+            (part, file)
+            for part in parts or (self, *self.deltas)
+            for file in sorted(part.require().files, key=lambda file: file.first_row)
+            if file.name.startswith(kind)
+        ]
+        if not files and not parts:
             raise self.damaged(MANIFEST, f"it names no file {kind}*")
-        return sorted(files, key=lambda file: file.first_row)
+        return files
 
-    def _map(self, file: FileRecord) -> dict[str, torch.Tensor]:
+    @contextmanager
+    def _local(self, part: Artifact, file: FileRecord) -> Iterator[str]:
+        """Context with the path of a file on this machine, checked; memory that maps it outlives the context.
+
+        Raises:
+            WorkspaceError: the file is missing, or differs from what was committed.
+        """
+        with tempfile.TemporaryDirectory(prefix="alphafuse-") as temporary:
+            folder = part.folder
+            with part.readable(file.name):
+                if not isinstance(folder.open()[0], pafs.LocalFileSystem):
+                    folder = Folder(temporary)
+                    _copy(part.folder, folder, file.name)
+                checksum = folder.sha256(file.name)
+            if checksum != file.sha256:
+                raise part.damaged(file.name, CHANGED)
+            yield f"{folder.open()[1]}/{file.name}"
+
+    def _map(self, part: Artifact, file: FileRecord) -> dict[str, torch.Tensor]:
         """The tensors of a file of vectors, checked, in the memory of the file."""
-        if isinstance(self.folder.open()[0], pafs.LocalFileSystem):
-            return self._map_local(file, self.folder)
-        with tempfile.TemporaryDirectory(prefix="alphafuse-") as folder:
-            with self._readable(file.name):
-                _copy(self.folder, Folder(folder), file.name)
-            return self._map_local(file, Folder(folder))  # the memory outlives the name of its file
-
-    def _map_local(self, file: FileRecord, folder: Folder) -> dict[str, torch.Tensor]:
-        with self._readable(file.name):
-            checksum = folder.sha256(file.name)
-        if checksum != file.sha256:
-            raise self.damaged(file.name, CHANGED)
         rows, dim = file.details.get("rows"), self.model.item_dim
         expected = {"vectors": (rows, dim)} | ({"lengths": (rows,)} if self.model.similarity == "cosine" else {})
-        try:
-            with safetensors.safe_open(f"{folder.open()[1]}/{file.name}", framework="pt") as stored:
-                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        except safetensors.SafetensorError as error:
-            raise self.damaged(file.name, error) from error
+        with self._local(part, file) as path:
+            try:
+                with safetensors.safe_open(path, framework="pt") as stored:
+                    tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            except safetensors.SafetensorError as error:
+                raise part.damaged(file.name, error) from error
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         if found != expected or any(tensor.dtype != torch.float32 for tensor in tensors.values()):
-            raise self.damaged(
+            raise part.damaged(
                 file.name, f"it holds {found}, where {MODEL_FILE} and manifest say {expected} of float32"
             )
         return tensors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -18,21 +18,42 @@ class ExportedItems:
     """Ids and titles by item index.
 
     Args:
-        names: columns `item_id` and `title`; a row's number is the item index.
+        names: columns `item_id` and `title`; a row's number is the item index. Of rows with the same id the last one
+            counts.
+        removed: indices of items that are gone, which histories may still hold.
 
     Attributes:
         ids: large string [items].
         by_id: item index of each id.
     """
 
-    def __init__(self, names: pa.Table) -> None:
+    def __init__(self, names: pa.Table, removed: Iterable[int] = ()) -> None:
         # Large strings, since the titles of one array may have more than 2 GiB.
         self.ids, self._titles = (names[name].cast(pa.large_string()).combine_chunks() for name in ("item_id", "title"))
         self.by_id = dict(zip(self.ids.to_pylist(), range(len(self.ids)), strict=True))
+        self._removed = {*removed}
+
+    def __contains__(self, item_id: str) -> bool:
+        """Tell whether there is an item with this id that is not gone."""
+        index = self.by_id.get(item_id)
+        return index is not None and index not in self._removed
+
+    def present(self) -> pa.Array:
+        """Ids of all items that are not gone, by ascending index."""
+        if not self._removed:
+            return self.ids
+        left = np.ones(len(self.ids), bool)
+        left[[*self._removed]] = False
+        return self.ids.filter(pa.array(left))
 
     def indices(self, ids: pa.Array) -> np.ndarray:
-        """Item index of each id, int64 [ids]; −1 where the id is missing or unknown."""
+        """Item index of each id of a history, int64 [ids]; −1 where the id is missing or unknown."""
         return np.array([self.by_id.get(item, -1) for item in ids.to_pylist()], np.int64)
+
+    def present_indices(self, ids: pa.Array) -> np.ndarray:
+        """Item index of each id, int64 [ids]; −1 where the id is missing or unknown, or the item is gone."""
+        index = self.indices(ids)
+        return np.where(np.isin(index, [*self._removed]), -1, index)
 
     def names(self, items: np.ndarray) -> pa.Table:
         """The item_index, item_id and title of some items, by ascending index, each once.

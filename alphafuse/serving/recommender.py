@@ -10,7 +10,7 @@ import os
 import threading
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,30 +20,53 @@ from alphafuse.data.frames import as_given
 from alphafuse.data.sequences import Sequences
 from alphafuse.data.users import Histories
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.errors import DataError
+from alphafuse.errors import DataError, WorkspaceError
 from alphafuse.evaluation.evaluator import gather_hidden_states
-from alphafuse.evaluation.ranking import CatalogRanking, Queries, full_precision
+from alphafuse.evaluation.exclusions import with_items
+from alphafuse.evaluation.ranking import CatalogRanking, Queries, Ranking, full_precision
 from alphafuse.evaluation.recommendations import Recommended, rank_users, recommended, recommended_lists
+from alphafuse.evaluation.seen_items import SeenItems
 from alphafuse.evaluation.top_lists import NO_ITEM
+from alphafuse.registry.version import Version
+from alphafuse.serving.approximate_index import require_usearch
 from alphafuse.serving.export_files import Export
 from alphafuse.serving.exported_items import ExportedItems
 from alphafuse.serving.histories import GivenHistories, read_histories, read_ids
 from alphafuse.serving.history_model import HistoryModel
+from alphafuse.storage.manifest import content_fingerprint
 
 QUERY_BATCH = 512
 """Histories ranked at a time."""
+Search = Literal["exact", "approximate"]
+"""Ways to find the best items."""
 
 
-def load(path: str | os.PathLike[str]) -> Recommender:
+def load(path: str | os.PathLike[str], search: Search = "exact") -> Recommender:
     """Load a trained model.
 
     Args:
         path: folder or URI of an export, or of a workspace that has one.
+        search: `exact` scores every item; `approximate` asks the index of the export (`export.index`), which is faster
+            for large catalogs and misses some items.
 
     Raises:
-        WorkspaceError: there is no export, it is damaged, or another version of alphafuse wrote it.
+        ConfigError: the package of the index is missing.
+        WorkspaceError: there is no export or no index, it is damaged, or another version of alphafuse wrote it.
     """
-    return Recommender(Export.find(path))
+    return Recommender(Export.find(path), search)
+
+
+def load_version(version: Version) -> Recommender:
+    """Load a version of a registry.
+
+    Raises:
+        WorkspaceError: its export is not there, is damaged, or has been made again since.
+    """
+    version.require_whole()
+    recommender = load(version.export)
+    if recommender.fingerprint != version.fingerprint:
+        raise WorkspaceError(f"{version.export} was made again while it was read.", "Try again")
+    return recommender
 
 
 class Recommender:
@@ -54,35 +77,45 @@ class Recommender:
     pyarrow or another package that speaks Arrow. Items that the catalog does not know are left out of histories, with
     a warning; everything else that is asked about an unknown item is an error.
 
+    Items that `alphafuse add-items` has removed are never recommended, and count as unknown but in histories.
+
     Args:
-        export: the export, all of which is checked.
+        export: the export with its deltas, all of which is checked.
+        search: see `load`.
 
     Attributes:
         num_items: number of items in the catalog.
         item_ids: ids of all items, in the order of the item indices.
         history_length: number of a history's latest items that the model reads; earlier ones count as seen, too.
         similarity: the score, "cosine" or "dot".
+        fingerprint: SHA-256 over the files of the export, as `Version.fingerprint`: vectors of histories and of items
+            fit together if they come from exports with the same one.
 
     Raises:
         WorkspaceError: the export is damaged.
     """
 
-    def __init__(self, export: Export) -> None:
-        self._items = ExportedItems(export.names())
+    def __init__(self, export: Export, search: Search = "exact") -> None:
+        removed = export.removed()
+        self._items, self._removed = ExportedItems(export.names(), removed.tolist()), torch.from_numpy(removed)
         vectors, lengths = export.vectors()
         self._vectors = vectors
         self._model = HistoryModel(export, vectors, lengths)
         # Vectors and states have unit length already where the score is the cosine.
-        self._ranking = CatalogRanking(vectors, 0, "dot", Communicator())
+        self._ranking: Ranking = CatalogRanking(vectors, 0, "dot", Communicator())
+        if search == "approximate":
+            require_usearch("approximate search")
+            self._ranking = export.index(vectors)
         self._lock = threading.Lock()
-        self.item_ids: pa.Array = self._items.ids
-        self.num_items = len(vectors)
+        self.item_ids: pa.Array = self._items.present()
+        self.num_items = len(self.item_ids)
         self.history_length = self._model.history_length
         self.similarity = export.model.similarity
+        self.fingerprint = content_fingerprint(export.require())
 
     def __contains__(self, item_id: object) -> bool:
         """Tell whether the catalog has an item with this id."""
-        return str(item_id) in self._items.by_id
+        return str(item_id) in self._items
 
     def recommend(self, histories: Any, k: int = 10, exclude_seen: bool = True) -> Any:
         """Find the best items after histories.
@@ -106,7 +139,9 @@ class Recommender:
         scores = np.full(items.shape, np.nan, np.float32)
         if len(known.users):
             with self._lock:
-                best = rank_users(self._model, self._ranking, known, k, exclude_seen, QUERY_BATCH, Communicator())
+                best = rank_users(
+                    self._model, self._ranking, known, k, exclude_seen, QUERY_BATCH, Communicator(), self._removed
+                )
             items[known.users], scores[known.users] = best
         if given.user_ids is None:
             return self._lists(items, scores)
@@ -127,7 +162,8 @@ class Recommender:
         k = self._list_length(k)
         items = self._indices(item_ids)
         queries = torch.arange(len(items))
-        excluded = torch.stack([torch.from_numpy(items), queries, queries + 1])
+        itself = torch.stack([torch.from_numpy(items), queries, queries + 1])
+        excluded = with_items(itself, self._removed, len(items))
         with self._lock, torch.no_grad():
             ranked = self._ranking.rank(Queries(self._vectors[torch.from_numpy(items)], excluded=excluded), k)
         return self._lists(ranked.items.numpy(), ranked.scores.numpy())
@@ -168,6 +204,32 @@ class Recommender:
             scores: np.ndarray = (states @ items.T).numpy()
         return scores
 
+    def ranks(self, histories: Any, item_ids: Any, exclude_seen: bool = True) -> np.ndarray:
+        """Ranks of one item after each history among all items: int64 [histories], best is 1; 0 where the catalog has
+        no such item, or the history holds no known item.
+
+        Args:
+            item_ids: [histories].
+            exclude_seen: leave out of the ranking all items that the history holds, but for the item itself.
+
+        Raises:
+            DataError: the histories cannot be read, or are not as many as the items.
+        """
+        given, wanted = read_histories(histories), self._items.present_indices(read_ids(item_ids))
+        if len(wanted) != len(given.lengths):
+            raise DataError(f"there are {len(given.lengths)} histories, but {len(wanted)} items: give one for each")
+        known, ranks = self._known(given), np.zeros(len(wanted), np.int64)
+        asked = Histories(known.sequences, known.users[wanted[known.users] >= 0])
+        seen = SeenItems(asked.sequences, asked.users)
+        with self._lock:
+            for part in asked.split(QUERY_BATCH):
+                states = gather_hidden_states(self._model, part.sequences, part.users, part.positions, Communicator())
+                excluded = seen.before(part.users, part.positions) if exclude_seen else None
+                excluded = with_items(excluded, self._removed, len(part.users))
+                queries = Queries(states, torch.from_numpy(wanted[part.users]), excluded)
+                ranks[part.users] = self._ranking.rank(queries).ranks.numpy()
+        return ranks
+
     def find_items(self, pieces: Sequence[str]) -> list[str]:
         """Ids of the items of a hand-written list of titles or ids, which was cut at its commas.
 
@@ -195,7 +257,7 @@ class Recommender:
     def _indices(self, item_ids: Any) -> np.ndarray:
         """Indices of items, int64 [items], all of which the catalog must have."""
         ids = read_ids(item_ids)
-        items = self._items.indices(ids)
+        items = self._items.present_indices(ids)
         if (items < 0).any():
             unknown = ids[int(np.argmin(items))].as_py()
             raise DataError(f"the catalog has no item {unknown!r}; `ITEM in recommender` tells whether it has one")

@@ -35,3 +35,12 @@ class FsspecAdapter(pafs.FSSpecHandler):
 
     def open_input_file(self, path: str) -> pa.NativeFile:
         return pa.PythonFile(self.fs.open(path, mode="rb"), mode="r")
+
+    def create_file(self, path: str, name: str, content: bytes) -> None:
+        """Write a file that must not exist.
+
+        Raises:
+            FileExistsError: it does.
+        """
+        self.fs.makedirs(path, exist_ok=True)
+        self.fs.pipe_file(f"{path}/{name}", content, mode="create")

@@ -101,6 +101,12 @@ class Manifest:
         return next((file for file in self.files if file.name == name), None)
 
 
+def content_fingerprint(manifest: Manifest) -> str:
+    """SHA-256 over names and checksums of all files of an artefact: equal for equal content. (The fingerprint of a
+    manifest covers what its artefact was made from.)"""
+    return fingerprint({file.name: file.sha256 for file in manifest.files})
+
+
 class NewerFormatError(Exception):
     """A newer program wrote a file."""
 

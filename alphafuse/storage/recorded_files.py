@@ -152,7 +152,7 @@ class RecordedFiles:
     def read_parquet(self, file: FileRecord, read: Callable[[pq.ParquetFile], T]) -> T:
         """Apply `read` to a Parquet file of this artefact and return its result; `read` may be called several times.
         Raises as `read_table` does, and if the file lacks a column that is read."""
-        with self._readable(file.name):
+        with self.readable(file.name):
             return read_parquet(self.folder, file, read)
 
     def iterate_parquet(
@@ -160,11 +160,12 @@ class RecordedFiles:
     ) -> Iterator[pa.RecordBatch]:
         """Yield a column of some row groups of a Parquet file, in blocks of at most `block_rows` rows. Raises as
         `read_parquet` does."""
-        with self._readable(file.name):
+        with self.readable(file.name):
             yield from iterate_parquet(self.folder, file, column, groups, block_rows)
 
     @contextmanager
-    def _readable(self, name: str) -> Iterator[None]:
+    def readable(self, name: str) -> Iterator[None]:
+        """Context in which a file is read: one that is missing or not readable is told as damaged."""
         try:
             yield
         except FileNotFoundError as error:
@@ -174,7 +175,7 @@ class RecordedFiles:
 
     def read_committed(self, file: FileRecord) -> bytes:
         """Read a file of the manifest as a whole (see `read_file`)."""
-        with self._readable(file.name):
+        with self.readable(file.name):
             content = self.folder.read_bytes(file.name)
         if hashlib.sha256(content).hexdigest() != file.sha256:
             raise self.damaged(file.name, CHANGED)

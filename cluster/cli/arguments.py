@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -22,6 +23,14 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: train.learning_rate=1e-3.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress: warnings, errors and results alone.")]
+
+
+class ExportFormat(StrEnum):
+    """Forms in which a model is exported."""
+
+    parquet = "parquet"
+    usearch = "usearch"
+    onnx = "onnx"
 
 
 @contextmanager

@@ -15,14 +15,23 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from alphafuse.stages import RECOMMEND, REPORT, STAGES, Stage, find_stage, needed_stages
+from alphafuse.stages import EXPORT, RECOMMEND, REPORT, STAGES, Stage, find_stage, needed_stages
 from cluster.cli import cluster_commands as cluster_cli
-from cluster.cli.arguments import ConfigFile, Overrides, Quiet, end_like_ctrl_c, reported, settings
+from cluster.cli.arguments import (
+    ConfigFile,
+    ExportFormat,
+    Overrides,
+    Quiet,
+    end_like_ctrl_c,
+    reported,
+    settings,
+)
+from cluster.cli.models_commands import models_app
 from jobs.execution.token_file import show_token_to_clusters
 from monitoring.terminal.safe_text import SafeConsole, echo, one_line, printable
 
 ORDER_OF_USE = (
-    "init", "run", "status", "dashboard", "recommend", "compare", "update",
+    "init", "run", "status", "dashboard", "recommend", "serve", "compare", "update", "add-items", "models",
     *(stage.name for stage in STAGES if stage is not RECOMMEND),
     "config", "verify", "submit", "jobs", "logs", "stop", "local", "targets", "synth",
 )  # fmt: skip
@@ -44,6 +53,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Look at a configuration without running it.")
 app.add_typer(config_app, name="config")
+app.add_typer(models_app, name="models")
 cluster_cli.register(app)
 
 RedoFlag = Annotated[
@@ -94,21 +104,58 @@ def run(
 @app.command()
 def update(
     config: ConfigFile,
-    parent: Annotated[str, typer.Option("--from", metavar="WORKSPACE", help="Workspace of the model to continue.")],
+    parent: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="WORKSPACE", help="Workspace of the model to continue, or a version in `registry`."
+        ),
+    ],
     overrides: Overrides = None,
     quiet: Quiet = False,
 ) -> None:
     """Continue the model of another workspace with new data, in a workspace of its own; the other one is only read."""
     with settings(config, overrides) as (configuration, workspace):
+        from alphafuse.registry.aliases import NAMES
+        from alphafuse.registry.registry import Registry
+        from alphafuse.registry.version import is_version_id
         from alphafuse.storage.folder import resolve
         from alphafuse.storage.workspace import CONFIG
         from cluster.cli.running import print_next, print_results, run_with_progress
 
+        if configuration.registry is not None and (parent in NAMES or is_version_id(parent)):
+            parent = Registry(configuration.registry).kept(parent).workspace
         changed = configuration.update.model_copy(update={"parent": resolve(parent)})
         configuration = configuration.model_copy(update={"update": changed})
         run_with_progress(configuration, workspace, needed_stages(configuration), quiet=quiet)
         if print_results(workspace) and not quiet:
             print_next([f"{workspace.folder.uri}/{CONFIG}"], workspace)
+
+
+@app.command("add-items")
+def add_items(
+    config: ConfigFile,
+    file: Annotated[str | None, typer.Argument(metavar="[FILE]", help="New items, in the form of the catalog.")] = None,
+    overrides: Overrides = None,
+    remove: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Items that are gone: a file with the column of the item ids.")
+    ] = None,
+) -> None:
+    """Add items to the export between two trainings, and remove others; nothing is trained."""
+    if file is None and remove is None:
+        raise typer.BadParameter("give a file of new items, or --remove FILE")
+    with settings(config, overrides) as (configuration, workspace):
+        from alphafuse.storage.folder import resolve
+        from cluster.cli.run_log import redirect_output
+        from monitoring.terminal.run_console import RunConsole
+
+        with redirect_output(workspace.folder) as output:
+            with RunConsole(output, failures=False) as console:
+                from jobs import add_items as job
+
+                new, gone = (None if path is None else resolve(path) for path in (file, remove))
+                added = job.run(configuration, workspace, new, gone, console)
+            left_out = f", {added.without_text:,} without text left out" if added.without_text else ""
+            output.write(f"{added.items:,} items added{left_out}, {added.removed:,} removed\n")
 
 
 def _stage_command(stage: Stage) -> Callable[..., None]:
@@ -122,8 +169,29 @@ def _stage_command(stage: Stage) -> Callable[..., None]:
 
 
 for _stage in STAGES:
-    if _stage is not RECOMMEND:  # `recommend` has options of its own
+    if _stage not in (RECOMMEND, EXPORT):  # which have options of their own
         app.command(_stage.name, help=_stage.help)(_stage_command(_stage))
+
+
+@app.command(EXPORT.name, help=EXPORT.help)
+def export(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    formats: Annotated[
+        list[ExportFormat] | None,
+        typer.Option("--format", help="Files beside weights and Parquet: export.index, export.onnx."),
+    ] = None,
+    redo: RedoFlag = False,
+    quiet: Quiet = False,
+) -> None:
+    with settings(config, overrides) as (configuration, workspace):
+        from cluster.cli.running import run_with_progress
+
+        asked = {ExportFormat.usearch: "index", ExportFormat.onnx: "onnx"}  # Parquet is always written
+        update = {asked[each]: True for each in formats or () if each in asked}
+        exported = configuration.export.model_copy(update=update)
+        configuration = configuration.model_copy(update={"export": exported})
+        run_with_progress(configuration, workspace, [EXPORT], EXPORT if redo else None, quiet)
 
 
 @app.command(help=RECOMMEND.help)
@@ -259,6 +327,24 @@ def synth(
 
             synth.run(data, target, RayConfig(address=ray_address), console)
     echo(f"try     alphafuse run {shlex.quote(f'{target.uri}/config.yaml')}")
+
+
+@app.command()
+def serve(
+    what: Annotated[
+        str | None,
+        typer.Argument(metavar="[PATH]", help="Export or workspace (folder or URI), or the YAML file of a run."),
+    ] = None,
+    registry: Annotated[
+        str | None, typer.Option(metavar="URI", help="Registry whose version in production is served.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Answer requests for recommendations over HTTP, until Ctrl-C."""
+    with reported():
+        from cluster.cli.serving import serve_model
+
+        serve_model(what, registry, overrides or ())
 
 
 @app.command()

@@ -10,6 +10,7 @@ from itertools import chain
 from alphafuse.config import Config
 from alphafuse.config.bounded_yaml import load_yaml
 from alphafuse.errors import ConfigError, WorkspaceError
+from alphafuse.serving.deltas import DELTAS, find_deltas
 from alphafuse.stages import ARTIFACTS
 from alphafuse.storage.manifest import changed_inputs
 from alphafuse.storage.redo import REDO
@@ -74,6 +75,12 @@ def _findings(config: Config, workspace: Workspace, repair: bool) -> Iterator[Fi
         yield from (replace(finding, file=f"{REDO}/{finding.file}") for finding in found.findings)
         if repair:
             found.repair()
+    if workspace.artifact("export").manifest() is not None:
+        deltas = find_deltas(workspace.artifact("export"))
+        for delta in deltas:
+            delta.verify()
+        if deltas:
+            echo(f"export/{DELTAS}: {len(deltas)} as committed")
     if not anything:
         raise WorkspaceError(f"{workspace.folder.uri} holds no finished stage: is `workspace` right?")
     yield from origins(manifests)

@@ -32,6 +32,7 @@ def absolute(config: Config) -> Config:
     return config.model_copy(
         update={
             "workspace": resolve(config.workspace),
+            "registry": None if config.registry is None else resolve(config.registry),
             "data": config.data.model_copy(update={"folder": resolve(config.data.folder)}),
             "embed": config.embed.model_copy(update={"model": model}),
             "update": config.update.model_copy(update={"parent": parent}),
@@ -56,7 +57,7 @@ def local_paths(config: Config) -> dict[str, str]:
         "embed.precomputed": embed.precomputed,
         "embed.precomputed_ids": embed.precomputed_ids,
     }
-    paths = {"workspace": config.workspace, "recommend.users": config.recommend.users}
+    paths = {"workspace": config.workspace, "recommend.users": config.recommend.users, "registry": config.registry}
     paths["update.parent"] = config.update.parent
     if tensorboard is not None:
         paths["monitoring.tensorboard.folder"] = tensorboard.folder

@@ -102,6 +102,18 @@ def autoscaling_config(ray_cluster: dict[str, Any]) -> dict[str, Any]:
     return _derive_autoscaling_config_from_ray_cr(ray_cluster)
 
 
+def keep_replica_on_loopback() -> None:
+    """Let the replica of Ray Serve in this process listen on the loopback address alone; to be called when it is made.
+
+    Ray Serve takes all addresses of the machine, which no setting changes.
+    """
+    from ray.serve._private import replica
+
+    name = "add_port_to_grpc_server"
+    add_port = getattr(replica, name)
+    setattr(replica, name, lambda server, _: add_port(server, "127.0.0.1:0"))
+
+
 @contextmanager
 def on_loopback() -> Iterator[None]:
     """Let a Ray that is started within the context use, and listen on, the loopback address alone.

@@ -1,8 +1,9 @@
-"""Finds the token of a Ray cluster where Ray itself looks for it, or makes one.
+"""Finds the token of a Ray cluster where Ray itself looks for it, or that of the web service, or makes one.
 
-The token allows to run any code on the cluster. It is passed in files, environment variables and HTTP headers; never on
-a command line, which other users of a machine can see, and never in a log. Ray itself would write the file readable for
-everybody: so that it never does, the token is made here before a cluster starts.
+The token of a cluster allows to run any code on it; that of the web service, to ask for recommendations. Tokens are
+passed in files, environment variables and HTTP headers; never on a command line, which other users of a machine can
+see, and never in a log. Ray itself would write the file readable for everybody: so that it never does, the token is
+made here before a cluster starts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import secrets
 import stat
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from alphafuse.errors import AlphafuseError, ClusterError
@@ -22,32 +24,53 @@ TOKEN_VARIABLE = "RAY_AUTH_TOKEN"
 PATH_VARIABLE = "RAY_AUTH_TOKEN_PATH"
 
 
-def token_file() -> Path:
-    """Path of the token file, which need not exist: `RAY_AUTH_TOKEN_PATH`, or Ray's default."""
-    return Path(os.environ.get(PATH_VARIABLE) or home() / ".ray" / "auth_token")
+@dataclass(frozen=True)
+class TokenPlace:
+    """Where a token is looked for.
+
+    Attributes:
+        token_variable: environment variable that holds the token itself.
+        path_variable: environment variable that names its file.
+        default: path of the file otherwise, from the home folder on.
+    """
+
+    token_variable: str
+    path_variable: str
+    default: str
 
 
-def find_token() -> str | None:
-    """Read the token from `RAY_AUTH_TOKEN` or from the token file; None if there is neither. A file that others could
+CLUSTER = TokenPlace(TOKEN_VARIABLE, PATH_VARIABLE, ".ray/auth_token")
+"""The token of a cluster, where Ray looks for it."""
+SERVICE = TokenPlace("ALPHAFUSE_SERVE_TOKEN", "ALPHAFUSE_SERVE_TOKEN_PATH", ".config/alphafuse/serve_token")
+"""The token of the web service. It is another one, since clients of the service must not run code on the cluster."""
+
+
+def token_file(place: TokenPlace = CLUSTER) -> Path:
+    """Path of the token file, which need not exist."""
+    return Path(os.environ.get(place.path_variable) or home() / place.default)
+
+
+def find_token(place: TokenPlace = CLUSTER) -> str | None:
+    """Read the token from its variable or from the token file; None if there is neither. A file that others could
     read is narrowed first.
 
     Raises:
         ClusterError: the file cannot be read or narrowed, belongs to another user, or is empty.
     """
-    if token := os.environ.get(TOKEN_VARIABLE):
+    if token := os.environ.get(place.token_variable):
         return token
-    file = token_file()
+    file = token_file(place)
     try:
         keep_private(file)
         token = file.read_text().strip()
     except FileNotFoundError:
-        if PATH_VARIABLE in os.environ:
-            raise ClusterError(f"{PATH_VARIABLE} names {file}, which does not exist") from None
+        if place.path_variable in os.environ:
+            raise ClusterError(f"{place.path_variable} names {file}, which does not exist") from None
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise ClusterError(f"the token file {file} cannot be read: {error}") from error
     if not token:
-        raise ClusterError(f"the token file {file} is empty: delete it, or put the cluster's token into it")
+        raise ClusterError(f"the token file {file} is empty: delete it, or put the token into it")
     return token
 
 
@@ -69,22 +92,22 @@ def require_token() -> str | None:
     return token
 
 
-def ensure_token() -> str:
-    """Read the token for a cluster on this machine; if there is none, make one that its owner alone can read.
+def ensure_token(place: TokenPlace = CLUSTER) -> str:
+    """Read the token for what is started on this machine; if there is none, make one that its owner alone can read.
 
     Raises:
         ClusterError: as for `find_token`, or the file cannot be made.
     """
-    file = token_file()
-    if TOKEN_VARIABLE not in os.environ:
+    file = token_file(place)
+    if place.token_variable not in os.environ:
         try:
-            if not file.parent.exists() or (PATH_VARIABLE not in os.environ and _is_own(file.parent)):
+            if not file.parent.exists() or (place.path_variable not in os.environ and _is_own(file.parent)):
                 make_private(file.parent)  # a folder of a user's choice may be one that others need
             if not file.exists():
                 _make(file)
         except OSError as error:
             raise ClusterError(f"the token file {file} cannot be made: {error.strerror or error}") from error
-    token = find_token()
+    token = find_token(place)
     assert token is not None
     return token
 
@@ -107,7 +130,7 @@ def _make(file: Path) -> None:
 
 
 def keep_private(file: Path) -> None:
-    """Take the rights of others from a token file, and say so: they could have run code as its owner. A file of root,
+    """Take the rights of others from a token file, and say so: they could have acted as its owner. A file of root,
     such as a secret that Kubernetes mounts, is left as the administrator made it.
 
     Raises:
@@ -119,8 +142,8 @@ def keep_private(file: Path) -> None:
         return
     if found.st_uid != os.geteuid():
         raise ClusterError(
-            f"the token file {file} belongs to another user (id {found.st_uid}), who could run code on the cluster as "
-            "you: give a file of your own"
+            f"the token file {file} belongs to another user (id {found.st_uid}), who could act as you: give a file "
+            "of your own"
         )
     mode = stat.S_IMODE(found.st_mode)
     if not mode & 0o077:
@@ -134,7 +157,7 @@ def keep_private(file: Path) -> None:
         ) from error
     print(
         f"! others could read the token file {file} (mode {mode:04o}); it is yours alone now. If others use this "
-        "machine, delete it while no cluster runs: the next run makes a new token",
+        "machine, delete it while nothing runs that takes it: the next start makes a new token",
         file=sys.stderr,
     )
 

@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import safetensors.torch
 import torch
 
 from alphafuse.config import Config
 from alphafuse.data.catalog_lookup import item_names
 from alphafuse.distributed.communicator import Communicator
+from alphafuse.evaluation.vector_blocks import VectorBlocks
 from alphafuse.events import Listener, Progress, Summary
+from alphafuse.serving.approximate_index import require_usearch, to_index
 from alphafuse.serving.export_files import (
+    INDEX_FILE,
     ITEMS,
     MODEL_FILE,
     ONNX_FILE,
@@ -26,6 +30,7 @@ from alphafuse.serving.export_files import (
 from alphafuse.serving.onnx_query import require_onnx, to_onnx
 from alphafuse.serving.query_model import load_query_model
 from alphafuse.stages import EXPORT
+from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import to_lists
 from alphafuse.storage.workspace import Workspace
@@ -35,6 +40,7 @@ from jobs.execution.worker_group import run_workers
 from jobs.execution.worker_metrics import serving
 
 ITEMS_PER_SHARD = 50_000
+SUFFIX = ".safetensors"
 
 
 def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | None:
@@ -45,6 +51,8 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
         return None
     if config.export.onnx:
         require_onnx()
+    if config.export.index:
+        require_usearch("export.index")
     arguments = {"config": config, "workspace": workspace, "wanted": fingerprint(inputs)}
     description = run_workers(EXPORT, _export_on_worker, config.train.resources, arguments, listen, serving(config))
     manifest = artifact.commit(inputs, description, rows=workspace.artifact("catalog").require().rows)
@@ -83,9 +91,18 @@ def _export_on_worker(
         artifact.write_table(f"{ITEMS}{first:012d}.parquet", table, wanted, first_row=first)
         content, details = vectors_to_bytes(part, config.similarity), {"rows": len(part)}
         # Its rows are those of the table, which are counted there.
-        name = f"{VECTORS}{first:012d}.safetensors"
+        name = f"{VECTORS}{first:012d}{SUFFIX}"
         artifact.write_file(name, content, wanted, first_row=first, details=details)
         if communicator.rank == 0:
             listen(Progress(EXPORT.name, start + len(part), len(vectors), "items of the first worker"))
     communicator.barrier()
+    if config.export.index and communicator.rank == 0:
+        artifact.write_file(INDEX_FILE, to_index(_all_vectors(artifact)), wanted)
     return description
+
+
+def _all_vectors(artifact: Artifact) -> VectorBlocks:
+    """The vectors that all ranks have written, as they are ranked: [items, dim]."""
+    names = (name for name in artifact.folder.names() if name.startswith(VECTORS) and name.endswith(SUFFIX))
+    files = (safetensors.torch.load(artifact.folder.read_bytes(name)) for name in sorted(names))
+    return VectorBlocks([tensors["vectors"] for tensors in files])

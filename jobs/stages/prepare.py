@@ -18,6 +18,7 @@ import ray
 
 from alphafuse.config import Config, DataConfig, SourceConfig, SplitConfig
 from alphafuse.data.importers.source import Source
+from alphafuse.data.preparation.increments import require_increments
 from alphafuse.data.preparation.interactions import require_one_time_kind
 from alphafuse.data.preparation.recency import recent_cut
 from alphafuse.data.preparation.rules import (
@@ -55,13 +56,16 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
 
     Raises:
         ConfigError: the text template is malformed, or the temporal split has no timestamps to cut by.
-        DataError: a source is missing, damaged or lacks columns; no interactions, or none to train on, are left.
+        DataError: a source is missing, damaged or lacks columns; the files of the log are no increments where they
+            should be; no interactions, or none to train on, are left.
         WorkspaceError: the artefacts there were made from other inputs.
     """
     # A worker may have another current folder.
     data = config.data.model_copy(update={"folder": resolve(config.data.folder)})
     task_slots(PREPARE.resources, data.resources)
     sources = result(tasks.find_all.options(**task_options(data.resources)).remote(data))
+    if data.interactions.increments and not PREPARE.is_finished(workspace):
+        _require_increments(config.update.parent, workspace, sources.interactions)
     stage = _Stage(data, config.split_seed, workspace, listen)
     if sources.unread:
         stage.warn([unread_message(sources.unread)])
@@ -70,6 +74,11 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
     _make_popularity(stage, catalog["items"])
     stage.scratch.delete()
     return {**_flat("catalog", catalog), **_flat("sequences", sequences)} if stage.worked else None
+
+
+def _require_increments(parent: str | None, workspace: Workspace, log: Sequence[Source]) -> None:
+    before = [] if parent is None else workspace.other(parent).artifact("sequences").require().inputs["files"]
+    require_increments(before, [source.identity for source in log])
 
 
 @dataclass

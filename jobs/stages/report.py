@@ -26,8 +26,28 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
     made = workspace.artifact("report").manifest()
     if made is not None and made.fingerprint == fingerprint(inputs):
         return None
-    page = render(gather(config.model_dump(mode="json"), workspace), environment())
+    stability = None
+    if config.update.parent is not None:
+        known = None if made is None else made.details.get("stability")
+        stability = _stability(workspace.other(config.update.parent), workspace, config.evaluate.exclude_seen) or known
+    page = render(gather(config.model_dump(mode="json"), workspace, stability), environment())
     artifact = workspace.successor("report")
     artifact.write_file(PAGE, page.encode(), fingerprint(inputs))
-    artifact.commit(inputs)
+    artifact.commit(inputs, None if stability is None else {"stability": stability})
     return {"page": f"{workspace.folder.uri}/{artifact.name}/{PAGE}"}  # where it is when the run has ended
+
+
+def _stability(parent: Workspace, workspace: Workspace, exclude_seen: bool) -> dict[str, float] | None:
+    """How far the lists of an update have moved from those of its parent; None where one of them has no export, as of a
+    parent that was deleted since, and where there are no test targets."""
+    exports = [each.artifact("export") for each in (parent, workspace)]
+    if not workspace.artifact("sequences").require().details["targets"]["test"] or any(
+        export.manifest() is None for export in exports
+    ):
+        return None
+    from alphafuse.serving.recommender import load  # imports torch, which the page of another run does not need
+    from alphafuse.version_comparison import STABILITY_QUERIES, measure_stability, read_targets
+
+    queries = read_targets(workspace, STABILITY_QUERIES)
+    before, after = (load(export.folder.uri) for export in exports)
+    return measure_stability(before, after, queries, exclude_seen).summary()

@@ -1,4 +1,5 @@
-"""Every metric that a run serves to Prometheus: name, type, labels, help, unit. `docs/monitoring.md` lists them.
+"""Every metric that a run or the web service serves to Prometheus: name, type, labels, help, unit.
+`docs/monitoring.md` lists them.
 
 Names follow the rules of Prometheus: base units, the unit as suffix, `_total` for counters. A label takes few values,
 which are named here. The labels of the scraped target say which run, stage and worker a metric comes from.
@@ -23,7 +24,12 @@ LABELS = {
     "part": "dense (backbone and encoder), table (rows of items)",
     "split": "validation, test",
     "k": "the cutoffs of evaluate.cutoffs",
+    "alias": "production, candidate, previous",
     "reason": "refused, too long, not finite, zero vector",
+    "endpoint": "recommend, similar",
+    "code": "status of HTTP: 200, 400, 401, 413, 422, 500",
+    "outcome": "swapped, refused",
+    "version": "the version of the registry, or the first digits of the export's fingerprint",
 }
 """The values of each label."""
 
@@ -184,8 +190,69 @@ STORAGE_RETRIES = Metric(
     "alphafuse_storage_retries_total", "counter", "Requests that were repeated because storage had failed for a moment."
 )
 
+MODEL_CREATED = Metric(
+    "alphafuse_model_created_timestamp_seconds", "gauge", "Time at which the export of the version was finished.",
+    ("alias",), "seconds",
+)  # fmt: skip
+MODEL_ITEMS = Metric("alphafuse_model_items", "gauge", "Items that the version can recommend.", ("alias",))
+MODEL_UNTRAINED = Metric(
+    "alphafuse_model_untrained_items", "gauge", "Items of the version that were added after its training.", ("alias",)
+)
+MODEL_TRAINING = Metric(
+    "alphafuse_model_training_seconds", "gauge", "Time of the training that made the version.", ("alias",), "seconds"
+)
+MODEL_LOST_ENERGY = Metric(
+    "alphafuse_model_lost_energy_ratio", "gauge",
+    "Share of the variance that the kept null space has lost against the best one, as the update measured it.",
+    ("alias",), "ratio",
+)  # fmt: skip
+MODEL_DISTORTION = Metric(
+    "alphafuse_model_distortion_ratio", "gauge",
+    "Change of the covariance of the whitened features since the null space was made, as the update measured it.",
+    ("alias",), "ratio",
+)  # fmt: skip
+MODEL_OVERLAP = Metric(
+    "alphafuse_model_overlap_ratio", "gauge", "Share of the ten best items that the parent recommends, too.",
+    ("alias",), "ratio",
+)  # fmt: skip
+
+REGISTRY_METRICS = (
+    MODEL_CREATED, MODEL_ITEMS, MODEL_UNTRAINED, MODEL_TRAINING, MODEL_LOST_ENERGY, MODEL_DISTORTION, MODEL_OVERLAP,
+)  # fmt: skip
+"""Served by `alphafuse models metrics`, for the versions of a registry that have an alias."""
+
 PROCESS_METRICS = (STORAGE_RETRIES,)
 """Served by the run's own process and by all workers."""
+
+
+SERVE_REQUESTS = Metric("alphafuse_serve_requests_total", "counter", "Requests answered.", ("endpoint", "code"))
+SERVE_SECONDS = Metric(
+    "alphafuse_serve_request_seconds", "histogram",
+    "Time of a request in its replica, from its arrival to its answer.", ("endpoint",), "seconds",
+)  # fmt: skip
+SERVE_BATCHES = Metric("alphafuse_serve_batches_total", "counter", "Batches of requests that were ranked together.")
+SERVE_RANKING = Metric("alphafuse_serve_ranking_seconds", "histogram", "Time of a batch.", (), "seconds")
+SERVE_ASKED = Metric("alphafuse_serve_history_items_total", "counter", "Items of the histories of requests.")
+SERVE_UNKNOWN = Metric(
+    "alphafuse_serve_unknown_items_total", "counter", "Items of histories that the catalog of the model does not have."
+)
+SERVE_RELOADS = Metric(
+    "alphafuse_serve_reloads_total", "counter", "Attempts to serve another model than before.", ("outcome",)
+)
+SERVE_OUTDATED = Metric(
+    "alphafuse_serve_outdated", "gauge", "1 while the replica serves another model than the wanted one, else 0."
+)
+SERVE_LOADED = Metric(
+    "alphafuse_serve_model_loaded_timestamp_seconds", "gauge", "Time at which the replica has loaded its model.",
+    ("version",), "seconds",
+)  # fmt: skip
+SERVE_ITEMS = Metric("alphafuse_serve_model_items", "gauge", "Items in the catalog of the model.")
+
+SERVE_METRICS = (
+    SERVE_REQUESTS, SERVE_SECONDS, SERVE_BATCHES, SERVE_RANKING, SERVE_ASKED, SERVE_UNKNOWN, SERVE_RELOADS,
+    SERVE_OUTDATED, SERVE_LOADED, SERVE_ITEMS,
+)  # fmt: skip
+"""Served by the web service, each with the label `replica`."""
 
 
 class Instruments:

@@ -62,11 +62,13 @@ class Content:
     configuration: str
 
 
-def gather(settings: Mapping[str, Any], workspace: Workspace) -> Content:
+def gather(settings: Mapping[str, Any], workspace: Workspace, stability: Mapping[str, float] | None = None) -> Content:
     """The content of the page about a workspace.
 
     Args:
         settings: the configuration; shown for sections of which no artefact records the settings it was made with.
+        stability: how far the lists of an update have moved from those of its parent
+            (`alphafuse.version_comparison.Stability`).
     """
     manifests = {name: workspace.artifact(name).manifest() for name in ARTIFACTS}
     details = {name: manifest.details if manifest else None for name, manifest in manifests.items()}
@@ -83,7 +85,10 @@ def gather(settings: Mapping[str, Any], workspace: Workspace) -> Content:
         monitor=shown["train"]["monitor"],
         nullspace=nullspace,
         spectrum=load_nullspace(workspace).spectrum if nullspace is not None else None,
-        update=_update_facts((nullspace or {}).get("update"), training, shown["train"]["monitor"]),
+        update=[
+            *_update_facts((nullspace or {}).get("update"), training, shown["train"]["monitor"]),
+            *_stability_facts(stability),
+        ],
         data=[
             *_facts("catalog", details["catalog"]),
             *_facts("catalog", details["popularity"]),
@@ -124,6 +129,14 @@ def _update_facts(drift: Mapping[str, Any] | None, training: Mapping[str, Any] |
         facts.append(Fact("moments of Adam", "carried" if begun["moments"] else "begun at zero", not begun["moments"]))
         facts.append(Fact(f"validation {monitor} before the first step", f"{begun[monitor]:.4f}"))
     return facts
+
+
+def _stability_facts(stability: Mapping[str, float] | None) -> list[Fact]:
+    if stability is None:
+        return []
+    names = {"overlap": "overlap@10 with the parent's lists", "rank_correlation": "rank correlation of the scores"}
+    facts = [Fact(names[name], f"{stability[name]:.3f}") for name in names if name in stability]
+    return [*facts, Fact("histories asked for this", f"{stability['queries']:,.0f}")]
 
 
 _ANGLES = {"row space": "row_angle", "null space": "null_angle", "kept directions": "kept_angle"}

@@ -79,11 +79,20 @@ def test_config_show_and_validate(config: Path) -> None:
         (["run", "CONFIG", "--until", "embed", "--redo", "train"], "'train' to be redone is none of those to run"),
         (["compare", "missing.yaml"], "cannot read the configuration missing.yaml"),
         (["verify", "CONFIG"], "holds no finished stage: is `workspace` right?"),
+        (["serve"], "there is nothing to serve"),
+        (["serve", "FOLDER"], "holds no finished export"),
+        (["serve", "FOLDER", "--set", "train.max_epochs=3"], "only serve, ray, monitoring can be set"),
+        (["serve", "FOLDER", "--set", "serve.serach=exact"], "did you mean 'serve.search'?"),
+        (["serve", "--registry", "FOLDER"], "has no version in production"),
+        (["serve", "CONFIG"], "holds no finished export"),
         (["run", "CONFIG", "--set", "workspace=FILE/run"], "cannot write into the folder"),
     ],
 )
 def test_what_a_user_can_cure_is_told_without_a_traceback(config: Path, arguments: list[str], message: str) -> None:
-    given = [argument.replace("CONFIG", str(config)).replace("FILE", str(config)) for argument in arguments]
+    places = {"CONFIG": config, "FILE": config, "FOLDER": config.parent}
+    given = list(arguments)
+    for name, place in places.items():
+        given = [argument.replace(name, str(place)) for argument in given]
     result = runner.invoke(app, given)
     assert result.exit_code == 1
     assert message in result.stderr

@@ -16,11 +16,14 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from ray.serve.schema import ServeDeploySchema
 
 from alphafuse.config import NodeGroupConfig, parse_config
-from alphafuse.errors import ConfigError
+from alphafuse.config.serve import ServeConfig
+from alphafuse.errors import ClusterError, ConfigError
 from cluster.remote.node_groups import read_node_groups
 from jobs.execution.ray_internals import autoscaling_config, check_launcher_file, filled_launcher_file
+from jobs.serving.application import build
 
 ROOT = Path(__file__).parents[3]
 CLUSTER = ROOT / "cluster" / "launch"
@@ -52,6 +55,7 @@ JOB_SPEC = {
     "submitterPodTemplate": POD,
     "rayClusterSpec": CLUSTER_SPEC,
 }
+SERVICE_SPEC = {"serveConfigV2": str, "rayClusterConfig": CLUSTER_SPEC}
 
 
 def _check(value: Any, schema: Any, path: str) -> None:
@@ -76,6 +80,7 @@ def documents(name: str) -> list[dict[str, Any]]:
 def ray_cluster_specs() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "raycluster.yaml", documents("raycluster.yaml")[0]["spec"]
     yield "rayjob.yaml", documents("rayjob.yaml")[1]["spec"]["rayClusterSpec"]
+    yield "rayservice.yaml", documents("rayservice.yaml")[0]["spec"]["rayClusterConfig"]
 
 
 @pytest.mark.parametrize("file", LAUNCHER_FILES, ids=lambda file: file.name)
@@ -160,7 +165,9 @@ def test_kuberay_manifests_use_fields_that_there_are() -> None:
     (cluster,) = documents("raycluster.yaml")
     config_map, job = documents("rayjob.yaml")
     (policy,) = documents("networkpolicy.yaml")
-    for document, kind, schema in ((cluster, "RayCluster", CLUSTER_SPEC), (job, "RayJob", JOB_SPEC)):
+    (service,) = documents("rayservice.yaml")
+    kinds = ((cluster, "RayCluster", CLUSTER_SPEC), (job, "RayJob", JOB_SPEC), (service, "RayService", SERVICE_SPEC))
+    for document, kind, schema in kinds:
         assert (document["apiVersion"], document["kind"]) == ("ray.io/v1", kind)
         assert set(document) == {"apiVersion", "kind", "metadata", "spec"}
         _check(document["spec"], schema, kind)
@@ -173,7 +180,9 @@ def test_kuberay_manifests_use_fields_that_there_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "spec"), ray_cluster_specs(), ids=lambda value: value if isinstance(value, str) else ""
+    ("name", "spec"),
+    [(name, spec) for name, spec in ray_cluster_specs() if "enableInTreeAutoscaling" in spec],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_rays_autoscaler_reads_the_manifests_as_they_are_meant(name: str, spec: dict[str, Any]) -> None:
     resource = {"metadata": {"name": "alphafuse", "namespace": "default"}, "spec": spec}
@@ -245,6 +254,25 @@ def test_the_job_of_the_manifest_is_a_run_of_a_configuration_that_holds() -> Non
         config.decompose.resources.pool,
         config.train.resources.pool,
     } <= set(config.ray.node_groups)
+
+
+def test_the_service_of_the_manifest_is_one_that_fits_its_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    (service,) = documents("rayservice.yaml")
+    deployed = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
+    (application,) = deployed.applications
+    assert application.import_path == f"{build.__module__}:{build.__name__}"
+    arguments = {name: value for name, value in application.args.items() if name != "registry"}
+    settings = ServeConfig.model_validate(arguments)
+    (group,) = service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    (container,) = group["template"]["spec"]["containers"]
+    assert group["replicas"] == settings.replicas
+    assert settings.cpus < int(container["resources"]["limits"]["cpu"])  # the proxy needs some, too
+    monkeypatch.delenv("ALPHAFUSE_SERVE_TOKEN", raising=False)
+    monkeypatch.setenv("HOME", "/nowhere")
+    with pytest.raises(ClusterError, match="put one into ALPHAFUSE_SERVE_TOKEN"):
+        build(application.args)
+    monkeypatch.setenv(container["env"][0]["name"], "secret")
+    assert build(application.args) is not None
 
 
 def test_what_a_cluster_may_grow_to_is_read_from_what_it_is_launched_from() -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import unicodedata
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.workspaces.prepare_cases import configuration, stored_sequences
+from support.workspaces.prepare_cases import configuration, stored_sequences, write_items, write_log
 from support.workspaces.prepare_here import prepare_here
 
+from alphafuse.config import Config
 from alphafuse.errors import DataError
-from alphafuse.events import Event, StageWarning
+from alphafuse.events import Event, StageWarning, ignore
 from alphafuse.storage.workspace import Workspace
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
@@ -74,3 +76,33 @@ def test_a_setting_of_the_reader_is_part_of_what_is_made(tmp_path: Path, monkeyp
         "text": "{text}",
         "title": None,
     }
+
+
+def test_an_update_wants_the_increments_that_its_parent_has_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prepare(config: Config) -> None:
+        with monkeypatch.context() as patch:
+            prepare_here(config, ignore, patch)
+
+    write_items(tmp_path / "items.parquet", [("a", "text"), ("b", "text")])
+    (tmp_path / "log").mkdir()
+    for day in (1, 2, 10):
+        write_log(tmp_path / "log" / f"day-{day}.parquet", [(f"user {day}", "a", day), (f"user {day}", "b", day + 0.5)])
+    interactions = {"path": "log/*.parquet", "increments": True}
+    (tmp_path / "log" / "day-10.parquet").rename(tmp_path / "later.parquet")
+    config = configuration(tmp_path, interactions=interactions)
+    prepare(config)
+
+    (tmp_path / "later.parquet").rename(tmp_path / "log" / "day-10.parquet")
+    parent = config.update.model_copy(update={"parent": config.workspace})
+    update = config.model_copy(update={"workspace": str(tmp_path / "next"), "update": parent})
+    (tmp_path / "log" / "day-1.parquet").rename(tmp_path / "lost.parquet")
+    with pytest.raises(DataError, match=r"'day-1\.parquet' is missing"):
+        prepare(update)
+    assert not (tmp_path / "next").exists()
+    (tmp_path / "lost.parquet").rename(tmp_path / "log" / "day-1.parquet")
+    prepare(update)
+    assert len(stored_sequences(Workspace(update.workspace))) == 3
+    shutil.rmtree(config.workspace)
+    prepare(update)  # finished: the parent may be gone

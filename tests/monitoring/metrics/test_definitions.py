@@ -39,7 +39,7 @@ from monitoring.metrics.run_recorder import RunRecorder
 from monitoring.metrics.worker_recorder import WorkerRecorder
 
 WORKERS = [metric for group in metrics.WORKER_METRICS.values() for metric in group]
-ALL = [*metrics.RUN_METRICS, *WORKERS, *metrics.PROCESS_METRICS]
+ALL = [*metrics.RUN_METRICS, *WORKERS, *metrics.PROCESS_METRICS, *metrics.SERVE_METRICS]
 COUNTS = ("rows_requested", "rows_distinct", "rows_served", "rows_touched", "bytes_sent")
 Samples = dict[tuple[str, ...], float]
 

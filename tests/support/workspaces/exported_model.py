@@ -19,19 +19,24 @@ DREAMREC = {"name": "dreamrec", "timesteps": 40, "beta_range": [0.01, 0.4], "sam
 
 
 def exported(
-    folder: Path, model: dict[str, Any] | None = None, workers: int = 1, onnx: bool = False, **train: Any
+    folder: Path,
+    model: dict[str, Any] | None = None,
+    workers: int = 1,
+    onnx: bool = False,
+    index: bool = False,
+    **train: Any,
 ) -> Config:
     """Export a model with random rows into the workspace `folder`; returns its configuration.
 
     Args:
         model: settings of the section `model`, in place of those of `tiny_config`.
-        onnx: the setting `export.onnx`.
+        onnx, index: settings of `export`.
         train: settings of `train`.
     """
     tree = tiny_config(folder, workers=workers).model_dump(mode="json")
     tree["model"] |= model or {}
     tree["train"] |= train
-    tree["export"] = {"onnx": onnx}
+    tree["export"] = {"onnx": onnx, "index": index}
     config, workspace = parse_config(tree), tiny_workspace(folder)
     tiny_model(workspace, config)
     with without_ray() as patch:

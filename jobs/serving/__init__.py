@@ -1,0 +1,1 @@
+"""A trained model as a web service on Ray Serve: `alphafuse serve`."""
