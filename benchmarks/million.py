@@ -105,7 +105,7 @@ def main() -> None:
         for stage, (start, stop) in spans.items()
     ]
     evaluation = json.loads(workspace.artifact("evaluation").read_file("metrics.json"))
-    ours, popular = evaluation["overall"], evaluation["baselines"]["popularity"]
+    ours, popular = evaluation["overall"], evaluation["baselines"]["popularity"]["overall"]
     training = workspace.artifact("model").require().details
     facts = {
         **sizes,

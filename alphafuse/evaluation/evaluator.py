@@ -80,7 +80,7 @@ def evaluate(
         `overall` metrics; `slices` by target item (`head`, `tail`: the less popular `tail_share` of the catalog,
         `cold`: without training interactions, `held_out`: part of the cold, where items are held
         out), by user (`head`, `tail`: up to `tail_user_length` interactions) and by history (`short`, `long`);
-        `catalog`: coverage and popularity of the top lists; `baselines`: the overall metrics of rankings by
+        `catalog`: coverage and popularity of the top lists; `baselines`: `overall` and `slices` of rankings by
         `popularity` and `recent_popularity`, under the same rules.
 
     Raises:
@@ -107,22 +107,24 @@ def evaluate(
     items = {"head": ~tail, "tail": tail, "cold": popularity == 0}
     if held_out.any():
         items["held_out"] = held_out
+
+    def measured(ranks: np.ndarray) -> dict[str, Any]:
+        overall = ranking_metrics(ranks, config.cutoffs)
+        return {"overall": overall, "slices": _slice_metrics(ranks, targets, positions, lengths, items, config)}
+
     return {
         "split": "test",
         "similarity": similarity,
         "exclude_seen": config.exclude_seen,
         "queries": len(ranks),
         "num_items": len(popularity),
-        "overall": ranking_metrics(ranks, config.cutoffs),
-        "slices": _slice_metrics(ranks, targets, positions, lengths, items, config),
+        **measured(ranks),
         "catalog": {
             **use.result(),
             "target_average_popularity": float(popularity[targets].mean()),
             "target_tail_share": float(tail[targets].mean()),
         },
-        "baselines": {
-            name: ranking_metrics(np.concatenate(parts), config.cutoffs) for name, parts in baseline_ranks.items()
-        },
+        "baselines": {name: measured(np.concatenate(parts)) for name, parts in baseline_ranks.items()},
     }
 
 

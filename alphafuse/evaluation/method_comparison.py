@@ -78,13 +78,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Row:
-    """A method or an ensemble.
+    """A method, an ensemble, or a baseline that needs no training and has no seeds.
 
     Attributes:
         estimates: by metric; empty where no run has finished.
         slices: means over the seeds, by slice and metric.
-        validation: the value that chose the epoch, mean over the seeds; NaN for an ensemble.
-        epochs, train_seconds: of training, means over the seeds.
+        validation: the value that chose the epoch, mean over the seeds; NaN for an ensemble and a baseline.
+        epochs, train_seconds: of training, means over the seeds; NaN for a baseline.
     """
 
     name: str
@@ -178,6 +178,8 @@ def compare_methods(
         )
         for name, seeds in runs.items()
     ]
+    if finished:
+        rows += _baselines(next(iter(next(iter(finished.values())).values())), queries, grid)
     return Comparison(
         rows=rows,
         metrics=grid.metrics,
@@ -199,22 +201,38 @@ def _estimates(runs: Iterable[FinishedRun], metrics: Sequence[str]) -> dict[str,
     return result
 
 
-def _slices(run: FinishedRun) -> dict[str, dict[str, Any]]:
-    """The metrics of every slice, named like "items: tail"."""
-    kinds = run.metrics()["slices"].items()
+def _baselines(run: FinishedRun, queries: Iterable[str], grid: GridConfig) -> list[Row]:
+    """Rows of what needs no training, such as popularity: the same in every run, and without seeds."""
+    found = run.metrics().get("baselines", {})  # evaluations of before have none
+    rows = []
+    for name, result in found.items():
+        shown = name.replace("_", " ")
+        if shown not in (row.lower() for row in grid.rows):
+            estimates = {metric: Estimate(result["overall"][metric], float("nan")) for metric in grid.metrics}
+            by_name = _slices(result)
+            slices = {each: {metric: by_name[each][metric] for metric in grid.metrics} for each in queries}
+            rows.append(Row(shown, (), estimates, slices, float("nan"), float("nan"), float("nan")))
+    return rows
+
+
+def _slices(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The metrics of every slice of an evaluation, named like "items: tail"."""
+    kinds = result["slices"].items()
     return {f"{kind}: {name.replace('_', ' ')}": values for kind, members in kinds for name, values in members.items()}
 
 
 def _slice_queries(finished: Mapping[str, Mapping[int, FinishedRun]]) -> dict[str, int]:
     """The number of queries in each slice that has any, the same for all runs."""
     first = next((run for seeds in finished.values() for run in seeds.values()), None)
-    return {} if first is None else {name: each["queries"] for name, each in _slices(first).items() if each["queries"]}
+    if first is None:
+        return {}
+    return {name: each["queries"] for name, each in _slices(first.metrics()).items() if each["queries"]}
 
 
 def _slice_means(
     runs: Sequence[FinishedRun], names: Iterable[str], metrics: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    found = [_slices(run) for run in runs]
+    found = [_slices(run.metrics()) for run in runs]
     if not found:
         return {}
     return {

@@ -60,8 +60,8 @@ def print_results(workspace: Workspace) -> bool:
         table.add_column(f"@{cutoff}", justify="right")
     for name in ("hr", "ndcg", "mrr"):
         table.add_row(name.upper(), *(f"{result['overall'][f'{name}@{k}']:.4f}" for k in cutoffs))
-    for name, metrics in result.get("baselines", {}).items():  # evaluations of before have none
-        numbers = (f"{metrics[f'ndcg@{k}']:.4f}" for k in cutoffs)
+    for name, baseline in result.get("baselines", {}).items():  # evaluations of before have none
+        numbers = (f"{baseline['overall'][f'ndcg@{k}']:.4f}" for k in cutoffs)
         table.add_row(f"NDCG of {name.replace('_', ' ')}", *numbers, style="dim")
     console.print(f"\n{title}", markup=False, soft_wrap=True)
     console.print(table)

@@ -74,7 +74,7 @@ def finish(
         "queries": result["queries"],
         "seen_items": seen,
         monitor: result["overall"][monitor],
-        f"{monitor} of popularity": result["baselines"]["popularity"][monitor],
+        f"{monitor} of popularity": result["baselines"]["popularity"]["overall"][monitor],
         "seconds": seconds,
     }
 

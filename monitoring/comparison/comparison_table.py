@@ -92,10 +92,14 @@ def _means(comparison: Comparison) -> str:
     lines = []
     for row in comparison.rows:
         means = [_mean(row, metric, row.name in best[metric]) for metric in comparison.metrics]
-        effort = [f"{row.epochs:.0f}", f"{row.train_seconds:.1f}"] if row.estimates else ["–", "–"]
-        validation = "–" if math.isnan(row.validation) else f"{row.validation:.4f}"
-        lines.append([row.name, *means, validation, *effort, str(len(row.seeds))])
+        effort = [_number(row.epochs, ".0f"), _number(row.train_seconds, ".1f")]
+        seeds = "–" if row.estimates and not row.seeds else str(len(row.seeds))  # a baseline has none
+        lines.append([row.name, *means, _number(row.validation, ".4f"), *effort, seeds])
     return _table(header, lines)
+
+
+def _number(value: float, form: str) -> str:
+    return "–" if math.isnan(value) else format(value, form)
 
 
 def _slices(comparison: Comparison) -> str:
@@ -135,7 +139,8 @@ def _legend(comparison: Comparison) -> str:
     text = (
         "Mean ± standard deviation over the seeds, **best in bold**. Means over the seeds: the validation metric of "
         "the epoch that it chose, and epochs and seconds of training (without validation), of an ensemble those of its "
-        "parts together." + _other_seeds(comparison)
+        "parts together. Popularity ranks all items by their training interactions, recent popularity by those of the "
+        "latest tenth of the log, for everybody alike; they are not tested." + _other_seeds(comparison)
     )
     if not _tested(comparison):
         return text

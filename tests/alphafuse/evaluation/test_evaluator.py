@@ -95,6 +95,13 @@ def _ranks_of_users(expected: list[tuple[int, int, int, list[int]]], wanted: Cal
     return [rank for (rank, *_), length in zip(expected, lengths, strict=True) if wanted(length)]
 
 
+def _with_ranks(
+    expected: list[tuple[int, int, int, list[int]]], ranks: list[int]
+) -> list[tuple[int, int, int, list[int]]]:
+    """The same targets with other ranks."""
+    return [(rank, *rest) for rank, (_, *rest) in zip(ranks, expected, strict=True)]  # type: ignore[misc]
+
+
 def _means(ranks: list[int]) -> dict[str, float]:
     return {
         "hr@1": np.mean([rank <= 1 for rank in ranks]),
@@ -120,8 +127,12 @@ def test_metrics_equal_plain_loops(tmp_path: Path, world_size: int, exclude: boo
     baselines = {"popularity": popularity} | ({} if exclude else {"recent_popularity": popularity[::-1]})
     assert result["baselines"].keys() == baselines.keys()
     for name, counts in baselines.items():
-        wanted = _means(_popularity_ranks(counts, range(21, 24), exclude))
-        assert {key: result["baselines"][name][key] for key in wanted} == pytest.approx(wanted)
+        ranks, found = _popularity_ranks(counts, range(21, 24), exclude), result["baselines"][name]
+        for wanted, metrics in (
+            (ranks, found["overall"]),
+            (_ranks_of_users(_with_ranks(expected, ranks), lambda n: n > 5), found["slices"]["users"]["head"]),
+        ):
+            assert {key: metrics[key] for key in _means(wanted)} == pytest.approx(_means(wanted))
     assert (result["queries"], result["num_items"]) == (len(expected), NUM_ITEMS)
     assert done[-1] == NUM_USERS
     assert len(done) == math.ceil(len(expected) / 4)

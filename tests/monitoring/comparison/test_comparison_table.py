@@ -108,3 +108,12 @@ def test_without_any_result_the_failures_are_left(tmp_path: Path) -> None:
     assert "- x-22: no memory" in to_markdown(comparison)
     assert [row["mean"] for row in csv.DictReader(io.StringIO(to_csv(comparison)))] == ["", ""]
     assert "<svg" in dot_plot(comparison)
+
+
+def test_popularity_is_a_row_without_seeds_that_is_not_tested(tmp_path: Path) -> None:
+    page = to_markdown(hand_made_comparison(tmp_path, baseline=[1, 9, 4, 9]))
+    mean, *others = re.findall(r"^\| recent popularity .*\|$", page, re.MULTILINE)
+    # NDCG@10: 1, 1 / log2(10) twice and 1 / log2(5); HR@3: the first alone
+    assert [cell.strip() for cell in mean.split("|")[2:-1]] == ["0.5082", "0.2500", "–", "–", "–", "–"]
+    (by_slice,) = others  # and none among the differences
+    assert [cell.strip() for cell in by_slice.split("|")[2:-1]] == ["0.3659", "**1.0000**"]

@@ -50,35 +50,48 @@ def _details(row: str, ranks: list[int]) -> dict[str, Any]:
     return {"history": [{"seconds": value} for value in SECONDS[row]], "best": {"value": 1 / sum(ranks)}}
 
 
-def finished_run(folder: Path, row: str, ranks: list[int]) -> FinishedRun:
+def finished_run(folder: Path, row: str, ranks: list[int], baseline: list[int] | None = None) -> FinishedRun:
     """Write a workspace with a model and an evaluation in which the targets have these ranks."""
     workspace, inputs = Workspace(str(folder)), {"made by": "hand"}
     evaluation = workspace.artifact("evaluation")
     table = pa.table([USERS, [1] * 4, range(4), ranks], SCHEMA)
     evaluation.write_table(FILE, table, fingerprint(inputs))
-    metrics = {
+    metrics: dict[str, Any] = {
         "split": "test",
         "similarity": "cosine" if row != "IDs" else "dot",
         "exclude_seen": True,
         "queries": 4,
         "num_items": 1234,
-        "overall": {name: statistics.mean(gain(ranks)) for name, gain in METRICS.items()},
-        "slices": {
-            "items": {"tail": _slice(ranks[2:]), "held_out": {"queries": 0, **dict.fromkeys(METRICS)}},
-            "histories": {"short": _slice(ranks[:1])},
-        },
+        **_measured(ranks),
     }
+    if baseline is not None:
+        metrics["baselines"] = {"recent_popularity": _measured(baseline)}
     evaluation.write_file("metrics.json", json.dumps(metrics).encode(), fingerprint(inputs))
     evaluation.commit(inputs)
     workspace.artifact("model").commit(inputs, _details(row, ranks))
     return FinishedRun(workspace, [workspace])
 
 
-def hand_made_comparison(folder: Path) -> Comparison:
-    """Compare two methods with two seeds, one with one seed, an ensemble of two, and a method that failed."""
+def _measured(ranks: list[int]) -> dict[str, Any]:
+    """Metrics over all queries and in slices."""
+    return {
+        "overall": {name: statistics.mean(gain(ranks)) for name, gain in METRICS.items()},
+        "slices": {
+            "items": {"tail": _slice(ranks[2:]), "held_out": {"queries": 0, **dict.fromkeys(METRICS)}},
+            "histories": {"short": _slice(ranks[:1])},
+        },
+    }
+
+
+def hand_made_comparison(folder: Path, baseline: list[int] | None = None) -> Comparison:
+    """Compare two methods with two seeds, one with one seed, an ensemble of two, and a method that failed.
+
+    Args:
+        baseline: ranks of the targets by recent popularity; None: the evaluations were made without.
+    """
     rows: dict[str, dict[int, FinishedRun]] = {"AlphaFuse": {}, "IDs": {}, "text": {}, "broken": {}}
     for (row, seed), ranks in RANKS.items():
-        rows[row][seed] = finished_run(folder / f"{row}-{seed}", row, ranks)
+        rows[row][seed] = finished_run(folder / f"{row}-{seed}", row, ranks, baseline)
     rows["both"] = {1: FinishedRun(rows["text"][1].evaluation, [rows[name][1].evaluation for name in ("IDs", "text")])}
     return compare_methods(GRID, {"AlphaFuse": tiny_config(folder)}, rows, {"broken-1": "no\ntexts"})
 

@@ -74,7 +74,7 @@ def finished_workspace(folder: Path, odd: str) -> tuple[Config, Workspace]:
             "target_average_popularity": 4.25,
             "target_tail_share": 0.125,
         },
-        "baselines": {"recent_popularity": dict.fromkeys(METRICS, 0.0625)},
+        "baselines": {"recent_popularity": {"overall": dict.fromkeys(METRICS, 0.0625), "slices": {}}},
     }
     artifact = workspace.artifact("evaluation")
     artifact.write_file("metrics.json", json.dumps(evaluation).encode(), fingerprint({}))
