@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from monitoring.run_log.reader import Run
 FIRST = 4
 """Number of runs, the latest that have trained, that are chosen where the user has chosen none."""
 PARTS = ("results", "settings")
+OPERATIONAL_DATA = ("resources", "shard_rows")
+"""Settings of the section `data` that do not change what is trained on and tested."""
 
 
 def skeleton(runs: Sequence[Run], wanted: Sequence[str]) -> Part:
@@ -91,7 +94,40 @@ def comparison(runs: Sequence[Run], now: float) -> dict[str, Part]:
     return {"results": _results(runs, now), "settings": _differences(runs)}
 
 
+def data_sets(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs by the data that they were trained and tested on: names of source and split, numbered where several data
+    sets have the same names."""
+    by_settings: dict[str, list[Run]] = {}
+    for run in runs:
+        data = {name: value for name, value in run.settings.get("data", {}).items() if name not in OPERATIONAL_DATA}
+        by_settings.setdefault(json.dumps(data, sort_keys=True), []).append(run)
+    named: dict[str, list[Run]] = {}
+    for same in by_settings.values():
+        name = _data_name(same[0].settings.get("data", {}))
+        others = sum(known.rpartition(" #")[0] == name or known == name for known in named)
+        named[f"{name} #{others + 1}" if others else name] = same
+    return named
+
+
+def _data_name(data: Mapping[str, Any]) -> str:
+    places = (data.get("folder"), data.get("interactions", {}).get("path"))
+    path = "/".join(str(place) for place in places if place not in (None, "", "."))
+    return f"{path or 'data'}, split {data.get('split', {}).get('kind', 'unknown')}"
+
+
 def _results(runs: Sequence[Run], now: float) -> Part:
+    groups = data_sets(runs)
+    parts: list[Part] = []
+    for name, members in groups.items():
+        parts += [html.H3(name), _results_table(name, members, now)] if len(groups) > 1 else []
+    if len(groups) == 1:
+        parts = [_results_table("Results", runs, now)]
+    legend = "The best result on the test split is bold, among those on the same data that are measured alike."
+    return section("Results", "results", *parts, soft(legend))
+
+
+def _results_table(name: str, runs: Sequence[Run], now: float) -> Part:
+    """Results on one data set."""
     best = {run.key: run.training.best(run.monitor) for run in runs}
     results = {run.key: final_result(run) for run in runs}
     top: dict[tuple[str, str], float] = {}  # best value among results that are measured alike
@@ -120,12 +156,7 @@ def _results(runs: Sequence[Run], now: float) -> Part:
             ]
         )
     head = ["run", "state", "metric", "best validation", "in epoch", "test", "seen items", "training"]
-    return section(
-        "Results",
-        "results",
-        table(head, rows, "Results", texts=(1, 2, 6)),
-        soft("The best result on the test split is bold, among those of the same metric that treat seen items alike."),
-    )
+    return table(head, rows, name, texts=(1, 2, 6))
 
 
 def _differences(runs: Sequence[Run]) -> Part:
