@@ -5,6 +5,7 @@ Plain torch; a backbone knows nothing of losses, ranks or where item vectors com
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,6 +16,10 @@ from torch import nn
 from alphafuse.config import BackboneConfig, ModelConfig
 from alphafuse.config.registry import BACKBONES, ENCODERS
 from alphafuse.items.encoders.base import ItemEncoder
+
+MOST_DROPOUT, LEAST_DROPOUT = 0.3, 0.1
+FEW_TARGETS, MANY_TARGETS = 15_000, 40_000
+"""Numbers of training targets up to which, and from which on, the dropout is the most and the least."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +66,30 @@ class Backbone(nn.Module):
         """
 
 
-def build_backbone(model: ModelConfig, seed: int) -> nn.Module:
+def chosen_dropout(num_targets: int) -> float:
+    """The dropout of a backbone whose settings leave it open: `MOST_DROPOUT` up to `FEW_TARGETS` training targets,
+    `LEAST_DROPOUT` from `MANY_TARGETS` on, and between them by the logarithm of their number (docs/results.md)."""
+    share = math.log(max(1, num_targets) / FEW_TARGETS) / math.log(MANY_TARGETS / FEW_TARGETS)
+    return MOST_DROPOUT - (MOST_DROPOUT - LEAST_DROPOUT) * min(1.0, max(0.0, share))
+
+
+def build_backbone(model: ModelConfig, seed: int, dropout: float = 0.0) -> nn.Module:
     """The backbone that a model's settings choose, wrapped by their encoder to read histories; its weights are drawn
     from torch's generator.
 
     Args:
         seed: random seed of the run.
+        dropout: dropout where the settings leave it open; without meaning for a model that does not train.
 
     Raises:
         ValueError: the class of a user's own encoder or backbone cannot be imported.
     """
     encoder: type[ItemEncoder] = ENCODERS.find(model.encoder.name)
     context = BackboneContext(model.hidden_dim, model.history_length, seed, encoder)
-    backbone: Backbone = BACKBONES.find(model.backbone.name).build(model.backbone, context)
+    settings = model.backbone
+    if getattr(settings, "dropout", dropout) is None:
+        settings = settings.model_copy(update={"dropout": dropout})
+    backbone: Backbone = BACKBONES.find(settings.name).build(settings, context)
     return backbone if model.backbone.generates else encoder.wrap(backbone, model.hidden_dim)
 
 

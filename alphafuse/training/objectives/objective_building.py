@@ -8,7 +8,7 @@ from alphafuse.config import Config
 from alphafuse.data.popularity import load_held_out
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.items.encoders.base import build_encoder
-from alphafuse.recommenders.base import build_backbone
+from alphafuse.recommenders.base import build_backbone, chosen_dropout
 from alphafuse.recommenders.dreamrec import DreamRec
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.objectives.dense_model import DenseModel
@@ -21,7 +21,8 @@ def build_objective(config: Config, workspace: Workspace, communicator: Communic
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         encoder = build_encoder(config, workspace)
-        backbone = build_backbone(config.model, config.seed)
+        targets = workspace.artifact("sequences").require().details.get("targets", {}).get("train", 0)
+        backbone = build_backbone(config.model, config.seed, chosen_dropout(targets))
     if isinstance(backbone, DreamRec):
         return DiffusionObjective(encoder, backbone, config.seed, config.train.loss.temperature)
     num_items = int((~load_held_out(workspace)).sum())
