@@ -41,7 +41,11 @@ def run(
     if ray.address is None:
         _require_free(settings)
     token = ensure_token(SERVICE)
-    with connected(ray), _served(source, settings, token), _listed(settings, monitoring) as keep_listed:
+    with (
+        connected(ray),
+        _served(source, settings, token, ray.address is not None),
+        _listed(settings, monitoring) as keep_listed,
+    ):
         ready()
         while True:
             with suppress(OSError):  # a full disk ends no service
@@ -50,8 +54,11 @@ def run(
 
 
 @contextmanager
-def _served(source: ModelSource, settings: ServeConfig, token: str) -> Iterator[None]:
+def _served(source: ModelSource, settings: ServeConfig, token: str, on_cluster: bool) -> Iterator[None]:
     """Context in which the application runs.
+
+    Args:
+        on_cluster: the cluster goes on without the application; an embedded one ends with it, however it is stopped.
 
     Raises:
         ResourceError: no replica starts.
@@ -68,7 +75,8 @@ def _served(source: ModelSource, settings: ServeConfig, token: str) -> Iterator[
             raise ResourceError(f"no replica starts: {' '.join(causes) or error}") from error
         yield
     finally:
-        serve.delete(APPLICATION)  # and nothing else of Ray Serve, which others of the cluster may use
+        if on_cluster:
+            serve.delete(APPLICATION)  # and nothing else of Ray Serve, which others of the cluster may use
 
 
 @contextmanager
