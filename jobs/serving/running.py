@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -71,8 +72,8 @@ def _served(source: ModelSource, settings: ServeConfig, token: str, on_cluster: 
             serve.run(make_application(source, settings, token), name=APPLICATION)
         except RuntimeError as error:
             found = serve.status().applications.get(APPLICATION)
-            causes = [each.message for each in found.deployments.values()] if found is not None else []
-            raise ResourceError(f"no replica starts: {' '.join(causes) or error}") from error
+            messages = [each.message for each in found.deployments.values()] if found is not None else []
+            raise ResourceError(f"no replica starts: {last_line(messages[0] if messages else str(error))}") from error
         yield
     finally:
         if on_cluster:
@@ -94,6 +95,13 @@ def _listed(settings: ServeConfig, monitoring: MonitoringConfig) -> Iterator[Cal
     finally:
         with suppress(OSError):
             file.remove()
+
+
+def last_line(message: str) -> str:
+    """What an exception says, without the trace of the replica that Ray Serve puts before it, and without its class
+    where that is one of this project."""
+    lines = message.strip().splitlines()
+    return re.sub(r"^alphafuse\.errors\.\w+: ", "", lines[-1]) if lines else "Ray Serve does not say why"
 
 
 def _require_free(settings: ServeConfig) -> None:
