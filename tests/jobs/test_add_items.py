@@ -39,7 +39,7 @@ from alphafuse.training.checkpoint import DENSE_FILE
 from alphafuse.training.objectives.objective_building import build_objective
 from alphafuse.training.table_rows import write_table_rows
 from jobs import add_items
-from jobs.stages import export
+from jobs.stages import export, recommend
 from monitoring.terminal.run_console import RunConsole
 
 OLD, NEW = range(24), range(24, 30)
@@ -212,6 +212,25 @@ def test_removed_items_are_never_recommended(tmp_path: Path, embedded: list[list
     again = load(config.workspace)
     assert (again.num_items, "item 5" in again) == (28, True)
     assert sum(item_id == "item 5" for item_id, _ in _lists(again, k=30)[1]) == 1
+
+
+def test_the_stage_recommend_leaves_removed_items_out(tmp_path: Path, embedded: list[list[str]]) -> None:
+    config = _exported(tmp_path / "base", range(30))
+    workspace = Workspace(config.workspace)
+
+    def lists() -> list[list[str]]:
+        artifact = workspace.artifact("recommendations")
+        artifact.clear()
+        with without_ray():
+            recommend.run(config, workspace, ignore)
+        return artifact.read_table(artifact.require().files[0])["item_ids"].to_pylist()
+
+    before = lists()
+    gone = before[0][:3]
+    _add(config, remove=_file(tmp_path, [int(item.split()[1]) for item in gone]))
+    after = lists()
+    assert not {item for items in after for item in items} & {*gone}
+    assert after[0][: len(before[0]) - 3] == before[0][3:]
 
 
 @pytest.mark.filterwarnings("ignore:.*not in the catalog")
