@@ -60,7 +60,7 @@ def test_what_other_workspaces_need_stays(tmp_path: Path, registry: Registry) ->
     Workspace(str(tmp_path / "grid" / "run")).borrow({"catalog": "../shared/one"})
     Workspace(str(tmp_path / "beside")).borrow({"catalog": "../day1"})
     (tmp_path / "tomorrow").mkdir()
-    settings = {"update": {"parent": str(tmp_path / "day3")}}
+    settings = {"update": {"parent": f"file://{tmp_path}/day3"}}
     (tmp_path / "tomorrow" / "config.yaml").write_text(yaml.safe_dump(settings))
     made_workspace(tmp_path / "finished", "f")
     settings["update"]["parent"] = str(tmp_path / "day5")
