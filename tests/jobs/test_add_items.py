@@ -16,7 +16,7 @@ import pytest
 import safetensors.torch
 import torch
 from support.processes.gloo_workers import without_ray
-from support.workspaces.exported_model import exported
+from support.workspaces.exported_model import DIFFUSION, DREAMREC, exported
 from support.workspaces.tiny_workspace import (
     EMBEDDING_DIM,
     NULL_DIM,
@@ -299,3 +299,28 @@ def test_encoders_that_know_items_by_training_alone_are_refused(tmp_path: Path, 
     assert _add(config, remove=_file(tmp_path, [1])).removed == 1
     with pytest.raises(UnfinishedError, match="run the stage 'train' first"):
         _add(tiny_config(tmp_path / "nothing"), _file(tmp_path, NEW))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["alphafuse", "llminit", "morec", "whitenrec", "unisrec", "llm_esr", "idreamrec", "rlmrec_con", "rlmrec_gen"],
+)
+def test_every_encoder_adds_items_or_says_that_it_cannot(tmp_path: Path, embedded: list[list[str]], name: str) -> None:
+    model = {"encoder": {"name": name}}
+    if name == "idreamrec":
+        config = exported(tmp_path / "run", model | {"backbone": DREAMREC}, **DIFFUSION)
+    else:
+        config = exported(tmp_path / "run", model | ({"hidden_dim": 6} if name == "whitenrec" else {}))
+    path = tmp_path / "new.parquet"
+    pq.write_table(pa.table({"item_id": ["new one", "new two"], "text": ["text 5", "text 9"]}), path)
+    if name.startswith("rlmrec"):
+        with pytest.raises(ConfigError, match=r"knows an item by training alone.*alphafuse update"):
+            _add(config, str(path))
+        return
+    assert _add(config, str(path)).items == 2
+    recommender = load(config.workspace)
+    vectors = recommender.item_vectors(["new one", "new two"])
+    assert np.isfinite(vectors).all()
+    assert np.abs(vectors).sum(axis=1).min() > 0
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
+    assert len(recommender.recommend([["new one", "item 3"]], 5)[0]) == 5
