@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import torch
+from support.faults.killed_writes import Killed, kill_at
 from support.processes.gloo_workers import without_ray
 from support.workspaces.exported_model import DIFFUSION, DREAMREC, exported
 from support.workspaces.tiny_workspace import (
@@ -268,6 +269,26 @@ def test_an_interrupted_call_is_repeated(
     assert _add(config, _file(tmp_path, NEW[:3])).items == 3  # other items than those of the interrupted call
     assert _add(config, path).items == 3
     assert not (tmp_path / "base" / "adding").exists()
+
+
+def test_a_kill_at_any_write_leaves_all_items_or_none(tmp_path: Path, embedded: list[list[str]]) -> None:
+    original, path = _exported(tmp_path / "base", OLD), _file(tmp_path, NEW)
+    for moment in range(100):
+        folder = tmp_path / f"run {moment}"
+        shutil.copytree(original.workspace, folder)
+        config = original.model_copy(update={"workspace": str(folder)})
+        with pytest.MonkeyPatch.context() as patch:
+            calls = kill_at(patch, moment)
+            with suppress(Killed):
+                _add(config, path)
+        if len(calls) <= moment:
+            break
+        assert load(folder).num_items in (24, 30)
+        (folder / "events" / "heartbeat.json").unlink(missing_ok=True)  # a killed process is dead, and this one is not
+        _add(config, path)
+        assert load(folder).num_items == 30
+        assert len({*(folder / "export" / "deltas").iterdir()}) == 1
+    assert moment > 10
 
 
 def test_deltas_of_another_export_and_gaps_are_refused(tmp_path: Path, embedded: list[list[str]]) -> None:

@@ -55,6 +55,8 @@ def test_help_names_every_stage_and_imports_nothing_heavy() -> None:
         "report",
         "synth",
         "compare",
+        "add-items",
+        "models",
         "submit",
         "jobs",
         "logs",
