@@ -56,7 +56,7 @@ def run(
 
         last, again = find_stage(until or REPORT.name), find_stage(redo) if redo else None
         run_with_progress(configuration, workspace, needed_stages(configuration, last), again)
-        if print_results(workspace):
+        if print_results(workspace, configuration.registry):
             print_next([str(config), *(part for each in overrides or () for part in ("--set", each))], workspace)
 
 
@@ -85,7 +85,7 @@ def update(
         changed = configuration.update.model_copy(update={"parent": resolve(parent)})
         configuration = configuration.model_copy(update={"update": changed})
         run_with_progress(configuration, workspace, needed_stages(configuration))
-        if print_results(workspace):
+        if print_results(workspace, configuration.registry):
             print_next([f"{workspace.folder.uri}/{CONFIG}"], workspace)
 
 

@@ -56,6 +56,8 @@ def test_help_names_every_stage_and_imports_nothing_heavy() -> None:
         "serve",
         "synth",
         "compare",
+        "add-items",
+        "models",
         "submit",
         "jobs",
         "logs",
