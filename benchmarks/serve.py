@@ -29,6 +29,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 import requests
+import torch
 
 from alphafuse.registry.registry import Registry
 from alphafuse.serving.recommender import Recommender, Search, load
@@ -284,12 +285,13 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=200_000)
     parser.add_argument("--few-items", type=int, default=5_000)
     parser.add_argument("--dim", type=int, default=128)
-    parser.add_argument("--cpus", type=int, default=2, help="serve.cpus of the cases under load")
+    parser.add_argument("--cpus", type=int, default=2, help="threads, and serve.cpus of the cases under load")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each case under load")
     parser.add_argument("--swaps", type=int, default=10)
     chosen = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="alphafuse-serve-"))
     try:
+        torch.set_num_threads(chosen.cpus)
         large, few = folder / "large", folder / "few"
         began = time.perf_counter()
         make_export(large, chosen.items, chosen.dim, 0, index=True)

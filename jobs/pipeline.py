@@ -35,6 +35,7 @@ from alphafuse.stages import (
     and_later,
     require_among,
 )
+from alphafuse.storage.exclusive import require_create
 from alphafuse.storage.workspace import Workspace
 from jobs.execution.driver_events import driver_listener
 from jobs.execution.history import History
@@ -92,13 +93,16 @@ def run_stages(
         ConfigError: `again` is none of the stages.
         OwnershipError: another process works in the workspace.
         ResourceError: the machines of the cluster cannot all reach the workspace, or cannot hold a stage, or promise
-            GPUs that torch does not find.
+            GPUs that torch does not find; or the registry's storage needs a package.
 
     Also raises as `check_parent` does, before anything runs, where a model is to be trained.
     """
     require_among(stages, again)
     if TRAIN in stages and (again is not None or not TRAIN.is_finished(workspace)):
         check_parent(config, workspace)
+    versions = Registry(config.registry) if config.registry is not None and {EXPORT, REPORT} <= {*stages} else None
+    if versions is not None:
+        require_create(versions.folder)
     summaries: dict[Stage, Summary | None] = {}
     with (
         own(workspace, lambda message: show(StageWarning(stages[0].name, message))) as heartbeat,
@@ -119,8 +123,8 @@ def run_stages(
                         summaries[stage] = _run_stage(stage, stage is again, config, workspace, history, listen)
             if workspace.redo.pending:
                 workspace.redo.take()
-    if config.registry is not None and {EXPORT, REPORT} <= {*stages}:
-        Registry(config.registry).add(Workspace(workspace.folder.uri))
+    if versions is not None:
+        versions.add(Workspace(workspace.folder.uri))
     return {stage: summary for stage, summary in summaries.items() if summary is not None}
 
 

@@ -32,12 +32,18 @@ class BackboneContext:
         seed: random seed of the run.
         encoder: class of the items' encoder; a backbone that generates item vectors wraps its reader of histories
             with it.
+        open_dropout: dropout where the settings leave it open.
     """
 
     hidden_dim: int
     history_length: int
     seed: int
     encoder: type[ItemEncoder]
+    open_dropout: float
+
+    def dropout(self, given: float | None) -> float:
+        """The dropout to train with, where the settings give this one."""
+        return self.open_dropout if given is None else given
 
 
 class Backbone(nn.Module):
@@ -85,11 +91,8 @@ def build_backbone(model: ModelConfig, seed: int, dropout: float = 0.0) -> nn.Mo
         ValueError: the class of a user's own encoder or backbone cannot be imported.
     """
     encoder: type[ItemEncoder] = ENCODERS.find(model.encoder.name)
-    context = BackboneContext(model.hidden_dim, model.history_length, seed, encoder)
-    settings = model.backbone
-    if getattr(settings, "dropout", dropout) is None:
-        settings = settings.model_copy(update={"dropout": dropout})
-    backbone: Backbone = BACKBONES.find(settings.name).build(settings, context)
+    context = BackboneContext(model.hidden_dim, model.history_length, seed, encoder, dropout)
+    backbone: Backbone = BACKBONES.find(model.backbone.name).build(model.backbone, context)
     return backbone if model.backbone.generates else encoder.wrap(backbone, model.hidden_dim)
 
 

@@ -34,7 +34,7 @@ class GRU4Rec(Backbone):
     @classmethod
     def build(cls, settings: GRU4RecConfig, context: BackboneContext) -> GRU4Rec:
         state_dim = settings.state_dim or context.hidden_dim
-        return cls(context.hidden_dim, state_dim, settings.num_layers, settings.dropout)
+        return cls(context.hidden_dim, state_dim, settings.num_layers, context.dropout(settings.dropout))
 
     def forward(self, item_vectors: torch.Tensor, at: torch.Tensor | None = None) -> torch.Tensor:
         """Map item vectors [batch, length, hidden_dim] to the hidden states of all positions, the same shape.

@@ -37,7 +37,7 @@ class HSTU(Backbone):
     @classmethod
     def build(cls, settings: HSTUConfig, context: BackboneContext) -> HSTU:
         shape = (context.hidden_dim, context.history_length)
-        return cls(*shape, settings.num_layers, settings.num_heads, settings.dropout)
+        return cls(*shape, settings.num_layers, settings.num_heads, context.dropout(settings.dropout))
 
     def forward(self, item_vectors: torch.Tensor, at: torch.Tensor | None = None) -> torch.Tensor:
         """Map item vectors [batch, length, hidden_dim] to the hidden states of all positions, the same shape.

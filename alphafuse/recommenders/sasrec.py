@@ -35,7 +35,7 @@ class SASRec(Backbone):
     @classmethod
     def build(cls, settings: AttentionConfig, context: BackboneContext) -> SASRec:
         shape = (context.hidden_dim, context.history_length)
-        return cls(*shape, settings.num_layers, settings.num_heads, settings.dropout)
+        return cls(*shape, settings.num_layers, settings.num_heads, context.dropout(settings.dropout))
 
     def forward(self, item_vectors: torch.Tensor, at: torch.Tensor | None = None) -> torch.Tensor:
         """Map item vectors [batch, length, hidden_dim] to the hidden states of all positions, the same shape.

@@ -7,6 +7,7 @@ somebody has made anew in the same place is told from what is left of an old one
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -77,10 +78,16 @@ def _is_there(version: Version) -> bool:
 
 def _fates(old: Iterable[Version], kept: Iterable[Version]) -> list[Removal]:
     old = list(old)
-    uses = {version.workspace: f"{version.id} lies in the same workspace" for version in kept}
+    uses = {_place(version.workspace): f"{version.id} lies in the same workspace" for version in kept}
     for neighbour in _neighbours([Folder(version.workspace) for version in old]):
-        uses |= {uri: f"{neighbour.uri} {use}" for uri, use in _uses(neighbour)}
-    return [Removal(each, uses.get(each.workspace, "") or _run_in(Workspace(each.workspace))) for each in old]
+        uses |= {_place(uri): f"{neighbour.uri} {use}" for uri, use in _uses(neighbour)}
+    return [Removal(each, uses.get(_place(each.workspace), "") or _run_in(Workspace(each.workspace))) for each in old]
+
+
+def _place(uri: str) -> str:
+    """One name for a folder that is named in several ways: as a path, as file://…, or through a link."""
+    path = uri.removeprefix("file://")
+    return uri.rstrip("/") if "://" in path else os.path.realpath(path)
 
 
 def _neighbours(folders: Iterable[Folder]) -> Iterator[Folder]:

@@ -2,12 +2,12 @@
 
 They lie in the folder `deltas/` of the export, numbered, each an artefact of its own, and travel with it. A delta names
 the export that it belongs to and the delta before it by their content: one that is missing, or that was made for
-another export, is refused. An export that is made again takes its deltas with it.
+another export, is refused. An export that is made again begins without deltas.
 """
 
 from __future__ import annotations
 
-import json
+from pydantic import TypeAdapter, ValidationError
 
 from alphafuse.errors import WorkspaceError
 from alphafuse.storage.artifact import Artifact
@@ -19,11 +19,12 @@ DELTAS = "deltas"
 REMOVED_FILE = "removed.json"
 """List of the ids of items that are gone."""
 STAGE = "add-items"
+_IDS = TypeAdapter(list[str])
 
 
 class Delta(Artifact):
     """One delta. The inputs in its manifest are `export` and `before`, the content fingerprints of the export and of
-    the delta before (empty for the first), and what the delta was asked to hold."""
+    the delta before it; `before` is empty for the first one."""
 
     def damaged(self, name: str, cause: object) -> WorkspaceError:
         return WorkspaceError(
@@ -38,8 +39,10 @@ class Delta(Artifact):
         Raises:
             WorkspaceError: the file is damaged.
         """
-        ids: list[str] = json.loads(self.read_file(REMOVED_FILE))
-        return ids
+        try:
+            return _IDS.validate_json(self.read_file(REMOVED_FILE))
+        except ValidationError as error:
+            raise self.damaged(REMOVED_FILE, "it holds no list of ids") from error
 
 
 def delta_at(export: Folder, number: int, guard: Guard | None = None) -> Delta:

@@ -37,6 +37,9 @@ from alphafuse.storage.manifest import content_fingerprint
 
 QUERY_BATCH = 512
 """Histories ranked at a time."""
+TILE = (128, 4096)
+"""Number of histories and items that are scored at a time: the memory of the stages' tiles, but wider ones, since every
+tile lets the threads wait for each other, and most callers have few histories."""
 Search = Literal["exact", "approximate"]
 """Ways to find the best items."""
 
@@ -102,7 +105,7 @@ class Recommender:
         self._vectors = vectors
         self._model = HistoryModel(export, vectors, lengths)
         # Vectors and states have unit length already where the score is the cosine.
-        self._ranking: Ranking = CatalogRanking(vectors, 0, "dot", Communicator())
+        self._ranking: Ranking = CatalogRanking(vectors, 0, "dot", Communicator(), TILE)
         if search == "approximate":
             require_usearch("approximate search")
             self._ranking = export.index(vectors)

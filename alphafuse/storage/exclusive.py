@@ -29,18 +29,31 @@ def create(folder: Folder, name: str, content: bytes) -> bool:
     Raises:
         ResourceError: the storage needs a package that is not installed.
     """
-    filesystem, path = folder.open()
-    if isinstance(filesystem, pafs.LocalFileSystem):
-        write: Callable[[str, str, bytes], None] = _link
-    elif isinstance(filesystem, pafs.PyFileSystem) and isinstance(filesystem.handler, FsspecAdapter):
-        write = filesystem.handler.create_file
-    else:
-        write = _conditional_put(folder, filesystem)
     try:
-        write(path, name, content)
+        _writer(folder)(folder.open()[1], name, content)
     except FileExistsError:
         return folder.read_bytes(name) == content
     return True
+
+
+def require_create(folder: Folder) -> None:
+    """Check that `create` can write to the storage of a folder, which need not exist.
+
+    Raises:
+        ResourceError: it needs a package that is not installed.
+    """
+    _writer(folder)
+
+
+def _writer(folder: Folder) -> Callable[[str, str, bytes], None]:
+    """The function that writes a file, given by folder, name and content, and raises FileExistsError where it is."""
+    filesystem, _ = folder.open()
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        return _link
+    if isinstance(filesystem, pafs.PyFileSystem) and isinstance(filesystem.handler, FsspecAdapter):
+        created: Callable[[str, str, bytes], None] = filesystem.handler.create_file
+        return created
+    return _conditional_put(folder, filesystem)
 
 
 def _link(path: str, name: str, content: bytes) -> None:

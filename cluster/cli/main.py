@@ -97,7 +97,7 @@ def run(
 
         last, again = find_stage(until or REPORT.name), find_stage(redo) if redo else None
         run_with_progress(configuration, workspace, needed_stages(configuration, last), again, quiet)
-        if print_results(workspace) and not quiet:
+        if print_results(workspace, configuration.registry) and not quiet:
             print_next([str(config), *(part for each in overrides or () for part in ("--set", each))], workspace)
 
 
@@ -127,7 +127,7 @@ def update(
         changed = configuration.update.model_copy(update={"parent": resolve(parent)})
         configuration = configuration.model_copy(update={"update": changed})
         run_with_progress(configuration, workspace, needed_stages(configuration), quiet=quiet)
-        if print_results(workspace) and not quiet:
+        if print_results(workspace, configuration.registry) and not quiet:
             print_next([f"{workspace.folder.uri}/{CONFIG}"], workspace)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -22,7 +23,9 @@ RegistryOption = Annotated[
         help="Folder or URI of the registry, as in the setting `registry`.",
     ),
 ]
-Targets = Annotated[int, typer.Option(min=1, help="Test targets to compare by, at least; whole users, drawn by id.")]
+TestTargets = Annotated[
+    int, typer.Option(min=1, help="Test targets to compare by, at least; whole users, drawn by id.")
+]
 VersionName = Annotated[str, typer.Argument(metavar="VERSION", help="Id, such as v0007, or alias.")]
 
 
@@ -74,7 +77,7 @@ def compare(
     registry: RegistryOption,
     version: Annotated[str, typer.Argument(metavar="[VERSION]", help="Id or alias.")] = "candidate",
     other: Annotated[str, typer.Option("--with", metavar="VERSION", help="Id or alias.")] = "production",
-    targets: Targets = TARGETS,
+    targets: TestTargets = TARGETS,
 ) -> None:
     """Compare two versions on the test targets of the first one: quality, and how far lists and scores have moved."""
     with reported():
@@ -94,7 +97,7 @@ def promote(
     max_drop: Annotated[
         float, typer.Option(min=0, max=1, help="Largest share of the metric that may be lost against production.")
     ] = 0.02,
-    targets: Targets = TARGETS,
+    targets: TestTargets = TARGETS,
 ) -> None:
     """Let a version serve, if it is not worse than the one in production on the same test targets."""
     with reported():
@@ -135,7 +138,7 @@ def metrics(
         from alphafuse.registry.registry import Registry
         from monitoring.metrics.registry_exporter import serve
 
-        with serve(Registry(registry), host, port) as address:
+        with serve(Registry(registry), host, port) as address, suppress(KeyboardInterrupt):
             echo(f"http://{address}/metrics")
             signal.pause()
 

@@ -16,6 +16,8 @@ from alphafuse.data.catalog_lookup import item_names
 from alphafuse.data.popularity import load_popularity
 from alphafuse.evaluation.ranking_metrics import measured_cutoffs
 from alphafuse.inputs import check_inputs
+from alphafuse.registry.aliases import NAMES
+from alphafuse.registry.registry import Registry
 from alphafuse.stages import Stage, require_among
 from alphafuse.storage.workspace import Workspace
 from cluster.cli.run_log import redirect_output
@@ -42,8 +44,9 @@ def run_with_progress(
         run_stages(settings, workspace, stages, console, again)
 
 
-def print_results(workspace: Workspace) -> bool:
-    """Print the metrics and the path of the report; returns False if there is no evaluation."""
+def print_results(workspace: Workspace, registry: str | None = None) -> bool:
+    """Print the metrics, the path of the report, and the version in a registry if it has an alias; returns False if
+    there is no evaluation."""
     console = SafeConsole(file=sys.stdout)
     evaluation = workspace.artifact("evaluation")
     if evaluation.manifest() is None:
@@ -67,6 +70,11 @@ def print_results(workspace: Workspace) -> bool:
     console.print(table)
     if workspace.artifact("report").manifest() is not None:
         console.print(f"\nreport  {workspace.folder.uri}/report/index.html", markup=False, soft_wrap=True)
+    if registry is not None:
+        named = {alias: Registry(registry).alias(alias) for alias in NAMES}
+        versions = {alias: Registry(registry).version(name) for alias, name in named.items() if name is not None}
+        own = {alias: each.id for alias, each in versions.items() if each.workspace == workspace.folder.uri}
+        console.print("".join(f"\nversion {name} ({alias})" for alias, name in own.items()), markup=False)
     return True
 
 

@@ -32,7 +32,7 @@ def main() -> None:
         again = request["again"]
         stages = [find_stage(name) for name in request["stages"]]
         run_with_progress(config, workspace, stages, find_stage(again) if again else None)
-        print_results(workspace)
+        print_results(workspace, config.registry)
 
 
 if __name__ == "__main__":

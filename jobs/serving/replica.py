@@ -18,6 +18,7 @@ from jobs.execution.ray_internals import keep_replica_on_loopback
 from jobs.execution.worker_metrics import LOOPBACK
 from jobs.serving import fleet
 from jobs.serving.api import make_api
+from jobs.serving.batching import Batches
 from jobs.serving.messages import Health
 from jobs.serving.model_source import Location, ModelSource
 from jobs.serving.served_model import Answer, Asked, ServedModel
@@ -57,6 +58,7 @@ class Replica:
         self._recorder = ServingRecorder()
         self._model = self._first_model()
         self._recorder.on_model(self._model.location.version, self._model.num_items)
+        self._batches = Batches(self._recommend_batch, LARGEST_BATCH)
         self._tasks: list[asyncio.Task[None]] = []
 
     def __serve_build_asgi_app__(self) -> Any:
@@ -66,10 +68,8 @@ class Replica:
 
     async def recommend(self, asked: Asked) -> Answer:
         """The best items after a history; requests that wait at the same time are ranked together."""
-        answer: Answer = await self._recommend_batch(asked)
-        return answer
+        return await self._batches.ask(asked)
 
-    @serve.batch(max_batch_size=LARGEST_BATCH, batch_wait_timeout_s=0.0)
     async def _recommend_batch(self, batch: list[Asked]) -> list[Answer]:
         model, started = self._model, time.perf_counter()
         answers = await asyncio.to_thread(model.recommend, batch)

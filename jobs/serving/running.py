@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -41,7 +42,11 @@ def run(
     if ray.address is None:
         _require_free(settings)
     token = ensure_token(SERVICE)
-    with connected(ray), _served(source, settings, token), _listed(settings, monitoring) as keep_listed:
+    with (
+        connected(ray),
+        _served(source, settings, token, ray.address is not None),
+        _listed(settings, monitoring) as keep_listed,
+    ):
         ready()
         while True:
             with suppress(OSError):  # a full disk ends no service
@@ -50,8 +55,11 @@ def run(
 
 
 @contextmanager
-def _served(source: ModelSource, settings: ServeConfig, token: str) -> Iterator[None]:
+def _served(source: ModelSource, settings: ServeConfig, token: str, on_cluster: bool) -> Iterator[None]:
     """Context in which the application runs.
+
+    Args:
+        on_cluster: the cluster goes on without the application; an embedded one ends with it, however it is stopped.
 
     Raises:
         ResourceError: no replica starts.
@@ -64,11 +72,12 @@ def _served(source: ModelSource, settings: ServeConfig, token: str) -> Iterator[
             serve.run(make_application(source, settings, token), name=APPLICATION)
         except RuntimeError as error:
             found = serve.status().applications.get(APPLICATION)
-            causes = [each.message for each in found.deployments.values()] if found is not None else []
-            raise ResourceError(f"no replica starts: {' '.join(causes) or error}") from error
+            messages = [each.message for each in found.deployments.values()] if found is not None else []
+            raise ResourceError(f"no replica starts: {last_line(messages[0] if messages else str(error))}") from error
         yield
     finally:
-        serve.delete(APPLICATION)  # and nothing else of Ray Serve, which others of the cluster may use
+        if on_cluster:
+            serve.delete(APPLICATION)  # and nothing else of Ray Serve, which others of the cluster may use
 
 
 @contextmanager
@@ -86,6 +95,13 @@ def _listed(settings: ServeConfig, monitoring: MonitoringConfig) -> Iterator[Cal
     finally:
         with suppress(OSError):
             file.remove()
+
+
+def last_line(message: str) -> str:
+    """What an exception says, without the trace of the replica that Ray Serve puts before it, and without its class
+    where that is one of this project."""
+    lines = message.strip().splitlines()
+    return re.sub(r"^alphafuse\.errors\.\w+: ", "", lines[-1]) if lines else "Ray Serve does not say why"
 
 
 def _require_free(settings: ServeConfig) -> None:

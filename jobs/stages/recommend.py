@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+import pyarrow as pa
 import ray
 import torch
 
 from alphafuse.config import Config
+from alphafuse.data.catalog_lookup import find_ids
 from alphafuse.data.importers.source import Source, identified
 from alphafuse.data.users import Histories, find_users, test_users, users_of
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.evaluator import catalog_ranking
 from alphafuse.evaluation.recommendations import Recommendations, rank_users
 from alphafuse.events import Listener, Progress, StageWarning, Summary
+from alphafuse.serving.deltas import find_deltas
 from alphafuse.stages import RECOMMEND
 from alphafuse.storage.folder import resolve
 from alphafuse.storage.manifest import fingerprint
@@ -41,7 +44,9 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
     inputs = {**RECOMMEND.inputs(config, workspace), "users": listed}
     if artifact.is_committed(inputs):
         return None
-    arguments = {"config": config, "workspace": workspace, "sources": sources, "wanted": fingerprint(inputs)}
+    removed = _removed_items(workspace)
+    arguments = {"config": config, "workspace": workspace, "sources": sources, "removed": removed}
+    arguments["wanted"] = fingerprint(inputs)
     counts = run_workers(RECOMMEND, _recommend_on_worker, config.train.resources, arguments, listen, serving(config))
     for reason, count in counts.items():
         if count:
@@ -54,6 +59,17 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
     return {"users": total}
 
 
+def _removed_items(workspace: Workspace) -> torch.Tensor:
+    """Item indices of what `alphafuse add-items` has removed from the export of this model, int64."""
+    export, model = workspace.artifact("export"), workspace.artifact("model").require()
+    made = export.manifest()
+    if made is None or made.inputs.get("model") != model.fingerprint:
+        return torch.empty(0, dtype=torch.int64)
+    ids = [item for delta in find_deltas(export) for item in delta.removed()]
+    found = find_ids(workspace.artifact("catalog"), pa.array(ids, pa.string())) if ids else {}
+    return torch.tensor(sorted(found.values()), dtype=torch.int64)
+
+
 @ray.remote(num_cpus=0)  # the ranks of the stages before it may hold every CPU
 def _find_users(users: str) -> list[Source]:
     return identified(find_users(users))
@@ -64,6 +80,7 @@ def _recommend_on_worker(
     config: Config,
     workspace: Workspace,
     sources: list[Source] | None,
+    removed: torch.Tensor,
     wanted: str,
     communicator: Communicator,
     device: torch.device,
@@ -90,6 +107,7 @@ def _recommend_on_worker(
                 config.recommend.exclude_seen,
                 config.evaluate.query_batch,
                 communicator,
+                removed,
             )
             if communicator.rank == shard % communicator.world_size:
                 best = Recommendations(workspace.artifact("catalog"), chunk, items, scores)

@@ -26,7 +26,7 @@ DATASOURCE = DataSourceRef("prometheus", "${datasource}")
 YES_NO: list[ValueMapping] = [ValueMap({"0": ValueMappingResult("no", "red"), "1": ValueMappingResult("yes", "green")})]
 
 Kind = Literal["lines", "stacked", "numbers", "bars", "yes_no"]
-Only = Literal["", "gpu", "fault", "vllm", "serve"]
+Only = Literal["", "gpu", "fault", "vllm", "models", "serve"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Query:
     """An expression of Prometheus, and the name of each series that it gives.
 
     Attributes:
-        only: the only case in which the query has data: on a GPU, after a fault, with the engine vLLM, of the web
-            service; empty: in every run.
+        only: the only case in which the query has data: on a GPU, after a fault, with the engine vLLM, where
+            `alphafuse models metrics` serves versions, of the web service; empty: always.
     """
 
     expression: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import torch
+from support.faults.killed_writes import Killed, kill_at
 from support.processes.gloo_workers import without_ray
-from support.workspaces.exported_model import exported
+from support.workspaces.exported_model import DIFFUSION, DREAMREC, exported
 from support.workspaces.tiny_workspace import (
     EMBEDDING_DIM,
     NULL_DIM,
@@ -31,6 +32,7 @@ from alphafuse.data.hashing import hash_ids, hash_texts
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import ConfigError, DataError, UnfinishedError, WorkspaceError
 from alphafuse.events import Listener, Progress, ignore
+from alphafuse.serving.export_files import Export
 from alphafuse.serving.recommender import Recommender, load
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import to_column
@@ -39,7 +41,7 @@ from alphafuse.training.checkpoint import DENSE_FILE
 from alphafuse.training.objectives.objective_building import build_objective
 from alphafuse.training.table_rows import write_table_rows
 from jobs import add_items
-from jobs.stages import export
+from jobs.stages import export, recommend
 from monitoring.terminal.run_console import RunConsole
 
 OLD, NEW = range(24), range(24, 30)
@@ -214,6 +216,25 @@ def test_removed_items_are_never_recommended(tmp_path: Path, embedded: list[list
     assert sum(item_id == "item 5" for item_id, _ in _lists(again, k=30)[1]) == 1
 
 
+def test_the_stage_recommend_leaves_removed_items_out(tmp_path: Path, embedded: list[list[str]]) -> None:
+    config = _exported(tmp_path / "base", range(30))
+    workspace = Workspace(config.workspace)
+
+    def lists() -> list[list[str]]:
+        artifact = workspace.artifact("recommendations")
+        artifact.clear()
+        with without_ray():
+            recommend.run(config, workspace, ignore)
+        return artifact.read_table(artifact.require().files[0])["item_ids"].to_pylist()
+
+    before = lists()
+    gone = before[0][:3]
+    _add(config, remove=_file(tmp_path, [int(item.split()[1]) for item in gone]))
+    after = lists()
+    assert not {item for items in after for item in items} & {*gone}
+    assert after[0][: len(before[0]) - 3] == before[0][3:]
+
+
 @pytest.mark.filterwarnings("ignore:.*not in the catalog")
 def test_an_item_in_both_files_is_replaced(tmp_path: Path, embedded: list[list[str]]) -> None:
     config, path = _exported(tmp_path / "base", OLD), tmp_path / "changed.parquet"
@@ -251,6 +272,26 @@ def test_an_interrupted_call_is_repeated(
     assert not (tmp_path / "base" / "adding").exists()
 
 
+def test_a_kill_at_any_write_leaves_all_items_or_none(tmp_path: Path, embedded: list[list[str]]) -> None:
+    original, path = _exported(tmp_path / "base", OLD), _file(tmp_path, NEW)
+    for moment in range(100):
+        folder = tmp_path / f"run {moment}"
+        shutil.copytree(original.workspace, folder)
+        config = original.model_copy(update={"workspace": str(folder)})
+        with pytest.MonkeyPatch.context() as patch:
+            calls = kill_at(patch, moment)
+            with suppress(Killed):
+                _add(config, path)
+        if len(calls) <= moment:
+            break
+        assert len(Export.find(folder).names()) in (24, 30)
+        (folder / "events" / "heartbeat.json").unlink(missing_ok=True)  # a killed process is dead, and this one is not
+        _add(config, path)
+        assert len(Export.find(folder).names()) == 30
+        assert len({*(folder / "export" / "deltas").iterdir()}) == 1
+    assert moment > 10
+
+
 def test_deltas_of_another_export_and_gaps_are_refused(tmp_path: Path, embedded: list[list[str]]) -> None:
     config, other = _exported(tmp_path / "base", OLD), _exported(tmp_path / "other", OLD[:20])
     for path in (_file(tmp_path, NEW[:2]), _file(tmp_path, NEW[2:])):
@@ -280,3 +321,28 @@ def test_encoders_that_know_items_by_training_alone_are_refused(tmp_path: Path, 
     assert _add(config, remove=_file(tmp_path, [1])).removed == 1
     with pytest.raises(UnfinishedError, match="run the stage 'train' first"):
         _add(tiny_config(tmp_path / "nothing"), _file(tmp_path, NEW))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["alphafuse", "llminit", "morec", "whitenrec", "unisrec", "llm_esr", "idreamrec", "rlmrec_con", "rlmrec_gen"],
+)
+def test_every_encoder_adds_items_or_says_that_it_cannot(tmp_path: Path, embedded: list[list[str]], name: str) -> None:
+    model = {"encoder": {"name": name}}
+    if name == "idreamrec":
+        config = exported(tmp_path / "run", model | {"backbone": DREAMREC}, **DIFFUSION)
+    else:
+        config = exported(tmp_path / "run", model | ({"hidden_dim": 6} if name == "whitenrec" else {}))
+    path = tmp_path / "new.parquet"
+    pq.write_table(pa.table({"item_id": ["new one", "new two"], "text": ["text 5", "text 9"]}), path)
+    if name.startswith("rlmrec"):
+        with pytest.raises(ConfigError, match=r"knows an item by training alone.*alphafuse update"):
+            _add(config, str(path))
+        return
+    assert _add(config, str(path)).items == 2
+    recommender = load(config.workspace)
+    vectors = recommender.item_vectors(["new one", "new two"])
+    assert np.isfinite(vectors).all()
+    assert np.abs(vectors).sum(axis=1).min() > 0
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
+    assert len(recommender.recommend([["new one", "item 3"]], 5)[0]) == 5

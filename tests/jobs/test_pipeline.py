@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support.workspaces.made_versions import made_workspace
 from support.workspaces.tiny_workspace import tiny_config
 
 from alphafuse.config import Config, parse_config
@@ -32,8 +33,11 @@ from alphafuse.events import (
     StageStarted,
     StageWarning,
     Summary,
+    ignore,
 )
 from alphafuse.items.encoders.settings import IdConfig, MoRecConfig
+from alphafuse.registry.registry import Registry
+from alphafuse.registry.version import Version
 from alphafuse.stages import (
     ARTIFACTS,
     DECOMPOSE,
@@ -371,3 +375,27 @@ def test_a_local_folder_does_not_do_for_several_machines(
 
 def test_every_stage_has_its_work() -> None:
     assert tuple(pipeline.WORK) == STAGES
+
+
+def test_a_whole_run_becomes_a_version(tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Added(Registry):
+        def add(self, workspace: Workspace) -> Version:
+            ran.append(f"added {workspace.name} to {self.folder.uri}")
+            return super().add(made_workspace(tmp_path / "made"))
+
+    monkeypatch.setattr(pipeline, "Registry", Added)
+    config = tiny_config(tmp_path / "run").model_copy(update={"registry": str(tmp_path / "registry")})
+    workspace = Workspace(config.workspace)
+    pipeline.run_stages(config, workspace, needed_stages(config, EXPORT), ignore)
+    assert not any(name.startswith("added") for name in ran)
+    pipeline.run_stages(config, workspace, needed_stages(config), ignore)
+    assert ran[-2:] == ["report", f"added run to {tmp_path / 'registry'}"]
+
+    def missing(folder: Any) -> None:
+        raise ResourceError("needs obstore")
+
+    monkeypatch.setattr(pipeline, "require_create", missing)
+    ran.clear()
+    with pytest.raises(ResourceError, match="obstore"):
+        pipeline.run_stages(config, workspace, needed_stages(config), ignore)
+    assert ran == []

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
+from support.faults.killed_writes import Killed, kill_at
 from support.workspaces.made_versions import made_workspace
 
 from alphafuse.errors import OwnershipError, WorkspaceError
 from alphafuse.registry.registry import Registry
 from alphafuse.registry.removal import remove_versions
-from alphafuse.storage.folder import Folder
 from alphafuse.storage.ownership import beat_of_this_process, write_beat
 from alphafuse.storage.workspace import Workspace
 from monitoring.run_log.heartbeat import only_owner
@@ -60,7 +59,7 @@ def test_what_other_workspaces_need_stays(tmp_path: Path, registry: Registry) ->
     Workspace(str(tmp_path / "grid" / "run")).borrow({"catalog": "../shared/one"})
     Workspace(str(tmp_path / "beside")).borrow({"catalog": "../day1"})
     (tmp_path / "tomorrow").mkdir()
-    settings = {"update": {"parent": str(tmp_path / "day3")}}
+    settings = {"update": {"parent": f"file://{tmp_path}/day3"}}
     (tmp_path / "tomorrow" / "config.yaml").write_text(yaml.safe_dump(settings))
     made_workspace(tmp_path / "finished", "f")
     settings["update"]["parent"] = str(tmp_path / "day5")
@@ -105,10 +104,6 @@ def test_a_damaged_list_of_borrowed_artefacts_stops_everything(tmp_path: Path, r
     assert len(_days(tmp_path)) == 6
 
 
-class Killed(BaseException):
-    pass
-
-
 def test_a_kill_at_any_moment_is_continued(tmp_path: Path) -> None:
     for moment in range(200):
         folder = tmp_path / str(moment)
@@ -117,7 +112,7 @@ def test_a_kill_at_any_moment_is_continued(tmp_path: Path) -> None:
             registry.add(made_workspace(folder / f"day{day}", str(day)))
         registry.promote("v0002", None)
         with pytest.MonkeyPatch.context() as patch:
-            calls = _kill_at(patch, moment)
+            calls = kill_at(patch, moment)
             with suppress(Killed):
                 _fates(registry)
         registry.version("production").require_whole()
@@ -129,21 +124,3 @@ def test_a_kill_at_any_moment_is_continued(tmp_path: Path) -> None:
         assert [path for path in (folder / "day1").rglob("*") if path.is_file()] == []
         assert registry.aliases().removed == ("v0001",)
     assert moment > 8
-
-
-def _kill_at(patch: pytest.MonkeyPatch, moment: int) -> list[str]:
-    """Kill before change number `moment` of a folder; deletions of folders are killed in their middle."""
-    calls: list[str] = []
-    for name in ("write_bytes", "delete_files", "delete"):
-        change: Callable[..., Any] = getattr(Folder, name)
-
-        def counted(folder: Folder, *arguments: Any, name: str = name, change: Callable[..., Any] = change) -> Any:
-            calls.append(name)
-            if len(calls) <= moment:
-                return change(folder, *arguments)
-            if name == "delete":
-                folder.delete_files([file for file, size in folder.sizes().items() if size is not None][:1])
-            raise Killed
-
-        patch.setattr(Folder, name, counted)
-    return calls

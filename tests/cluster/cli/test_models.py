@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from support.processes.gloo_workers import without_ray
 from support.workspaces.exported_model import exported
+from support.workspaces.tiny_workspace import tiny_config
 from typer.testing import CliRunner, Result
 
 from alphafuse.events import ignore
 from alphafuse.registry.registry import Registry
 from alphafuse.storage.workspace import Workspace
+from cluster.cli import running
 from cluster.cli.main import app
 from jobs.stages import evaluate
 
@@ -67,3 +71,20 @@ def test_what_comes_back_at_once_imports_nothing_heavy() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "set()\n"
+
+
+def test_an_update_continues_a_version(days: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parents: list[str | None] = []
+    monkeypatch.setattr(running, "run_with_progress", lambda config, *_: parents.append(config.update.parent))
+    registry = Registry(str(days / "updates"))
+    version = registry.add(Workspace(str(days / "one")))
+    registry.promote(version.id, None)
+    path = days / "config.yaml"
+    path.write_text(yaml.safe_dump(tiny_config(days / "next").model_dump(mode="json")))
+    for parent, more in (("production", ["--set", f"registry={days / 'updates'}"]), ("v0001", []), ("runs/old", [])):
+        result = CliRunner().invoke(app, ["update", str(path), "--from", parent, *more])
+        assert result.exit_code == 0, result.output
+    assert parents == [str(days / "one"), os.path.abspath("v0001"), os.path.abspath("runs/old")]
+    assert _models(days / "none", "path", "v0001").exit_code == 1
+    path_of = CliRunner().invoke(app, ["models", "path", "production", "--registry", str(days / "updates")])
+    assert path_of.output == f"{days / 'one'}\n"

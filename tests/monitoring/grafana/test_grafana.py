@@ -50,7 +50,13 @@ def test_panels_are_whole_and_do_not_overlap(board: Board) -> None:
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
 def test_queries_ask_for_metrics_that_there_are(board: Board) -> None:
-    groups = [metrics.RUN_METRICS, metrics.PROCESS_METRICS, metrics.SERVE_METRICS, *metrics.WORKER_METRICS.values()]
+    groups = [
+        metrics.RUN_METRICS,
+        metrics.PROCESS_METRICS,
+        metrics.REGISTRY_METRICS,
+        metrics.SERVE_METRICS,
+        *metrics.WORKER_METRICS.values(),
+    ]
     kinds = {metric.name: metric.kind for group in groups for metric in group}
     for _, query in board.queries():
         for name in re.findall(r"alphafuse_\w+", query.expression):
@@ -60,7 +66,13 @@ def test_queries_ask_for_metrics_that_there_are(board: Board) -> None:
 
 def test_every_metric_is_shown_somewhere() -> None:
     shown = " ".join(query.expression for board in BOARDS for _, query in board.queries())
-    groups = [metrics.RUN_METRICS, metrics.PROCESS_METRICS, metrics.SERVE_METRICS, *metrics.WORKER_METRICS.values()]
+    groups = [
+        metrics.RUN_METRICS,
+        metrics.PROCESS_METRICS,
+        metrics.REGISTRY_METRICS,
+        metrics.SERVE_METRICS,
+        *metrics.WORKER_METRICS.values(),
+    ]
     not_shown = {metric.name for group in groups for metric in group if metric.name not in shown}
     assert not_shown == {metrics.WORKSPACE_SIZE.name}  # for the alert DiskNearlyFull
 
