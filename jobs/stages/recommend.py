@@ -61,7 +61,8 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
 
 def _removed_items(workspace: Workspace) -> torch.Tensor:
     """Item indices of what `alphafuse add-items` has removed from the export of this model, int64."""
-    export, model = workspace.artifact("export"), workspace.artifact("model").require()
+    # The export that is in use: where this stage is made again, a later one is pending, too.
+    export, model = workspace.other(workspace.folder.uri).artifact("export"), workspace.artifact("model").require()
     made = export.manifest()
     if made is None or made.inputs.get("model") != model.fingerprint:
         return torch.empty(0, dtype=torch.int64)

@@ -36,6 +36,7 @@ from alphafuse.serving.export_files import Export
 from alphafuse.serving.recommender import Recommender, load
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import to_column
+from alphafuse.storage.ownership import Guard
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoint import DENSE_FILE
 from alphafuse.training.objectives.objective_building import build_objective
@@ -233,6 +234,13 @@ def test_the_stage_recommend_leaves_removed_items_out(tmp_path: Path, embedded: 
     after = lists()
     assert not {item for items in after for item in items} & {*gone}
     assert after[0][: len(before[0]) - 3] == before[0][3:]
+
+    owned = workspace.guarded(Guard(workspace.events, "token", "here"))
+    owned.redo.begin(["recommendations", "export", "report"], reusing=())
+    with without_ray():
+        recommend.run(config, owned, ignore)
+    again = owned.artifact("recommendations")
+    assert again.read_table(again.require().files[0])["item_ids"].to_pylist() == after
 
 
 @pytest.mark.filterwarnings("ignore:.*not in the catalog")
