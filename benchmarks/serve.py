@@ -31,7 +31,7 @@ import numpy as np
 import requests
 import torch
 
-from alphafuse.registry.registry import Registry
+from alphafuse.registry.version_registry import Registry
 from alphafuse.serving.recommender import Recommender, Search, load
 from alphafuse.storage.workspace import Workspace
 from benchmarks.made_exports import make_export

@@ -20,7 +20,7 @@ from alphafuse.events import (
     Summary,
 )
 from alphafuse.parent import check_parent
-from alphafuse.registry.registry import Registry
+from alphafuse.registry.version_registry import Registry
 from alphafuse.stages import (
     DECOMPOSE,
     EMBED,

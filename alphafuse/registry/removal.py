@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from alphafuse.config.bounded_yaml import load_yaml
 from alphafuse.errors import AlphafuseError, OwnershipError, WorkspaceError
-from alphafuse.registry.registry import Registry
 from alphafuse.registry.version import EXPORT, Version
+from alphafuse.registry.version_registry import Registry
 from alphafuse.storage.folder import Folder, resolve
 from alphafuse.storage.manifest import MANIFEST, MANIFEST_COPY
 from alphafuse.storage.ownership import read_beat

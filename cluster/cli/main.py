@@ -116,8 +116,8 @@ def update(
     """Continue the model of another workspace with new data, in a workspace of its own; the other one is only read."""
     with settings(config, overrides) as (configuration, workspace):
         from alphafuse.registry.aliases import NAMES
-        from alphafuse.registry.registry import Registry
         from alphafuse.registry.version import is_version_id
+        from alphafuse.registry.version_registry import Registry
         from alphafuse.storage.folder import resolve
         from alphafuse.storage.workspace import CONFIG
         from cluster.cli.running import print_next, print_results, run_with_progress

@@ -37,7 +37,7 @@ def add(
     """Add a finished workspace as a version, and make it the candidate; `run` and `update` do so by themselves where
     the setting `registry` is given."""
     with reported():
-        from alphafuse.registry.registry import Registry
+        from alphafuse.registry.version_registry import Registry
         from alphafuse.storage.workspace import Workspace
 
         echo(f"{Registry(registry).add(Workspace(workspace)).id} {workspace}")
@@ -47,7 +47,7 @@ def add(
 def list_versions(registry: RegistryOption) -> None:
     """List all versions, the newest last."""
     with reported():
-        from alphafuse.registry.registry import Registry
+        from alphafuse.registry.version_registry import Registry
         from cluster.cli.version_tables import print_versions
 
         print_versions(Registry(registry))
@@ -57,7 +57,7 @@ def list_versions(registry: RegistryOption) -> None:
 def show(version: VersionName, registry: RegistryOption) -> None:
     """Show everything about one version."""
     with reported():
-        from alphafuse.registry.registry import Registry
+        from alphafuse.registry.version_registry import Registry
         from cluster.cli.version_tables import print_version
 
         print_version(Registry(registry), version)
@@ -67,7 +67,7 @@ def show(version: VersionName, registry: RegistryOption) -> None:
 def path(version: VersionName, registry: RegistryOption) -> None:
     """Print the workspace of a version, for scripts."""
     with reported():
-        from alphafuse.registry.registry import Registry
+        from alphafuse.registry.version_registry import Registry
 
         echo(Registry(registry).kept(version).workspace)
 
@@ -81,7 +81,7 @@ def compare(
 ) -> None:
     """Compare two versions on the test targets of the first one: quality, and how far lists and scores have moved."""
     with reported():
-        from alphafuse.registry.registry import Registry
+        from alphafuse.registry.version_registry import Registry
         from alphafuse.version_comparison import compare_versions
         from cluster.cli.version_tables import print_comparison
 
@@ -101,7 +101,7 @@ def promote(
 ) -> None:
     """Let a version serve, if it is not worse than the one in production on the same test targets."""
     with reported():
-        from alphafuse.registry.registry import Registry
+        from alphafuse.registry.version_registry import Registry
 
         place = Registry(registry)
         chosen, production = place.kept(version), place.alias("production")
@@ -122,7 +122,7 @@ def promote(
 def rollback(registry: RegistryOption) -> None:
     """Let the previous version serve again, at once."""
     with reported():
-        from alphafuse.registry.registry import Registry
+        from alphafuse.registry.version_registry import Registry
 
         echo(f"{Registry(registry).rollback().production} serves")
 
@@ -135,7 +135,7 @@ def metrics(
 ) -> None:
     """Serve the age, size, drift and cost of the versions that have an alias to Prometheus."""
     with reported():
-        from alphafuse.registry.registry import Registry
+        from alphafuse.registry.version_registry import Registry
         from monitoring.metrics.registry_exporter import serve
 
         with serve(Registry(registry), host, port) as address, suppress(KeyboardInterrupt):
@@ -151,8 +151,8 @@ def gc(
 ) -> None:
     """Delete the workspaces of old versions that neither an alias nor another workspace needs."""
     with reported():
-        from alphafuse.registry.registry import Registry
         from alphafuse.registry.removal import remove_versions
+        from alphafuse.registry.version_registry import Registry
         from cluster.cli.version_tables import print_removals
         from monitoring.run_log.heartbeat import only_owner
 

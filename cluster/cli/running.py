@@ -17,7 +17,7 @@ from alphafuse.data.popularity import load_popularity
 from alphafuse.evaluation.ranking_metrics import measured_cutoffs
 from alphafuse.inputs import check_inputs
 from alphafuse.registry.aliases import NAMES
-from alphafuse.registry.registry import Registry
+from alphafuse.registry.version_registry import Registry
 from alphafuse.stages import Stage, require_among
 from alphafuse.storage.workspace import Workspace
 from cluster.cli.run_log import redirect_output

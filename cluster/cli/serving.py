@@ -35,7 +35,7 @@ def serve_model(what: str | None, registry: str | None, overrides: Sequence[str]
     if has_file:
         what, registry = config.workspace, registry or config.registry
     from jobs.serving.model_source import find_source
-    from jobs.serving.running import run
+    from jobs.serving.service import run
 
     settings = config.serve
     if settings.host not in LOOPBACK:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from alphafuse.registry.aliases import NAMES, Aliases
-from alphafuse.registry.registry import Registry
 from alphafuse.registry.version import Version
+from alphafuse.registry.version_registry import Registry
 from monitoring.terminal.safe_text import SafeConsole, echo, one_line
 
 if TYPE_CHECKING:  # which import torch

@@ -17,8 +17,8 @@ from starlette.exceptions import HTTPException
 
 from alphafuse.errors import shortened
 from jobs.serving.gate import HEADERS, Gate
-from jobs.serving.messages import Health, ItemsAnswer, RecommendRequest, Refusal, SimilarRequest
 from jobs.serving.served_model import Answer, Asked
+from jobs.serving.wire_format import Health, ItemsAnswer, RecommendRequest, Refusal, SimilarRequest
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FAULTS = 5

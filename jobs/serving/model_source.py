@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from alphafuse.errors import ConfigError, WorkspaceError
-from alphafuse.registry.registry import Registry
+from alphafuse.registry.version_registry import Registry
 from alphafuse.serving.export_files import Export
 from alphafuse.storage.folder import resolve
 from alphafuse.storage.manifest import content_fingerprint

@@ -19,9 +19,9 @@ from jobs.execution.worker_metrics import LOOPBACK
 from jobs.serving import fleet
 from jobs.serving.api import make_api
 from jobs.serving.batching import Batches
-from jobs.serving.messages import Health
 from jobs.serving.model_source import Location, ModelSource
 from jobs.serving.served_model import Answer, Asked, ServedModel
+from jobs.serving.wire_format import Health
 from monitoring.metrics.serving_recorder import ServingRecorder
 
 LARGEST_BATCH = 64

@@ -15,8 +15,8 @@ from prometheus_client.registry import Collector
 
 from alphafuse.errors import ResourceError
 from alphafuse.registry.aliases import NAMES
-from alphafuse.registry.registry import Registry
 from alphafuse.registry.version import Version
+from alphafuse.registry.version_registry import Registry
 from alphafuse.serving.deltas import find_deltas
 from alphafuse.storage.workspace import Workspace
 from monitoring.metrics import definitions as m

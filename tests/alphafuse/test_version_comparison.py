@@ -15,8 +15,8 @@ from alphafuse.config import Config
 from alphafuse.errors import WorkspaceError
 from alphafuse.evaluation.ranks import read_ranks
 from alphafuse.events import ignore
-from alphafuse.registry.registry import Registry
 from alphafuse.registry.version import Version
+from alphafuse.registry.version_registry import Registry
 from alphafuse.serving.recommender import Recommender, load, load_version
 from alphafuse.storage.workspace import Workspace
 from alphafuse.version_comparison import compare_versions, read_targets, require_no_drop

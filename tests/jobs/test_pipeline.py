@@ -36,8 +36,8 @@ from alphafuse.events import (
     ignore,
 )
 from alphafuse.items.encoders.settings import IdConfig, MoRecConfig
-from alphafuse.registry.registry import Registry
 from alphafuse.registry.version import Version
+from alphafuse.registry.version_registry import Registry
 from alphafuse.stages import (
     ARTIFACTS,
     DECOMPOSE,

@@ -12,8 +12,8 @@ from support.faults.killed_writes import Killed, kill_at
 from support.workspaces.made_versions import made_workspace
 
 from alphafuse.errors import OwnershipError, WorkspaceError
-from alphafuse.registry.registry import Registry
 from alphafuse.registry.removal import remove_versions
+from alphafuse.registry.version_registry import Registry
 from alphafuse.storage.ownership import beat_of_this_process, write_beat
 from alphafuse.storage.workspace import Workspace
 from monitoring.run_log.heartbeat import only_owner

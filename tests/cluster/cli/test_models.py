@@ -15,7 +15,7 @@ from support.workspaces.tiny_workspace import tiny_config
 from typer.testing import CliRunner, Result
 
 from alphafuse.events import ignore
-from alphafuse.registry.registry import Registry
+from alphafuse.registry.version_registry import Registry
 from alphafuse.storage.workspace import Workspace
 from cluster.cli import running
 from cluster.cli.main import app
@@ -66,7 +66,7 @@ def test_days_come_and_go(days: Path) -> None:
 
 def test_what_comes_back_at_once_imports_nothing_heavy() -> None:
     code = (
-        "import sys, alphafuse.registry.registry, cluster.cli.version_tables; "
+        "import sys, alphafuse.registry.version_registry, cluster.cli.version_tables; "
         "print({'torch', 'ray', 'scipy'} & {*sys.modules})"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,9 +13,9 @@ from alphafuse.evaluation.recommendations import Recommended
 from jobs.serving import messages
 from jobs.serving.api import make_api
 from jobs.serving.gate import token_digest
-from jobs.serving.messages import Health
 from jobs.serving.model_source import Location
 from jobs.serving.served_model import Answer, Asked
+from jobs.serving.wire_format import Health
 
 MODEL = Location("v0007", "somewhere", "f" * 64)
 HOSTILE = '<script>alert("1")</script>\x1b[2J\u2028'

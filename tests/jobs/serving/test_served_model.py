@@ -14,7 +14,7 @@ from support.workspaces.exported_model import exported
 from support.workspaces.tiny_workspace import NUM_ITEMS, tiny_sequences
 
 from alphafuse.errors import WorkspaceError
-from alphafuse.registry.registry import Registry
+from alphafuse.registry.version_registry import Registry
 from alphafuse.serving.deltas import REMOVED_FILE, delta_at
 from alphafuse.serving.export_files import ITEMS, VECTORS, Export, vectors_to_bytes
 from alphafuse.serving.recommender import Recommender, Search, load

@@ -10,7 +10,7 @@ from support.workspaces.exported_model import exported
 
 from alphafuse.config import Config
 from alphafuse.events import ignore
-from alphafuse.registry.registry import Registry
+from alphafuse.registry.version_registry import Registry
 from alphafuse.serving.recommender import load
 from alphafuse.storage.workspace import Workspace
 from alphafuse.version_comparison import measure_stability, read_targets

@@ -9,7 +9,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 from support.workspaces.made_versions import made_workspace
 
-from alphafuse.registry.registry import Registry
+from alphafuse.registry.version_registry import Registry
 from alphafuse.serving.deltas import delta_at
 from alphafuse.storage.manifest import content_fingerprint, fingerprint
 from alphafuse.storage.workspace import Workspace

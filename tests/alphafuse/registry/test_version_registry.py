@@ -15,7 +15,7 @@ from support.servers.object_store import object_store
 from support.workspaces.made_versions import made_workspace
 
 from alphafuse.errors import StaleError, UnfinishedError, WorkspaceError
-from alphafuse.registry.registry import Registry
+from alphafuse.registry.version_registry import Registry
 from alphafuse.storage.workspace import Workspace
 
 
