@@ -75,7 +75,7 @@ def test_what_comes_back_at_once_imports_nothing_heavy() -> None:
 
 def test_an_update_continues_a_version(days: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parents: list[str | None] = []
-    monkeypatch.setattr(running, "run_with_progress", lambda config, *_: parents.append(config.update.parent))
+    monkeypatch.setattr(running, "run_with_progress", lambda config, *_, **__: parents.append(config.update.parent))
     registry = Registry(str(days / "updates"))
     version = registry.add(Workspace(str(days / "one")))
     registry.promote(version.id, None)

@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from alphafuse.evaluation.recommendations import Recommended
-from jobs.serving import messages
+from jobs.serving import wire_format
 from jobs.serving.api import make_api
 from jobs.serving.gate import token_digest
 from jobs.serving.model_source import Location
@@ -96,9 +96,9 @@ def test_a_large_body_is_not_read(client: TestClient, backend: Backend, in_piece
     def pieces() -> Iterator[bytes]:
         for _ in range(64):
             read.append(1)
-            yield b" " * (messages.MOST_BYTES // 16)
+            yield b" " * (wire_format.MOST_BYTES // 16)
 
-    content = pieces() if in_pieces else b" " * (messages.MOST_BYTES + 1)
+    content = pieces() if in_pieces else b" " * (wire_format.MOST_BYTES + 1)
     answer = client.post("/recommend", content=content, headers=TOKEN)
     assert answer.status_code == 413
     assert answer.json() == {"error": "the body has more than 1,048,576 bytes"}
@@ -161,6 +161,6 @@ def test_openapi_tells_paths_bounds_and_the_token(client: TestClient) -> None:
     described = client.get("/openapi.json").json()
     assert described["paths"].keys() == {"/recommend", "/similar", "/healthz", "/metrics"}
     asked = described["components"]["schemas"]["RecommendRequest"]["properties"]
-    assert asked["history"]["maxItems"] == messages.LONGEST_HISTORY
-    assert asked["k"]["maximum"] == messages.MOST_ITEMS
+    assert asked["history"]["maxItems"] == wire_format.LONGEST_HISTORY
+    assert asked["k"]["maximum"] == wire_format.MOST_ITEMS
     assert described["paths"]["/recommend"]["post"]["security"] == [{"HTTPBearer": []}]
