@@ -14,7 +14,9 @@ from support.servers.prometheus_server import Prometheus, prometheus
 
 COMMAND = [sys.executable, "-c", "from cluster.cli.main import main; main()"]
 CONFIG = Path(__file__).parents[3] / "configs" / "quickstart.yaml"
+TEXT = "{movie_title} ({release_year}). {class}"
 SETTINGS = {
+    "data.catalog.text": ". ".join([TEXT] * 4),  # so that an engine works for several scrapes on a fast machine, too
     "embed.engine": "sentence_transformers",
     "embed.batch_size": 256,
     "train.max_steps": 80,
