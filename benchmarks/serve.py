@@ -51,7 +51,7 @@ TOLERANCE = 1e-5
 
 @dataclass
 class Load:
-    """What happened to the requests of a time.
+    """The fates of the requests of a time.
 
     Attributes:
         seconds: time of each answer.

@@ -37,7 +37,7 @@ ADDING = "adding"
 
 @dataclass(frozen=True)
 class Added:
-    """What a delta has changed.
+    """The changes that a delta has made.
 
     Attributes:
         items: number of new items.

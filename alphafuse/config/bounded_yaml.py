@@ -59,10 +59,16 @@ def load_yaml_documents(content: bytes | str, name: object) -> Iterator[Any]:
         raise ConfigError(f"{name} is not valid YAML: {str(error) or type(error).__name__}") from error
 
 
-def line_of(content: bytes, keys: Sequence[str]) -> int | None:
-    """The line, counted from 1, of the deepest of nested keys that stands in a document which `load_yaml` has read;
-    None where even the first one does not. Entries of lists are keys by their number."""
-    node, line = yaml.compose(content, Loader=_LOADER), None
+def compose(content: bytes) -> yaml.Node | None:
+    """The nodes of a document that `load_yaml` has read, for `line_of`; None if it is empty."""
+    root: yaml.Node | None = yaml.compose(content, Loader=_LOADER)
+    return root
+
+
+def line_of(node: yaml.Node | None, keys: Sequence[str]) -> int | None:
+    """The line, counted from 1, of the deepest of nested keys that stands below a node; None where even the first one
+    does not. Entries of lists are keys by their number."""
+    line = None
     for key in keys:
         found = None
         if isinstance(node, yaml.MappingNode):

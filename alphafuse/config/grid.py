@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from alphafuse.config.base import Count, Section
-from alphafuse.config.loading import ConfigFile, apply_override, parse_config, parse_section, read_tree
+from alphafuse.config.loading import ConfigFile, apply_override, overridden_keys, parse_config, parse_section, read_tree
 from alphafuse.config.root import Config
 from alphafuse.errors import ConfigError
 
@@ -104,7 +104,7 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> tuple[GridConf
     tree = file.tree()
     if "methods" not in tree and "data" in tree:
         raise ConfigError(f"{path} is the configuration of one run, not a grid: alphafuse run {shlex.quote(str(path))}")
-    of_grid = [override for override in overrides if _top_key(override) in GridConfig.model_fields]
+    of_grid = [override for override in overrides if overridden_keys(override)[0] in GridConfig.model_fields]
     of_runs = [override for override in overrides if override not in of_grid]
     for override in of_grid:
         apply_override(tree, override)
@@ -122,10 +122,6 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> tuple[GridConf
             raise ConfigError(f"method {method.name}: {error}") from error
     _require_comparable(grid, configs)
     return grid, configs
-
-
-def _top_key(override: str) -> str:
-    return override.partition("=")[0].strip().partition(".")[0]
 
 
 def apply_settings(tree: dict[str, Any], settings: Settings) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import ValidationError
 
 from alphafuse.config.base import Section
-from alphafuse.config.bounded_yaml import MOST_BYTES, line_of, load_yaml
+from alphafuse.config.bounded_yaml import MOST_BYTES, compose, line_of, load_yaml
 from alphafuse.config.messages import explain
 from alphafuse.config.root import Config
 from alphafuse.errors import ConfigError
@@ -64,14 +66,18 @@ class ConfigFile:
             raise ConfigError(f"{self._path}: expected keys and values at the top level, found {type(tree).__name__}")
         return tree
 
+    @cached_property
+    def _root(self) -> yaml.Node | None:
+        return compose(self._content)
+
     def place(self, keys: Sequence[str], overrides: Sequence[str]) -> str:
         """Where a setting stands, for messages: ` (FILE, line N)`; empty where overrides have set it, or a part of it,
         and where the file does not name it."""
         for override in overrides:
-            given = override.partition("=")[0].strip().split(".")
+            given = overridden_keys(override)
             if all(one == other for one, other in zip(given, keys, strict=False)):
                 return ""
-        line = line_of(self._content, keys)
+        line = line_of(self._root, keys)
         return "" if line is None else f" ({self._path}, line {line})"
 
 
@@ -111,14 +117,18 @@ def parse_section(
         raise ConfigError("\n".join(lines)) from error
 
 
+def overridden_keys(override: str) -> list[str]:
+    """The keys of the setting that an override `key.path=value` changes."""
+    return override.partition("=")[0].strip().split(".")
+
+
 def apply_override(tree: dict[str, Any], override: str) -> None:
     """Set one dotted path of a tree, given as `key.path=value`; missing sections are added.
 
     Raises:
         ConfigError: the override has another form, or its path leads through a value.
     """
-    path, equals, value = override.partition("=")
-    keys = path.strip().split(".")
+    keys, (_, equals, value) = overridden_keys(override), override.partition("=")
     if not equals or not all(keys):
         raise ConfigError(f"--set {override!r}: expected key.path=value, as in train.learning_rate=1e-3")
     node = tree

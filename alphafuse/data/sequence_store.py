@@ -28,6 +28,9 @@ GROUP_USERS = 65_536
 class SequenceStore:
     """The sequences of all users of a workspace, in the order of the shards.
 
+    Args:
+        with_recent: read where recent interactions begin, too, which counting alone asks for.
+
     Attributes:
         users: int64 [blocks], number of users in each block.
 
@@ -35,7 +38,7 @@ class SequenceStore:
         WorkspaceError: `prepare` has not finished, or a shard is damaged.
     """
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, with_recent: bool = False) -> None:
         self._artifact = workspace.artifact("sequences")
         self._places: list[tuple[FileRecord, int]] = []  # file and row group of each block
         self._held_out: list[str] = []
@@ -44,7 +47,7 @@ class SequenceStore:
         for file in self._artifact.require().files:
             names, groups = self._artifact.read_parquet(file, _describe)
             self._held_out = [name for name in names if name == HELD_OUT]
-            self._recent = [name for name in names if name == RECENT_START]
+            self._recent = [name for name in names if with_recent and name == RECENT_START]
             self._places += [(file, group) for group in range(len(groups))]
             users += groups
         self.users = np.array(users, np.int64)

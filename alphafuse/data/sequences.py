@@ -26,7 +26,8 @@ class Sequences:
             (docs/workspace.md).
         user_ids: [users], as they stand in the log.
         held_out: [interactions] of bool, True for those that must not train; None: all before `train_end` train.
-        recent_start: [users], where a user's recent interactions begin; None where nothing is known of their times.
+        recent_start: [users], where a user's recent interactions begin; None where nothing is known of their times, or
+            they were not asked for.
     """
 
     items: np.ndarray

@@ -38,5 +38,5 @@ class PopularityRanking:
         if excluded is not None:
             for query, item in excluded_pairs(excluded, len(targets), wanted, self._all_items):
                 before = self._place[item] < places[query]
-                ranks.index_add_(0, query[before], torch.full((), -1).expand(int(before.sum())))
+                ranks -= torch.bincount(query[before], minlength=len(ranks))
         return ranks.numpy()

@@ -33,7 +33,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 
 
 class Backend(Protocol):
-    """What answers requests: a replica."""
+    """The part that answers requests: a replica."""
 
     async def recommend(self, asked: Asked) -> Answer:
         """The best items after a history."""

@@ -1,4 +1,4 @@
-"""What the replicas of the web service know of each other, in an actor that lives as long as the service.
+"""The knowledge that replicas of the web service have of each other, in an actor that lives as long as the service.
 
 Replicas load another model one after the other, so that at most one of them holds two models, and one that starts when
 the wanted model is refused takes the model of the others.

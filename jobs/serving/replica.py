@@ -31,7 +31,7 @@ REPORT_SECONDS = 2.0
 LOGGER = logging.getLogger("ray.serve")
 
 FAILURES = (AlphafuseError, OSError)
-"""What goes wrong with a model or its storage."""
+"""Errors of a model or of its storage."""
 
 
 @serve.ingress()

@@ -98,8 +98,8 @@ def _listed(settings: ServeConfig, monitoring: MonitoringConfig) -> Iterator[Cal
 
 
 def last_line(message: str) -> str:
-    """What an exception says, without the trace of the replica that Ray Serve puts before it, and without its class
-    where that is one of this project."""
+    """The message of an exception, without the trace of the replica that Ray Serve puts before it, and without its
+    class where that is one of this project."""
     lines = message.strip().splitlines()
     return re.sub(r"^alphafuse\.errors\.\w+: ", "", lines[-1]) if lines else "Ray Serve does not say why"
 

@@ -18,6 +18,7 @@ from alphafuse.data.preparation.splits import (
     UserParts,
     cold_items,
     cuts_by_ratios,
+    ends_at,
     held_out_positions,
     num_targets,
     split_by_file,
@@ -105,7 +106,7 @@ def write_sequences_shard(
         "validation_end": pa.array(validation_end, pa.int32()),
     }
     if recent is not None:
-        columns[sequence_store.RECENT_START] = pa.array(_first_at(recent, _times(table), lengths), pa.int32())
+        columns[sequence_store.RECENT_START] = pa.array(ends_at(_times(table), lengths, recent), pa.int32())
     counts = np.zeros_like(lengths)
     if cold is not None:
         items = table["items"].combine_chunks().flatten().to_numpy()
@@ -128,7 +129,7 @@ def write_popularity(workspace: Workspace, wanted: str, num_items: int, cold: np
         `held_out_items`, the number of items held out; empty if none are.
     """
     counts, recent = np.zeros((2, num_items), np.int64)
-    for sequences in SequenceStore(workspace).groups():
+    for sequences in SequenceStore(workspace, with_recent=True).groups():
         for total, chosen in ((counts, sequences.trained()), (recent, sequences.recently_trained())):
             index, times = np.unique(chosen.items, return_counts=True)
             total[index] += times
@@ -153,13 +154,6 @@ def _ends(
         return split_temporal(_times(table), lengths, cuts)
     assert parts is not None
     return split_by_file(parts.lookup(users), lengths)
-
-
-def _first_at(time: float, times: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Position of each user's first interaction at a time or later, [users]; the user's length where there is none."""
-    users = np.repeat(np.arange(len(lengths)), lengths)
-    earlier = ~(times >= time)  # or without a time
-    return np.bincount(users[earlier], minlength=len(lengths))
 
 
 def _users(scratch: Folder, file: str) -> pa.Array:

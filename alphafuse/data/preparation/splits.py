@@ -68,11 +68,15 @@ def split_temporal(times: np.ndarray, lengths: np.ndarray, cuts: Cuts) -> Ends:
         lengths: [users], number of interactions of each user.
         cuts: cuts of the times of all interactions.
     """
-    users = np.repeat(np.arange(len(lengths)), lengths)
-    train_end, validation_end = (
-        np.bincount(users[_before(times, cut) | np.isnan(times)], minlength=len(lengths)) for cut in cuts
-    )
+    train_end, validation_end = (ends_at(times, lengths, cut) for cut in cuts)
     return train_end, validation_end
+
+
+def ends_at(times: np.ndarray, lengths: np.ndarray, cut: float | None) -> np.ndarray:
+    """Number of each user's interactions before a time, [users]; all of those without a time. The arguments are those
+    of `split_temporal`."""
+    users = np.repeat(np.arange(len(lengths)), lengths)
+    return np.bincount(users[_before(times, cut) | np.isnan(times)], minlength=len(lengths))
 
 
 def split_by_file(parts: np.ndarray, lengths: np.ndarray) -> Ends:

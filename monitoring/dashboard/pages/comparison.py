@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -101,11 +102,11 @@ def data_sets(runs: Sequence[Run]) -> dict[str, list[Run]]:
     for run in runs:
         data = {name: value for name, value in run.settings.get("data", {}).items() if name not in OPERATIONAL_DATA}
         by_settings.setdefault(json.dumps(data, sort_keys=True), []).append(run)
-    named: dict[str, list[Run]] = {}
+    named, uses = dict[str, list[Run]](), Counter[str]()
     for same in by_settings.values():
         name = _data_name(same[0].settings.get("data", {}))
-        others = sum(known.rpartition(" #")[0] == name or known == name for known in named)
-        named[f"{name} #{others + 1}" if others else name] = same
+        uses[name] += 1
+        named[name if uses[name] == 1 else f"{name} #{uses[name]}"] = same
     return named
 
 
@@ -117,11 +118,9 @@ def _data_name(data: Mapping[str, Any]) -> str:
 
 def _results(runs: Sequence[Run], now: float) -> Part:
     groups = data_sets(runs)
-    parts: list[Part] = []
-    for name, members in groups.items():
-        parts += [html.H3(name), _results_table(name, members, now)] if len(groups) > 1 else []
-    if len(groups) == 1:
-        parts = [_results_table("Results", runs, now)]
+    parts: list[Part] = [_results_table("Results", runs, now)]
+    if len(groups) > 1:
+        parts = [part for name, of in groups.items() for part in (html.H3(name), _results_table(name, of, now))]
     legend = "The best result on the test split is bold, among those on the same data that are measured alike."
     return section("Results", "results", *parts, soft(legend))
 

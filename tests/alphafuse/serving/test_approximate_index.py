@@ -33,7 +33,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("exclude_seen", [True, False])
 def test_lists_of_a_small_catalog_are_exact(workspace: Path, exclude_seen: bool) -> None:
-    """Of 30 items, the index proposes all."""
+    """The index proposes all items where there are 30."""
     exact, approximate = load(workspace), load(workspace, "approximate")
     histories = [_ids(history) for history in tiny_sequences()]
     asked = [["item 7"], ["item 8"]]

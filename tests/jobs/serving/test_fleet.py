@@ -1,4 +1,4 @@
-"""What replicas know of each other: turns, refused models, and one page of metrics."""
+"""The knowledge that replicas share: turns, refused models, and one page of metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told where the service does not start."""
+"""Messages of a service that does not start."""
 
 from __future__ import annotations
 

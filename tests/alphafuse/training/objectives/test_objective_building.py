@@ -1,4 +1,4 @@
-"""What a configuration leaves open is chosen by the data."""
+"""The data choose settings that a configuration leaves open."""
 
 from __future__ import annotations
 
