@@ -218,6 +218,7 @@ BACKBONES = Registry(
     default="sasrec",
     built_in={
         "sasrec": BuiltIn("alphafuse.recommenders.sasrec:SASRec", "alphafuse.recommenders.settings:SASRecConfig"),
+        "ligr": BuiltIn("alphafuse.recommenders.ligr:LiGR", "alphafuse.recommenders.settings:LiGRConfig"),
         "gru4rec": BuiltIn("alphafuse.recommenders.gru4rec:GRU4Rec", "alphafuse.recommenders.settings:GRU4RecConfig"),
         "hstu": BuiltIn("alphafuse.recommenders.hstu:HSTU", "alphafuse.recommenders.settings:HSTUConfig"),
         "dreamrec": BuiltIn(

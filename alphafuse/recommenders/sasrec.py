@@ -5,52 +5,14 @@ Plain torch: item vectors in, one hidden state per position out.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 from torch.nn import functional
 
 from alphafuse.recommenders.base import Backbone, BackboneContext
 from alphafuse.recommenders.settings import AttentionConfig, SASRecConfig
-
-
-class SASRec(Backbone):
-    """Blocks of causal self-attention over the item vectors of a history.
-
-    Histories are padded at the end, so a causal mask keeps padding out of every valid position.
-
-    Args:
-        hidden_dim: width of item vectors and hidden states.
-        history_length: longest history.
-    """
-
-    settings_class = SASRecConfig
-
-    def __init__(self, hidden_dim: int, history_length: int, num_layers: int, num_heads: int, dropout: float) -> None:
-        super().__init__()
-        self.positions = nn.Parameter(torch.randn(history_length, hidden_dim) * 0.02)
-        self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(SASRecBlock(hidden_dim, num_heads, dropout) for _ in range(num_layers))
-        self.norm = nn.LayerNorm(hidden_dim)
-
-    @classmethod
-    def build(cls, settings: AttentionConfig, context: BackboneContext) -> SASRec:
-        shape = (context.hidden_dim, context.history_length)
-        return cls(*shape, settings.num_layers, settings.num_heads, context.dropout(settings.dropout))
-
-    def forward(self, item_vectors: torch.Tensor, at: torch.Tensor | None = None) -> torch.Tensor:
-        """Map item vectors [batch, length, hidden_dim] to the hidden states of all positions, the same shape.
-
-        The state at position t has seen the items up to and including t.
-
-        Args:
-            at: int64 [batch]; only the state at this position of each history is wanted, [batch, hidden_dim]: the
-                last block then computes no other.
-        """
-        hidden = self.dropout(item_vectors + self.positions[: item_vectors.shape[1]])
-        *blocks, last = self.blocks
-        for block in blocks:
-            hidden = block(hidden)
-        return self.norm(last(hidden) if at is None else last(hidden, at))
 
 
 class SASRecBlock(nn.Module):
@@ -72,6 +34,12 @@ class SASRecBlock(nn.Module):
 
     def forward(self, hidden: torch.Tensor, at: torch.Tensor | None = None) -> torch.Tensor:
         """[batch, length, hidden_dim] → the same shape, or [batch, hidden_dim] at one position of each history."""
+        hidden, attended = self.attend(hidden, at)
+        hidden = hidden + self.dropout(attended)
+        return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
+
+    def attend(self, hidden: torch.Tensor, at: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The input of the block at the wanted positions, and what these attend to, each of the shape of the output."""
         batch, length, width = hidden.shape
         projected = self.query_key_value(self.attention_norm(hidden))
         per_head = projected.view(batch, length, 3, self._num_heads, width // self._num_heads)
@@ -90,5 +58,48 @@ class SASRecBlock(nn.Module):
             is_causal=at is None,
             dropout_p=self._attention_dropout if self.training else 0.0,
         )  # [batch, heads, length or 1, width / heads]
-        hidden = hidden + self.dropout(self.output(attended.transpose(1, 2).reshape(hidden.shape)))
-        return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
+        return hidden, self.output(attended.transpose(1, 2).reshape(hidden.shape))
+
+
+class SASRec(Backbone):
+    """Blocks of causal self-attention over the item vectors of a history.
+
+    Histories are padded at the end, so a causal mask keeps padding out of every valid position.
+
+    Args:
+        hidden_dim: width of item vectors and hidden states.
+        history_length: longest history.
+
+    Attributes:
+        block_class: class of the blocks.
+    """
+
+    settings_class = SASRecConfig
+    block_class: ClassVar[type[SASRecBlock]] = SASRecBlock
+
+    def __init__(self, hidden_dim: int, history_length: int, num_layers: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(history_length, hidden_dim) * 0.02)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(self.block_class(hidden_dim, num_heads, dropout) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(hidden_dim)
+
+    @classmethod
+    def build(cls, settings: AttentionConfig, context: BackboneContext) -> SASRec:
+        shape = (context.hidden_dim, context.history_length)
+        return cls(*shape, settings.num_layers, settings.num_heads, context.dropout(settings.dropout))
+
+    def forward(self, item_vectors: torch.Tensor, at: torch.Tensor | None = None) -> torch.Tensor:
+        """Map item vectors [batch, length, hidden_dim] to the hidden states of all positions, the same shape.
+
+        The state at position t has seen the items up to and including t.
+
+        Args:
+            at: int64 [batch]; only the state at this position of each history is wanted, [batch, hidden_dim]: the
+                last block then computes no other.
+        """
+        hidden = self.dropout(item_vectors + self.positions[: item_vectors.shape[1]])
+        *blocks, last = self.blocks
+        for block in blocks:
+            hidden = block(hidden)
+        return self.norm(last(hidden) if at is None else last(hidden, at))

@@ -49,6 +49,12 @@ class SASRecConfig(AttentionConfig):
     name: Literal["sasrec"] = "sasrec"
 
 
+class LiGRConfig(AttentionConfig):
+    """SASRec with learnt gates on its residuals and SwiGLU (Borisyuk et al. 2025), the layers of eSASRec."""
+
+    name: Literal["ligr"] = "ligr"
+
+
 class GRU4RecConfig(BackboneConfig):
     """A recurrent network (Hidasi et al. 2016)."""
 

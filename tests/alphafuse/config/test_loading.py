@@ -85,7 +85,10 @@ def test_ranking_goes_by_what_was_trained_unless_told() -> None:
         ),
         ("train.monitor=ndcg@7", "configuration: train.monitor 'ndcg@7' is not measured; valid: hr@1"),
         ("train.deepspeed.bf16=true", "train.deepspeed: `bf16` needs zero_stage 1 or 2"),
-        ("model.backbone.name=bert4rec", "model.backbone.name: must be one of 'sasrec', 'gru4rec', 'hstu', 'dreamrec'"),
+        (
+            "model.backbone.name=bert4rec",
+            "model.backbone.name: must be one of 'sasrec', 'ligr', 'gru4rec', 'hstu', 'dreamrec'",
+        ),
         (
             "model.backbone={name: hstu, num_heads: 5}",
             "configuration: model.hidden_dim (128) must be a multiple of model.backbone.num_heads (5)",

@@ -234,8 +234,8 @@ def test_settings_of_a_class_of_ones_own_are_checked_written_and_read_again() ->
         ({"encoder": {"name": "shop.encoders:"}}, "model.encoder.name: must be one of 'alphafuse', "),
         (
             {"backbone": {"name": "shop.backbones"}},
-            "model.backbone.name: must be one of 'sasrec', 'gru4rec', 'hstu', 'dreamrec', or the path of a class of "
-            "your own, mypackage.module:Class (found 'shop.backbones')",
+            "model.backbone.name: must be one of 'sasrec', 'ligr', 'gru4rec', 'hstu', 'dreamrec', or the path of a "
+            "class of your own, mypackage.module:Class (found 'shop.backbones')",
         ),
     ],
 )

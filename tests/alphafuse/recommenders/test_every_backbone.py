@@ -10,11 +10,13 @@ from torch import nn
 
 from alphafuse.recommenders.gru4rec import GRU4Rec
 from alphafuse.recommenders.hstu import HSTU
+from alphafuse.recommenders.ligr import LiGR
 from alphafuse.recommenders.sasrec import SASRec
 
 Build = Callable[[int, float], nn.Module]
 BACKBONES: dict[str, Build] = {
     "sasrec": lambda layers, dropout: SASRec(8, 6, layers, 2, dropout),
+    "ligr": lambda layers, dropout: LiGR(8, 6, layers, 2, dropout),
     "gru4rec": lambda layers, dropout: GRU4Rec(8, 5, layers, dropout),
     "hstu": lambda layers, dropout: HSTU(8, 6, layers, 2, dropout),
 }

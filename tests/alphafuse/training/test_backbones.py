@@ -44,6 +44,7 @@ def _run_steps(config: Config) -> tuple[list[float], dict[str, torch.Tensor], to
 
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "gru4rec": ({"name": "gru4rec", "dropout": 0.0, "state_dim": 5}, {}),
+    "ligr": ({"name": "ligr", "dropout": 0.0}, {}),
     "hstu": ({"name": "hstu", "dropout": 0.0}, {}),
     "dreamrec": (DREAMREC, {"loss": DIFFUSION}),
     "dreamrec, last position": (DREAMREC, {"loss": DIFFUSION, "positions": "last"}),
@@ -82,6 +83,7 @@ def _learn(config: Config) -> float:
 LEARNING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "sasrec": ({"name": "sasrec", "dropout": 0.0}, {}),
     "gru4rec": ({"name": "gru4rec", "dropout": 0.0}, {}),
+    "ligr": ({"name": "ligr", "dropout": 0.0}, {}),
     "hstu": ({"name": "hstu", "dropout": 0.0, "num_layers": 1}, {}),
     "dreamrec": ({**DREAMREC, "condition_dropout": 0.1, "guidance": 1.0}, {"loss": DIFFUSION}),
 }
