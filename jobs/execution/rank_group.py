@@ -22,7 +22,7 @@ import ray
 import torch
 from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch import TorchConfig, get_device
 from ray.util.queue import Queue
 
 from alphafuse.config.resources import RankResources
@@ -32,7 +32,7 @@ from alphafuse.stages import Stage
 from jobs.execution.elasticity import released_places, scaling
 from jobs.execution.embedded_cluster import MEETING_VARIABLE
 from jobs.execution.placement import beside_this_process
-from jobs.execution.ray_internals import MeetingInFolder, refresh_ray_trains_view
+from jobs.execution.ray_internals import LeanTrainer, MeetingInFolder, is_in_task, refresh_ray_trains_view
 from jobs.execution.worker_metrics import Serving, worker_listener
 
 LOOK_SECONDS = 0.5
@@ -117,8 +117,9 @@ class RankGroup:
             # In the folder of an embedded Ray, which is deleted even if this process is killed.
             with tempfile.TemporaryDirectory(dir=os.environ.get(MEETING_VARIABLE)) as folder, released_places():
                 # mypy sees the older of Ray Train's two interfaces, which ray.train exports only on request.
-                TorchTrainer(
-                    _carry_out_tasks,
+                LeanTrainer(
+                    releases_places=not is_in_task(),
+                    train_loop_per_worker=_carry_out_tasks,
                     train_loop_config={"board": self._board, "events": events, "timeout": resources.timeout},
                     torch_config=_meeting("nccl" if resources.gpus else "gloo", resources.timeout),
                     scaling_config=scaling(resources, grows),

@@ -64,6 +64,13 @@ def _is_wrong(**_: Any) -> None:
     raise DataError("the cause")
 
 
+def _actors_beside(pid: int) -> set[str]:
+    """Classes of the actors of the Ray to which a process belongs."""
+    processes = psutil.Process(psutil.Process(pid).ppid()).children()
+    titles = [line[0] for process in processes if (line := process.cmdline())]
+    return {title.removeprefix("ray::").partition(".")[0] for title in titles}
+
+
 def _wait(condition: Any) -> None:
     deadline = time.monotonic() + 120
     while not condition():
@@ -81,6 +88,9 @@ def test_ranks_are_kept_until_one_dies_or_fails(tmp_path: Path) -> None:
         assert run_workers(EVALUATE, _processes, RANKS, {}, events.append) == first
         assert mark.exists()
         assert len(set(first)) == 2
+        actors = _actors_beside(first[0])
+        assert "SynchronizationActor" in actors  # of Ray Train, one of its processes that every group needs
+        assert actors.isdisjoint({"DatasetManager", "PreemptionWatcher", "PlacementGroupCleaner"})
 
         os.kill(first[1], signal.SIGKILL)  # between two tasks
         _wait(lambda: not psutil.pid_exists(first[1]))
