@@ -18,8 +18,8 @@ OPERATIONAL = "operational"
 
 
 ADDED = "added"
-"""Mark of a setting that came after results had been stored without it: null, its default, is left out of fingerprints,
-so that these results are still found."""
+"""Mark of a setting that came after results had been stored without it: its default is left out of fingerprints, so
+that these results are still found."""
 
 
 class Section(BaseModel):
@@ -35,11 +35,11 @@ class Section(BaseModel):
 
     def result_settings(self) -> dict[str, Any]:
         """The settings that results depend on, as plain values: all but those that are marked `OPERATIONAL`, and those
-        marked `ADDED` that are not set."""
+        marked `ADDED` that have their default."""
         settings = self.model_dump(mode="json")
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            if OPERATIONAL in field.metadata or (ADDED in field.metadata and value is None):
+            if OPERATIONAL in field.metadata or (ADDED in field.metadata and value == field.default):
                 del settings[name]
             elif isinstance(value, Section):
                 settings[name] = value.result_settings()

@@ -7,7 +7,7 @@ part of a batch and gathers those of the others, so that ranks of targets and me
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +26,7 @@ from alphafuse.evaluation.ranking_metrics import CatalogUse, ranking_metrics, ta
 from alphafuse.evaluation.ranks import RankedTargets
 from alphafuse.evaluation.scorer import HistoryReader, Scorer
 from alphafuse.evaluation.seen_items import SeenItems
+from alphafuse.evaluation.shuffled_histories import shuffled
 from alphafuse.storage.read_ahead import read_ahead
 
 Similarity = Literal["cosine", "dot"]
@@ -81,7 +82,8 @@ def evaluate(
         `cold`: without training interactions, `held_out`: part of the cold, where items are held
         out), by user (`head`, `tail`: up to `tail_user_length` interactions) and by history (`short`, `long`);
         `catalog`: coverage and popularity of the top lists; `baselines`: `overall` and `slices` of rankings by
-        `popularity` and `recent_popularity`, under the same rules.
+        `popularity` and `recent_popularity`, under the same rules; `shuffled_histories`, where they are asked for:
+        `overall` and `slices` of the model after histories in random order.
 
     Raises:
         DataError: there are no test targets.
@@ -93,6 +95,7 @@ def evaluate(
         baselines["recent_popularity"] = PopularityRanking(recent_popularity)
     baseline_ranks: dict[str, list[np.ndarray]] = {name: [] for name in baselines}
     kept: list[tuple[np.ndarray, ...]] = []
+    shuffled_ranks: list[np.ndarray] = []
     top_k, timer = max(config.cutoffs), communicator.timer
     answers = _rank_targets(model, sequences, "test", config, communicator, similarity, top_k, progress)
     for answer in timer.steps(answers):
@@ -102,6 +105,8 @@ def evaluate(
             baseline_ranks[name].append(baseline.ranks(answer.ranked.targets, answer.excluded))
         # Only these are kept: user ids and top lists would fill the memory.
         kept.append((answer.ranked.ranks, answer.ranked.targets, answer.ranked.positions, answer.lengths))
+        if answer.shuffled is not None:
+            shuffled_ranks.append(answer.shuffled)
         timer.end_step()
     ranks, targets, positions, lengths = (np.concatenate(parts) for parts in zip(*kept, strict=True))
     items = {"head": ~tail, "tail": tail, "cold": popularity == 0}
@@ -125,6 +130,7 @@ def evaluate(
             "target_tail_share": float(tail[targets].mean()),
         },
         "baselines": {name: measured(np.concatenate(parts)) for name, parts in baseline_ranks.items()},
+        **({"shuffled_histories": measured(np.concatenate(shuffled_ranks))} if shuffled_ranks else {}),
     }
 
 
@@ -162,12 +168,14 @@ class _Answer:
         items: [queries, top_k], the best items.
         lengths: [queries], number of all interactions of the query's user.
         excluded: what was left out, see `Queries.excluded`, on the CPU.
+        shuffled: [queries], the targets' ranks after histories in random order, where they are asked for.
     """
 
     ranked: RankedTargets
     items: np.ndarray
     lengths: np.ndarray
     excluded: torch.Tensor | None
+    shuffled: np.ndarray | None
 
 
 def _rank_targets(
@@ -185,7 +193,8 @@ def _rank_targets(
     the caller has handled a batch."""
     with communicator.timer.span("load"):
         ranking, total_users = catalog_ranking(model, communicator, similarity), int(store.users.sum())
-    first_user, first_target, answered = 0, 0, False
+    first_user, first_target, answered = 0, 0, 0
+    shuffles = config.shuffle_histories and split == "test"
     for sequences in read_ahead(store.groups()):
         all_users, all_positions = sequences.targets(split)
         if chosen is not None:
@@ -200,12 +209,16 @@ def _rank_targets(
             targets = sequences.items[sequences.starts[users] + positions]
             excluded = None if seen is None else seen.before(users, positions)
             left_out = None if excluded is None else excluded.to(hidden.device)
-            ranked = ranking.rank(Queries(hidden, torch.from_numpy(targets).to(hidden.device), left_out), top_k)
+            queries = Queries(hidden, torch.from_numpy(targets).to(hidden.device), left_out)
+            ranked, after_shuffle = ranking.rank(queries, top_k), None
+            if shuffles:
+                hidden = gather_hidden_states(model, sequences, users, positions, communicator, answered)
+                after_shuffle = ranking.rank(replace(queries, hidden=hidden), 0).ranks.cpu().numpy()
             names, ranks = sequences.user_ids.take(pa.array(users)), ranked.ranks.cpu().numpy()
             answers = RankedTargets(names, positions, targets, ranks)
             lengths = sequences.starts[users + 1] - sequences.starts[users]
-            yield _Answer(answers, ranked.items.cpu().numpy(), lengths, excluded)
-            answered = True
+            yield _Answer(answers, ranked.items.cpu().numpy(), lengths, excluded, after_shuffle)
+            answered += len(users)
             if progress is not None:
                 progress(first_user + int(users[-1]) + 1, total_users)
         first_user += sequences.num_users
@@ -219,14 +232,24 @@ def catalog_ranking(model: Scorer, communicator: Communicator, similarity: Simil
 
 
 def gather_hidden_states(
-    model: HistoryReader, sequences: Sequences, users: np.ndarray, positions: np.ndarray, communicator: Communicator
+    model: HistoryReader,
+    sequences: Sequences,
+    users: np.ndarray,
+    positions: np.ndarray,
+    communicator: Communicator,
+    shuffled_from: int | None = None,
 ) -> torch.Tensor:
     """Hidden states of the histories `items[:position]` of users: [queries, hidden_dim], equal on every rank.
 
     Each rank computes the states of its share of the queries. A collective.
+
+    Args:
+        shuffled_from: number of the first query in its evaluation, for histories in random order.
     """
     start, stop = RowPartition(len(users), communicator.world_size).range(communicator.rank)
     histories = sequences.histories(users[start:stop], positions[start:stop], model.history_length)
+    if shuffled_from is not None:
+        histories = shuffled(histories, shuffled_from + start)
     with communicator.timer.span("hidden"):
         states = model.hidden_states(torch.from_numpy(histories))
     return communicator.all_gather_rows(states)[0]

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from alphafuse.stages import EXPORT, RECOMMEND, REPORT, STAGES, Stage, find_stage, needed_stages
+from alphafuse.stages import EVALUATE, EXPORT, RECOMMEND, REPORT, STAGES, Stage, find_stage, needed_stages
 from cluster.cli import cluster_commands as cluster_cli
 from cluster.cli.arguments import (
     ConfigFile,
@@ -169,8 +169,28 @@ def _stage_command(stage: Stage) -> Callable[..., None]:
 
 
 for _stage in STAGES:
-    if _stage not in (RECOMMEND, EXPORT):  # which have options of their own
+    if _stage not in (EVALUATE, RECOMMEND, EXPORT):  # which have options of their own
         app.command(_stage.name, help=_stage.help)(_stage_command(_stage))
+
+
+@app.command(EVALUATE.name, help=EVALUATE.help)
+def evaluate(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    shuffle: Annotated[
+        bool,
+        typer.Option("--shuffle-histories", help="Also after histories in random order: evaluate.shuffle_histories."),
+    ] = False,
+    redo: RedoFlag = False,
+    quiet: Quiet = False,
+) -> None:
+    asked = ["evaluate.shuffle_histories=true"] if shuffle else []
+    with settings(config, [*(overrides or []), *asked]) as (configuration, workspace):
+        from cluster.cli.running import print_results, run_with_progress
+
+        run_with_progress(configuration, workspace, [EVALUATE], EVALUATE if redo else None, quiet)
+        if shuffle and not quiet:
+            print_results(workspace)
 
 
 @app.command(EXPORT.name, help=EXPORT.help)

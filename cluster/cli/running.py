@@ -63,9 +63,12 @@ def print_results(workspace: Workspace, registry: str | None = None) -> bool:
         table.add_column(f"@{cutoff}", justify="right")
     for name in ("hr", "ndcg", "mrr"):
         table.add_row(name.upper(), *(f"{result['overall'][f'{name}@{k}']:.4f}" for k in cutoffs))
-    for name, baseline in result.get("baselines", {}).items():  # evaluations of before have none
-        numbers = (f"{baseline['overall'][f'ndcg@{k}']:.4f}" for k in cutoffs)
-        table.add_row(f"NDCG of {name.replace('_', ' ')}", *numbers, style="dim")
+    # Evaluations of before have no baselines.
+    others = {f"NDCG of {name.replace('_', ' ')}": found for name, found in result.get("baselines", {}).items()}
+    if "shuffled_histories" in result:
+        others["NDCG after shuffled histories"] = result["shuffled_histories"]
+    for name, found in others.items():
+        table.add_row(name, *(f"{found['overall'][f'ndcg@{k}']:.4f}" for k in cutoffs), style="dim")
     console.print(f"\n{title}", markup=False, soft_wrap=True)
     console.print(table)
     if workspace.artifact("report").manifest() is not None:

@@ -63,6 +63,7 @@ def test_every_part_is_on_the_page(finished: tuple[Config, Workspace]) -> None:
     page = _page(*finished)
     for shown in (
         "15,192", "0.0100", "head items", "4.2", "12.5%", "NDCG of recent popularity", "0.0625",  # results
+        "NDCG after shuffled histories", "0.0375",
         "3 epochs, 9 steps on 2 workers; best validation 0.0300 in epoch 3. Stopped: patience.",
         "5 row space, 3 null space (gram, 87.2% of the variance kept)", "left out (4)", "row space, frozen (5)",
         "12,345", "log: train targets",

@@ -74,6 +74,7 @@ def finished_workspace(folder: Path, odd: str) -> tuple[Config, Workspace]:
             "target_average_popularity": 4.25,
             "target_tail_share": 0.125,
         },
+        "shuffled_histories": {"overall": dict.fromkeys(METRICS, 0.0375), "slices": {}},
         "baselines": {"recent_popularity": {"overall": dict.fromkeys(METRICS, 0.0625), "slices": {}}},
     }
     artifact = workspace.artifact("evaluation")
