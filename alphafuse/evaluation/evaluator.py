@@ -20,6 +20,7 @@ from alphafuse.data.sequences import Sequences, Split
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.distributed.row_partition import RowPartition
 from alphafuse.errors import DataError
+from alphafuse.evaluation.example_queries import ExampleQueries
 from alphafuse.evaluation.popularity_ranking import PopularityRanking
 from alphafuse.evaluation.ranking import CatalogRanking, Queries
 from alphafuse.evaluation.ranking_metrics import CatalogUse, ranking_metrics, tail_items
@@ -83,7 +84,7 @@ def evaluate(
         out), by user (`head`, `tail`: up to `tail_user_length` interactions) and by history (`short`, `long`);
         `catalog`: coverage and popularity of the top lists; `baselines`: `overall` and `slices` of rankings by
         `popularity` and `recent_popularity`, under the same rules; `shuffled_histories`, where they are asked for:
-        `overall` and `slices` of the model after histories in random order.
+        `overall` and `slices` of the model after histories in random order; `examples`, see `ExampleQueries`.
 
     Raises:
         DataError: there are no test targets.
@@ -96,6 +97,7 @@ def evaluate(
     baseline_ranks: dict[str, list[np.ndarray]] = {name: [] for name in baselines}
     kept: list[tuple[np.ndarray, ...]] = []
     shuffled_ranks: list[np.ndarray] = []
+    examples = ExampleQueries()
     top_k, timer = max(config.cutoffs), communicator.timer
     answers = _rank_targets(model, sequences, "test", config, communicator, similarity, top_k, progress)
     for answer in timer.steps(answers):
@@ -104,6 +106,7 @@ def evaluate(
         for name, baseline in baselines.items():
             baseline_ranks[name].append(baseline.ranks(answer.ranked.targets, answer.excluded))
         # Only these are kept: user ids and top lists would fill the memory.
+        examples.add(answer.sequences, answer.users, answer.ranked, answer.items)
         kept.append((answer.ranked.ranks, answer.ranked.targets, answer.ranked.positions, answer.lengths))
         if answer.shuffled is not None:
             shuffled_ranks.append(answer.shuffled)
@@ -130,6 +133,7 @@ def evaluate(
             "target_tail_share": float(tail[targets].mean()),
         },
         "baselines": {name: measured(np.concatenate(parts)) for name, parts in baseline_ranks.items()},
+        "examples": examples.found,
         **({"shuffled_histories": measured(np.concatenate(shuffled_ranks))} if shuffled_ranks else {}),
     }
 
@@ -164,6 +168,7 @@ class _Answer:
     """Answers to a batch of queries.
 
     Attributes:
+        sequences, users: [queries], the queries' users, by their numbers within the sequences.
         ranked: targets and their ranks.
         items: [queries, top_k], the best items.
         lengths: [queries], number of all interactions of the query's user.
@@ -171,6 +176,8 @@ class _Answer:
         shuffled: [queries], the targets' ranks after histories in random order, where they are asked for.
     """
 
+    sequences: Sequences
+    users: np.ndarray
     ranked: RankedTargets
     items: np.ndarray
     lengths: np.ndarray
@@ -217,7 +224,7 @@ def _rank_targets(
             names, ranks = sequences.user_ids.take(pa.array(users)), ranked.ranks.cpu().numpy()
             answers = RankedTargets(names, positions, targets, ranks)
             lengths = sequences.starts[users + 1] - sequences.starts[users]
-            yield _Answer(answers, ranked.items.cpu().numpy(), lengths, excluded, after_shuffle)
+            yield _Answer(sequences, users, answers, ranked.items.cpu().numpy(), lengths, excluded, after_shuffle)
             answered += len(users)
             if progress is not None:
                 progress(first_user + int(users[-1]) + 1, total_users)

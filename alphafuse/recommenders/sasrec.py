@@ -74,7 +74,7 @@ class SASRec(Backbone):
         block_class: class of the blocks.
     """
 
-    settings_class = SASRecConfig
+    settings_class: ClassVar[type[AttentionConfig]] = SASRecConfig
     block_class: ClassVar[type[SASRecBlock]] = SASRecBlock
 
     def __init__(self, hidden_dim: int, history_length: int, num_layers: int, num_heads: int, dropout: float) -> None:

@@ -50,7 +50,9 @@ class LeanTrainer(TorchTrainer):
         os.environ.setdefault(ENABLE_PREEMPTION_WATCHER_ENV_VAR, "0")
 
     def _create_default_callbacks(self) -> list[Any]:
-        return [each for each in super()._create_default_callbacks() if not isinstance(each, self._unused)]
+        # mypy sees the older of Ray Train's two interfaces.
+        callbacks = super()._create_default_callbacks()  # type: ignore[misc]
+        return [each for each in callbacks if not isinstance(each, self._unused)]
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from alphafuse.data.catalog_lookup import item_names
 from alphafuse.evaluation.ranking_metrics import measured_cutoffs
 from alphafuse.events import StageFinished, StageStarted
 from alphafuse.nullspace.decomposition import load_nullspace
@@ -43,6 +44,9 @@ class Content:
     Attributes:
         monitor: the validation metric that chose the best weights.
         spectrum: eigenvalues of the embeddings' covariance, descending.
+        test_examples: as in `ExampleQueries.found`, with titles in place of item indices, and `taken`, the place of the
+            target in the list, from 0, or None.
+        examples: users of `recommend` with titles of their latest items, and what is recommended to them.
         update: what an update carried over, and how far its catalog has moved; empty for other runs.
     """
 
@@ -57,6 +61,7 @@ class Content:
     data: list[Fact]
     embedding: list[Fact]
     quarantined: dict[str, int]
+    test_examples: list[dict[str, Any]]
     examples: list[dict[str, Any]]
     timings: list[Timing]
     configuration: str
@@ -96,10 +101,30 @@ def gather(settings: Mapping[str, Any], workspace: Workspace, stability: Mapping
         ],
         embedding=_embedding_facts(embeddings),
         quarantined=(embeddings or {}).get("quarantined_by_reason", {}),
+        test_examples=_test_examples(workspace, evaluation),
         examples=(details["recommendations"] or {}).get("examples", []),
         timings=[Timing(stage.name, _seconds(workspace, stage.name)) for stage in STAGES if stage is not REPORT],
         configuration=yaml.safe_dump(shown, sort_keys=False, allow_unicode=True),
     )
+
+
+def _test_examples(workspace: Workspace, evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    found = (evaluation or {}).get("examples", [])  # evaluations of before have none
+    items = [item for each in found for item in (*each["history"], *each["ranked"], each["target"])]
+    if not items:
+        return []
+    names = item_names(workspace.artifact("catalog"), np.array(items), ["title"])
+    titles = dict(zip(names["item_index"].to_pylist(), names["title"].to_pylist(), strict=True))
+    return [
+        {
+            **each,
+            "history": [titles[item] for item in each["history"]],
+            "ranked": [titles[item] for item in each["ranked"]],
+            "target": titles[each["target"]],
+            "taken": each["ranked"].index(each["target"]) if each["target"] in each["ranked"] else None,
+        }
+        for each in found
+    ]
 
 
 # Counts of `prepare` that are totals; any other count says that rows were dropped or repaired.

@@ -160,6 +160,13 @@ def test_metrics_equal_plain_loops(tmp_path: Path, world_size: int, exclude: boo
     targets = [target for _, target, *_ in expected]
     assert result["catalog"]["target_average_popularity"] == pytest.approx(popularity[targets].mean())
 
+    firsts = [query for query in expected if query[2] == 1]  # a user's first target is at position 1
+    shown = [(each["target"], each["rank"], each["ranked"]) for each in result["examples"]]
+    assert shown == [(target, rank, top) for rank, target, _, top in firsts]
+    sequences = tiny_sequences()
+    assert [each["history"] for each in result["examples"]] == [sequences[user][:1] for user in range(21, 24)]
+    assert [each["user_id"] for each in result["examples"]] == [f"user {user}" for user in range(21, 24)]
+
     held_out = _means([rank for rank, *_ in _expected_ranks(config, range(18, 21), exclude)])
     assert {name: validation[name] for name in held_out} == pytest.approx(held_out)
 

@@ -75,10 +75,23 @@ def test_every_part_is_on_the_page(finished: tuple[Config, Workspace]) -> None:
     assert page.count("<svg") == 2
 
 
+def test_the_item_that_came_next_is_marked(finished: tuple[Config, Workspace]) -> None:
+    page = _page(*finished)
+    listed = re.findall(r"<h3>Ranked first</h3>\n<ol>(.*?)</ol>", page)
+    assert [re.findall("<li>(.*?)</li>", each) for each in listed] == [
+        ["item 3", "<mark>item 4</mark> ✓ taken next", "item 5"],
+        ["item 3", "item 4", "item 5"],
+        ["<mark>item 11</mark> ✓ taken next"],
+    ]
+    assert page.count("Taken next: ") == 1
+    assert 'Taken next: <mark>item 9</mark> <span class="soft">(rank 1,234)</span>' in page
+    assert "<summary>1 more</summary>" in page
+
+
 def test_texts_of_the_data_are_escaped(finished: tuple[Config, Workspace]) -> None:
     page = _page(*finished)
     assert "<script" not in page
-    assert page.count("&lt;script&gt;") == 3  # reason, user, title
+    assert page.count("&lt;script&gt;") == 4  # reason, the user of each list, title
 
 
 def test_stages_that_have_not_run_are_named(tmp_path: Path) -> None:

@@ -74,6 +74,11 @@ def finished_workspace(folder: Path, odd: str) -> tuple[Config, Workspace]:
             "target_average_popularity": 4.25,
             "target_tail_share": 0.125,
         },
+        "examples": [
+            {"user_id": odd, "history": [1, 2], "ranked": [3, 4, 5], "target": 4, "rank": 2},
+            {"user_id": "second", "history": [7], "ranked": [3, 4, 5], "target": 9, "rank": 1_234},
+            {"user_id": "third", "history": [7], "ranked": [11], "target": 11, "rank": 1},
+        ],
         "shuffled_histories": {"overall": dict.fromkeys(METRICS, 0.0375), "slices": {}},
         "baselines": {"recent_popularity": {"overall": dict.fromkeys(METRICS, 0.0625), "slices": {}}},
     }
