@@ -25,7 +25,7 @@ class SASRecBlock(nn.Module):
         self.query_key_value = nn.Linear(hidden_dim, 3 * hidden_dim, bias=False)
         self.output = nn.Linear(hidden_dim, hidden_dim)
         self.feed_forward_norm = nn.LayerNorm(hidden_dim)
-        self.feed_forward = nn.Sequential(
+        self.feed_forward: nn.Module = nn.Sequential(
             nn.Linear(hidden_dim, hidden_dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden_dim, hidden_dim)
         )
         self.dropout = nn.Dropout(dropout)
