@@ -198,7 +198,8 @@ class RecordedFiles:
         Raises:
             StaleError: files of another fingerprint lie in the folder.
         """
-        records, sizes = self.records(), self.folder.sizes()
+        sizes = self.folder.sizes()
+        records = self._records_among(sizes)
         for record in records.values():
             if record.fingerprint != wanted:
                 raise self.mismatch([f"file {record.name} was made by an earlier, different run"])
@@ -207,8 +208,11 @@ class RecordedFiles:
     def records(self) -> dict[str, FileRecord]:
         """Records by file name of all files written, from any inputs. A file whose record is damaged does not count as
         written."""
+        return self._records_among(self.folder.sizes())
+
+    def _records_among(self, sizes: Mapping[str, int | None]) -> dict[str, FileRecord]:
         found = {}
-        for name, size in self.folder.sizes().items():
+        for name, size in sizes.items():
             if name.endswith(RECORD_SUFFIX) and size is not None:
                 with suppress(ValueError):
                     record = self._read_record(name.removesuffix(RECORD_SUFFIX))
