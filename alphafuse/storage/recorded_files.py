@@ -181,6 +181,15 @@ class RecordedFiles:
             raise self.damaged(file.name, CHANGED)
         return content
 
+    def read_if_whole(self, file: FileRecord) -> bytes | None:
+        """The content of a file as it was committed; None if the file is missing or differs. Failures of the storage
+        are raised: they say nothing of the file."""
+        try:
+            content = self.folder.read_bytes(file.name)
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+        return content if hashlib.sha256(content).hexdigest() == file.sha256 else None
+
     def fault(self, file: FileRecord) -> str:
         """The fault of a file, which is read as a whole; empty if it is as it was committed."""
         try:

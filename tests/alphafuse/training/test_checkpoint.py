@@ -50,7 +50,9 @@ def _train_and_save(config: Config) -> dict[str, Any]:
     trainer = _trainer(config, [])
     _take_steps(trainer, STEPS)
     trainer._save()
-    return _state(trainer)
+    state = _state(trainer)
+    trainer._checkpoints.wait()
+    return state
 
 
 def _load(config: Config) -> tuple[dict[str, Any], list[float], dict[str, Any], list[Event]]:
@@ -157,7 +159,8 @@ def _save_twice(config: Config) -> None:
     _take_steps(trainer, 1)
     trainer._checkpoints.save(1, trainer.table, trainer.engine, _progress(trainer), [])
     _take_steps(trainer, 1)
-    trainer._checkpoints.save(2, trainer.table, trainer.engine, _progress(trainer), [])
+    trainer._checkpoints.save(2, trainer.table, trainer.engine, _progress(trainer), [1])
+    trainer._checkpoints.wait()
 
 
 def _progress(trainer: Trainer) -> dict[str, Any]:
@@ -242,6 +245,7 @@ def _save_best_and_later(config: Config) -> None:
         _take_steps(trainer, 1)
         best = {"value": 0.5, "epoch": 1, "step": 1}
         trainer._checkpoints.save(step, trainer.table, trainer.engine, {**_progress(trainer), "best": best}, [1])
+        trainer._checkpoints.wait()
 
 
 def _refusal(config: Config) -> str:
