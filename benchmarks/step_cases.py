@@ -88,7 +88,9 @@ class OurStep:
         table = random_table(num_items, HIDDEN_DIM, communicator)
         engine = DenseEngine(objective, config, communicator.world_size)
         sampler = NegativeSampler(config, 0, num_items, communicator, None, None, False)
-        self._planner = StepPlanner(config, table, sampler, objective.draw, communicator.apart("planning"), torch.device("cpu"))
+        self._planner = StepPlanner(
+            config, table, sampler, objective.draw, communicator.apart("planning"), torch.device("cpu")
+        )
         self._step = TrainingStep(config, 0, table, engine, communicator)
         self._rates = LearningRates(config.learning_rate, config.table_learning_rate)
         self._first = communicator.rank * BATCH

@@ -73,7 +73,9 @@ class RowFile:
         content = pa.py_buffer(self.memory.numpy())
         if beside:
             details = {BESIDE: len(self)}  # rows that are counted in another file
-            artifact.write_file(_name(BESIDE, self.first_row), content, wanted, first_row=self.first_row, details=details)
+            artifact.write_file(
+                _name(BESIDE, self.first_row), content, wanted, first_row=self.first_row, details=details
+            )
         else:
             name = _name("table", self.first_row)
             artifact.write_file(name, content, wanted, rows=len(self), first_row=self.first_row)

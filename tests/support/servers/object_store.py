@@ -198,8 +198,15 @@ def object_store() -> Iterator[ObjectStore]:
 def leading_to(store: ObjectStore) -> Iterator[ObjectStore]:
     """Context in which all URIs of S3 lead to the server, emptied: `s3://bucket/…`."""
     store.reset()
+    with reaching(store.address):
+        yield store
+
+
+@contextmanager
+def reaching(address: str) -> Iterator[None]:
+    """Context in which all URIs of S3 lead to the server with this address, of any process."""
     settings = {
-        "ENDPOINT_URL": store.address,
+        "ENDPOINT_URL": address,
         "DEFAULT_REGION": "eu-west-1",
         "ACCESS_KEY_ID": "key",
         "SECRET_ACCESS_KEY": "secret",
@@ -209,6 +216,6 @@ def leading_to(store: ObjectStore) -> Iterator[ObjectStore]:
             patch.setenv(f"AWS_{name}", value)
         forget_clients()
         try:
-            yield store
+            yield
         finally:
             forget_clients()
