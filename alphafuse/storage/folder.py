@@ -77,7 +77,7 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """Return the file system of `uri` and the path inside it (local paths, s3://, gs://, any fsspec scheme)."""
     if "://" not in uri:
         return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
-    if uri.startswith("s3://"):
+    if uri.startswith("s3://") and "?" not in uri:  # with a query, every client has its own settings
         return open_s3(uri)
     try:
         return pafs.FileSystem.from_uri(uri)

@@ -110,9 +110,14 @@ class Checkpoints:
         Args:
             progress: where the training stands, as plain values.
             needs: steps of other checkpoints without which this one is of no use.
+
+        Raises:
+            OwnershipError: another process has taken the workspace over.
         """
         started = time.monotonic()
         self._background.wait()
+        if self._communicator.rank == 0:
+            self.at(step).require_own()  # here rather than in the background: training stops at once
         tensors = _tensors(table)
         if self._files is None:  # kept: memory that a GPU copies to is slow to come by
             self._files = list(row_files(table.first_row, tensors))

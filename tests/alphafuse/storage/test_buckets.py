@@ -104,7 +104,12 @@ def test_a_replaced_file_is_the_old_one_or_the_new_one(bucket: ObjectStore, monk
 def test_deleted_files_are_gone_and_missing_ones_are_no_error(bucket: ObjectStore) -> None:
     for name in ("a", "b"):
         FOLDER.write_bytes(name, SMALL)
+    bucket.requests.clear()
+    FOLDER.delete_files(["a"])
+    assert bucket.counts() == {"HeadObject": 1, "DeleteObject": 1, "PutObject": 1}
     FOLDER.delete_files(["a", "missing"])
     assert FOLDER.names() == ["b"]
+    bucket.requests.clear()
     FOLDER.delete()
+    assert bucket.counts().total() <= 7
     assert not FOLDER.exists()

@@ -188,7 +188,8 @@ def test_a_decomposition(tmp_path: Path) -> None:
 def test_what_is_not_known_is_not_served(tmp_path: Path) -> None:
     found = run(tmp_path, WorkerServing("train", "0", "127.0.0.1:1"), WorkersGone("train"))
     assert {name for name, *_ in found} == {
-        "alphafuse_checkpoints_total", "alphafuse_workspace_free_bytes", "alphafuse_workspace_size_bytes"
+        "alphafuse_checkpoints_total", "alphafuse_checkpoint_wait_seconds_total", "alphafuse_workspace_free_bytes",
+        "alphafuse_workspace_size_bytes",
     }  # fmt: skip
     assert 0 < found["alphafuse_workspace_free_bytes",] < found["alphafuse_workspace_size_bytes",]
 
