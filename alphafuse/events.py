@@ -214,13 +214,15 @@ class CheckpointWritten(Event):
 
     Attributes:
         step: number of steps taken before the checkpoint.
-        seconds: time that writing it took.
+        seconds: time from its beginning until it was complete; most of it is spent beside the training.
         bytes: size of all ranks' files.
+        waited: seconds that the training stood still for it.
     """
 
     step: int
     seconds: float
     bytes: int
+    waited: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,13 @@ def steps_trained(log: Path) -> int:
     return sum(event["stage"] == "train" and event["kind"] == "progress" for event in events)
 
 
+def share_waited(log: Path) -> float:
+    """Share of the training, from its first to its last event, that stood still for checkpoints."""
+    events = [event for event in map(json.loads, log.read_text().splitlines()) if event["stage"] == "train"]
+    waited = sum(event["values"]["waited"] for event in events if event["kind"] == "checkpoint")
+    return float(waited / (events[-1]["time"] - events[0]["time"]))
+
+
 @contextlib.contextmanager
 def made_up_data(options: argparse.Namespace) -> Iterator[Path]:
     """A folder with the sources, and a configuration that reads them."""
@@ -133,14 +140,16 @@ def main() -> None:
             if not number:
                 base, needed, end = seconds, done, time.monotonic() + 60 * options.minutes
             kills = cluster.kills - before
-            rows.append(_row(name, seconds, base, kills, submissions, done, needed, len(wrong)))
+            waited = share_waited(folder / f"{name}.jsonl")
+            rows.append(_row(name, seconds, base, kills, submissions, done, needed, waited, len(wrong)))
             broken += wrong
             print(f"{name}: {seconds:.0f} s, killed {dict(kills)}, {len(wrong)} files differ", flush=True)
             if number and time.monotonic() >= end:
                 break
         disturbed = rows[1:]
         total = {"run": "all rounds", **{key: sum(row[key] for row in disturbed) for key in rows[0] if key != "run"}}
-        total["steps redone %"] /= len(disturbed)
+        for share in ("steps redone %", "waited for checkpoints %"):
+            total[share] /= len(disturbed)
         facts = {name: getattr(options, name) for name in ("minutes", "every", "items", "users", "epochs")}
         publish("Chaos", {**facts, "seed": seed, **cluster.kills}, [*rows, total], options.json)
     if broken:
@@ -159,6 +168,7 @@ def _row(
     submissions: int,
     steps: int,
     needed: int,
+    waited: float,
     wrong: int,
 ) -> dict[str, Any]:
     return {
@@ -168,6 +178,7 @@ def _row(
         "kills survived": kills.total(),
         "submitted again": submissions - 1,
         "steps redone %": 100.0 * (steps / needed - 1),
+        "waited for checkpoints %": 100.0 * waited,
         "files that differ": wrong,
     }
 

@@ -70,7 +70,11 @@ def draw_items(num_items: int, rank: int, steps: int, rows: int = BATCH) -> list
 
 
 class OurStep:
-    """The training step of this project: item table, DeepSpeed engine, `loss` of the configuration."""
+    """The training step of this project: item table, DeepSpeed engine, `loss` of the configuration.
+
+    Attributes:
+        table, engine: what the step trains.
+    """
 
     def __init__(
         self,
@@ -85,10 +89,12 @@ class OurStep:
         encoder = AlphaFuseEncoder(HIDDEN_DIM, NULL_DIM, "add", "zeros")
         backbone = SASRec(HIDDEN_DIM, HISTORY, 1, 1, 0.1)
         objective = ScoringObjective(encoder, backbone, config.loss, num_items, communicator)
-        table = random_table(num_items, HIDDEN_DIM, communicator)
-        engine = DenseEngine(objective, config, communicator.world_size)
+        self.table = table = random_table(num_items, HIDDEN_DIM, communicator)
+        self.engine = engine = DenseEngine(objective, config, communicator.world_size)
         sampler = NegativeSampler(config, 0, num_items, communicator, None, None, False)
-        self._planner = StepPlanner(config, table, sampler, objective.draw, communicator.apart(), torch.device("cpu"))
+        self._planner = StepPlanner(
+            config, table, sampler, objective.draw, communicator.apart("planning"), torch.device("cpu")
+        )
         self._step = TrainingStep(config, 0, table, engine, communicator)
         self._rates = LearningRates(config.learning_rate, config.table_learning_rate)
         self._first = communicator.rank * BATCH

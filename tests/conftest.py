@@ -15,6 +15,7 @@ import pytest
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
+    from support.servers.object_store import ObjectStore
     from support.servers.watched_run import WatchedRun
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -63,3 +64,21 @@ def watched_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedRun
 
     with watched_run(tmp_path_factory.mktemp("watched")) as run:
         yield run
+
+
+@pytest.fixture(scope="session")
+def started_object_store() -> Iterator[ObjectStore]:
+    """An S3 server in a thread of this process, shared by all tests that need one."""
+    from support.servers.object_store import object_store
+
+    with object_store() as store:
+        yield store
+
+
+@pytest.fixture
+def bucket(started_object_store: ObjectStore) -> Iterator[ObjectStore]:
+    """The shared S3 server with an empty bucket, to which all URIs `s3://bucket/…` lead."""
+    from support.servers.object_store import leading_to
+
+    with leading_to(started_object_store) as store:
+        yield store

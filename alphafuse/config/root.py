@@ -46,6 +46,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Config:
+        if "://" in self.workspace and "?" in self.workspace:
+            raise ValueError(
+                "workspace must not have a query ('?…'), since the names of files come after it: region and address of "
+                "a store are set in the environment (AWS_DEFAULT_REGION, AWS_ENDPOINT_URL)"
+            )
         self._check_directions()
         self.model.encoder.check(self)
         self.model.backbone.check(self)

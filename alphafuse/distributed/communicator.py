@@ -22,9 +22,10 @@ from alphafuse.distributed.step_timer import StepTimer
 T = TypeVar("T")
 
 
-@lru_cache(maxsize=1)
-def _second_group(default: dist.ProcessGroup, timeout: timedelta | None) -> dist.ProcessGroup:
-    """A group of CPUs beside the default one, made once: its threads look for messages a hundred times a second."""
+@lru_cache(maxsize=2)
+def _group_for(purpose: str, default: dist.ProcessGroup, timeout: timedelta | None) -> dist.ProcessGroup:
+    """A group of CPUs beside the default one, made once for a purpose: its threads look for messages a hundred times a
+    second."""
     return dist.new_group(backend="gloo", timeout=timeout)
 
 
@@ -58,15 +59,15 @@ class Communicator:
         measured.timer = timer
         return measured
 
-    def apart(self) -> Communicator:
+    def apart(self, purpose: Literal["planning", "checkpoints"]) -> Communicator:
         """Return a communicator of the same ranks for tensors of the CPU, counts and objects alone, whose collectives
         another thread may call while those of this one go on. A collective.
 
-        All of a process share one such way: two threads must not use it at a time.
+        All of a process share one such way for a purpose: two threads must not use it at a time.
         """
         apart = copy.copy(self)
         apart.timer = StepTimer()
-        apart._cpu_group = _second_group(dist.group.WORLD, self._timeout) if self.world_size > 1 else None
+        apart._cpu_group = _group_for(purpose, dist.group.WORLD, self._timeout) if self.world_size > 1 else None
         return apart
 
     def all_reduce(self, tensor: torch.Tensor, op: Literal["sum", "max"] = "sum") -> torch.Tensor:
@@ -125,6 +126,14 @@ class Communicator:
         values: list[T] = [value] * self.world_size
         dist.all_gather_object(values, value, group=self._cpu_group)
         return values
+
+    def broadcast_object(self, value: T) -> T:
+        """Return the value of rank 0, on every rank."""
+        if self.world_size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=self._cpu_group)
+        return values[0]
 
     def barrier(self) -> None:
         """Wait until every rank is here."""

@@ -35,6 +35,18 @@ def build_table(
     feature_dim = 0 if frozen is None else frozen.dim
     optimizer = RowAdam(weight_decay=config.train.weight_decay)
     table = ItemTable(num_items, feature_dim, encoder.trainable_dim, optimizer, communicator, device, trains)
+    initialise_table(table, config, workspace, encoder, communicator)
+    return table
+
+
+def initialise_table(
+    table: ItemTable, config: Config, workspace: Workspace, encoder: ItemEncoder, communicator: Communicator
+) -> None:
+    """Put a table into the state in which a training begins. Arguments are those of `build_table`."""
+    frozen, device = encoder.frozen, table.trainable.device
+    table.optimizer.steps = 0
+    table.first_moment.zero_()
+    table.second_moment.zero_()
     start, stop = table.partition.range(communicator.rank)
     for first in range(start, stop, BLOCK_ROWS):
         last = min(first + BLOCK_ROWS, stop)
@@ -47,7 +59,6 @@ def build_table(
     if frozen is not None:
         _fill(frozen, workspace, start, table.features)
     _initialise_without_text(encoder, table, held_out, config.seed)
-    return table
 
 
 def _initialise_without_text(encoder: ItemEncoder, table: ItemTable, held_out: torch.Tensor, seed: int) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from alphafuse.errors import UnfinishedError, WorkspaceError
@@ -43,7 +44,7 @@ class Artifact(RecordedFiles):
         Raises:
             WorkspaceError: a newer program wrote it, or it is damaged, or lost while its copy is there.
         """
-        if self.folder.exists(MANIFEST):
+        with suppress(FileNotFoundError):  # rather than asked for first, which is one more request
             return self.read_manifest(MANIFEST)
         if self.folder.exists(MANIFEST_COPY):
             raise self.damaged(MANIFEST, "it is missing, but its copy is there")

@@ -1,6 +1,7 @@
 """Opens any storage that pyarrow or fsspec knows, and writes files such that a reader never sees half of one.
 
-Owns paths and atomic replacement; knows nothing of the contents of the files.
+Owns paths and atomic replacement: in buckets by the upload itself, elsewhere by a rename. Knows nothing of the contents
+of the files.
 """
 
 from __future__ import annotations
@@ -9,19 +10,22 @@ import errno
 import functools
 import hashlib
 import importlib.util
+import mmap
 import os
 import posixpath
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import IO, Any, ParamSpec, TypeVar
 
 import fsspec
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from alphafuse.errors import DataError, ResourceError
+from alphafuse.storage.buckets import SINGLE_BYTES, is_bucket, open_s3, put, read_pieces
 from alphafuse.storage.fsspec_adapter import FsspecAdapter
 from alphafuse.storage.retries import attempts
 
@@ -73,6 +77,8 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """Return the file system of `uri` and the path inside it (local paths, s3://, gs://, any fsspec scheme)."""
     if "://" not in uri:
         return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
+    if uri.startswith("s3://") and "?" not in uri:  # with a query, every client has its own settings
+        return open_s3(uri)
     try:
         return pafs.FileSystem.from_uri(uri)
     except pa.ArrowInvalid:
@@ -120,6 +126,8 @@ class Folder:
         local = isinstance(filesystem, pafs.LocalFileSystem)
         if local and filesystem.get_file_info(_join(path, name)).type == pafs.FileType.Unknown:
             raise FileNotFoundError(errno.ENOENT, "not a regular file", _join(path, name))
+        if is_bucket(filesystem):
+            return b"".join(read_pieces(filesystem, _join(path, name)))
         with filesystem.open_input_stream(_join(path, name)) as stream:
             return stream.read()
 
@@ -128,6 +136,10 @@ class Folder:
         """The SHA-256 of a file, which is read piece by piece."""
         filesystem, path = self.open()
         digest = hashlib.sha256()
+        if is_bucket(filesystem):
+            for part in read_pieces(filesystem, _join(path, name)):
+                digest.update(part)
+            return digest.hexdigest()
         with filesystem.open_input_stream(_join(path, name)) as stream:
             while piece := stream.read(PIECE_BYTES):
                 digest.update(piece)
@@ -140,24 +152,45 @@ class Folder:
         Raises:
             ResourceError: the storage is full.
         """
-        with self._writing(name, lambda call, *arguments: call(*arguments)) as stream:
+        filesystem, _ = self.open()
+        if is_bucket(filesystem):
+            self._put(name, pa.py_buffer(content))
+            return hashlib.sha256(content).hexdigest()
+        with self._renaming(name, lambda call, *arguments: call(*arguments)) as stream:
             stream.write(content)
         return stream.sha256.hexdigest()
 
     def writing(self, name: str) -> AbstractContextManager[HashedStream]:
         """Open a stream to a file, which exists after the `with` block has ended without an error.
 
-        The content goes to a temporary file beside the target, which is renamed when complete. On object stores, where
-        an incomplete object is never visible anyway, the rename costs a copy.
+        The content goes to a temporary file: beside the target, which is renamed when complete; for a bucket in the
+        folder of this machine for such files, from where it is uploaded when complete.
 
         Raises:
             ResourceError: the storage is full.
         """
-        return self._writing(name, attempts())
+        filesystem, _ = self.open()
+        return self._uploading(name) if is_bucket(filesystem) else self._renaming(name, attempts())
 
     @contextmanager
-    def _writing(self, name: str, perform: Callable[..., Any]) -> Iterator[HashedStream]:
-        """Implementation of `writing`; `perform` calls a function with arguments, and may repeat the call."""
+    def _uploading(self, name: str) -> Iterator[HashedStream]:
+        """Implementation of `writing` for buckets."""
+        with tempfile.TemporaryFile() as file:
+            yield HashedStream(file)
+            file.flush()
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            attempts()(self._put, name, pa.py_buffer(content))
+
+    def _put(self, name: str, content: pa.Buffer) -> None:
+        """Write an object of a bucket whole or not at all."""
+        filesystem, path = self.open()
+        if self.uri.startswith("s3://") and content.size < SINGLE_BYTES:
+            filesystem, path = open_s3(self.uri, delayed=True)
+        put(filesystem, _join(path, name), content)
+
+    @contextmanager
+    def _renaming(self, name: str, perform: Callable[..., Any]) -> Iterator[HashedStream]:
+        """Write under a temporary name; `perform` calls a function with arguments, and may repeat the call."""
         filesystem, path = self.open()
         temporary = _join(path, f".{name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
         try:
@@ -182,7 +215,7 @@ class Folder:
         """Delete files directly inside; missing ones are no error."""
         filesystem, path = self.open()
         for name in names:
-            if filesystem.get_file_info(_join(path, name)).type != pafs.FileType.NotFound:
+            with suppress(FileNotFoundError):
                 filesystem.delete_file(_join(path, name))
 
     def move_to(self, target: Folder, last: Sequence[str] = ()) -> None:
@@ -230,7 +263,7 @@ class HashedStream:
 
     closed = False
 
-    def __init__(self, stream: pa.NativeFile) -> None:
+    def __init__(self, stream: pa.NativeFile | IO[bytes]) -> None:
         self.sha256 = hashlib.sha256()
         self.bytes = 0
         self._stream = stream

@@ -181,6 +181,15 @@ class RecordedFiles:
             raise self.damaged(file.name, CHANGED)
         return content
 
+    def read_if_whole(self, file: FileRecord) -> bytes | None:
+        """The content of a file as it was committed; None if the file is missing or differs. Failures of the storage
+        are raised: they say nothing of the file."""
+        try:
+            content = self.folder.read_bytes(file.name)
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+        return content if hashlib.sha256(content).hexdigest() == file.sha256 else None
+
     def fault(self, file: FileRecord) -> str:
         """The fault of a file, which is read as a whole; empty if it is as it was committed."""
         try:
@@ -198,7 +207,8 @@ class RecordedFiles:
         Raises:
             StaleError: files of another fingerprint lie in the folder.
         """
-        records, sizes = self.records(), self.folder.sizes()
+        sizes = self.folder.sizes()
+        records = self._records_among(sizes)
         for record in records.values():
             if record.fingerprint != wanted:
                 raise self.mismatch([f"file {record.name} was made by an earlier, different run"])
@@ -207,8 +217,11 @@ class RecordedFiles:
     def records(self) -> dict[str, FileRecord]:
         """Records by file name of all files written, from any inputs. A file whose record is damaged does not count as
         written."""
+        return self._records_among(self.folder.sizes())
+
+    def _records_among(self, sizes: Mapping[str, int | None]) -> dict[str, FileRecord]:
         found = {}
-        for name, size in self.folder.sizes().items():
+        for name, size in sizes.items():
             if name.endswith(RECORD_SUFFIX) and size is not None:
                 with suppress(ValueError):
                     record = self._read_record(name.removesuffix(RECORD_SUFFIX))

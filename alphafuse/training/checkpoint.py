@@ -1,13 +1,17 @@
 """Checkpoints of an unfinished training: every rank's table rows and moments, the dense state, the position.
 
 A checkpoint is an artefact of its own (`checkpoints/step-NNNNNNNNN`), committed by its manifest once every rank has
-written its part, and loads onto any number of ranks. safetensors and JSON only.
+written its part, and loads onto any number of ranks. safetensors and JSON only. Training waits while its state is
+copied to the memory of the host; a thread of every rank writes the copy.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
@@ -20,7 +24,8 @@ from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.folder import Folder
 from alphafuse.storage.manifest import Manifest, fingerprint
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.table_rows import read_table_rows, write_table_rows
+from alphafuse.training.background import Background
+from alphafuse.training.table_rows import RowFile, copy_rows, fill_table_rows, read_table_rows, row_files
 
 if TYPE_CHECKING:
     from alphafuse.training.engine import DenseEngine
@@ -28,8 +33,25 @@ if TYPE_CHECKING:
 DENSE_FILE = "dense.safetensors"
 
 
+@dataclass(frozen=True)
+class Written:
+    """A checkpoint that is committed.
+
+    Attributes:
+        step: number of steps taken before the checkpoint.
+        seconds: time from its beginning until it was committed.
+        waited: seconds that training stood still for it.
+        bytes: size of all ranks' files.
+    """
+
+    step: int
+    seconds: float
+    waited: float
+    bytes: int
+
+
 class Checkpoints:
-    """The checkpoints of one training, made from `inputs`."""
+    """The checkpoints of one training, made from `inputs`. Making the object is a collective."""
 
     def __init__(self, workspace: Workspace, inputs: dict[str, Any], communicator: Communicator) -> None:
         self._folder: Folder = workspace.checkpoints
@@ -37,18 +59,23 @@ class Checkpoints:
         self._inputs = inputs
         self._fingerprint = fingerprint(inputs)
         self._communicator = communicator
+        self._writers = communicator.apart("checkpoints")
+        self._background = Background("checkpoint")
+        self._files: list[RowFile] | None = None
+        self._written: deque[Written] = deque()
 
     def at(self, step: int) -> Artifact:
         return Artifact(self._folder / f"step-{step:09d}", "checkpoint", "train", self._guard)
 
-    def latest(self) -> tuple[Manifest | None, list[str]]:
-        """Find the newest checkpoint that is whole, as are those that it needs.
-
-        A collective: each rank reads some of the files.
+    def restore(self, table: ItemTable, engine: DenseEngine) -> tuple[Manifest | None, list[str]]:
+        """Put the state of the newest checkpoint that is whole, as are those that it needs, into this rank's table and
+        engine. A collective. Each file is read once: those of a needed checkpoint by one rank, those with rows by the
+        ranks that own some of them.
 
         Returns:
             Manifest of the checkpoint, with the `progress` given to `save` among its `details`, or None where there is
-            none; and the damaged files of newer checkpoints.
+            none; and the damaged files of newer checkpoints: where there are some and no checkpoint, the table may hold
+            a part of one.
 
         Raises:
             WorkspaceError: a checkpoint was made from other inputs.
@@ -64,7 +91,9 @@ class Checkpoints:
             except WorkspaceError:  # its manifest is damaged
                 damaged.append(self.at(step).folder.uri)
                 continue
-            found = [file for other in sorted({step, *_needs(manifest)}) for file in self._damaged_files(other)]
+            needed = sorted(set(_needs(manifest)) - {step})
+            found = [file for other in needed for file in self._damaged_files(other)]
+            found = found or self._fill(step, manifest, table, engine)
             if not found:
                 return manifest, damaged
             damaged += found
@@ -73,39 +102,112 @@ class Checkpoints:
     def save(
         self, step: int, table: ItemTable, engine: DenseEngine, progress: dict[str, Any], needs: Iterable[int]
     ) -> None:
-        """Write the checkpoint of `step`. A collective: every rank writes its rows, rank 0 the rest.
+        """Begin the checkpoint of `step`: it is written in the background, and then takes the place of all others that
+        it does not need. A collective: every rank writes its rows, rank 0 the rest.
+
+        The one before is waited for; if it could not be written, its error is raised here.
 
         Args:
             progress: where the training stands, as plain values.
             needs: steps of other checkpoints without which this one is of no use.
+
+        Raises:
+            OwnershipError: another process has taken the workspace over.
         """
-        artifact = self.at(step)
+        started = time.monotonic()
+        self._background.wait()
         if self._communicator.rank == 0:
-            artifact.clear()  # an interrupted attempt may have left files, perhaps of another world size
-        self._communicator.barrier()
-        write_table_rows(artifact, self._fingerprint, table.first_row, _tensors(table))
+            self.at(step).require_own()  # here rather than in the background: training stops at once
+        tensors = _tensors(table)
+        if self._files is None:  # kept: memory that a GPU copies to is slow to come by
+            self._files = list(row_files(table.first_row, tensors))
+        copy_rows(self._files, table.first_row, tensors)
         dense = engine.state()
-        if self._communicator.rank == 0:
-            artifact.write_file(DENSE_FILE, safetensors.torch.save(dense), self._fingerprint)
-        self._communicator.barrier()
-        if self._communicator.rank == 0:
-            details = {**progress, "table_steps": table.optimizer.steps, "needs": sorted(needs)}
-            artifact.commit(self._inputs, details, rows=table.num_items)
-        self._communicator.barrier()
+        details = {**progress, "table_steps": table.optimizer.steps, "needs": sorted(needs)}
+        waited = time.monotonic() - started
+        self._background.start(lambda: self._write(step, dense, details, table.num_items, started, waited))
+
+    def wait(self) -> None:
+        """Wait until every checkpoint is committed; raises the error of one that could not be written."""
+        self._background.wait()
+
+    def written(self) -> list[Written]:
+        """The checkpoints that were committed since the last call; on rank 0 alone."""
+        return [self._written.popleft() for _ in range(len(self._written))]
 
     def load(self, step: int, table: ItemTable, engine: DenseEngine) -> None:
-        """Put the state of `step` into this rank's table and engine."""
+        """Put the state of `step` into this rank's table and engine. A collective."""
         artifact = self.at(step)
         read_table_rows(artifact, table.first_row, _tensors(table))
-        table.optimizer.steps = artifact.require().details["table_steps"]
-        engine.load_state(safetensors.torch.load(artifact.read_file(DENSE_FILE)))
+        content = artifact.read_file(DENSE_FILE) if self._communicator.rank == 0 else None
+        self._set_rest(artifact.require(), self._communicator.broadcast_object(content), table, engine)
 
-    def keep_only(self, steps: set[int]) -> None:
-        """Delete all other checkpoints. Rank 0 does it; the others need not wait."""
+    def _fill(self, step: int, manifest: Manifest, table: ItemTable, engine: DenseEngine) -> list[str]:
+        """Do the work of `load` for `restore`; returns the damaged files, as found by all ranks."""
+        artifact, content = self.at(step), None
+        damaged = fill_table_rows(artifact, table.first_row, _tensors(table))
         if self._communicator.rank == 0:
-            for step in self._steps():
-                if step not in steps:
-                    self.at(step).clear()
+            dense = manifest.file(DENSE_FILE)
+            content = None if dense is None else artifact.read_if_whole(dense)
+            damaged += [DENSE_FILE] * (content is None)
+        found = sorted({name for part in self._communicator.gather_objects(damaged) for name in part})
+        if not found:
+            self._set_rest(manifest, self._communicator.broadcast_object(content), table, engine)
+        return [f"{artifact.folder.uri}/{name}" for name in found]
+
+    def _set_rest(self, manifest: Manifest, dense: bytes | None, table: ItemTable, engine: DenseEngine) -> None:
+        assert dense is not None  # rank 0 has read it
+        table.optimizer.steps = manifest.details["table_steps"]
+        engine.load_state(safetensors.torch.load(dense))
+
+    def _write(
+        self,
+        step: int,
+        dense: dict[str, torch.Tensor],
+        details: dict[str, Any],
+        num_items: int,
+        started: float,
+        waited: float,
+    ) -> None:
+        """Write and commit the checkpoint of `step`, in the thread of every rank; raises on all ranks if one fails."""
+        artifact, first = self.at(step), self._writers.rank == 0
+
+        def write() -> None:
+            for file in self._files or ():
+                file.write(artifact, self._fingerprint)
+            if first:
+                artifact.write_file(DENSE_FILE, safetensors.torch.save(dense), self._fingerprint)
+
+        def commit() -> None:
+            manifest = artifact.commit(self._inputs, details, rows=num_items)
+            size = sum(file.bytes for file in manifest.files)
+            self._written.append(Written(step, time.monotonic() - started, waited, size))
+            self._keep_only({step, *details["needs"]})
+
+        # An interrupted attempt may have left files, perhaps of another number of ranks.
+        for task in (artifact.clear if first else None, write, commit if first else None):
+            self._together(task)
+
+    def _together(self, task: Callable[[], None] | None) -> None:
+        """Do this rank's part of a task, and wait for the others; raises on all ranks if one fails."""
+        failure: Exception | None = None
+        try:
+            if task is not None:
+                task()
+        except Exception as error:
+            failure = error
+        failed = [text for text in self._writers.gather_objects(repr(failure) if failure else "") if text]
+        if failure is not None:
+            raise failure
+        if failed:
+            # Not an error that a user can cure: that one is raised by the rank that has met it.
+            raise RuntimeError(f"another rank could not write the checkpoint: {failed[0]}")
+
+    def _keep_only(self, steps: set[int]) -> None:
+        """Delete all other checkpoints."""
+        for step in self._steps():
+            if step not in steps:
+                self.at(step).clear()
 
     def _steps(self) -> list[int]:
         return [int(name.removeprefix("step-")) for name in self._folder.names() if re.fullmatch(r"step-\d{9,}", name)]

@@ -25,7 +25,7 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.distributed.step_timer import StepTimer
 from alphafuse.errors import DataError
 from alphafuse.events import Listener
-from alphafuse.items.table_building import build_table
+from alphafuse.items.table_building import build_table, initialise_table
 from alphafuse.storage.read_ahead import read_ahead
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoint import Checkpoints
@@ -79,7 +79,7 @@ class Trainer:
         self.engine = DenseEngine(self._objective, config.train, communicator.world_size)
         popularity = load_popularity(workspace) if needs_popularity(config.train.loss) else None
         trained, aligns = load_trained_items(workspace), encoder.alignment_weight > 0
-        planning = communicator.apart()
+        planning = communicator.apart("planning")
         self._phases = []
         for phase, order in orders:
             sampler = NegativeSampler(phase, config.seed, self.table.num_items, planning, popularity, trained, aligns)
@@ -154,6 +154,7 @@ class Trainer:
             state.step += 1
             state.step_in_epoch += 1
             self._reporter.step(state.step, plan.samples)
+            self._reporter.checkpoints(self._checkpoints.written())
             if state.step % train.log_steps == 0:
                 self._reduce_loss()
                 self._reporter.progress(state, self._phase)
@@ -204,24 +205,28 @@ class Trainer:
         self._epoch_loss.zero_()
 
     def _save(self) -> None:
-        """Write a checkpoint, and delete earlier ones but for the one of the best weights."""
-        state, started = self.state, time.monotonic()
+        """Begin to write a checkpoint, which replaces earlier ones but for the one of the best weights."""
+        state = self.state
         needs = {state.best_step} if state.best else set()
         self._checkpoints.save(state.step, self.table, self.engine, dataclasses.asdict(state), needs)
-        self._checkpoints.keep_only({state.step, *needs})
-        self._reporter.checkpoint(state.step, self._checkpoints.at(state.step), time.monotonic() - started)
+        self._reporter.checkpoints(self._checkpoints.written())
 
     def _load(self, step: int) -> None:
-        self._checkpoints.load(step, self.table, self.engine)
+        """Go on with the state of `step`, once every checkpoint is complete."""
+        self._checkpoints.wait()
+        if step != self.state.step:
+            self._checkpoints.load(step, self.table, self.engine)
+        self._reporter.checkpoints(self._checkpoints.written())
 
     def _resume(self) -> None:
         """Continue from the newest checkpoint that is whole; without one, from the beginning, which is the parent's
         model in an update."""
-        checkpoint, damaged = self._checkpoints.latest()
+        checkpoint, damaged = self._checkpoints.restore(self.table, self.engine)
         if checkpoint is not None:
             self.state = TrainingState.of(checkpoint.details)
-            self._load(self.state.step)
-        elif self._continues:
+        elif damaged:
+            initialise_table(self.table, self._config, self._workspace, self._objective.encoder, self._communicator)
+        if checkpoint is None and self._continues:
             self._begin_from_parent()
         self._reporter.resumed(self.state, damaged)
 

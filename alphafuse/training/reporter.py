@@ -6,7 +6,7 @@ import math
 import socket
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import psutil
@@ -27,7 +27,7 @@ from alphafuse.events import (
     TrainingProgress,
     ValidationProgress,
 )
-from alphafuse.storage.artifact import Artifact
+from alphafuse.training.checkpoint import Written
 from alphafuse.training.phases import Phase
 from alphafuse.training.training_state import TrainingState
 
@@ -102,11 +102,10 @@ class TrainingReporter:
         if time.monotonic() - self._emitted > VALIDATION_REPORT_SECONDS:
             self._emit(ValidationProgress("train", users, total, "users"))
 
-    def checkpoint(self, step: int, artifact: Artifact, seconds: float) -> None:
-        """Report that the checkpoint of `step` is committed; writing it took `seconds`."""
-        if self._communicator.rank == 0:
-            size = sum(file.bytes for file in artifact.require().files)
-            self._emit(CheckpointWritten("train", step, seconds, size))
+    def checkpoints(self, written: Iterable[Written]) -> None:
+        """Report that checkpoints are committed."""
+        for each in written:
+            self._emit(CheckpointWritten("train", each.step, each.seconds, each.bytes, each.waited))
 
     def _table_gradient_norm(self, phase: Phase) -> float:
         """Norm of the table's gradient in the last step, over all ranks. A collective."""

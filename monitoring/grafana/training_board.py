@@ -191,8 +191,14 @@ TRAINING = Board(
                 Panel(
                     "Time to write it",
                     (Query('alphafuse_checkpoint_duration_seconds{run=~"$run"}', "{{run}}"),),
-                    "Training waits for it.",
+                    "Training goes on meanwhile; the next checkpoint waits for it.",
                     unit="s",
+                ),
+                Panel(
+                    "Share of time that training stands still for it",
+                    (Query('rate(alphafuse_checkpoint_wait_seconds_total{run=~"$run"}[10m])', "{{run}}"),),
+                    "High: the storage is slower than `train.checkpoint_steps` asks for.",
+                    unit="percentunit",
                 ),
                 Panel(
                     "Its size",

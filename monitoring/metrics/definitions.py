@@ -123,8 +123,14 @@ CHECKPOINT_TIME = Metric(
     "Time at which the latest checkpoint was written; before the first one, the start of the training.", (), "seconds",
 )  # fmt: skip
 CHECKPOINT_DURATION = Metric(
-    "alphafuse_checkpoint_duration_seconds", "gauge", "Time that writing the latest checkpoint took.", (), "seconds"
-)
+    "alphafuse_checkpoint_duration_seconds", "gauge",
+    "Time from the beginning of the latest checkpoint until it was complete, most of it beside the training.", (),
+    "seconds",
+)  # fmt: skip
+CHECKPOINT_WAIT = Metric(
+    "alphafuse_checkpoint_wait_seconds_total", "counter", "Time that training stood still for checkpoints.", (),
+    "seconds",
+)  # fmt: skip
 CHECKPOINT_SIZE = Metric("alphafuse_checkpoint_size_bytes", "gauge", "Size of the latest checkpoint.", (), "bytes")
 
 RESTARTS = Metric("alphafuse_restarts_total", "counter", "Times that workers of the stage were restarted.", ("stage",))
@@ -134,7 +140,7 @@ RUN_METRICS = (
     STAGE_FAILURES, ARTIFACT_ROWS, ARTIFACT_BYTES, QUARANTINED, WORKSPACE_FREE, WORKSPACE_SIZE, DECOMPOSE_ROWS,
     DECOMPOSE_PASSES, DECOMPOSE_RESIDUAL, DECOMPOSE_ENERGY, DECOMPOSE_ROW_DIM, DECOMPOSE_NULLITY, DECOMPOSE_CLAMPED,
     TRAIN_EPOCH, TRAIN_LOSS, TRAIN_RATE, TRAIN_NORM, HIT_RATE, NDCG, MRR, EVALUATION_SECONDS, CHECKPOINTS,
-    CHECKPOINT_TIME, CHECKPOINT_DURATION, CHECKPOINT_SIZE, RESTARTS,
+    CHECKPOINT_TIME, CHECKPOINT_DURATION, CHECKPOINT_WAIT, CHECKPOINT_SIZE, RESTARTS,
 )  # fmt: skip
 """Served by the process that runs the stages."""
 

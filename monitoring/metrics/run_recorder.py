@@ -142,6 +142,7 @@ class RunRecorder:
         self._metrics.add(m.CHECKPOINTS, 1)
         self._metrics.set(m.CHECKPOINT_TIME, event.time)
         self._metrics.set(m.CHECKPOINT_DURATION, event.seconds)
+        self._metrics.add(m.CHECKPOINT_WAIT, event.waited)
         self._metrics.set(m.CHECKPOINT_SIZE, event.bytes)
 
     def _on_end(self, event: StageFinished | StageSkipped | StageRefused | StageFailed) -> None:

@@ -69,6 +69,7 @@ def test_ranking_goes_by_what_was_trained_unless_told() -> None:
             "model.backbone.num_heads=3",
             "configuration: model.hidden_dim (128) must be a multiple of model.backbone.num_heads (3)",
         ),
+        ("workspace=s3://bucket/run?region=eu", "configuration: workspace must not have a query ('?…')"),
         ("decompose.row_energy=0.9", "decompose: exactly one of null_dim, null_threshold, row_energy must be set"),
         (
             "decompose.null_dim=200",

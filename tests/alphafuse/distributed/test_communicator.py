@@ -48,7 +48,7 @@ def _threads_of_ways_apart() -> list[int]:
     counts = []
     for ways in (1, 20):
         for _ in range(ways):
-            apart = Communicator().apart()
+            apart = Communicator().apart("planning")
             apart.barrier()
         counts.append(psutil.Process().num_threads())
     return counts

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.servers.object_store import object_store
+from support.servers.object_store import ObjectStore
 from support.workspaces.made_versions import made_workspace
 
 from alphafuse.errors import StaleError, UnfinishedError, WorkspaceError
@@ -29,27 +29,26 @@ def registry(tmp_path: Path) -> Registry:
 
 
 @pytest.mark.parametrize("place", ["disk", "memory://registries/days", "s3://bucket/registry"])
-def test_two_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
-    with object_store(monkeypatch):
-        registry = Registry(str(tmp_path / "registry") if place == "disk" else place)
-        assert _aliases(registry) == (None, None, None)
-        assert registry.versions() == []
-        with pytest.raises(WorkspaceError, match="is the production"):
-            registry.version("production")
-        first = registry.add(made_workspace(tmp_path / "day1", "a"))
-        assert (first.id, first.metrics, first.train_seconds) == ("v0001", {"ndcg@10": 0.1}, 5.0)
-        assert registry.version("candidate") == registry.version("v0001") == first
-        registry.promote("v0001", None)
-        model = Workspace(str(tmp_path / "day1")).artifact("model").require().fingerprint
-        second = registry.add(made_workspace(tmp_path / "day2", "b", parent=model))
-        assert second.parent == first.artifacts["model"]
-        assert _aliases(registry) == ("v0001", "v0002", None)
-        registry.promote("v0002", "v0001")
-        assert _aliases(registry) == ("v0002", None, "v0001")
+def test_two_days(tmp_path: Path, bucket: ObjectStore, place: str) -> None:
+    registry = Registry(str(tmp_path / "registry") if place == "disk" else place)
+    assert _aliases(registry) == (None, None, None)
+    assert registry.versions() == []
+    with pytest.raises(WorkspaceError, match="is the production"):
+        registry.version("production")
+    first = registry.add(made_workspace(tmp_path / "day1", "a"))
+    assert (first.id, first.metrics, first.train_seconds) == ("v0001", {"ndcg@10": 0.1}, 5.0)
+    assert registry.version("candidate") == registry.version("v0001") == first
+    registry.promote("v0001", None)
+    model = Workspace(str(tmp_path / "day1")).artifact("model").require().fingerprint
+    second = registry.add(made_workspace(tmp_path / "day2", "b", parent=model))
+    assert second.parent == first.artifacts["model"]
+    assert _aliases(registry) == ("v0001", "v0002", None)
+    registry.promote("v0002", "v0001")
+    assert _aliases(registry) == ("v0002", None, "v0001")
+    registry.rollback()
+    assert _aliases(registry) == ("v0001", None, None)
+    with pytest.raises(WorkspaceError, match=r"no previous version.*models promote"):
         registry.rollback()
-        assert _aliases(registry) == ("v0001", None, None)
-        with pytest.raises(WorkspaceError, match=r"no previous version.*models promote"):
-            registry.rollback()
 
 
 def test_a_workspace_is_a_version_once(tmp_path: Path, registry: Registry) -> None:

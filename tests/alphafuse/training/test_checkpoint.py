@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -15,17 +16,20 @@ from support.workspaces.tiny_workspace import NUM_ITEMS, tiny_config, tiny_works
 from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import StaleError
-from alphafuse.events import Event, StageWarning
+from alphafuse.events import Event as RunEvent
+from alphafuse.events import StageWarning
+from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoint import Checkpoints
 from alphafuse.training.loop import Trainer
+from alphafuse.training.table_rows import RowFile
 
 INPUTS = {"test": "checkpoint"}
 WORLD_SIZES = (1, 2, 3, 4)
 STEPS = 3
 
 
-def _trainer(config: Config, events: list[Event]) -> Trainer:
+def _trainer(config: Config, events: list[RunEvent]) -> Trainer:
     workspace = Workspace(config.workspace)
     return Trainer(config, workspace, INPUTS, Communicator(), torch.device("cpu"), events.append)
 
@@ -50,12 +54,14 @@ def _train_and_save(config: Config) -> dict[str, Any]:
     trainer = _trainer(config, [])
     _take_steps(trainer, STEPS)
     trainer._save()
-    return _state(trainer)
+    state = _state(trainer)
+    trainer._checkpoints.wait()
+    return state
 
 
-def _load(config: Config) -> tuple[dict[str, Any], list[float], dict[str, Any], list[Event]]:
+def _load(config: Config) -> tuple[dict[str, Any], list[float], dict[str, Any], list[RunEvent]]:
     """State after loading, losses of the next two steps, state after them, and the events."""
-    events: list[Event] = []
+    events: list[RunEvent] = []
     trainer = _trainer(config, events)
     trainer._resume()
     before = _state(trainer)
@@ -157,15 +163,97 @@ def _save_twice(config: Config) -> None:
     _take_steps(trainer, 1)
     trainer._checkpoints.save(1, trainer.table, trainer.engine, _progress(trainer), [])
     _take_steps(trainer, 1)
-    trainer._checkpoints.save(2, trainer.table, trainer.engine, _progress(trainer), [])
+    trainer._checkpoints.save(2, trainer.table, trainer.engine, _progress(trainer), [1])
+    trainer._checkpoints.wait()
 
 
 def _progress(trainer: Trainer) -> dict[str, Any]:
     return {**vars(trainer.state)}
 
 
+def _save_and_go_on(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Take two steps while nothing of a checkpoint is written yet; returns the states before them and after loading."""
+    trainer, gate, write = _trainer(config, []), Event(), RowFile.write
+
+    def write_late(file: RowFile, *arguments: Any) -> None:
+        gate.wait()
+        write(file, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RowFile, "write", write_late)
+        _take_steps(trainer, STEPS)
+        trainer._save()
+        saved = _state(trainer)
+        _take_steps(trainer, 2)
+        assert trainer._checkpoints.written() == []
+        gate.set()
+        trainer._checkpoints.wait()
+    assert [each.step for each in trainer._checkpoints.written()] == [STEPS] * (Communicator().rank == 0)
+    trainer._load(STEPS)
+    return saved, _state(trainer)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, world_size: int) -> None:
+    config = tiny_config(tmp_path, batch_size=5)
+    tiny_workspace(tmp_path)
+    saved, loaded = zip(*run_ranks(world_size, _save_and_go_on, config), strict=True)
+    _require_equal(_whole(list(saved)), _whole(list(loaded)))
+
+
+def _require_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+def _fail_to_save(config: Config) -> tuple[str, int]:
+    """Let rank 1 fail to write its second checkpoint; returns the error of the third, and the step of a new start."""
+    trainer, write = _trainer(config, []), RowFile.write
+
+    def fail(file: RowFile, artifact: Artifact, *arguments: Any) -> None:
+        if Communicator().rank == 1 and artifact.folder.uri.endswith("2"):
+            raise PermissionError("no more files here")
+        write(file, artifact, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RowFile, "write", fail)
+        for step in (1, 2):
+            _take_steps(trainer, 1)
+            trainer._checkpoints.save(step, trainer.table, trainer.engine, _progress(trainer), [])
+        with pytest.raises((PermissionError, RuntimeError)) as raised:
+            trainer._checkpoints.save(3, trainer.table, trainer.engine, _progress(trainer), [])
+    return f"{type(raised.value).__name__}: {raised.value}", _resumed_step(config)[0]
+
+
+@pytest.mark.distributed
+def test_a_checkpoint_that_fails_on_one_rank_is_told_on_all_and_leaves_the_one_before(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    tiny_workspace(tmp_path)
+    other = "RuntimeError: another rank could not write the checkpoint: PermissionError('no more files here')"
+    results = run_ranks(3, _fail_to_save, config)
+    assert results == [(other, 1), ("PermissionError: no more files here", 1), (other, 1)]
+
+
+def _begin(config: Config, resume: bool) -> dict[str, Any]:
+    trainer = _trainer(config, [])
+    if resume:
+        trainer._resume()
+    return _state(trainer)
+
+
+@pytest.mark.distributed
+def test_nothing_of_a_damaged_checkpoint_stays_in_the_table(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    tiny_workspace(tmp_path)
+    run_ranks(2, _train_and_save, config)
+    _flip_a_bit(tmp_path / "checkpoints" / f"step-{STEPS:09d}" / "table-000000000015.safetensors")
+    _require_equal(_whole(run_ranks(2, _begin, config, True)), _whole(run_ranks(2, _begin, config, False)))
+
+
 def _resumed_step(config: Config) -> tuple[int, list[str]]:
-    events: list[Event] = []
+    events: list[RunEvent] = []
     trainer = _trainer(config, events)
     trainer._resume()
     return trainer.state.step, [event.message for event in events if isinstance(event, StageWarning)]
@@ -242,6 +330,7 @@ def _save_best_and_later(config: Config) -> None:
         _take_steps(trainer, 1)
         best = {"value": 0.5, "epoch": 1, "step": 1}
         trainer._checkpoints.save(step, trainer.table, trainer.engine, {**_progress(trainer), "best": best}, [1])
+        trainer._checkpoints.wait()
 
 
 def _refusal(config: Config) -> str:

@@ -41,7 +41,7 @@ def _count(train: dict[str, Any]) -> tuple[int, list[str]]:
     with patch("deepspeed.runtime.bf16_optimizer.see_memory_usage"):  # it collects garbage to report what memory holds
         engine = DenseEngine(objective, config, communicator.world_size)
     sampler = NegativeSampler(config, 0, NUM_ITEMS, communicator, None, None, False)
-    planner = StepPlanner(config, table, sampler, objective.draw, communicator.apart(), torch.device("cpu"))
+    planner = StepPlanner(config, table, sampler, objective.draw, communicator.apart("planning"), torch.device("cpu"))
     step, rates = TrainingStep(config, 0, table, engine, communicator), LearningRates(1e-3, 1e-3)
     generator = np.random.default_rng(0)
     for number in range(2):

@@ -149,7 +149,7 @@ def test_a_training(tmp_path: Path) -> None:
         progress,
         EpochMetrics("train", split="validation", epoch=1, loss=4.0, numbers=numbers, time=101.0),
         WorkersRestarted("train", "…", 1, time=102.0),
-        CheckpointWritten("train", 10, seconds=0.5, bytes=1000, time=103.0),
+        CheckpointWritten("train", 10, seconds=0.5, bytes=1000, waited=0.1, time=103.0),
         Metrics("evaluate", numbers={"product_seconds": 3.5}, time=104.0),
         Metrics("evaluate", "test", {"ndcg@20": 0.4}, time=104.0),
     )
@@ -167,6 +167,7 @@ def test_a_training(tmp_path: Path) -> None:
     assert found["alphafuse_restarts_total", "train"] == 1
     assert found["alphafuse_checkpoint_timestamp_seconds",] == 103
     assert found["alphafuse_checkpoint_duration_seconds",] == 0.5
+    assert found["alphafuse_checkpoint_wait_seconds_total",] == 0.1
     assert found["alphafuse_checkpoint_size_bytes",] == 1000
     assert found["alphafuse_checkpoints_total",] == 1
 
@@ -187,7 +188,8 @@ def test_a_decomposition(tmp_path: Path) -> None:
 def test_what_is_not_known_is_not_served(tmp_path: Path) -> None:
     found = run(tmp_path, WorkerServing("train", "0", "127.0.0.1:1"), WorkersGone("train"))
     assert {name for name, *_ in found} == {
-        "alphafuse_checkpoints_total", "alphafuse_workspace_free_bytes", "alphafuse_workspace_size_bytes"
+        "alphafuse_checkpoints_total", "alphafuse_checkpoint_wait_seconds_total", "alphafuse_workspace_free_bytes",
+        "alphafuse_workspace_size_bytes",
     }  # fmt: skip
     assert 0 < found["alphafuse_workspace_free_bytes",] < found["alphafuse_workspace_size_bytes",]
 

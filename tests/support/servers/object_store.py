@@ -1,123 +1,221 @@
-"""An object store on this machine that speaks as much of S3 as small files need, with conditional writes.
+"""An S3 server on this machine, moto's, behind a door that counts requests, delays them and lets them fail.
 
-Puts with `If-None-Match: *` are refused where the object exists, as AWS does since 2024 (user guide of S3, "How to
-prevent object overwrites with conditional writes").
+All of a test session share one server, which a thread of the test process runs; every test begins with an empty bucket.
 """
 
 from __future__ import annotations
 
-import hashlib
+import os
+import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, unquote, urlsplit
-from xml.sax.saxutils import escape
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+from urllib.parse import parse_qs
 
 import pytest
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from alphafuse.storage.buckets import forget_clients
+
+BUCKET = "bucket"
+Failure = Literal["slow down", "denied", "reset", "lost answer", "truncated"]
+"""How a request fails: it is refused for now (503) or for good (403); the connection breaks before anything is done, or
+after it; half of the answer arrives."""
+REFUSALS = {"slow down": ("503 Slow Down", "SlowDown"), "denied": ("403 Forbidden", "AccessDenied")}
 
 
-class ObjectStore(ThreadingHTTPServer):
-    """The server; objects by path.
+@dataclass(frozen=True)
+class Request:
+    """A request that has come in.
 
     Attributes:
-        refused: number of conditional writes that found an object.
-        lost_answers: number of next writes whose answer gets lost after the object was written.
+        kind: name of the operation in the API of S3, such as "PutObject".
+        key: name of the object, or the prefix of a list.
+        bytes: size of the content that was sent in answer to a "GetObject".
+        status: status of the answer; 0 where it was lost.
     """
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.objects: dict[str, bytes] = {}
-        self.lock = threading.Lock()
-        self.refused = 0
-        self.lost_answers = 0
+    kind: str
+    key: str
+    bytes: int
+    status: int
+
+
+@dataclass
+class _Fault:
+    kind: str
+    failure: Failure
+    times: int
+    key: str
+
+
+@dataclass
+class ObjectStore:
+    """The server as tests see it.
+
+    Attributes:
+        address: URL of the server.
+        seconds: time that every request waits.
+        requests: all requests, in the order of their answers.
+    """
+
+    address: str = ""
+    seconds: float = 0.0
+    requests: list[Request] = field(default_factory=list)
+    _faults: list[_Fault] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def fail(self, kind: str, failure: Failure, times: int = 1, key: str = "") -> None:
+        """Let the next requests of a kind fail whose key contains `key`."""
+        self._faults.append(_Fault(kind, failure, times, key))
+
+    def counts(self, key: str = "") -> Counter[str]:
+        """Number of requests of each kind whose key contains `key`."""
+        return Counter(request.kind for request in self.requests if key in request.key)
+
+    def downloaded(self, key: str = "") -> int:
+        """Bytes of objects that were read whose key contains `key`."""
+        return sum(request.bytes for request in self.requests if key in request.key)
+
+    @property
+    def objects(self) -> dict[str, bytes]:
+        """Content of all objects, by key."""
+        keys = _backend().buckets[BUCKET].keys
+        return {name: keys[name].value for name in list(keys)}
+
+    def reset(self) -> None:
+        """Empty the bucket, and forget requests and faults."""
+        _backend().reset()
+        _backend().create_bucket(BUCKET, "eu-west-1")
+        self.requests.clear()
+        self._faults.clear()
+        self.seconds = 0.0
+
+    def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer a request (WSGI)."""
+        time.sleep(self.seconds)
+        kind, key = _operation(environ)
+        failure = self._failure(kind, key)
+        if failure in REFUSALS:
+            status, code = REFUSALS[failure]
+            body = f"<Error><Code>{code}</Code><Message>on purpose</Message></Error>".encode()
+            self.requests.append(Request(kind, key, 0, int(status[:3])))
+            start(status, [("Content-Length", str(len(body))), ("Content-Type", "application/xml")])
+            return [body]
+        if failure == "reset":
+            return self._hang_up(environ, start, kind, key)
+        answer: list[Any] = []
+        body = b"".join(_application()(environ, lambda status, headers, info=None: answer.extend((status, headers))))
+        if failure == "lost answer":
+            return self._hang_up(environ, start, kind, key)
+        self.requests.append(Request(kind, key, len(body) * (kind == "GetObject"), int(answer[0][:3])))
+        start(*answer)
+        return [body[: len(body) // 2] if failure == "truncated" else body]
+
+    def _failure(self, kind: str, key: str) -> Failure | None:
+        with self._lock:
+            for fault in self._faults:
+                if fault.times and fault.kind == kind and fault.key in key:
+                    fault.times -= 1
+                    return fault.failure
+        return None
+
+    def _hang_up(self, environ: dict[str, Any], start: Callable[..., Any], kind: str, key: str) -> list[bytes]:
+        self.requests.append(Request(kind, key, 0, 0))
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        start("200 OK", [])
+        return [b""]
+
+
+def _operation(environ: dict[str, Any]) -> tuple[str, str]:
+    """Name and key of the operation that a request asks for."""
+    key = environ["PATH_INFO"].removeprefix(f"/{BUCKET}").strip("/")
+    query = parse_qs(environ["QUERY_STRING"], keep_blank_values=True)
+    match environ["REQUEST_METHOD"], bool(key):
+        case "GET", False:
+            return "ListObjects", query.get("prefix", [""])[0]
+        case "GET", True:
+            return "GetObject", key
+        case "HEAD", _:
+            return "HeadObject" if key else "HeadBucket", key
+        case "PUT", True:
+            if "uploadId" in query:
+                return "UploadPart", key
+            return "CopyObject" if "HTTP_X_AMZ_COPY_SOURCE" in environ else "PutObject", key
+        case "POST", True:
+            return "CreateMultipartUpload" if "uploads" in query else "CompleteMultipartUpload", key
+        case "POST", False:
+            return "DeleteObjects", key
+        case "DELETE", _:
+            return "DeleteObject", key
+    return environ["REQUEST_METHOD"], key
+
+
+@lru_cache
+def _application() -> Callable[..., Iterable[bytes]]:
+    application: Callable[..., Iterable[bytes]] = DomainDispatcherApplication(create_backend_app)
+    return application
+
+
+def _backend() -> Any:
+    from moto.s3.models import s3_backends
+
+    return s3_backends["123456789012"]["aws"]
+
+
+class _Handler(WSGIRequestHandler):
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Says nothing."""
+
+    def log_error(self, format: str, *arguments: object) -> None:
+        """Says nothing: connections break on purpose."""
 
 
 @contextmanager
-def object_store(patch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    """An object store that all URIs of S3 lead to, `s3://bucket/…`, until the block ends."""
-    server = ObjectStore()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    settings = {"ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}", "DEFAULT_REGION": "eu-west-1"}
-    for name, value in {**settings, "ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret"}.items():
-        patch.setenv(f"AWS_{name}", value)
+def object_store() -> Iterator[ObjectStore]:
+    """Context with a server."""
+    os.environ.setdefault("MOTO_S3_DEFAULT_KEY_BUFFER_SIZE", str(64 * 2**20))  # keeps objects in memory up to this size
+    store = ObjectStore()
+    server = make_server("127.0.0.1", 0, store, threaded=True, request_handler=_Handler)
+    store.address = f"http://127.0.0.1:{server.port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
     try:
-        yield server
+        yield store
     finally:
         server.shutdown()
         server.server_close()
+        thread.join()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: ObjectStore
-    protocol_version = "HTTP/1.1"
+@contextmanager
+def leading_to(store: ObjectStore) -> Iterator[ObjectStore]:
+    """Context in which all URIs of S3 lead to the server, emptied: `s3://bucket/…`."""
+    store.reset()
+    with reaching(store.address):
+        yield store
 
-    def do_PUT(self) -> None:
-        content = self._body()
-        with self.server.lock:
-            exists = self._key in self.server.objects
-            if exists and self.headers.get("If-None-Match") == "*":
-                self.server.refused += 1
-                self._answer(412, b"<Error><Code>PreconditionFailed</Code></Error>")
-                return
-            self.server.objects[self._key] = content
-            lost, self.server.lost_answers = self.server.lost_answers > 0, max(0, self.server.lost_answers - 1)
-        if lost:
-            self._answer(503, b"<Error><Code>ServiceUnavailable</Code></Error>")
-        else:
-            self._answer(200, headers={"ETag": f'"{hashlib.md5(content).hexdigest()}"'})
 
-    def do_GET(self) -> None:
-        query = parse_qs(urlsplit(self.path).query)
-        if "list-type" in query:
-            self._list(query.get("prefix", [""])[0], query.get("delimiter", [""])[0])
-            return
-        content = self.server.objects.get(self._key)
-        if content is None:
-            self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
-            return
-        if part := self.headers.get("Range"):
-            first, _, last = part.removeprefix("bytes=").partition("-")
-            content = content[int(first) : int(last) + 1 if last else None]
-        self._answer(206 if part else 200, content, {"Last-Modified": "Sun, 29 Nov 2026 12:00:00 GMT"})
-
-    def do_HEAD(self) -> None:
-        content = self.server.objects.get(self._key)
-        found = content is not None or self._key == "bucket"
-        length = {"Content-Length": str(len(content or b"")), "Last-Modified": "Sun, 29 Nov 2026 12:00:00 GMT"}
-        self._answer(200 if found else 404, headers=length)
-
-    @property
-    def _key(self) -> str:
-        return unquote(urlsplit(self.path).path).strip("/")
-
-    def _list(self, prefix: str, delimiter: str) -> None:
-        found, folders = [], set()
-        for name, content in sorted(self.server.objects.items()):
-            key = name.removeprefix("bucket/")
-            if key.startswith(prefix):
-                inner = key.removeprefix(prefix).split(delimiter)[0] if delimiter else key
-                if delimiter and delimiter in key.removeprefix(prefix):
-                    folders.add(prefix + inner + delimiter)
-                else:
-                    found.append(
-                        f"<Contents><Key>{escape(key)}</Key><Size>{len(content)}</Size>"
-                        "<LastModified>2026-11-29T12:00:00.000Z</LastModified></Contents>"
-                    )
-        prefixes = [f"<CommonPrefixes><Prefix>{escape(name)}</Prefix></CommonPrefixes>" for name in sorted(folders)]
-        body = f"<ListBucketResult><IsTruncated>false</IsTruncated>{''.join(found + prefixes)}"
-        body += f"<KeyCount>{len(found) + len(folders)}</KeyCount></ListBucketResult>"
-        self._answer(200, body.encode())
-
-    def _body(self) -> bytes:
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-
-    def _answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments: object) -> None:
-        """Says nothing."""
+@contextmanager
+def reaching(address: str) -> Iterator[None]:
+    """Context in which all URIs of S3 lead to the server with this address, of any process."""
+    settings = {
+        "ENDPOINT_URL": address,
+        "DEFAULT_REGION": "eu-west-1",
+        "ACCESS_KEY_ID": "key",
+        "SECRET_ACCESS_KEY": "secret",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(f"AWS_{name}", value)
+        forget_clients()
+        try:
+            yield
+        finally:
+            forget_clients()
