@@ -136,9 +136,9 @@ def read_tuning(folder: Folder) -> Tuning | None:
     return tuning
 
 
-def _rank(trial: Trial) -> tuple[bool, float]:
+def _rank(trial: Trial) -> tuple[bool, bool, float]:
     best = trial.best
-    return trial.state == FAILED or best is None, 0.0 if best is None else -best[1]
+    return trial.state == FAILED, best is None, 0.0 if best is None else -best[1]
 
 
 _TUNING: TypeAdapter[Tuning] = TypeAdapter(Tuning)

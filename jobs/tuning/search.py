@@ -49,21 +49,17 @@ class Search(Searcher):
         self._begin = begin
         self._deadline = deadline
         self._unfinished = {_key(trial.settings): trial for trial in tuning.trials if trial.state not in ENDED}
-        self._asked: dict[str, str] = {}
+        self._asked: dict[str, tuple[OptunaSearch, str, dict[str, Value]]] = {}
         self._refused: set[str] = set()
         # Another seed for each number of trials: a call that goes on would draw the same settings again.
         seed += len(tuning.trials)
-        samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
         points = [trial.settings for trial in self._unfinished.values()]
         if first is not None and not tuning.trials:
             points = [dict(first)]
-        self._optuna = OptunaSearch(
-            {key: optuna_distribution(each) for key, each in space.settings.items()},
-            metric=tuning.metric,
-            mode="max",
-            sampler=samplers[space.search](seed=seed),
-            points_to_evaluate=points,
-        )
+        random = optuna.samplers.RandomSampler(seed)
+        self._random = _optuna_search(space, tuning.metric, random, [])
+        sampler = optuna.samplers.TPESampler(seed=seed) if space.search == "tpe" else random
+        self._optuna = _optuna_search(space, tuning.metric, sampler, points)
         for trial in tuning.trials:
             if trial.state in ENDED and trial.best is not None:
                 self._optuna.add_evaluated_point(trial.settings, trial.best[1])
@@ -74,18 +70,22 @@ class Search(Searcher):
         if self._deadline is not None and time.time() >= self._deadline:
             return Searcher.FINISHED
         for attempt in range(ATTEMPTS):
-            asked = f"{trial_id}-{attempt}"
-            settings: dict[str, Value] = self._optuna.suggest(asked) or {}
+            # Where TPE suggests what was tried before, it goes on doing so.
+            source, asked = self._random if attempt else self._optuna, f"{trial_id}-{attempt}"
+            settings: dict[str, Value] = source.suggest(asked) or {}
             trial = self._new_trial(settings)
             if trial is not None:
-                self._asked[trial_id] = asked
+                self._asked[trial_id] = source, asked, settings
                 return {"name": trial.name, "settings": trial.settings, "curve": list(trial.curve)}
-            self._tell_known(asked, settings)
+            source.on_trial_complete(asked, error=True)
         return Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        failed = error or result is None or result.get(END) == FAILED
-        self._optuna.on_trial_complete(self._asked.pop(trial_id), None if failed else dict(result or {}), failed)
+        source, asked, settings = self._asked.pop(trial_id)
+        failed = error or result is None or result.get(END) == FAILED or self._metric not in result
+        source.on_trial_complete(asked, None if failed else dict(result or {}), failed)
+        if source is not self._optuna and not failed and result is not None:
+            self._optuna.add_evaluated_point(settings, result[self._metric])
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray Tune pickles its search for `Tuner.restore`, which nobody calls
@@ -105,12 +105,6 @@ class Search(Searcher):
             self._refused.add(key)
             return None
         return trial
-
-    def _tell_known(self, asked: str, settings: dict[str, Value]) -> None:
-        """Tell Optuna what became of settings that it suggested before."""
-        twins = (trial for trial in self._tuning.trials if _key(trial.settings) == _key(settings))
-        best = next((trial.best for trial in twins if trial.state != FAILED), None)
-        self._optuna.on_trial_complete(asked, None if best is None else {self._metric: best[1]}, best is None)
 
 
 class Halving(ASHAScheduler):
@@ -156,6 +150,13 @@ def optuna_distribution(distribution: Distribution) -> optuna.distributions.Base
     if "integers" in distribution.kind:
         return optuna.distributions.IntDistribution(low, high, log=log)
     return optuna.distributions.FloatDistribution(low, high, log=log)
+
+
+def _optuna_search(
+    space: SpaceConfig, metric: str, sampler: optuna.samplers.BaseSampler, points: list[dict[str, Value]]
+) -> OptunaSearch:
+    distributions = {key: optuna_distribution(each) for key, each in space.settings.items()}
+    return OptunaSearch(distributions, metric=metric, mode="max", sampler=sampler, points_to_evaluate=points)
 
 
 def unfinished(trials: Sequence[Trial]) -> list[Trial]:

@@ -19,7 +19,7 @@ from typing import Any
 import ray
 import yaml
 from ray import tune
-from ray.tune.result import TIME_THIS_ITER_S
+from ray.air.constants import TIME_THIS_ITER_S
 from ray.util.queue import Queue
 
 from alphafuse.config import Config
@@ -89,7 +89,7 @@ def run(space: SearchSpace, folder: Folder, listen: Listener, again: bool = Fals
     with Heartbeat(folder, folder.uri, say), connected(space.base.ray):
         require_shared(Workspace(folder.uri))
         require_places(TRAIN.resources, space.base.train.resources)
-        tuning = _record(space, folder, again)
+        tuning = open_record(space, folder, again)
         for trial in tuning.trials:
             if trial.state in ENDED:
                 listen(StageSkipped(trial.name))
@@ -101,20 +101,28 @@ def run(space: SearchSpace, folder: Folder, listen: Listener, again: bool = Fals
         return tuning
 
 
-def _record(space: SearchSpace, folder: Folder, again: bool) -> Tuning:
-    """The record of earlier calls with the budget of this one, or a new one."""
+def open_record(space: SearchSpace, folder: Folder, again: bool) -> Tuning:
+    """The record of earlier calls with the budget of this one, or a new one.
+
+    Args:
+        again: delete the trials of earlier calls.
+
+    Raises:
+        StaleError: they are trials of another configuration or space.
+    """
     made_from = {
         **trained_from(space.base),
         "space": space.space.model_dump(mode="json", exclude={"trials", "minutes", "parallel"}, exclude_none=True),
     }
     budget = space.space.model_dump(mode="json", include={"trials", "minutes"})
-    known = read_tuning(folder)
-    if known is not None and again:
+    known, new = read_tuning(folder), Tuning(space.base.train.monitor, made_from, budget)
+    if known is None:
+        return new
+    if again:
+        new.write(folder)  # first, so that no record names trials that are gone
         for trial in known.trials:
             (folder / trial.name).delete()
-        known = None
-    if known is None:
-        return Tuning(space.base.train.monitor, made_from, budget)
+        return new
     known.require_same(made_from, folder)
     known.budget = budget
     return known
@@ -229,9 +237,10 @@ class _RayTune(tune.Callback):
             return str(error)
         if failed := [self._broken[each.folder] for each in shared_stages(config) if each.folder in self._broken]:
             return failed[0]
-        borrow(Workspace(config.workspace), config)
         if trial not in self._tuning.trials:
+            (self._folder / trial.name).delete()  # what an interrupted --redo has left
             self._tuning.trials.append(trial)
+        borrow(Workspace(config.workspace), config)
         trial.state, trial.reason = RUNNING, ""
         self._write()
         self._delete_stopped()
