@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from alphafuse.storage.folder import Folder, resolve
+from alphafuse.storage.ownership import read_beat
 from alphafuse.tuning.trials import Tuning, read_tuning
 from monitoring.run_log.finding import Found, find_workspaces
+from monitoring.run_log.heartbeat import LOST_SECONDS
 from monitoring.run_log.reader import Run, RunReader
 
 LOCAL_SECONDS, REMOTE_SECONDS = 2.0, 10.0
@@ -41,11 +43,13 @@ class FoundTuning:
         key: name of the tuning, unique on the dashboard.
         uri: URI of its folder.
         tuning: its trials.
+        lives: whether the process that tunes has given a sign of life in the last minute.
     """
 
     key: str
     uri: str
     tuning: Tuning
+    lives: bool
 
 
 class RunPoller:
@@ -122,7 +126,7 @@ class RunPoller:
         for uri in uris:
             try:
                 if (tuning := read_tuning(Folder(uri))) is not None:
-                    tunings[uri] = FoundTuning(self._key(place, uri), uri, tuning)
+                    tunings[uri] = FoundTuning(self._key(place, uri), uri, tuning, _lives(uri))
             except Exception as error:  # as above
                 problems.append(f"{self._key(place, uri)}: {type(error).__name__}: {error}")
         self._tunings[place] = tunings
@@ -138,6 +142,12 @@ class RunPoller:
             return inside or name
         alike = sum(_name(_root(other)) == name for other in self.places)
         return "/".join(part for part in (name if alike == 1 else root, inside) if part)
+
+
+def _lives(uri: str) -> bool:
+    """Tell whether the owner of a folder lives, by its heartbeat."""
+    _, beat = read_beat(Folder(uri))
+    return beat is not None and not (beat.ended or beat.is_dead) and time.time() - beat.time < LOST_SECONDS
 
 
 def _root(place: str) -> str:

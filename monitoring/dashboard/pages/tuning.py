@@ -43,7 +43,7 @@ def _section(order: int, found: FoundTuning, runs: dict[str, Run]) -> Part:
     rows = [
         [
             link_to(runs[uri]) if (uri := f"{found.uri}/{trial.name}") in runs else trial.name,
-            html.Span([html.Span(className="dot"), trial.state], className=f"badge {TONES[trial.state]}"),
+            _state(trial, found.lives),
             html.B(_value(trial)) if trial is tuning.best else _value(trial),
             "–" if trial.best is None else f"{trial.best[0]} of {trial.epochs}",
             _curve(trial, tuning.metric),
@@ -57,6 +57,12 @@ def _section(order: int, found: FoundTuning, runs: dict[str, Run]) -> Part:
     failed = [place for place, trial in enumerate(tuning.ranked()) if trial.state == FAILED]
     shown = table(head, rows, f"Trials of {found.key}", marked=failed, texts=(1, len(head) - 1))
     return section(found.key, f"tuning-{order}", soft(_progress(tuning)), shown)
+
+
+def _state(trial: Trial, lives: bool) -> Part:
+    """The state of a trial; none trains whose tuning is dead."""
+    state = INTERRUPTED if trial.state == RUNNING and not lives else trial.state
+    return html.Span([html.Span(className="dot"), state], className=f"badge {TONES[state]}")
 
 
 def _value(trial: Trial) -> str:
