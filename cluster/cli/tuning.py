@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from alphafuse.stages import TRAIN, needed_stages
 from cluster.cli.arguments import ConfigFile, Overrides, Quiet, reported
 from monitoring.terminal.safe_text import SafeConsole, echo, printable
 
@@ -30,6 +31,7 @@ def tune(
     """Search for good settings by the validation metric; the same command goes on where it stopped."""
     with reported():
         from alphafuse.config.space import load_space
+        from alphafuse.inputs import check_inputs
         from alphafuse.storage.folder import Folder, resolve
         from alphafuse.tuning.trials import FAILED
         from cluster.cli.run_log import redirect_output
@@ -38,6 +40,8 @@ def tune(
 
         search_space = load_space(space, config, overrides or ())
         require_no_credentials(search_space.base.model_dump(mode="json"))
+        if search_space.base.ray.address is None:
+            check_inputs(search_space.base, needed_stages(search_space.base, TRAIN))
         folder = Folder(f"{resolve(search_space.base.workspace)}-tuned")
         with redirect_output(folder) as output:
             with RunConsole(output, quiet=quiet) as console:

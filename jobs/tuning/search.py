@@ -22,6 +22,9 @@ from jobs.tuning.trial_training import END, EPOCH
 ATTEMPTS = 100
 """Suggestions in a row that are known or refused, after which the search is over."""
 
+MOST_FAILURES = 5
+"""Failed trials in a row, after which the search is over: what ails them will ail the next ones, too."""
+
 
 class Search(Searcher):
     """Suggests settings for new trials, after those of unfinished ones, and notes each trial in the record.
@@ -33,6 +36,9 @@ class Search(Searcher):
         begin: called with a trial before it begins; returns why its settings are refused, or nothing.
         deadline: time after which no trial begins, in seconds since the epoch; None: none.
         seed: seed of the algorithm.
+
+    Attributes:
+        failures: number of the latest trials in a row that have failed in this call.
     """
 
     def __init__(
@@ -49,6 +55,7 @@ class Search(Searcher):
         self._begin = begin
         self._deadline = deadline
         self._unfinished = {_key(trial.settings): trial for trial in tuning.trials if trial.state not in ENDED}
+        self.failures = 0
         self._asked: dict[str, tuple[OptunaSearch, str, dict[str, Value]]] = {}
         self._refused: set[str] = set()
         # Another seed for each number of trials: a call that goes on would draw the same settings again.
@@ -65,9 +72,9 @@ class Search(Searcher):
                 self._optuna.add_evaluated_point(trial.settings, trial.best[1])
 
     def suggest(self, trial_id: str) -> Any:
-        """Settings of the next trial, as `{"name": …, "settings": …, "curve": …}`; FINISHED where the time is over, or
-        nothing new is found."""
-        if self._deadline is not None and time.time() >= self._deadline:
+        """Settings of the next trial, as `{"name": …, "settings": …, "curve": …}`; FINISHED where the time is over, too
+        many trials have failed, or nothing new is found."""
+        if self.failures >= MOST_FAILURES or (self._deadline is not None and time.time() >= self._deadline):
             return Searcher.FINISHED
         for attempt in range(ATTEMPTS):
             # Where TPE suggests what was tried before, it goes on doing so.
@@ -83,6 +90,7 @@ class Search(Searcher):
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         source, asked, settings = self._asked.pop(trial_id)
         failed = error or result is None or result.get(END) == FAILED or self._metric not in result
+        self.failures = self.failures + 1 if error or (result or {}).get(END) == FAILED else 0
         source.on_trial_complete(asked, None if failed else dict(result or {}), failed)
         if source is not self._optuna and not failed and result is not None:
             self._optuna.add_evaluated_point(settings, result[self._metric])

@@ -24,7 +24,7 @@ from ray.util.queue import Queue
 
 from alphafuse.config import Config
 from alphafuse.config.space import SearchSpace
-from alphafuse.errors import ConfigError
+from alphafuse.errors import ConfigError, WorkspaceError
 from alphafuse.events import Listener, StageFailed, StageFinished, StageSkipped, StageStarted, StageWarning
 from alphafuse.stages import TRAIN
 from alphafuse.storage.folder import Folder
@@ -47,7 +47,7 @@ from jobs.execution.embedded_cluster import MEETING_VARIABLE
 from jobs.execution.event_relay import EventRelay, event_queue
 from jobs.execution.placement import require_places, require_shared
 from jobs.execution.ray_connection import connected
-from jobs.tuning.search import Halving, Search, unfinished
+from jobs.tuning.search import MOST_FAILURES, Halving, Search, unfinished
 from jobs.tuning.trial_training import END, EPOCH, REASON, TRACEBACK, VALUE, TrialTraining
 from monitoring.run_log.heartbeat import Heartbeat
 
@@ -77,6 +77,7 @@ def run(space: SearchSpace, folder: Folder, listen: Listener, again: bool = Fals
         OwnershipError: another process tunes in this folder.
         ResourceError: the cluster cannot hold the workers of a trial, or its machines cannot all reach the folder.
         StaleError: the folder has trials of another configuration or space.
+        WorkspaceError: no trial can begin, since a stage that they share has failed.
     """
 
     def say(message: str) -> None:
@@ -94,7 +95,11 @@ def run(space: SearchSpace, folder: Folder, listen: Listener, again: bool = Fals
             if trial.state in ENDED:
                 listen(StageSkipped(trial.name))
         if _trials_left(space, tuning) and _seconds_left(space, tuning) > 0:
-            broken = make_shared(shared_variants(space), folder, listen)
+            variants = shared_variants(space)
+            broken = make_shared(variants, folder, listen)
+            reasons = [_broken_stage(config, broken) for config in variants]
+            if all(reasons):
+                raise WorkspaceError(f"no trial can begin, since a stage before training has failed: {reasons[0]}")
             with _RayTune(space, tuning, folder, listen, broken) as ray_tune:
                 ray_tune.run()
         _write_best(space, tuning, folder)
@@ -196,8 +201,9 @@ class _RayTune(tune.Callback):
         left = _seconds_left(self._space, self._tuning)
         deadline = None if left == math.inf else time.time() + left
         first, seed = self._space.first_settings(), self._space.base.seed
+        search = Search(self._space.space, self._tuning, first, self._begin, deadline, seed)
         config = tune.TuneConfig(
-            search_alg=Search(self._space.space, self._tuning, first, self._begin, deadline, seed),
+            search_alg=search,
             scheduler=self._halving,
             num_samples=_trials_left(self._space, self._tuning),
             max_concurrent_trials=side_by_side([self._space.base], self._space.space.parallel),
@@ -220,6 +226,9 @@ class _RayTune(tune.Callback):
                 callbacks=[self],
             )
             tune.Tuner(self._trainable(deadline, events), tune_config=config, run_config=files).fit()
+        if search.failures >= MOST_FAILURES:
+            message = f"the search has ended, since {search.failures} trials in a row have failed"
+            self._listen(StageWarning("tune", message))
 
     def _trainable(self, deadline: float | None, events: Queue) -> Any:
         # On this machine: whoever watches the tuning looks here for the lists of its trials' processes.
@@ -235,8 +244,8 @@ class _RayTune(tune.Callback):
             config = self._space.configuration(trial.settings, (self._folder / trial.name).uri)
         except ConfigError as error:
             return str(error)
-        if failed := [self._broken[each.folder] for each in shared_stages(config) if each.folder in self._broken]:
-            return failed[0]
+        if failed := _broken_stage(config, self._broken):
+            return failed
         if trial not in self._tuning.trials:
             (self._folder / trial.name).delete()  # what an interrupted --redo has left
             self._tuning.trials.append(trial)
@@ -290,6 +299,11 @@ class _RayTune(tune.Callback):
     def _write(self) -> None:
         self._tuning.seconds = self._before + time.time() - self._started
         self._tuning.write(self._folder)
+
+
+def _broken_stage(config: Config, broken: Mapping[str, str]) -> str:
+    """The reason why a stage has failed that a trial shares; empty where none has."""
+    return next((broken[each.folder] for each in shared_stages(config) if each.folder in broken), "")
 
 
 def _name(trial: Any) -> str:

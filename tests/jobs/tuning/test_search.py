@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 
 from alphafuse.config.space import SpaceConfig
 from alphafuse.tuning.trials import FAILED, FINISHED, INTERRUPTED, STOPPED, Trial, Tuning
-from jobs.tuning.search import Halving, Search
+from jobs.tuning.search import MOST_FAILURES, Halving, Search
 from jobs.tuning.trial_training import END, EPOCH
 
 METRIC = "ndcg@20"
@@ -117,6 +117,17 @@ def test_settings_that_are_refused_are_passed_over() -> None:
 
 def test_nothing_begins_after_the_deadline() -> None:
     assert _search(SMALL, Tuning(METRIC, {}, {}), deadline=0.0).suggest("a") == Searcher.FINISHED
+
+
+def test_a_search_whose_trials_all_fail_is_over() -> None:
+    tuning = Tuning(METRIC, {}, {})
+    search = _search(SPACE, tuning)
+    for number in range(MOST_FAILURES):
+        assert search.suggest(f"id-{number}") != Searcher.FINISHED
+        tuning.trials[-1].state = FAILED
+        search.on_trial_complete(f"id-{number}", {END: FAILED})
+    assert search.suggest("one more") == Searcher.FINISHED
+    assert _search(SPACE, tuning).suggest("again")["name"] == "trial-001"
 
 
 def _report(halving: Halving, name: str, *values: float) -> int:

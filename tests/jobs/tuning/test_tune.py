@@ -96,7 +96,7 @@ def tuned(ray_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Tun
     program = [sys.executable, "-c", "from cluster.cli.main import main; main()", "tune", *files]
     address = ["--set", f"ray.address={ray_cluster.address}"]
     tuned_folder = Folder(str(folder / "run-tuned"))
-    with subprocess.Popen([*program, *address], env=os.environ) as process:
+    with subprocess.Popen([*program, *address], env={**os.environ, "RAY_AUTH_MODE": "disabled"}) as process:
         deadline, killed = time.monotonic() + 300, None
         while process.poll() is None and time.monotonic() < deadline:
             killed = read_tuning(tuned_folder)
