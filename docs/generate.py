@@ -14,6 +14,7 @@ from alphafuse.config.base import Section
 from alphafuse.config.grid import GridConfig
 from alphafuse.config.registry import OWN_CLASS
 from alphafuse.config.root import Config
+from alphafuse.config.space import SpaceConfig
 from monitoring.metrics.definitions import (
     LABELS,
     PROCESS_METRICS,
@@ -33,7 +34,8 @@ _KINDS = {"integer": "whole number", "number": "number", "string": "text", "bool
 
 def settings() -> str:
     """A table of settings for every section, in Markdown."""
-    return "\n".join([*_sections(Config, "A run"), *_sections(GridConfig, "A comparison")])
+    roots = {"A run": Config, "A comparison": GridConfig, "A search space": SpaceConfig}
+    return "\n".join(line for title, root in roots.items() for line in _sections(root, title))
 
 
 def metrics() -> str:

@@ -83,6 +83,7 @@ def test_what_needs_more_names_the_extra(installed: Installed, tmp_path: Path) -
     wanted = {
         ("run", ROOT / "configs" / "quickstart.yaml"): "train",
         ("compare", ROOT / "configs" / "grids" / "quickstart.yaml"): "train",
+        ("tune", ROOT / "configs" / "quickstart.yaml", ROOT / "configs" / "spaces" / "small.yaml"): "train",
         ("dashboard", tmp_path): "dashboard",
         ("jobs",): "train",
     }
@@ -98,7 +99,8 @@ def test_what_needs_more_names_the_extra(installed: Installed, tmp_path: Path) -
 def test_packages_that_no_extra_brings_are_left_to_python() -> None:
     assert missing_package(ModuleNotFoundError("No module named 'shop'", name="shop.encoders")) is None
     assert missing_package(ModuleNotFoundError("No module named 'alphafuse.x'", name="alphafuse.x")) is None
-    for name, extra in (("sentence_transformers.util", "train"), ("ray", "train"), ("starlette.x", "serve")):
+    extras = {"sentence_transformers.util": "train", "ray": "train", "optuna": "tune", "starlette.x": "serve"}
+    for name, extra in extras.items():
         assert str(missing_package(ModuleNotFoundError(name=name))).endswith(f"pip install 'alphafuse[{extra}]'")
     both = str(missing_package(ModuleNotFoundError(name="vllm")))
     assert both.endswith("pip install 'alphafuse[cpu]' or pip install 'alphafuse[gpu]'")

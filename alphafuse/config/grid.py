@@ -124,6 +124,13 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> tuple[GridConf
     return grid, configs
 
 
+def queries_of(config: Config) -> dict[str, Any]:
+    """The settings that say which queries a run answers, from which items, and how its answers are measured."""
+    data = config.data.model_dump(exclude={"shard_rows": True, "catalog": {"text", "title"}})
+    measuring = config.evaluate.model_dump(exclude={"cutoffs", "similarity", "query_batch"})
+    return {"seed": config.seed, "data": data, "evaluate": measuring}
+
+
 def apply_settings(tree: dict[str, Any], settings: Settings) -> None:
     """Apply a row's settings to a tree of plain values, in place."""
     if isinstance(settings, dict):
@@ -154,9 +161,7 @@ def _require_comparable(grid: GridConfig, configs: Mapping[str, Config]) -> None
     """Check that all methods answer the same queries, from the same items, and are measured alike."""
     asked = {}
     for name, config in configs.items():
-        data = config.data.model_dump(exclude={"shard_rows": True, "catalog": {"text", "title"}})
-        measuring = config.evaluate.model_dump(exclude={"cutoffs", "similarity", "query_batch"})
-        asked[name] = {"seed": config.seed, "data": data, "evaluate": measuring}
+        asked[name] = queries_of(config)
         valid = config.evaluate.metrics
         for metric in grid.metrics:
             if metric not in valid:

@@ -27,11 +27,12 @@ from cluster.cli.arguments import (
     settings,
 )
 from cluster.cli.models_commands import models_app
+from cluster.cli.tuning import tune
 from jobs.execution.token_file import show_token_to_clusters
 from monitoring.terminal.safe_text import SafeConsole, echo, one_line, printable
 
 ORDER_OF_USE = (
-    "init", "run", "status", "dashboard", "recommend", "serve", "compare", "update", "add-items", "models",
+    "init", "run", "status", "dashboard", "recommend", "serve", "compare", "tune", "update", "add-items", "models",
     *(stage.name for stage in STAGES if stage is not RECOMMEND),
     "config", "verify", "submit", "jobs", "logs", "stop", "local", "targets", "synth",
 )  # fmt: skip
@@ -55,6 +56,7 @@ config_app = typer.Typer(no_args_is_help=True, help="Look at a configuration wit
 app.add_typer(config_app, name="config")
 app.add_typer(models_app, name="models")
 cluster_cli.register(app)
+app.command()(tune)
 
 RedoFlag = Annotated[
     bool, typer.Option("--redo", help="Make this stage's and all later results again; the old ones stay until then.")

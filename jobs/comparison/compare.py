@@ -90,12 +90,12 @@ def _saying(listen: Listener) -> Callable[[str], None]:
     return lambda message: listen(StageWarning("compare", message))
 
 
-def side_by_side(runs: Sequence[Run], parallel: int) -> int:
+def side_by_side(configs: Sequence[Config], parallel: int) -> int:
     """Number of runs at a time: no more than `parallel`, and than the cluster holds with all of their workers.
 
     A run whose workers alone are too many takes no place: it fails at once.
     """
-    resources = [run.config.train.resources for run in runs]
+    resources = [config.train.resources for config in configs]
     fitting = [room(each, grown=True) // each.workers for each in resources]
     return min([parallel, *(number for number in fitting if number)])
 
@@ -128,8 +128,9 @@ def _carry_out(
         return
     # On this machine: whoever watches the comparison looks here for the lists of its runs' processes.
     task = carry_out.options(scheduling_strategy=beside_this_process())
+    limit = side_by_side([run.config for run in runs], parallel)
     with event_queue() as queue, EventRelay(listen, queue):
-        outcomes = as_finished(lambda run: task.remote(run, queue), runs, side_by_side(runs, parallel))
+        outcomes = as_finished(lambda run: task.remote(run, queue), runs, limit)
         for run, outcome in outcomes:
             if isinstance(outcome, Exception):
                 failures[run.name] = reason(outcome)

@@ -36,7 +36,7 @@ from jobs.execution.ray_internals import LeanTrainer, MeetingInFolder, is_in_tas
 from jobs.execution.worker_metrics import Serving, worker_listener
 
 LOOK_SECONDS = 0.5
-"""Seconds between two looks whether the ranks have died, while their result is awaited."""
+"""Seconds between two looks whether the ranks have died, or shall end, while their result is awaited."""
 GIVE_UP_SECONDS = 10.0
 """Seconds that ranks may take to end when they are given up; a group that is still starting ends by itself later."""
 
@@ -84,16 +84,22 @@ class RankGroup:
         self._thread = threading.Thread(target=self._fit, args=(resources, grows, events), daemon=True)
         self._thread.start()
 
-    def run(self, task: RankTask) -> Any:
+    def run(self, task: RankTask, end: threading.Event) -> Any:
         """Carry out a task on all ranks; returns what its function returned on rank 0.
 
+        Args:
+            end: ends the wait for the task when it is set.
+
         Raises:
+            KeyboardInterrupt: `end` was set.
             TrainingFailedError, RayActorError: a rank failed or died, now or since the last task. No rank is left.
         """
         # As bytes, so that the board need not import what a task is made of.
         ray.get(self._board.post.remote(ray.cloudpickle.dumps(task)))
         result = self._board.result.remote()
         while not ray.wait([result], timeout=LOOK_SECONDS)[0]:
+            if end.is_set():
+                raise KeyboardInterrupt
             if self._ended.done():
                 self._ended.result()
                 raise RuntimeError("the ranks ended before their task did")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -30,9 +31,14 @@ WorkerFunction = Callable[..., Any]
 
 
 class Ranks:
-    """The ranks of a driver, started when they are needed and kept from one task to the next that wants the same."""
+    """The ranks of a driver, started when they are needed and kept from one task to the next that wants the same.
 
-    def __init__(self) -> None:
+    Args:
+        end: once it is set, tasks end as Ctrl-C ends them.
+    """
+
+    def __init__(self, end: threading.Event) -> None:
+        self._end = end
         self._queue = ExitStack()
         self._group: RankGroup | None = None
         self._started_for: tuple[RankResources, bool] | None = None
@@ -50,7 +56,7 @@ class Ranks:
         if self._group is None:
             self._group, self._started_for = RankGroup(*wanted, self.events), wanted
         try:
-            return self._group.run(task)
+            return self._group.run(task, self._end)
         except BaseException:
             self._group.give_up()
             self._group = self._started_for = None
@@ -72,12 +78,17 @@ _kept: ContextVar[Ranks | None] = ContextVar("ranks", default=None)
 
 
 @contextmanager
-def keeping_ranks() -> Iterator[Ranks]:
-    """Keep the ranks of one call of `run_workers` for the next one, until the outermost such block ends."""
+def keeping_ranks(end: threading.Event | None = None) -> Iterator[Ranks]:
+    """Keep the ranks of one call of `run_workers` for the next one, until the outermost such block ends.
+
+    Args:
+        end: event of the outermost block; when another thread sets it, the work of the ranks ends with
+            `KeyboardInterrupt`, as Ctrl-C would end it.
+    """
     if (outer := _kept.get()) is not None:
         yield outer
         return
-    ranks = Ranks()
+    ranks = Ranks(end or threading.Event())
     before = _kept.set(ranks)
     try:
         yield ranks

@@ -13,8 +13,8 @@ from dash import ALL, Dash, Input, Output, State, no_update
 from dash.exceptions import PreventUpdate
 from plotly.utils import PlotlyJSONEncoder
 
-from monitoring.dashboard.components import COMPARE_PATH, RUN_PATH, Part, soft
-from monitoring.dashboard.pages import comparison, overview, run
+from monitoring.dashboard.components import COMPARE_PATH, RUN_PATH, TUNING_PATH, Part, soft
+from monitoring.dashboard.pages import comparison, overview, run, tuning
 from monitoring.dashboard.run_poller import RunPoller
 
 
@@ -24,6 +24,7 @@ def register_callbacks(app: Dash, poller: RunPoller) -> None:
     _on_overview(app, poller)
     _on_run(app, poller)
     _on_comparison(app, poller)
+    _on_tuning(app, poller)
 
 
 def _route(app: Dash, poller: RunPoller) -> None:
@@ -33,6 +34,8 @@ def _route(app: Dash, poller: RunPoller) -> None:
             return run.skeleton(unquote(path.removeprefix(RUN_PATH)))
         if path == COMPARE_PATH:
             return comparison.skeleton(poller.runs(), parse_qs((search or "").removeprefix("?")).get("run", []))
+        if path == TUNING_PATH:
+            return tuning.skeleton()
         return overview.skeleton()
 
 
@@ -169,3 +172,13 @@ def _on_comparison(app: Dash, poller: RunPoller) -> None:
             "digests": digests,
             "drawn": state,
         }
+
+
+def _on_tuning(app: Dash, poller: RunPoller) -> None:
+    @app.callback(
+        output={"listing": Output("tuning-listing", "children"), "digests": Output("tuning-digests", "data")},
+        inputs=[Input("tuning-tick", "n_intervals"), State("tuning-digests", "data")],
+    )
+    def update(_: int, before: dict[str, str] | None) -> dict[str, Any]:
+        changed, digests = _changed({"listing": tuning.listing(poller.tunings(), poller.runs())}, before)
+        return {**changed, "digests": digests}

@@ -21,7 +21,7 @@ Part = Any
 
 TONES = {"running": "good", "finished": "calm", "failed": "bad", "lost": "bad", "quiet": "warm", "stopped": "warm"}
 WORDS = {"empty": "not started"}
-RUN_PATH, COMPARE_PATH, REPORT_PATH = "/run/", "/compare", "/report"
+RUN_PATH, COMPARE_PATH, TUNING_PATH, REPORT_PATH = "/run/", "/compare", "/tuning", "/report"
 
 
 def aria(**names: str) -> dict[str, Any]:

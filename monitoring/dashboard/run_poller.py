@@ -8,8 +8,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alphafuse.storage.folder import resolve
+from alphafuse.storage.folder import Folder, resolve
+from alphafuse.storage.ownership import read_beat
+from alphafuse.tuning.trials import Tuning, read_tuning
 from monitoring.run_log.finding import Found, find_workspaces
+from monitoring.run_log.heartbeat import LOST_SECONDS
 from monitoring.run_log.reader import Run, RunReader
 
 LOCAL_SECONDS, REMOTE_SECONDS = 2.0, 10.0
@@ -32,6 +35,23 @@ class Place:
     problem: str = ""
 
 
+@dataclass(frozen=True)
+class FoundTuning:
+    """A tuning, as it was read last.
+
+    Attributes:
+        key: name of the tuning, unique on the dashboard.
+        uri: URI of its folder.
+        tuning: its trials.
+        lives: whether the process that tunes has given a sign of life in the last minute.
+    """
+
+    key: str
+    uri: str
+    tuning: Tuning
+    lives: bool
+
+
 class RunPoller:
     """Reads every place in a thread of its own until it is closed, so that a place that hangs delays no other.
 
@@ -47,6 +67,7 @@ class RunPoller:
         self.places = {place: Place(place) for place in distinct.values()}
         self._seconds = seconds
         self._runs: dict[str, dict[str, Run]] = {place: {} for place in self.places}
+        self._tunings: dict[str, dict[str, FoundTuning]] = {place: {} for place in self.places}
         self._over = threading.Event()
         for place in self.places:
             threading.Thread(target=self._poll, args=(place,), daemon=True).start()
@@ -57,6 +78,10 @@ class RunPoller:
     def runs(self) -> list[Run]:
         """All runs in their latest known state, in the order of their names."""
         return [run for place in self.places for _, run in sorted(self._runs[place].items())]
+
+    def tunings(self) -> list[FoundTuning]:
+        """All tunings in their latest known state, in the order of their names."""
+        return [tuning for place in self.places for _, tuning in sorted(self._tunings[place].items())]
 
     def run(self, key: str) -> Run | None:
         return next((run for run in self.runs() if run.key == key), None)
@@ -72,7 +97,7 @@ class RunPoller:
                     readers = {
                         uri: readers.get(uri) or RunReader(self._key(place, uri), uri) for uri in found.workspaces
                     }
-                problems = [*found.problems, *self._read(place, readers)]
+                problems = [*found.problems, *self._read(place, readers), *self._read_tunings(place, found.tunings)]
                 self.places[place] = Place(place, time.time(), "; ".join(problems))
             except Exception as error:  # whatever a storage raises is shown on the page, and the read is tried again
                 self.places[place] = Place(place, self.places[place].read, f"{type(error).__name__}: {error}")
@@ -94,6 +119,19 @@ class RunPoller:
         self._runs[place] = runs
         return problems
 
+    def _read_tunings(self, place: str, uris: Sequence[str]) -> list[str]:
+        """Read the trials of every tuning of a place; returns the problems. What was read before stays shown."""
+        problems = []
+        tunings = {uri: known for uri, known in self._tunings[place].items() if uri in uris}
+        for uri in uris:
+            try:
+                if (tuning := read_tuning(Folder(uri))) is not None:
+                    tunings[uri] = FoundTuning(self._key(place, uri), uri, tuning, _lives(uri))
+            except Exception as error:  # as above
+                problems.append(f"{self._key(place, uri)}: {type(error).__name__}: {error}")
+        self._tunings[place] = tunings
+        return problems
+
     def _key(self, place: str, uri: str) -> str:
         """The name of a run: its path within the place. Where there are several places, the place's name stands before
         it, or the place's whole path where two places have the same name."""
@@ -104,6 +142,12 @@ class RunPoller:
             return inside or name
         alike = sum(_name(_root(other)) == name for other in self.places)
         return "/".join(part for part in (name if alike == 1 else root, inside) if part)
+
+
+def _lives(uri: str) -> bool:
+    """Tell whether the owner of a folder lives, by its heartbeat."""
+    _, beat = read_beat(Folder(uri))
+    return beat is not None and not (beat.ended or beat.is_dead) and time.time() - beat.time < LOST_SECONDS
 
 
 def _root(place: str) -> str:

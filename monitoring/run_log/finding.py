@@ -1,10 +1,11 @@
-"""Finds the workspaces in a folder: the folder itself, or folders below it, such as those of a comparison."""
+"""Finds the workspaces in a folder: the folder itself, or folders below it, such as those of a comparison; and the
+folders of tunings."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow.fs as pafs
 
@@ -12,6 +13,7 @@ from alphafuse.stages import ARTIFACTS, STAGES
 from alphafuse.storage.folder import Folder, resolve
 from alphafuse.storage.manifest import MANIFEST
 from alphafuse.storage.workspace import BORROWED, CONFIG, Workspace
+from alphafuse.tuning.trials import FILE as TRIALS
 
 DEPTH = 3
 """Workspaces are looked for this many folders down: a folder of comparisons, a comparison, its `shared/`."""
@@ -26,10 +28,12 @@ class Found:
     Attributes:
         workspaces: URIs of the workspaces, sorted.
         problems: why some folders were not searched.
+        tunings: URIs of the folders of tunings, whose trials are among the workspaces; sorted.
     """
 
     workspaces: list[str]
     problems: list[str]
+    tunings: list[str] = field(default_factory=list)
 
 
 def find_workspaces(place: str) -> Found:
@@ -41,6 +45,7 @@ def find_workspaces(place: str) -> Found:
     found, root = Found([], []), Folder(resolve(place))
     _search(root, _entries(root), DEPTH, iter(range(MOST_FOLDERS)), found, root)
     found.workspaces.sort()
+    found.tunings.sort()
     return found
 
 
@@ -57,6 +62,8 @@ def _search(
     if _is_workspace({info.base_name for info in entries}):
         found.workspaces.append(folder.uri)
         return
+    if TRIALS in {info.base_name for info in entries}:
+        found.tunings.append(folder.uri)
     for info in entries:
         if not depth or info.type != pafs.FileType.Directory or info.base_name.startswith("."):
             continue

@@ -78,6 +78,8 @@ def test_config_show_and_validate(config: Path) -> None:
         (["run", "CONFIG", "--until", "tran"], "there is no stage 'tran'"),
         (["run", "CONFIG", "--until", "embed", "--redo", "train"], "'train' to be redone is none of those to run"),
         (["compare", "missing.yaml"], "cannot read the configuration missing.yaml"),
+        (["tune", "CONFIG", "missing.yaml"], "cannot read the configuration missing.yaml"),
+        (["tune", "CONFIG", "CONFIG"], "is a configuration, not a search space"),
         (["verify", "CONFIG"], "holds no finished stage: is `workspace` right?"),
         (["serve"], "there is nothing to serve"),
         (["serve", "FOLDER"], "holds no finished export"),
@@ -365,6 +367,38 @@ def test_a_comparison_with_failed_runs_ends_with_an_error(
     assert result.exit_code == code
     assert ("1 runs failed" in result.stderr) == bool(failures)
     assert asked == [((22,), ["IDs"], ["IDs"])]
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_tuning_ends_with_its_trials_and_the_best_configuration(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failed: bool
+) -> None:
+    from alphafuse.tuning.trials import FAILED, FINISHED, STOPPED, Trial, Tuning
+    from jobs.tuning import tune
+
+    space = tmp_path / "space.yaml"
+    space.write_text(yaml.safe_dump({"minutes": 1, "settings": {"train.batch_size": {"choice": [8, 16]}}}))
+    trials = [
+        Trial("trial-001", {"train.batch_size": 8}, FAILED if failed else STOPPED, curve=[(1, 0.1)], seconds=3.0),
+        Trial("trial-002", {"train.batch_size": 16}, FINISHED, curve=[(1, 0.1), (2, 0.25), (3, 0.2)], seconds=61.0),
+    ]
+    asked = []
+
+    def run(space: Any, folder: Any, listen: Any, again: bool) -> Tuning:
+        asked.append((space.space.trials, space.base.train.max_epochs, folder.uri, again))
+        return Tuning("ndcg@20", {}, {}, 64.0, trials)
+
+    monkeypatch.setattr(tune, "run", run)
+    overrides = ["--set", "trials=2", "--set", "train.max_epochs=3", "--redo"]
+    result = runner.invoke(app, ["tune", str(config), str(space), *overrides])
+    folder = f"{yaml.safe_load(config.read_text())['workspace']}-tuned"
+    assert asked == [(2, 3, folder, True)]
+    assert result.exit_code == (1 if failed else 0), result.output
+    assert ("1 trials failed" in result.stderr) == failed
+    lines = [line.split() for line in result.stdout.splitlines() if line.startswith("trial")]
+    assert lines[0] == ["trial", "state", "NDCG@20", "epoch", "time", "batch_size"]
+    assert lines[1] == ["trial-002", "finished", "0.2500", "2", "of", "3", "1", "min", "01", "s", "16"]
+    assert f"best    {folder}/best.yaml" in result.stdout
 
 
 def test_the_addresses_of_runs_are_served_until_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,6 @@ from alphafuse.events import Event, StageFailed, StageFinished, StageSkipped, ig
 from alphafuse.stages import EVALUATE, needed_stages
 from alphafuse.storage.workspace import Workspace
 from jobs.comparison import compare, shared_making
-from jobs.comparison.grid_runs import Run
 from jobs.pipeline import run_stages
 from monitoring.run_log.event_log import read_events
 
@@ -247,5 +246,5 @@ def test_a_row_to_be_redone_must_exist(tmp_path: Path) -> None:
 def test_runs_side_by_side_have_room_for_all_of_their_workers(
     tmp_path: Path, workers: list[int], parallel: int, expected: int
 ) -> None:
-    runs = [Run("x", number, tiny_config(tmp_path, workers=number)) for number in workers]
-    assert compare.side_by_side(runs, parallel) == expected
+    configs = [tiny_config(tmp_path, workers=number) for number in workers]
+    assert compare.side_by_side(configs, parallel) == expected

@@ -112,5 +112,5 @@ def test_ranks_that_are_given_up_end_in_the_middle_of_their_task(tmp_path: Path)
             target=lambda: (_wait(lambda: log.exists() and log.read_text()), group.give_up()), daemon=True
         ).start()
         with pytest.raises((RayActorError, TrainingFailedError)):
-            group.run(RankTask(TRAIN, _waits_for_ever, {"log": log}, None))
+            group.run(RankTask(TRAIN, _waits_for_ever, {"log": log}, None), threading.Event())
     _wait(lambda: not psutil.pid_exists(int(log.read_text())))
