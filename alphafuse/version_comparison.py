@@ -21,7 +21,7 @@ from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.data.sequences import Sequences
 from alphafuse.errors import DataError, WorkspaceError
 from alphafuse.evaluation.ranking_metrics import gains
-from alphafuse.evaluation.significance import paired_p_value
+from alphafuse.evaluation.significance import paired_test
 from alphafuse.registry.version import Version
 from alphafuse.serving.recommender import Recommender, load_version
 from alphafuse.storage.workspace import Workspace
@@ -82,7 +82,7 @@ class Difference:
     """One metric of both versions.
 
     Attributes:
-        p_value: of the paired t-test over users (`paired_p_value`).
+        p_value: of the paired t-test over users (`paired_test`).
     """
 
     metric: str
@@ -127,7 +127,7 @@ def compare_versions(before: Version, after: Version, targets: int) -> VersionCo
     differences = []
     for metric in METRICS:
         one, other = (gains(each, metric) for each in ranks)
-        p_value = paired_p_value(other - one, queries.users)
+        p_value = paired_test((other - one)[None], queries.users).p_value
         differences.append(Difference(metric, float(one.mean()), float(other.mean()), p_value))
     users = int(queries.users.max()) + 1
     stability = measure_stability(old, new, queries, exclude_seen)

@@ -18,7 +18,7 @@ from alphafuse.config import Config, GridConfig
 from alphafuse.config.data import SplitConfig
 from alphafuse.evaluation.ranking_metrics import gains
 from alphafuse.evaluation.ranks import read_ranks
-from alphafuse.evaluation.significance import holm, paired_p_value
+from alphafuse.evaluation.significance import PairedTest, holm, paired_test
 from alphafuse.storage.workspace import Workspace
 
 
@@ -66,12 +66,15 @@ class Estimate:
         mean, std: over the seeds; the sample's standard deviation, NaN for a single seed.
         difference: to the reference, over the seeds that both have; None for the reference itself, and for a row that
             shares no seed with it.
+        low, high: ends of the confidence interval of the difference (`paired_test`).
         p_value, p_corrected: of the difference; corrected for the number of rows tested.
     """
 
     mean: float
     std: float
     difference: float | None = None
+    low: float | None = None
+    high: float | None = None
     p_value: float | None = None
     p_corrected: float | None = None
 
@@ -153,7 +156,7 @@ def compare_methods(
 ) -> Comparison:
     """Compare all runs that have finished.
 
-    Holds the metrics of the queries of two rows in memory.
+    Holds the metrics of the queries of all runs of two rows in memory.
 
     Args:
         configs: by method.
@@ -243,34 +246,34 @@ def _slice_means(
 def _add_differences(
     grid: GridConfig, finished: Mapping[str, Mapping[int, FinishedRun]], estimates: dict[str, dict[str, Estimate]]
 ) -> None:
-    """Add differences to the reference and their p-values, over the seeds that both have."""
+    """Add differences to the reference, their intervals and p-values, over the seeds that both have."""
     reference = finished[grid.reference]
     users = next(iter(reference.values())).users()
-    tested: dict[str, dict[str, tuple[float, float]]] = {metric: {} for metric in grid.metrics}
+    tested: dict[str, dict[str, PairedTest]] = {metric: {} for metric in grid.metrics}
     for name, runs in finished.items():
         seeds = [seed for seed in runs if seed in reference]
         if name == grid.reference or not seeds:
             continue
         own, expected = (_query_gains([row[seed] for seed in seeds], grid.metrics) for row in (runs, reference))
         for metric in grid.metrics:
-            gained = own[metric] - expected[metric]  # [queries]
-            tested[metric][name] = float(gained.mean()), paired_p_value(gained, users)
+            tested[metric][name] = paired_test(own[metric] - expected[metric], users)
     for metric, by_row in tested.items():
-        corrected = holm([p_value for _, p_value in by_row.values()])
-        for (name, (difference, p_value)), p_corrected in zip(by_row.items(), corrected, strict=True):
+        corrected = holm([test.p_value for test in by_row.values()])
+        for (name, test), p_corrected in zip(by_row.items(), corrected, strict=True):
             estimates[name][metric] = dataclasses.replace(
-                estimates[name][metric], difference=difference, p_value=p_value, p_corrected=p_corrected
+                estimates[name][metric],
+                difference=test.mean,
+                low=test.low,
+                high=test.high,
+                p_value=test.p_value,
+                p_corrected=p_corrected,
             )
 
 
 def _query_gains(runs: Sequence[FinishedRun], metrics: Sequence[str]) -> dict[str, np.ndarray]:
-    """Each query's contribution to each metric, averaged over the runs: [queries]."""
-    totals: dict[str, Any] = dict.fromkeys(metrics, 0.0)
-    for run in runs:
-        ranks = run.ranks()
-        for metric in metrics:
-            totals[metric] = totals[metric] + gains(ranks, metric)
-    return {metric: total / len(runs) for metric, total in totals.items()}
+    """Each query's contribution to each metric: [runs, queries]."""
+    ranks = [run.ranks() for run in runs]
+    return {metric: np.stack([gains(of_run, metric) for of_run in ranks]) for metric in metrics}
 
 
 def _validation(runs: Sequence[FinishedRun]) -> float:

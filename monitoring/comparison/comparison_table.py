@@ -9,13 +9,14 @@ from collections.abc import Sequence
 import pandas as pd
 
 from alphafuse.evaluation.method_comparison import Comparison, Estimate, Row
+from alphafuse.evaluation.significance import CONFIDENCE
 
 LEVEL = 0.05
 """Corrected p-values below this level are marked."""
 MARK = "†"
 COLUMNS = (
-    "method", "metric", "slice", "seen_items", "mean", "std", "difference", "p_value", "p_corrected", "seeds",
-    "validation", "epochs", "train_seconds",
+    "method", "metric", "slice", "seen_items", "mean", "std", "difference", "low", "high", "p_value", "p_corrected",
+    "seeds", "validation", "epochs", "train_seconds",
 )  # fmt: skip
 """Columns of the CSV."""
 SLICES_LEGEND = (
@@ -130,9 +131,14 @@ def _differences(comparison: Comparison) -> str:
         cells = [row.name]
         for metric in comparison.metrics:
             estimate = row.estimates[metric]
-            cells += [f"{estimate.difference:+.4f}", _probability(estimate.p_corrected)]
+            cells += [_with_interval(estimate), _probability(estimate.p_corrected)]
         lines.append(cells)
     return _table(header, lines)
+
+
+def _with_interval(estimate: Estimate) -> str:
+    known = estimate.low is not None and not math.isnan(estimate.low)
+    return f"{estimate.difference:+.4f}" + (f" [{estimate.low:+.4f}, {estimate.high:+.4f}]" if known else "")
 
 
 def _legend(comparison: Comparison) -> str:
@@ -146,9 +152,10 @@ def _legend(comparison: Comparison) -> str:
         return text
     return (
         f"{text} {MARK}: differs from {comparison.reference} (p < {LEVEL:g}) by a two-sided paired t-test of the "
-        "metric of every query, averaged over the seeds that both have, whose samples are the users (the queries of a "
-        "user count as a cluster); p is corrected, for each metric, for the number of rows tested (Holm). It says what "
-        "other users would change, and not what other seeds would."
+        "metric of every query with the seeds that both have. Its samples are the users and the seeds, both at once, "
+        "so it says what other users and other seeds would change; with one seed, what other "
+        "users would. p is corrected, for each metric, for the number of rows tested (Holm); intervals are those of "
+        f"{CONFIDENCE:.0%}, not corrected."
     )
 
 

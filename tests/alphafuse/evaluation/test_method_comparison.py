@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 from pathlib import Path
@@ -36,31 +35,47 @@ def test_means_and_spreads_are_those_over_the_seeds(comparison: Comparison) -> N
     assert rows["broken"].estimates == {}
 
 
-def test_p_values_are_those_of_a_paired_t_test_over_users_with_holms_correction(comparison: Comparison) -> None:
+def _p_value(differences: list[list[float]]) -> float:
+    """Two-sided, of a mean difference by seed and user: a t-test whose variance is the sum of those of the users' and
+    of the seeds' means, with the degrees of freedom of Satterthwaite."""
+    kinds = [
+        [statistics.mean(each) for each in zip(*differences, strict=True)],
+        list(map(statistics.mean, differences)),
+    ]
+    parts = [(statistics.variance(means) / len(means), len(means) - 1) for means in kinds if len(means) > 1]
+    variance = sum(part for part, _ in parts)
+    if variance == 0:
+        return 1.0  # no difference at all
+    freedom = variance**2 / sum(part**2 / free for part, free in parts)
+    return float(2 * stats.t.sf(abs(statistics.mean(kinds[0])) / math.sqrt(variance), freedom))
+
+
+def test_p_values_are_those_of_users_and_seeds_with_holms_correction(comparison: Comparison) -> None:
     rows = {row.name: row for row in comparison.rows}
+    shared = {"IDs": ("IDs", (1, 2)), "text": ("text", (1,)), "both": ("text", (1,))}  # seeds that AlphaFuse has, too
     for metric, gain in METRICS.items():
-        averaged = {
-            (name, seeds): [statistics.mean(each) for each in zip(*(gain(RANKS[name, s]) for s in seeds), strict=True)]
-            for name, seeds in itertools.product(("AlphaFuse", "IDs", "text"), ((1, 2), (1,)))
-            if (name, seeds[-1]) in RANKS
+        # Every user has two queries.
+        means = {
+            key: [statistics.mean(own) for own in (gain(ranks)[:2], gain(ranks)[2:])] for key, ranks in RANKS.items()
         }
-        shared = {"IDs": (1, 2), "text": (1,), "both": (1,)}  # seeds that the row and AlphaFuse have
-        averaged |= {("both", (1,)): averaged["text", (1,)]}
-        # If all users have as many queries, the test of clusters is the t-test of the users' means.
-        averaged = {key: [statistics.mean(own) for own in (each[:2], each[2:])] for key, each in averaged.items()}
-        pairs = {name: (averaged[name, seeds], averaged["AlphaFuse", seeds]) for name, seeds in shared.items()}
-        raw = {name: stats.ttest_rel(*pair).pvalue for name, pair in pairs.items()}
-        raw = {name: 1.0 if math.isnan(value) else value for name, value in raw.items()}  # no difference at all
+        differences = {
+            name: [
+                [own - other for own, other in zip(means[row, s], means["AlphaFuse", s], strict=True)] for s in seeds
+            ]
+            for name, (row, seeds) in shared.items()
+        }
+        raw = {name: _p_value(each) for name, each in differences.items()}
         highest, corrected = 0.0, {}
         for place, name in enumerate(sorted(raw, key=lambda name: raw[name])):
             highest = max(highest, min(1.0, raw[name] * (3 - place)))
             corrected[name] = highest
         for name in raw:
-            estimate = rows[name].estimates[metric]
+            estimate, expected = rows[name].estimates[metric], statistics.mean(map(statistics.mean, differences[name]))
             assert estimate.p_value == pytest.approx(raw[name])
             assert estimate.p_corrected == pytest.approx(corrected[name])
-            own, expected = map(statistics.mean, pairs[name])
-            assert estimate.difference == pytest.approx(own - expected)
+            assert estimate.difference == pytest.approx(expected)
+            ends = [end for end in (estimate.low, estimate.high) if end is not None]
+            assert statistics.mean(ends) == pytest.approx(expected)
     assert rows["AlphaFuse"].estimates["hr@3"].difference is None
 
 
