@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from support.workspaces.prepare_cases import configuration, stored_catalog, stored_sequences
 
+from alphafuse.data.popularity import load_popularity
 from alphafuse.events import ignore
 from alphafuse.storage.workspace import Workspace
 from jobs.stages import prepare
@@ -18,9 +21,9 @@ TOYS = Path(__file__).parents[4] / "shared" / "data" / "toys"
 MOVIELENS = "package://recbole/dataset_example/ml-100k/ml-100k"
 
 
-def test_movielens(tmp_path: Path) -> None:
+def _prepared_movielens(folder: Path, split: dict[str, Any]) -> Workspace:
     config = configuration(
-        tmp_path,
+        folder,
         hidden_dim=128,
         catalog={
             "path": f"{MOVIELENS}.item",
@@ -28,10 +31,15 @@ def test_movielens(tmp_path: Path) -> None:
             "title": "movie_title",
         },
         interactions={"path": f"{MOVIELENS}.inter"},
-        split={"kind": "leave_one_out"},
+        split=split,
     )
     workspace = Workspace(config.workspace)
     prepare.run(config, workspace, ignore)
+    return workspace
+
+
+def test_movielens(tmp_path: Path) -> None:
+    workspace = _prepared_movielens(tmp_path, {"kind": "leave_one_out"})
     details = workspace.artifact("sequences").require().details
     assert (details["users"], details["interactions"]) == (943, 100_000)
     assert details["targets"] == {"train": 100_000 - 943 * 3, "validation": 943, "test": 943}
@@ -39,6 +47,25 @@ def test_movielens(tmp_path: Path) -> None:
     assert len(catalog) == 1_682
     texts = {row["item_id"]: (row["title"], row["text"]) for row in catalog}
     assert texts["1"] == ("Toy Story", "Toy Story (1995). Animation Children's Comedy")
+
+
+def test_nothing_of_movielens_that_trains_is_later_than_what_tests(tmp_path: Path) -> None:
+    workspace = _prepared_movielens(tmp_path, {"kind": "temporal"})
+    with as_file(files("recbole") / "dataset_example/ml-100k/ml-100k.inter") as path:
+        log = pd.read_csv(path, sep="\t", dtype=str)
+    log.columns = [name.partition(":")[0] for name in log.columns]
+    times = {(row.user_id, row.item_id): float(row.timestamp) for row in log.itertuples()}  # no pair comes twice
+    parts: dict[str, list[float]] = {"train": [], "validation": [], "test": []}
+    for user, row in stored_sequences(workspace).items():
+        own = [times[user, item] for item in row["items"]]
+        parts["train"] += own[: row["train_end"]]
+        parts["validation"] += own[row["train_end"] : row["validation_end"]]
+        parts["test"] += own[row["validation_end"] :]
+    assert sum(map(len, parts.values())) == 100_000
+    assert max(parts["train"]) < min(parts["validation"])
+    assert max(parts["validation"]) < min(parts["test"])
+    trained = sum(load_popularity(workspace))
+    assert trained == len(parts["train"]) > 50_000  # popularity, and what is drawn by it, knows nothing of later ones
 
 
 @pytest.mark.shared_data
