@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from support.processes.multi_process import run_ranks
 from support.workspaces.tiny_workspace import NUM_ITEMS, NUM_USERS, tiny_config, tiny_sequences, tiny_workspace
 
 from alphafuse.distributed.communicator import Communicator
@@ -29,17 +31,22 @@ def _trial(folder: Path, name: str, rate: float, sequences: list[list[int]]) -> 
     return trial
 
 
+def _choice(folder: Path, sequences: list[list[int]]) -> tuple[str, list[list[tuple[int, float]]]]:
+    """Name of the best of two trials, and the validations of both."""
+    trials = [_trial(folder, f"trial-00{number}", rate, sequences) for number, rate in enumerate((1e-3, 1e-1), 1)]
+    tuning = Tuning("ndcg@20", {}, {}, trials=trials)
+    assert tuning.best is not None
+    return tuning.best.name, [trial.curve for trial in trials]
+
+
+@pytest.mark.distributed
 def test_other_test_targets_give_the_same_choice(tmp_path: Path) -> None:
     sequences = tiny_sequences()
     others = [
         [(NUM_ITEMS - 1 - item) for item in sequence] if user >= FIRST_TESTED else sequence
         for user, sequence in enumerate(sequences)
     ]
-    assert NUM_USERS > FIRST_TESTED
-    chosen = []
-    for name, of_users in (("one", sequences), ("other", others)):
-        trials = [_trial(tmp_path / name, f"trial-{rate}", rate, of_users) for rate in (1e-3, 1e-1)]
-        tuning = Tuning("ndcg@20", {}, {}, trials=trials)
-        assert tuning.best is not None
-        chosen.append((tuning.best.name, [trial.curve for trial in trials]))
-    assert chosen[0] == chosen[1]
+    assert sum(one != other for one, other in zip(sequences, others, strict=True)) == NUM_USERS - FIRST_TESTED
+    (chosen,) = run_ranks(1, _choice, tmp_path / "one", sequences)
+    (with_others,) = run_ranks(1, _choice, tmp_path / "other", others)
+    assert chosen == with_others
