@@ -12,9 +12,9 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from alphafuse.config.space import Value
 from alphafuse.errors import StaleError, WorkspaceError
@@ -22,9 +22,16 @@ from alphafuse.storage.folder import Folder
 from alphafuse.storage.manifest import changed_inputs, read_json_object
 
 FILE = "trials.json"
-RUNNING, FINISHED, STOPPED, INTERRUPTED, FAILED = "running", "finished", "stopped early", "interrupted", "failed"
+RUNNING: Final = "running"
+FINISHED: Final = "finished"
+STOPPED: Final = "stopped early"
+INTERRUPTED: Final = "interrupted"
+FAILED: Final = "failed"
 """States of a trial: it trains (or its process was killed); it has trained to its end; it was stopped since others were
 better; the time was over, or it was ended from outside; it ended with an error."""
+State = Literal["running", "finished", "stopped early", "interrupted", "failed"]
+Name = Annotated[str, Field(pattern=r"^trial-\d{3,}$")]
+"""Name of a trial: nothing else is taken for the name of a folder, which a new tuning may delete."""
 ENDED = (FINISHED, STOPPED)
 """States of trials that a later call does not go on with."""
 
@@ -42,9 +49,9 @@ class Trial:
         seconds: time of the trial, in all calls together.
     """
 
-    name: str
+    name: Name
     settings: dict[str, Value]
-    state: str = RUNNING
+    state: State = RUNNING
     reason: str = ""
     curve: list[tuple[int, float]] = field(default_factory=list)
     seconds: float = 0.0

@@ -27,7 +27,7 @@ from cluster.cli.arguments import (
     settings,
 )
 from cluster.cli.models_commands import models_app
-from cluster.cli.tuning import tune
+from cluster.cli.tune_command import tune
 from jobs.execution.token_file import show_token_to_clusters
 from monitoring.terminal.safe_text import SafeConsole, echo, one_line, printable
 

@@ -45,4 +45,4 @@ def _make(config: Config, workspace: Workspace, stage: Stage, listen: Listener) 
     try:
         run_stages(config, workspace, [stage], SharedStageListener(listen))
     except StaleError as error:  # the settings are equal, so the files that the stage reads differ
-        raise StaleError(error.fault, "Give the grid another `workspace`") from error
+        raise StaleError(error.fault, "Give another `workspace`") from error

@@ -89,11 +89,11 @@ class Search(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         source, asked, settings = self._asked.pop(trial_id)
-        failed = error or result is None or result.get(END) == FAILED or self._metric not in result
+        failed = error or result is None or result.get(END) == FAILED or self._tuning.metric not in result
         self.failures = self.failures + 1 if error or (result or {}).get(END) == FAILED else 0
         source.on_trial_complete(asked, None if failed else dict(result or {}), failed)
         if source is not self._optuna and not failed and result is not None:
-            self._optuna.add_evaluated_point(settings, result[self._metric])
+            self._optuna.add_evaluated_point(settings, result[self._tuning.metric])
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray Tune pickles its search for `Tuner.restore`, which nobody calls

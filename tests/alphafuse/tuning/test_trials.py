@@ -18,6 +18,9 @@ TRIALS = [
 ]
 
 
+OUTSIDE = b'{"metric": "x", "made_from": {}, "budget": {}, "trials": [{"name": "trial-001/../..", "settings": {}}]}'
+
+
 def _tuning() -> Tuning:
     return Tuning("ndcg@20", {"train": {"seed": 1}}, {"trials": 4, "minutes": None}, 12.5, list(TRIALS))
 
@@ -49,7 +52,7 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert [type(trial.settings["a"]) for trial in read.trials] == [float, float, float, int]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"metric": 3}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"metric": 3}', OUTSIDE])
 def test_damage_is_named_with_what_to_do(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(WorkspaceError, match=r"trials\.json is damaged \(.*Delete it and the trials beside it"):

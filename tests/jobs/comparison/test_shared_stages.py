@@ -102,7 +102,7 @@ def test_files_that_are_others_are_refused_with_what_to_do(tmp_path: Path, monke
     monkeypatch.setattr(shared_making, "run_stages", run_stages)
     failed = shared_making.make_shared([tiny_config(tmp_path)], Folder(str(tmp_path)), lambda event: None)
     (message,) = failed.values()
-    assert message.endswith("(files: 'old' → 'new'). Give the grid another `workspace`")
+    assert message.endswith("(files: 'old' → 'new'). Give another `workspace`")
 
 
 def test_a_damaged_or_lost_list_of_borrowed_artefacts_is_written_again(tmp_path: Path, made: list[str]) -> None:

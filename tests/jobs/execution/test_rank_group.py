@@ -104,6 +104,14 @@ def test_ranks_are_kept_until_one_dies_or_fails(tmp_path: Path) -> None:
     assert len([event for event in events if isinstance(event, WorkersRestarted)]) == 1
 
 
+def test_a_task_ends_when_another_thread_wants_it(tmp_path: Path) -> None:
+    log, end = tmp_path / "pid", threading.Event()
+    threading.Thread(target=lambda: (_wait(lambda: log.exists() and log.read_text()), end.set()), daemon=True).start()
+    with keeping_ranks(end) as ranks, pytest.raises(KeyboardInterrupt):
+        ranks.run(RankTask(TRAIN, _waits_for_ever, {"log": log}, None), RankResources(workers=1), resumes=True)
+    _wait(lambda: not psutil.pid_exists(int(log.read_text())))
+
+
 def test_ranks_that_are_given_up_end_in_the_middle_of_their_task(tmp_path: Path) -> None:
     log = tmp_path / "pid"
     with event_queue() as events:

@@ -32,7 +32,7 @@ from jobs.pipeline import run_stages
 from jobs.tuning import tune
 from monitoring.run_log.event_log import read_events
 
-NUM_ITEMS, NUM_USERS = 40, 30
+NUM_ITEMS, NUM_USERS, EPOCHS = 40, 30, 10
 SETTINGS = {
     "train.learning_rate": {"log_uniform": [1e-4, 1e-1]},
     "train.max_grad_norm": {"uniform": [0.1, 10.0]},
@@ -62,9 +62,9 @@ def _space(folder: Path, *overrides: str, **space: Any) -> SearchSpace:
         "embed": {"engine": "precomputed", "precomputed": "items.parquet"},
         "decompose": {"null_dim": 3},
         "model": {"hidden_dim": 8, "history_length": 4},
-        "train": {"max_epochs": 30, "patience": 30, "loss": {"num_negatives": 6}},
+        "train": {"max_epochs": EPOCHS, "loss": {"num_negatives": 6}},
     }
-    tree = {"trials": 3, "grace_period": 30, "settings": SETTINGS, **space}
+    tree = {"trials": 3, "grace_period": EPOCHS, "settings": SETTINGS, **space}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "space.yaml").write_text(yaml.safe_dump(tree))
     return load_space(folder / "space.yaml", folder / "config.yaml", overrides)
@@ -72,7 +72,7 @@ def _space(folder: Path, *overrides: str, **space: Any) -> SearchSpace:
 
 @dataclass
 class Tuned:
-    """A tuning whose driver was killed, and which then went on.
+    """A tuning whose driver was killed in its second trial, and which then went on.
 
     Attributes:
         folder: its folder.
@@ -100,7 +100,7 @@ def tuned(ray_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Tun
         deadline, killed = time.monotonic() + 300, None
         while process.poll() is None and time.monotonic() < deadline:
             killed = read_tuning(tuned_folder)
-            if killed is not None and len(killed.trials) == 2 and killed.trials[1].epochs >= 3:
+            if killed is not None and len(killed.trials) == 2 and killed.trials[1].epochs >= 2:
                 break
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
@@ -129,10 +129,10 @@ def test_a_killed_tuning_goes_on_where_it_was(tuned: Tuned) -> None:
     assert tuned.tuning.seconds > tuned.killed.seconds > 0
     assert StageSkipped in {type(event) for event in tuned.events if event.stage == "trial-001"}
     epochs = _epochs(tuned, "trial-002")
-    assert len(tuned.killed.trials[1].curve) >= 3
+    assert len(tuned.killed.trials[1].curve) >= 2
     assert epochs.count(1) == 1  # it went on from a checkpoint
     for trial in (first, second, third):
-        assert [epoch for epoch, _ in trial.curve] == list(range(1, 31))
+        assert [epoch for epoch, _ in trial.curve] == list(range(1, EPOCHS + 1))
         model = Workspace(str(tuned.folder / trial.name)).artifact("model").require()
         values = [(entry["epoch"], entry["validation"]["ndcg@20"]) for entry in model.details["history"]]
         assert trial.curve == values
@@ -176,7 +176,7 @@ def test_another_space_is_refused_until_the_trials_are_deleted(tmp_path: Path) -
     (folder / "trial-001").write_bytes("model", b"")
     assert tune.open_record(_space(tmp_path, "trials=9"), folder, again=False).budget["trials"] == 9
     other = _space(tmp_path, "train.batch_size=8", grace_period=7)
-    with pytest.raises(StaleError, match=r"space\.grace_period: 30 → 7; train\.train\.batch_size: 64 → 8.*--redo"):
+    with pytest.raises(StaleError, match=r"space\.grace_period: 10 → 7; train\.train\.batch_size: 64 → 8.*--redo"):
         tune.open_record(other, folder, again=False)
     assert tune.open_record(other, folder, again=True).trials == []
     assert json.loads(folder.read_bytes(FILE))["trials"] == []
