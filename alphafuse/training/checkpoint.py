@@ -11,6 +11,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +131,11 @@ class Checkpoints:
     def wait(self) -> None:
         """Wait until every checkpoint is committed; raises the error of one that could not be written."""
         self._background.wait()
+
+    def settle(self) -> None:
+        """Wait until nothing is written any more, whatever became of it: the training has failed for another reason."""
+        with suppress(Exception):
+            self._background.wait()
 
     def written(self) -> list[Written]:
         """The checkpoints that were committed since the last call; on rank 0 alone."""

@@ -97,6 +97,14 @@ class Trainer:
         Returns:
             The details of the `model` artefact: history, best, and why training stopped.
         """
+        try:
+            return self._train()
+        except BaseException:
+            self._checkpoints.settle()
+            raise
+
+    def _train(self) -> dict[str, Any]:
+        """Implementation of `run`."""
         self._resume()
         while (stopped := self._stopped()) is None:
             if self._phase.over(self.state):

@@ -6,6 +6,7 @@ device into the file, and the file can be written while the table goes on changi
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,20 +43,22 @@ class RowFile:
     @classmethod
     def like(cls, first_row: int, tensors: Mapping[str, torch.Tensor]) -> RowFile:
         """A file with room for these tensors, float32 [rows, dim] each, which are not copied."""
-        facts, end = {}, 0
-        for name, tensor in tensors.items():
-            begin, end = end, end + tensor.numel() * tensor.element_size()
-            facts[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        ends = np.cumsum([0, *(tensor.numel() * tensor.element_size() for tensor in tensors.values())]).tolist()
+        places = dict(zip(tensors, itertools.pairwise(ends), strict=True))
+        facts = {
+            name: {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": places[name]}
+            for name, tensor in tensors.items()
+        }
         header = json.dumps(facts).encode()
         header += b" " * (-len(header) % 8)  # the format aligns the tensors
         start = 8 + len(header)
         on_gpu = any(tensor.is_cuda for tensor in tensors.values())
-        memory = torch.empty(start + end, dtype=torch.uint8, pin_memory=on_gpu)
+        memory = torch.empty(start + ends[-1], dtype=torch.uint8, pin_memory=on_gpu)
         memory[:start] = torch.frombuffer(bytearray(len(header).to_bytes(8, "little") + header), dtype=torch.uint8)
         parts = {}
         for name, tensor in tensors.items():
-            begin, end = (start + offset for offset in facts[name]["data_offsets"])
-            parts[name] = memory[begin:end].view(tensor.dtype).view(tensor.shape)
+            begin, end = places[name]
+            parts[name] = memory[start + begin : start + end].view(tensor.dtype).view(tensor.shape)
         return cls(first_row, memory, parts)
 
     def __len__(self) -> int:

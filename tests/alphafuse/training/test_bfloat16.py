@@ -68,11 +68,13 @@ def _train_one(config: Config) -> tuple[Any, ...]:
     arguments = (config, workspace, {"test": "bfloat16"}, communicator, torch.device("cpu"), ignore)
     trainer = Trainer(*arguments)
     trainer._train_epoch()
+    trainer._checkpoints.wait()
     resumed = Trainer(*arguments)
     resumed._resume()
     states = []
     for each in (trainer, resumed):
         each._train_epoch()
+        each._checkpoints.wait()
         states.append((each.engine.state(), each.table.trainable.clone()))
     details = resumed.run()
     model, sequences = load_trained(config, workspace, communicator), SequenceStore(workspace)
