@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -80,6 +80,13 @@ class Version:
                 f"the export in {self.workspace} is not that of version {self.id}: it has been made again.",
                 f"Add it as a version of its own: `alphafuse models add {self.workspace}`",
             )
+
+
+def parent_among(versions: Sequence[Version], version: Version) -> str | None:
+    """The id of the version that an update continued to make this one, the latest where several have the same model;
+    None where it is not among these versions, or there was none."""
+    known = [each.id for each in versions if each.artifacts["model"] == version.parent]
+    return known[-1] if known else None
 
 
 def is_version_id(name: str) -> bool:

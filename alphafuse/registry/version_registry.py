@@ -17,6 +17,9 @@ from alphafuse.storage.exclusive import create
 from alphafuse.storage.folder import Folder, resolve
 from alphafuse.storage.workspace import Workspace
 
+FOLDERS = ("versions", "aliases")
+"""The folders of a registry."""
+
 
 class Registry:
     """The versions of a model.
@@ -27,7 +30,7 @@ class Registry:
 
     def __init__(self, uri: str) -> None:
         self.folder = Folder(resolve(uri))
-        self._versions, self._aliases = self.folder / "versions", self.folder / "aliases"
+        self._versions, self._aliases = (self.folder / name for name in FOLDERS)
 
     def aliases(self) -> Aliases:
         """All aliases at once.

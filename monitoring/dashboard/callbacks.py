@@ -13,8 +13,8 @@ from dash import ALL, Dash, Input, Output, State, no_update
 from dash.exceptions import PreventUpdate
 from plotly.utils import PlotlyJSONEncoder
 
-from monitoring.dashboard.components import COMPARE_PATH, RUN_PATH, TUNING_PATH, Part, soft
-from monitoring.dashboard.pages import comparison, overview, run, tuning
+from monitoring.dashboard.components import COMPARE_PATH, RUN_PATH, TUNING_PATH, VERSIONS_PATH, Part, soft
+from monitoring.dashboard.pages import comparison, overview, run, tuning, versions
 from monitoring.dashboard.run_poller import RunPoller
 
 
@@ -25,6 +25,7 @@ def register_callbacks(app: Dash, poller: RunPoller) -> None:
     _on_run(app, poller)
     _on_comparison(app, poller)
     _on_tuning(app, poller)
+    _on_versions(app, poller)
 
 
 def _route(app: Dash, poller: RunPoller) -> None:
@@ -36,6 +37,8 @@ def _route(app: Dash, poller: RunPoller) -> None:
             return comparison.skeleton(poller.runs(), parse_qs((search or "").removeprefix("?")).get("run", []))
         if path == TUNING_PATH:
             return tuning.skeleton()
+        if path == VERSIONS_PATH:
+            return versions.skeleton()
         return overview.skeleton()
 
 
@@ -181,4 +184,14 @@ def _on_tuning(app: Dash, poller: RunPoller) -> None:
     )
     def update(_: int, before: dict[str, str] | None) -> dict[str, Any]:
         changed, digests = _changed({"listing": tuning.listing(poller.tunings(), poller.runs())}, before)
+        return {**changed, "digests": digests}
+
+
+def _on_versions(app: Dash, poller: RunPoller) -> None:
+    @app.callback(
+        output={"listing": Output("versions-listing", "children"), "digests": Output("versions-digests", "data")},
+        inputs=[Input("versions-tick", "n_intervals"), State("versions-digests", "data")],
+    )
+    def update(_: int, before: dict[str, str] | None) -> dict[str, Any]:
+        changed, digests = _changed({"listing": versions.listing(poller.registries(), poller.runs())}, before)
         return {**changed, "digests": digests}

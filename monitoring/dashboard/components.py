@@ -21,7 +21,7 @@ Part = Any
 
 TONES = {"running": "good", "finished": "calm", "failed": "bad", "lost": "bad", "quiet": "warm", "stopped": "warm"}
 WORDS = {"empty": "not started"}
-RUN_PATH, COMPARE_PATH, TUNING_PATH, REPORT_PATH = "/run/", "/compare", "/tuning", "/report"
+RUN_PATH, COMPARE_PATH, TUNING_PATH, VERSIONS_PATH, REPORT_PATH = "/run/", "/compare", "/tuning", "/versions", "/report"
 
 
 def aria(**names: str) -> dict[str, Any]:

@@ -8,6 +8,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from alphafuse.registry.aliases import Aliases
+from alphafuse.registry.version import Version
+from alphafuse.registry.version_registry import Registry
 from alphafuse.storage.folder import Folder, resolve
 from alphafuse.storage.ownership import read_beat
 from alphafuse.tuning.trials import Tuning, read_tuning
@@ -52,6 +55,20 @@ class FoundTuning:
     lives: bool
 
 
+@dataclass(frozen=True)
+class FoundRegistry:
+    """A registry of models, as it was read last.
+
+    Attributes:
+        key: name of the registry, unique on the dashboard.
+        versions: all versions, removed ones included, oldest first.
+    """
+
+    key: str
+    aliases: Aliases
+    versions: list[Version]
+
+
 class RunPoller:
     """Reads every place in a thread of its own until it is closed, so that a place that hangs delays no other.
 
@@ -68,6 +85,7 @@ class RunPoller:
         self._seconds = seconds
         self._runs: dict[str, dict[str, Run]] = {place: {} for place in self.places}
         self._tunings: dict[str, dict[str, FoundTuning]] = {place: {} for place in self.places}
+        self._registries: dict[str, dict[str, FoundRegistry]] = {place: {} for place in self.places}
         self._over = threading.Event()
         for place in self.places:
             threading.Thread(target=self._poll, args=(place,), daemon=True).start()
@@ -83,6 +101,10 @@ class RunPoller:
         """All tunings in their latest known state, in the order of their names."""
         return [tuning for place in self.places for _, tuning in sorted(self._tunings[place].items())]
 
+    def registries(self) -> list[FoundRegistry]:
+        """All registries in their latest known state, in the order of their names."""
+        return [registry for place in self.places for _, registry in sorted(self._registries[place].items())]
+
     def run(self, key: str) -> Run | None:
         return next((run for run in self.runs() if run.key == key), None)
 
@@ -97,7 +119,12 @@ class RunPoller:
                     readers = {
                         uri: readers.get(uri) or RunReader(self._key(place, uri), uri) for uri in found.workspaces
                     }
-                problems = [*found.problems, *self._read(place, readers), *self._read_tunings(place, found.tunings)]
+                problems = [
+                    *found.problems,
+                    *self._read(place, readers),
+                    *self._read_tunings(place, found.tunings),
+                    *self._read_registries(place, found.registries),
+                ]
                 self.places[place] = Place(place, time.time(), "; ".join(problems))
             except Exception as error:  # whatever a storage raises is shown on the page, and the read is tried again
                 self.places[place] = Place(place, self.places[place].read, f"{type(error).__name__}: {error}")
@@ -130,6 +157,19 @@ class RunPoller:
             except Exception as error:  # as above
                 problems.append(f"{self._key(place, uri)}: {type(error).__name__}: {error}")
         self._tunings[place] = tunings
+        return problems
+
+    def _read_registries(self, place: str, uris: Sequence[str]) -> list[str]:
+        """Read the versions of every registry of a place; returns the problems. What was read before stays shown."""
+        problems = []
+        registries = {uri: known for uri, known in self._registries[place].items() if uri in uris}
+        for uri in uris:
+            try:
+                registry = Registry(uri)
+                registries[uri] = FoundRegistry(self._key(place, uri), registry.aliases(), registry.versions())
+            except Exception as error:  # as above
+                problems.append(f"{self._key(place, uri)}: {type(error).__name__}: {error}")
+        self._registries[place] = registries
         return problems
 
     def _key(self, place: str, uri: str) -> str:

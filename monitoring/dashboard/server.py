@@ -15,7 +15,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from alphafuse.errors import AlphafuseError, ResourceError
 from alphafuse.storage.workspace import Workspace
 from monitoring.dashboard.callbacks import register_callbacks
-from monitoring.dashboard.components import COMPARE_PATH, REPORT_PATH, TUNING_PATH
+from monitoring.dashboard.components import COMPARE_PATH, REPORT_PATH, TUNING_PATH, VERSIONS_PATH
 from monitoring.dashboard.run_poller import RunPoller
 from monitoring.report.report_page import render, style
 from monitoring.report.run_facts import gather
@@ -88,7 +88,8 @@ def application(poller: RunPoller) -> Flask:
         add_log_handler=False,
         enable_mcp=False,
     )
-    links = [dcc.Link("Runs", href="/"), dcc.Link("Compare", href=COMPARE_PATH), dcc.Link("Tuning", href=TUNING_PATH)]
+    pages = {"Runs": "/", "Compare": COMPARE_PATH, "Tuning": TUNING_PATH, "Versions": VERSIONS_PATH}
+    links = [dcc.Link(name, href=path) for name, path in pages.items()]
     app.layout = html.Div(
         [
             dcc.Location(id="place"),

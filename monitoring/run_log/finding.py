@@ -1,5 +1,5 @@
-"""Finds the workspaces in a folder: the folder itself, or folders below it, such as those of a comparison; and the
-folders of tunings."""
+"""Finds the workspaces in a folder: the folder itself, or folders below it, such as those of a comparison; the folders
+of tunings; and registries of models."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pyarrow.fs as pafs
 
+from alphafuse.registry.version_registry import FOLDERS as REGISTRY_FOLDERS
 from alphafuse.stages import ARTIFACTS, STAGES
 from alphafuse.storage.folder import Folder, resolve
 from alphafuse.storage.manifest import MANIFEST
@@ -29,11 +30,13 @@ class Found:
         workspaces: URIs of the workspaces, sorted.
         problems: why some folders were not searched.
         tunings: URIs of the folders of tunings, whose trials are among the workspaces; sorted.
+        registries: URIs of registries of models, sorted.
     """
 
     workspaces: list[str]
     problems: list[str]
     tunings: list[str] = field(default_factory=list)
+    registries: list[str] = field(default_factory=list)
 
 
 def find_workspaces(place: str) -> Found:
@@ -46,6 +49,7 @@ def find_workspaces(place: str) -> Found:
     _search(root, _entries(root), DEPTH, iter(range(MOST_FOLDERS)), found, root)
     found.workspaces.sort()
     found.tunings.sort()
+    found.registries.sort()
     return found
 
 
@@ -64,6 +68,9 @@ def _search(
         return
     if TRIALS in {info.base_name for info in entries}:
         found.tunings.append(folder.uri)
+    if {*REGISTRY_FOLDERS} <= {info.base_name for info in entries}:
+        found.registries.append(folder.uri)
+        return
     for info in entries:
         if not depth or info.type != pafs.FileType.Directory or info.base_name.startswith("."):
             continue
