@@ -80,7 +80,8 @@ def released_places() -> Iterator[None]:
     """Give back, when the block ends, the places that this job has taken in it: Ray Train keeps those of a group that
     dies as it starts, or whose controller dies, until the job ends.
 
-    Does nothing in a task of a job (`alphafuse compare`, `alphafuse tune`): others train beside it, and their places look the same.
+    Does nothing in a task of a job (`alphafuse compare`, `alphafuse tune`): others train beside it, and their places
+    look the same.
     """
     if is_in_task():
         yield
