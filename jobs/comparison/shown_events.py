@@ -1,10 +1,19 @@
-"""Listeners that choose which events of its runs and shared stages a comparison shows."""
+"""Listeners that choose which events of its runs and shared stages a comparison, or a tuning, shows."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from alphafuse.events import Event, Listener, Progress, StageFailed, StageWarning, WorkersRestarted
+from alphafuse.events import (
+    Event,
+    Listener,
+    Progress,
+    StageFailed,
+    StageFinished,
+    StageStarted,
+    StageWarning,
+    WorkersRestarted,
+)
 
 
 class RunListener:
@@ -30,3 +39,21 @@ class SharedStageListener:
     def __call__(self, event: Event) -> None:
         if not isinstance(event, StageFailed):
             self._show(event)
+
+
+class InOrder:
+    """Shows no progress of a run before the run is said to begin, nor after its end: where somebody else decides about
+    beginning and end, as in a tuning, these events and the progress come by different ways."""
+
+    def __init__(self, show: Listener) -> None:
+        self._show = show
+        self._begun: set[str] = set()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Progress) and event.stage not in self._begun:
+            return
+        if isinstance(event, StageStarted):
+            self._begun.add(event.stage)
+        elif isinstance(event, StageFinished | StageFailed):
+            self._begun.discard(event.stage)
+        self._show(event)

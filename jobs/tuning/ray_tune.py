@@ -23,13 +23,14 @@ from ray.util.queue import Queue
 from alphafuse.config import Config
 from alphafuse.config.space import SearchSpace
 from alphafuse.errors import ConfigError
-from alphafuse.events import Event, Listener, Progress, StageFailed, StageFinished, StageStarted, StageWarning, ignore
+from alphafuse.events import Listener, StageFailed, StageFinished, StageStarted, StageWarning, ignore
 from alphafuse.storage.folder import Folder
 from alphafuse.storage.workspace import Workspace
 from alphafuse.tuning.best_config import write_best
 from alphafuse.tuning.trials import ENDED, FAILED, INTERRUPTED, RUNNING, STOPPED, State, Trial, Tuning
 from jobs.comparison.compare import side_by_side
 from jobs.comparison.shared_stages import borrow, shared_stages
+from jobs.comparison.shown_events import InOrder
 from jobs.execution.embedded_cluster import MEETING_VARIABLE
 from jobs.execution.event_relay import EventRelay, event_queue
 from jobs.tuning.search import MOST_FAILURES, Halving, Search
@@ -66,7 +67,7 @@ class RayTune(tune.Callback):
         self._space = space
         self._tuning = tuning
         self._folder = folder
-        self._listen = _InOrder(listen)
+        self._listen = InOrder(listen)
         self._put: Listener = ignore
         self._broken = broken
         self._deadline = None if seconds == math.inf else time.time() + seconds
@@ -196,24 +197,6 @@ class RayTune(tune.Callback):
     def _write(self) -> None:
         self._tuning.seconds = self._before + time.time() - self._started
         self._tuning.write(self._folder)
-
-
-class _InOrder:
-    """A listener that shows no progress of a trial before the trial is said to begin, nor after its end: progress and
-    Ray Tune's decisions come by different ways."""
-
-    def __init__(self, show: Listener) -> None:
-        self._show = show
-        self._begun: set[str] = set()
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Progress) and event.stage not in self._begun:
-            return
-        if isinstance(event, StageStarted):
-            self._begun.add(event.stage)
-        elif isinstance(event, StageFinished | StageFailed):
-            self._begun.discard(event.stage)
-        self._show(event)
 
 
 def broken_stage(config: Config, broken: Mapping[str, str]) -> str:
