@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from alphafuse.config.base import OPERATIONAL, Count, NonNegative, Positive, Section
+from alphafuse.config.base import ADDED, OPERATIONAL, Count, NonNegative, OpenFraction, Positive, Section
 from alphafuse.config.resources import RankResources
 
 
@@ -117,6 +117,9 @@ class TrainConfig(Section):
     """Learning rate of the ID embeddings, whose rows are touched far less often than the dense weights."""
     weight_decay: NonNegative = 1e-6
     """L2 term of Adam, on dense weights and on the rows that a step touches."""
+    averaging: Annotated[OpenFraction | None, ADDED] = None
+    """Mean age of the weights in their average, as a share of the steps so far, such as 0.1; validations score the
+    average, and the finished model holds it. null: the last weights."""
     max_grad_norm: Positive | None = None
     """Largest norm of a gradient; one above it is scaled down, dense weights and table rows each by their own norm."""
     schedule: ScheduleConfig = ScheduleConfig()

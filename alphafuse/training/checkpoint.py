@@ -30,6 +30,7 @@ from alphafuse.training.table_rows import RowFile, copy_rows, fill_table_rows, r
 
 if TYPE_CHECKING:
     from alphafuse.training.engine import DenseEngine
+    from alphafuse.training.weight_average import WeightAverage
 
 DENSE_FILE = "dense.safetensors"
 
@@ -68,10 +69,12 @@ class Checkpoints:
     def at(self, step: int) -> Artifact:
         return Artifact(self._folder / f"step-{step:09d}", "checkpoint", "train", self._guard)
 
-    def restore(self, table: ItemTable, engine: DenseEngine) -> tuple[Manifest | None, list[str]]:
-        """Put the state of the newest checkpoint that is whole, as are those that it needs, into this rank's table and
-        engine. A collective. Each file is read once: those of a needed checkpoint by one rank, those with rows by the
-        ranks that own some of them.
+    def restore(
+        self, table: ItemTable, engine: DenseEngine, average: WeightAverage | None
+    ) -> tuple[Manifest | None, list[str]]:
+        """Put the state of the newest checkpoint that is whole, as are those that it needs, into this rank's table,
+        engine and average. A collective. Each file is read once: those of a needed checkpoint by one rank, those with
+        rows by the ranks that own some of them.
 
         Returns:
             Manifest of the checkpoint, with the `progress` given to `save` among its `details`, or None where there is
@@ -94,14 +97,20 @@ class Checkpoints:
                 continue
             needed = sorted(set(_needs(manifest)) - {step})
             found = [file for other in needed for file in self._damaged_files(other)]
-            found = found or self._fill(step, manifest, table, engine)
+            found = found or self._fill(step, manifest, table, engine, average)
             if not found:
                 return manifest, damaged
             damaged += found
         return None, damaged
 
     def save(
-        self, step: int, table: ItemTable, engine: DenseEngine, progress: dict[str, Any], needs: Iterable[int]
+        self,
+        step: int,
+        table: ItemTable,
+        engine: DenseEngine,
+        average: WeightAverage | None,
+        progress: dict[str, Any],
+        needs: Iterable[int],
     ) -> None:
         """Begin the checkpoint of `step`: it is written in the background, and then takes the place of all others that
         it does not need. A collective: every rank writes its rows, rank 0 the rest.
@@ -119,12 +128,13 @@ class Checkpoints:
         self._background.wait()
         if self._communicator.rank == 0:
             self.at(step).require_own()  # here rather than in the background: training stops at once
-        tensors = _tensors(table)
+        tensors = _tensors(table, average)
         if self._files is None:  # kept: memory that a GPU copies to is slow to come by
             self._files = list(row_files(table.first_row, tensors))
         copy_rows(self._files, table.first_row, tensors)
-        dense = engine.state()
-        details = {**progress, "table_steps": table.optimizer.steps, "needs": sorted(needs)}
+        dense = engine.state() | (average.state() if average else {})
+        steps = {"table_steps": table.optimizer.steps, "averaged_steps": average.steps if average else None}
+        details = {**progress, **steps, "needs": sorted(needs)}
         waited = time.monotonic() - started
         self._background.start(lambda: self._write(step, dense, details, table.num_items, started, waited))
 
@@ -141,30 +151,42 @@ class Checkpoints:
         """The checkpoints that were committed since the last call; on rank 0 alone."""
         return [self._written.popleft() for _ in range(len(self._written))]
 
-    def load(self, step: int, table: ItemTable, engine: DenseEngine) -> None:
-        """Put the state of `step` into this rank's table and engine. A collective."""
+    def load(self, step: int, table: ItemTable, engine: DenseEngine, average: WeightAverage | None) -> None:
+        """Put the state of `step` into this rank's table, engine and average. A collective."""
         artifact = self.at(step)
-        read_table_rows(artifact, table.first_row, _tensors(table))
+        read_table_rows(artifact, table.first_row, _tensors(table, average))
         content = artifact.read_file(DENSE_FILE) if self._communicator.rank == 0 else None
-        self._set_rest(artifact.require(), self._communicator.broadcast_object(content), table, engine)
+        self._set_rest(artifact.require(), self._communicator.broadcast_object(content), table, engine, average)
 
-    def _fill(self, step: int, manifest: Manifest, table: ItemTable, engine: DenseEngine) -> list[str]:
+    def _fill(
+        self, step: int, manifest: Manifest, table: ItemTable, engine: DenseEngine, average: WeightAverage | None
+    ) -> list[str]:
         """Do the work of `load` for `restore`; returns the damaged files, as found by all ranks."""
         artifact, content = self.at(step), None
-        damaged = fill_table_rows(artifact, table.first_row, _tensors(table))
+        damaged = fill_table_rows(artifact, table.first_row, _tensors(table, average))
         if self._communicator.rank == 0:
             dense = manifest.file(DENSE_FILE)
             content = None if dense is None else artifact.read_if_whole(dense)
             damaged += [DENSE_FILE] * (content is None)
         found = sorted({name for part in self._communicator.gather_objects(damaged) for name in part})
         if not found:
-            self._set_rest(manifest, self._communicator.broadcast_object(content), table, engine)
+            self._set_rest(manifest, self._communicator.broadcast_object(content), table, engine, average)
         return [f"{artifact.folder.uri}/{name}" for name in found]
 
-    def _set_rest(self, manifest: Manifest, dense: bytes | None, table: ItemTable, engine: DenseEngine) -> None:
-        assert dense is not None  # rank 0 has read it
+    def _set_rest(
+        self,
+        manifest: Manifest,
+        content: bytes | None,
+        table: ItemTable,
+        engine: DenseEngine,
+        average: WeightAverage | None,
+    ) -> None:
+        assert content is not None  # rank 0 has read it
+        dense = safetensors.torch.load(content)
         table.optimizer.steps = manifest.details["table_steps"]
-        engine.load_state(safetensors.torch.load(dense))
+        engine.load_state(dense)
+        if average:
+            average.load_state(dense, manifest.details["averaged_steps"])
 
     def _write(
         self,
@@ -231,8 +253,9 @@ class Checkpoints:
         return found if manifest is not None else [artifact.folder.uri]
 
 
-def _tensors(table: ItemTable) -> dict[str, torch.Tensor]:
-    return {"rows": table.trainable, "first_moment": table.first_moment, "second_moment": table.second_moment}
+def _tensors(table: ItemTable, average: WeightAverage | None) -> dict[str, torch.Tensor]:
+    tensors = {"rows": table.trainable, "first_moment": table.first_moment, "second_moment": table.second_moment}
+    return tensors | ({"average": average.rows} if average else {})
 
 
 def _needs(checkpoint: Manifest) -> list[int]:

@@ -6,6 +6,7 @@ any ZeRO stage. Knows nothing of items.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -124,9 +125,14 @@ class DenseEngine:
         optimizer.update_lp_params()
         optimizer.clear_hp_grads()
 
+    def full_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield the name of every parameter and its weights in float32, on the device. A collective with ZeRO."""
+        for name, parameter in self._parameters():
+            yield name, self._get(parameter, None)
+
     def weights(self) -> dict[str, torch.Tensor]:
-        """Weights of every parameter in float32, by name. A collective with ZeRO."""
-        return _on_cpu({name: self._get(parameter, None) for name, parameter in self._parameters()})
+        """Weights of every parameter in float32, by name, on the CPU. A collective with ZeRO."""
+        return _on_cpu(dict(self.full_weights()))
 
     def moments(self) -> dict[str, torch.Tensor]:
         """Adam's moments of every parameter in float32, and its step count. A collective with ZeRO.
@@ -147,10 +153,15 @@ class DenseEngine:
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         """Put back what `state` gave, on any number of ranks."""
         self._prepare_optimizer_state(float(state["adam_steps"]))
+        self.load_weights(state)
         for name, parameter in self._parameters():
-            self._set(parameter, state[name], None)
             for moment in MOMENTS:
                 self._set(parameter, state[f"{name}.{moment}"], moment)
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Put in the weights of every parameter, by name, and leave the moments as they are."""
+        for name, parameter in self._parameters():
+            self._set(parameter, weights[name], None)
 
     def _parameters(self) -> list[tuple[str, nn.Parameter]]:
         parameters = dict(self._engine.module.named_parameters())

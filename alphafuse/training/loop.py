@@ -6,6 +6,7 @@ losses, metrics) is equal on all of them.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import time
@@ -41,6 +42,7 @@ from alphafuse.training.trained_model import write_trained
 from alphafuse.training.training_state import TrainingState
 from alphafuse.training.validation import Validation
 from alphafuse.training.warm_start import is_warm, shortened, warm_start
+from alphafuse.training.weight_average import WeightAverage
 
 
 class Trainer:
@@ -72,11 +74,13 @@ class Trainer:
         self._validation = Validation(config, sequences, communicator)
         self._objective = build_objective(config, workspace, communicator).to(device)
         # Weights are kept, and those of a test are loaded, in float32: a validation scores the same ones.
-        rounds = config.train.deepspeed.bf16
-        self._validated = build_objective(config, workspace, communicator).to(device) if rounds else self._objective
+        apart = config.train.deepspeed.bf16 or config.train.averaging is not None
+        self._validated = build_objective(config, workspace, communicator).to(device) if apart else self._objective
         encoder = self._objective.encoder
         self.table = build_table(config, workspace, encoder, communicator, device)
         self.engine = DenseEngine(self._objective, config.train, communicator.world_size)
+        share = config.train.averaging
+        self._average = None if share is None else WeightAverage(share, self.table, self.engine)
         popularity = load_popularity(workspace) if needs_popularity(config.train.loss) else None
         trained, aligns = load_trained_items(workspace), encoder.alignment_weight > 0
         planning = communicator.apart("planning")
@@ -108,10 +112,10 @@ class Trainer:
         self._resume()
         while (stopped := self._stopped()) is None:
             if self._phase.over(self.state):
-                self._load(self.state.best_step)
+                self._load_best()
                 self.state.begin_next_phase()
             self._train_epoch()
-        self._load(self.state.best_step)
+        self._load_best()
         details = {
             "history": self.state.history,
             "best": self.state.best,
@@ -135,7 +139,11 @@ class Trainer:
 
     def training_step(self, plan: StepPlan) -> torch.Tensor:
         """Take the next optimizer step; returns this rank's share of the mean loss."""
-        return self._phase.step(plan, self._phase.rates(plan.number, self.state))
+        loss = self._phase.step(plan, self._phase.rates(plan.number, self.state))
+        steps = plan.number + 1 - self.state.phase_step
+        if self._average and self._average.is_due(steps):
+            self._average.update(steps, self.table, self.engine)
+        return loss
 
     @property
     def _phase(self) -> Phase:
@@ -200,10 +208,15 @@ class Trainer:
             self._save()
 
     def _validate(self) -> dict[str, float]:
+        """Validate the weights that are kept if they are the best: averages, where there are any."""
+        average = self._average
+        if average:
+            average.update(self.state.step - self.state.phase_step, self.table, self.engine)
         if self._validated is not self._objective:
-            self._validated.load_state_dict(self.engine.weights())
+            self._validated.load_state_dict(average.dense if average else self.engine.weights())
         model = ScoringModel(self._validated, self.table, self._config.model.history_length)
-        return self._validation(model, self._reporter.validating)
+        with average.in_table(self.table) if average else contextlib.nullcontext():
+            return self._validation(model, self._reporter.validating)
 
     def _reduce_loss(self) -> None:
         """Add the loss of the steps since the last call to the epoch's, summed over the ranks."""
@@ -216,24 +229,30 @@ class Trainer:
         """Begin to write a checkpoint, which replaces earlier ones but for the one of the best weights."""
         state = self.state
         needs = {state.best_step} if state.best else set()
-        self._checkpoints.save(state.step, self.table, self.engine, dataclasses.asdict(state), needs)
+        progress = dataclasses.asdict(state)
+        self._checkpoints.save(state.step, self.table, self.engine, self._average, progress, needs)
         self._reporter.checkpoints(self._checkpoints.written())
 
-    def _load(self, step: int) -> None:
-        """Go on with the state of `step`, once every checkpoint is complete."""
+    def _load_best(self) -> None:
+        """Go on with the weights of the best validation, once every checkpoint is complete."""
         self._checkpoints.wait()
-        if step != self.state.step:
-            self._checkpoints.load(step, self.table, self.engine)
+        if self.state.best_step != self.state.step:
+            self._checkpoints.load(self.state.best_step, self.table, self.engine, self._average)
         self._reporter.checkpoints(self._checkpoints.written())
+        if self._average:
+            self._average.adopt(self.table, self.engine)
+            self._average.restart(self.table, self.engine)
 
     def _resume(self) -> None:
         """Continue from the newest checkpoint that is whole; without one, from the beginning, which is the parent's
         model in an update."""
-        checkpoint, damaged = self._checkpoints.restore(self.table, self.engine)
+        checkpoint, damaged = self._checkpoints.restore(self.table, self.engine, self._average)
         if checkpoint is not None:
             self.state = TrainingState.of(checkpoint.details)
         elif damaged:
             initialise_table(self.table, self._config, self._workspace, self._objective.encoder, self._communicator)
+            if self._average:
+                self._average.restart(self.table, self.engine)
         if checkpoint is None and self._continues:
             self._begin_from_parent()
         self._reporter.resumed(self.state, damaged)
@@ -243,6 +262,8 @@ class Trainer:
         encoder, monitor = self._objective.encoder, self._config.train.monitor
         arguments = (self._config, self._workspace, encoder, self.table, self.engine, self._communicator)
         begun = warm_start(*arguments)
+        if self._average:
+            self._average.restart(self.table, self.engine)
         value = self._validate()[monitor]
         self.state.note_validation(value)
         self.state.update = {**begun.summary(), monitor: value}

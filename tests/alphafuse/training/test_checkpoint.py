@@ -47,7 +47,12 @@ def _take_steps(trainer: Trainer, steps: int) -> list[float]:
 def _state(trainer: Trainer) -> dict[str, Any]:
     table = trainer.table
     rows = {name: getattr(table, name).clone() for name in ("trainable", "first_moment", "second_moment")}
-    return {**rows, "first_row": table.first_row, "steps": table.optimizer.steps, "dense": trainer.engine.state()}
+    dense, steps, average = trainer.engine.state(), [table.optimizer.steps], trainer._average
+    if average:
+        rows["average"] = average.rows.clone()
+        dense |= {name: value.clone() for name, value in average.state().items()}
+        steps.append(average.steps)
+    return {**rows, "first_row": table.first_row, "steps": steps, "dense": dense}
 
 
 def _train_and_save(config: Config) -> dict[str, Any]:
@@ -71,23 +76,25 @@ def _load(config: Config) -> tuple[dict[str, Any], list[float], dict[str, Any], 
 def _whole(states: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """The table over all ranks, and the dense state, which is equal on all."""
     assert [state["first_row"] for state in states] == sorted(state["first_row"] for state in states)
-    names = ("trainable", "first_moment", "second_moment")
+    names = {"trainable", "first_moment", "second_moment", "average"} & states[0].keys()
     whole = {name: torch.cat([state[name] for state in states]) for name in names}
     assert len(whole["trainable"]) == NUM_ITEMS
     for state in states[1:]:
         for name, value in states[0]["dense"].items():
             assert torch.equal(state["dense"][name], value)
-    return whole | states[0]["dense"] | {"steps": torch.tensor([state["steps"] for state in states]).unique()}
+    return whole | states[0]["dense"] | {"steps": torch.tensor([state["steps"] for state in states]).unique(dim=0)}
 
 
 @pytest.mark.distributed
 @pytest.mark.parametrize(("saved_on", "zero_stage"), [*((world_size, 0) for world_size in WORLD_SIZES), (3, 2)])
 def test_any_number_of_ranks_loads_what_any_number_saved(tmp_path: Path, saved_on: int, zero_stage: int) -> None:
-    config = tiny_config(tmp_path, batch_size=5, max_grad_norm=0.5, deepspeed={"zero_stage": zero_stage})
+    settings = {"batch_size": 5, "max_grad_norm": 0.5, "averaging": 0.5, "deepspeed": {"zero_stage": zero_stage}}
+    config = tiny_config(tmp_path, **settings)
     tiny_workspace(tmp_path)
     saved = _whole(run_ranks(saved_on, _train_and_save, config))
     assert saved["first_moment"].abs().sum() > 0
     assert saved["adam_steps"] == STEPS
+    assert not torch.equal(saved["average"], saved["trainable"])
     continued = []
     for loaded_on in WORLD_SIZES:
         before, losses, after, _ = zip(*run_ranks(loaded_on, _load, config), strict=True)
@@ -161,9 +168,9 @@ def test_a_rank_without_samples_takes_its_steps(tmp_path: Path, settings: dict[s
 def _save_twice(config: Config) -> None:
     trainer = _trainer(config, [])
     _take_steps(trainer, 1)
-    trainer._checkpoints.save(1, trainer.table, trainer.engine, _progress(trainer), [])
+    trainer._checkpoints.save(1, trainer.table, trainer.engine, trainer._average, _progress(trainer), [])
     _take_steps(trainer, 1)
-    trainer._checkpoints.save(2, trainer.table, trainer.engine, _progress(trainer), [1])
+    trainer._checkpoints.save(2, trainer.table, trainer.engine, trainer._average, _progress(trainer), [1])
     trainer._checkpoints.wait()
 
 
@@ -189,7 +196,7 @@ def _save_and_go_on(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
         gate.set()
         trainer._checkpoints.wait()
     assert [each.step for each in trainer._checkpoints.written()] == [STEPS] * (Communicator().rank == 0)
-    trainer._load(STEPS)
+    trainer._checkpoints.load(STEPS, trainer.table, trainer.engine, trainer._average)
     return saved, _state(trainer)
 
 
@@ -221,9 +228,9 @@ def _fail_to_save(config: Config) -> tuple[str, int]:
         patch.setattr(RowFile, "write", fail)
         for step in (1, 2):
             _take_steps(trainer, 1)
-            trainer._checkpoints.save(step, trainer.table, trainer.engine, _progress(trainer), [])
+            trainer._checkpoints.save(step, trainer.table, trainer.engine, trainer._average, _progress(trainer), [])
         with pytest.raises((PermissionError, RuntimeError)) as raised:
-            trainer._checkpoints.save(3, trainer.table, trainer.engine, _progress(trainer), [])
+            trainer._checkpoints.save(3, trainer.table, trainer.engine, trainer._average, _progress(trainer), [])
     return f"{type(raised.value).__name__}: {raised.value}", _resumed_step(config)[0]
 
 
@@ -329,7 +336,8 @@ def _save_best_and_later(config: Config) -> None:
     for step in (1, 2):
         _take_steps(trainer, 1)
         best = {"value": 0.5, "epoch": 1, "step": 1}
-        trainer._checkpoints.save(step, trainer.table, trainer.engine, {**_progress(trainer), "best": best}, [1])
+        progress = {**_progress(trainer), "best": best}
+        trainer._checkpoints.save(step, trainer.table, trainer.engine, trainer._average, progress, [1])
         trainer._checkpoints.wait()
 
 
