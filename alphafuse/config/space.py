@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,15 @@ class Distribution(Section):
         numbers = int if "integers" in self.kind else (int, float)
         return isinstance(value, numbers) and not isinstance(value, bool) and self.ends[0] <= value <= self.ends[1]
 
+    @property
+    def middle(self) -> Any:
+        """The value between the ends, by logarithms where these are equally likely; the first one of a choice."""
+        if self.choice is not None:
+            return self.choice[0]
+        low, high = self.ends
+        middle = math.sqrt(low * high) if self.kind.startswith("log_") else (low + high) / 2
+        return round(middle) if "integers" in self.kind else middle
+
 
 class SpaceConfig(Section):
     """The settings that are tuned, how they are searched for, and the budget."""
@@ -129,16 +139,15 @@ class SearchSpace:
         """
         return changed_config(self.tree, settings, workspace)
 
-    def first_settings(self) -> dict[str, Value] | None:
-        """The base's own values of the tuned settings; None where the space does not hold them all."""
+    def first_settings(self) -> dict[str, Value]:
+        """The base's own values of the tuned settings; where the space does not hold one, the middle of its
+        distribution."""
         values: dict[str, Value] = {}
         for key, distribution in self.space.settings.items():
             value: Any = self.base.model_dump(mode="json")
             for part in key.split("."):
                 value = value.get(part) if isinstance(value, dict) else None
-            if not distribution.holds(value):
-                return None
-            values[key] = value
+            values[key] = value if distribution.holds(value) else distribution.middle
         return values
 
 

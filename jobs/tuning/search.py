@@ -32,7 +32,7 @@ class Search(Searcher):
     Args:
         space: distributions, algorithm and budget.
         tuning: the record, with the trials of earlier calls.
-        first: settings of the first trial of all; None: they are drawn, too.
+        first: settings of the first trial of all; None: they are drawn as those of the others.
         begin: called with a trial before it begins; returns why its settings are refused, or nothing.
         deadline: time after which no trial begins, in seconds since the epoch; None: none.
         seed: seed of the algorithm.

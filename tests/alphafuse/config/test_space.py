@@ -40,13 +40,14 @@ def test_configurations_are_the_base_with_changed_settings(tmp_path: Path) -> No
     assert space.base.workspace == "runs/x"
 
 
-def test_the_first_settings_are_those_of_the_base_if_the_space_holds_them(tmp_path: Path) -> None:
+def test_the_first_settings_are_those_of_the_base_where_the_space_holds_them(tmp_path: Path) -> None:
     first = {"train.learning_rate": 3e-3, "model.backbone.num_layers": 1, "decompose.null_dim": 64}
     assert _load(tmp_path).first_settings() == first
-    assert _load(tmp_path, "train.learning_rate=0.5").first_settings() is None
-    assert _load(tmp_path, "decompose.null_dim=63").first_settings() is None
+    other = {"train.learning_rate": pytest.approx(1e-3), "model.backbone.num_layers": 2, "decompose.null_dim": 32}
+    changed = ("train.learning_rate=0.5", "model.backbone.num_layers=4", "decompose.null_dim=63")
+    assert _load(tmp_path, *changed).first_settings() == other
     dropout = {"model.backbone.dropout": {"uniform": [0.0, 0.5]}}  # null in the base
-    assert _load(tmp_path, settings=dropout).first_settings() is None
+    assert _load(tmp_path, settings=dropout).first_settings() == {"model.backbone.dropout": 0.25}
 
 
 @pytest.mark.parametrize(

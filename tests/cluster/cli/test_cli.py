@@ -371,7 +371,7 @@ def test_a_comparison_with_failed_runs_ends_with_an_error(
 
 @pytest.mark.parametrize("failed", [False, True])
 def test_a_tuning_ends_with_its_trials_and_the_best_configuration(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failed: bool
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], failed: bool
 ) -> None:
     from alphafuse.tuning.trials import FAILED, FINISHED, STOPPED, Trial, Tuning
     from jobs.tuning import tune
@@ -395,10 +395,11 @@ def test_a_tuning_ends_with_its_trials_and_the_best_configuration(
     assert asked == [(2, 3, folder, True)]
     assert result.exit_code == (1 if failed else 0), result.output
     assert ("1 trials failed" in result.stderr) == failed
-    lines = [line.split() for line in result.stdout.splitlines() if line.startswith("trial")]
+    printed = capfd.readouterr().out  # commands that write a log print past typer's runner
+    lines = [line.split() for line in printed.splitlines() if line.strip().startswith("trial")]
     assert lines[0] == ["trial", "state", "NDCG@20", "epoch", "time", "batch_size"]
     assert lines[1] == ["trial-002", "finished", "0.2500", "2", "of", "3", "1", "min", "01", "s", "16"]
-    assert f"best    {folder}/best.yaml" in result.stdout
+    assert f"best    {folder}/best.yaml" in printed
 
 
 def test_the_addresses_of_runs_are_served_until_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
