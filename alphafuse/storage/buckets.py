@@ -18,6 +18,8 @@ SINGLE_BYTES = 5 * 2**20
 """Content below this size is sent in one request; pyarrow sends larger content in parts of 10 MB and more."""
 PIECE_BYTES = 16 * 2**20
 """Bytes that a request reads at most."""
+COPY_BYTES = 5 * 10**9
+"""Content from this size on is not copied within a store, since S3 refuses it, but read and written."""
 CONNECTIONS = 8
 """Requests that read an object at a time."""
 

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from alphafuse.errors import DataError, ResourceError
-from alphafuse.storage.buckets import SINGLE_BYTES, is_bucket, open_s3, put, read_pieces
+from alphafuse.storage import buckets
 from alphafuse.storage.fsspec_adapter import FsspecAdapter
 from alphafuse.storage.retries import attempts
 
@@ -78,7 +78,7 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     if "://" not in uri:
         return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
     if uri.startswith("s3://") and "?" not in uri:  # with a query, every client has its own settings
-        return open_s3(uri)
+        return buckets.open_s3(uri)
     try:
         return pafs.FileSystem.from_uri(uri)
     except pa.ArrowInvalid:
@@ -126,8 +126,8 @@ class Folder:
         local = isinstance(filesystem, pafs.LocalFileSystem)
         if local and filesystem.get_file_info(_join(path, name)).type == pafs.FileType.Unknown:
             raise FileNotFoundError(errno.ENOENT, "not a regular file", _join(path, name))
-        if is_bucket(filesystem):
-            return b"".join(read_pieces(filesystem, _join(path, name)))
+        if buckets.is_bucket(filesystem):
+            return b"".join(buckets.read_pieces(filesystem, _join(path, name)))
         with filesystem.open_input_stream(_join(path, name)) as stream:
             return stream.read()
 
@@ -136,8 +136,8 @@ class Folder:
         """The SHA-256 of a file, which is read piece by piece."""
         filesystem, path = self.open()
         digest = hashlib.sha256()
-        if is_bucket(filesystem):
-            for part in read_pieces(filesystem, _join(path, name)):
+        if buckets.is_bucket(filesystem):
+            for part in buckets.read_pieces(filesystem, _join(path, name)):
                 digest.update(part)
             return digest.hexdigest()
         with filesystem.open_input_stream(_join(path, name)) as stream:
@@ -153,7 +153,7 @@ class Folder:
             ResourceError: the storage is full.
         """
         filesystem, _ = self.open()
-        if is_bucket(filesystem):
+        if buckets.is_bucket(filesystem):
             self._put(name, pa.py_buffer(content))
             return hashlib.sha256(content).hexdigest()
         with self._renaming(name, lambda call, *arguments: call(*arguments)) as stream:
@@ -170,7 +170,7 @@ class Folder:
             ResourceError: the storage is full.
         """
         filesystem, _ = self.open()
-        return self._uploading(name) if is_bucket(filesystem) else self._renaming(name, attempts())
+        return self._uploading(name) if buckets.is_bucket(filesystem) else self._renaming(name, attempts())
 
     @contextmanager
     def _uploading(self, name: str) -> Iterator[HashedStream]:
@@ -184,9 +184,9 @@ class Folder:
     def _put(self, name: str, content: pa.Buffer) -> None:
         """Write an object of a bucket whole or not at all."""
         filesystem, path = self.open()
-        if self.uri.startswith("s3://") and content.size < SINGLE_BYTES:
-            filesystem, path = open_s3(self.uri, delayed=True)
-        put(filesystem, _join(path, name), content)
+        if self.uri.startswith("s3://") and content.size < buckets.SINGLE_BYTES:
+            filesystem, path = buckets.open_s3(self.uri, delayed=True)
+        buckets.put(filesystem, _join(path, name), content)
 
     @contextmanager
     def _renaming(self, name: str, perform: Callable[..., Any]) -> Iterator[HashedStream]:
@@ -241,6 +241,10 @@ class Folder:
         for name, size in sorted(self.sizes().items(), key=lambda entry: entry[0] in last):
             if size is None:
                 (self / name)._copy_to(target / name, ())
+            elif buckets.is_bucket(filesystem) and size >= buckets.COPY_BYTES:
+                with target.writing(name) as stream:
+                    for piece in buckets.read_pieces(filesystem, _join(path, name)):
+                        stream.write(piece)
             else:
                 attempts()(filesystem.copy_file, _join(path, name), _join(destination, name))
 

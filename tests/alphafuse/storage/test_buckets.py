@@ -113,3 +113,17 @@ def test_deleted_files_are_gone_and_missing_ones_are_no_error(bucket: ObjectStor
     FOLDER.delete()
     assert bucket.counts().total() <= 7
     assert not FOLDER.exists()
+
+
+def test_a_moved_folder_is_copied_but_for_what_is_too_large_for_that(
+    bucket: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buckets, "COPY_BYTES", 10_000_000)
+    FOLDER.write_bytes("small", SMALL)
+    (FOLDER / "inner").write_bytes("large", LARGE)
+    FOLDER.move_to(Folder("s3://bucket/new"), last=["small"])
+    assert {key: value for key, value in bucket.objects.items() if value} == {
+        "new/small": SMALL,
+        "new/inner/large": LARGE,
+    }
+    assert bucket.counts()["CopyObject"] == 1
