@@ -116,7 +116,7 @@ class Search(Searcher):
 
 
 class Halving(ASHAScheduler):
-    """Stops trials that are worse than others after as many epochs.
+    """Stops trials that are worse than others after as many epochs, unless they have trained all of theirs.
 
     Args:
         epochs: epochs of a trial at most.
@@ -136,6 +136,7 @@ class Halving(ASHAScheduler):
             reduction_factor=space.reduction_factor,
             stop_last_trials=False,  # trials end by themselves after their last epoch, and write their model
         )
+        self._epochs = epochs
         self.stopped: set[str] = set()
         for trial in earlier:
             known: Any = SimpleNamespace(trial_id=trial.name)
@@ -145,8 +146,9 @@ class Halving(ASHAScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         decision: str = super().on_trial_result(tune_controller, trial, result)
-        if decision == TrialScheduler.STOP:
-            self.stopped.add(trial.trial_id)
+        if decision != TrialScheduler.STOP or result[EPOCH] >= self._epochs:
+            return TrialScheduler.CONTINUE
+        self.stopped.add(trial.trial_id)
         return decision
 
 

@@ -150,6 +150,14 @@ def test_trials_that_are_worse_than_others_are_stopped() -> None:
     assert halving.stopped == {"worse from the start", "worse later"}
 
 
+def test_a_trial_that_has_trained_all_of_its_epochs_is_not_stopped() -> None:
+    space = SpaceConfig(trials=1, settings=SPACE.settings, grace_period=2, reduction_factor=2)
+    halving = Halving(space, METRIC, 4, [])
+    assert _report(halving, "first", 0.1, 0.2, 0.3, 0.5) == 0
+    assert _report(halving, "worse in the end", 0.4, 0.4, 0.4, 0.4) == 0
+    assert halving.stopped == set()
+
+
 def test_trials_of_earlier_calls_count() -> None:
     space = SpaceConfig(trials=1, settings=SPACE.settings, grace_period=2, reduction_factor=2)
     earlier = [Trial("trial-001", {}, FINISHED, curve=[(1, 0.7), (2, 0.1), (3, 0.2)])]
