@@ -178,7 +178,7 @@ class Folder:
         with tempfile.TemporaryFile() as file:
             yield HashedStream(file)
             file.flush()
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if file.tell() else b""  # no empty maps
             attempts()(self._put, name, pa.py_buffer(content))
 
     def _put(self, name: str, content: pa.Buffer) -> None:

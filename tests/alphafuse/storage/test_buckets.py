@@ -34,6 +34,14 @@ def test_a_small_file_is_one_request_and_a_large_one_an_upload_of_parts(bucket: 
     assert bucket.objects == {"run/model/small": SMALL, "run/model/large": LARGE}
 
 
+def test_an_empty_file_is_one(bucket: ObjectStore) -> None:
+    with FOLDER.writing("streamed"):
+        pass
+    FOLDER.write_bytes("given", b"")
+    assert bucket.objects == {"run/model/streamed": b"", "run/model/given": b""}
+    assert FOLDER.read_bytes("streamed") == FOLDER.read_bytes("given") == b""
+
+
 def test_a_file_is_read_once_in_large_pieces(bucket: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buckets, "PIECE_BYTES", 4_000_000)
     FOLDER.write_bytes("large", LARGE)
