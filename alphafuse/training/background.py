@@ -27,3 +27,7 @@ class Background:
         work, self._work = self._work, None
         if work is not None:
             work.result()
+
+    def close(self) -> None:
+        """Wait until nothing is left to do, whatever became of it, and end the thread."""
+        self._thread.shutdown()

@@ -11,7 +11,6 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -142,10 +141,10 @@ class Checkpoints:
         """Wait until every checkpoint is committed; raises the error of one that could not be written."""
         self._background.wait()
 
-    def settle(self) -> None:
-        """Wait until nothing is written any more, whatever became of it: the training has failed for another reason."""
-        with suppress(Exception):
-            self._background.wait()
+    def close(self) -> None:
+        """Wait until nothing is written any more, and write no more. An error is lost: either `wait` has raised it, or
+        the training has failed for another reason."""
+        self._background.close()
 
     def written(self) -> list[Written]:
         """The checkpoints that were committed since the last call; on rank 0 alone."""

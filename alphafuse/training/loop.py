@@ -103,9 +103,8 @@ class Trainer:
         """
         try:
             return self._train()
-        except BaseException:
-            self._checkpoints.settle()
-            raise
+        finally:
+            self._checkpoints.close()
 
     def _train(self) -> dict[str, Any]:
         """Implementation of `run`."""

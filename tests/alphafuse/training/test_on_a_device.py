@@ -140,7 +140,7 @@ def _assert_close(found: Any, expected: Any, case: str) -> None:
     assert structure == wanted_structure, case
     for one, other in zip(leaves, wanted, strict=True):
         if isinstance(other, torch.Tensor | float):
-            np.testing.assert_allclose(one, other, rtol=0, atol=1e-5, err_msg=case)
+            np.testing.assert_allclose(one, other, rtol=5e-5, atol=1e-5, err_msg=case)
         else:
             assert one == other, case
 

@@ -146,7 +146,9 @@ def test_single_steps_and_addresses_are_not_kept(tmp_path: Path, event: Event) -
 def test_lines_of_the_version_before_are_read_and_written_alike() -> None:
     lines = [json.loads(line) for line in EARLIER.read_text().splitlines()]
     assert [from_record(line) for line in lines] == READ
-    assert [to_record(event) for event in READ] == lines
+    later = {"checkpoint": {"waited": 0.0}}  # values that came since, by kind
+    now = [{**line, "values": {**line["values"], **later.get(line["kind"], {})}} for line in lines]
+    assert [to_record(event) for event in READ] == now
     assert {line["kind"] for line in lines} == set(KINDS)
     assert {type(event) for event in READ} == {cls for classes in KINDS.values() for cls in classes}
 
