@@ -272,7 +272,7 @@ def test_nothing_is_changed_and_other_names_are_refused(shown: Shown, open_page:
     finished = shown.folder / "finished"
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     page = open_page(f"{shown.address}/report?run=finished")
-    expect(page.locator(".examples")).to_be_visible()
+    expect(page.locator("section[aria-labelledby=examples]")).to_be_visible()
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
     address = urlsplit(shown.address)
     for host, status in ((address.netloc, 200), ("evil.example", 400)):
