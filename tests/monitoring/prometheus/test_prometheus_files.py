@@ -12,6 +12,7 @@ FOLDER = Path(__file__).parents[3] / "monitoring" / "prometheus"
 TESTS = FOLDER / "tests" / "alerts_test.yml"
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize(
     "command",
     [
