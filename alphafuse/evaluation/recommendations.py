@@ -17,15 +17,13 @@ from alphafuse.data.catalog_lookup import item_names
 from alphafuse.data.users import Histories
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.evaluator import gather_hidden_states
+from alphafuse.evaluation.example_queries import HISTORY
 from alphafuse.evaluation.exclusions import with_items
 from alphafuse.evaluation.ranking import Queries, Ranking
 from alphafuse.evaluation.scorer import HistoryReader
 from alphafuse.evaluation.seen_items import SeenItems
 from alphafuse.evaluation.top_lists import NO_ITEM
 from alphafuse.storage.artifact import Artifact
-
-EXAMPLE_HISTORY = 6
-"""Number of the latest items of a history that an example shows."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Recommendations:
         """The first users as plain values: `user_id`; `history`, titles of the latest items; and `recommended`, items
         with item_id, title, score and the text that the language model read."""
         sequences, users = self._histories.sequences, self._histories.users[:count]
-        histories = [sequences.of(user)[-EXAMPLE_HISTORY:] for user in users]
+        histories = [sequences.of(user)[-HISTORY:] for user in users]
         titles = _column(self._catalog, "title", histories)
         texts = _column(self._catalog, "text", [self._items[:count]])
         return [

@@ -82,11 +82,12 @@ class Version:
             )
 
 
-def parent_among(versions: Sequence[Version], version: Version) -> str | None:
-    """The id of the version that an update continued to make this one, the latest where several have the same model;
-    None where it is not among these versions, or there was none."""
+def parent_of(version: Version, versions: Sequence[Version]) -> str:
+    """The version among `versions` that an update continued, for people; the latest where several have its model."""
+    if version.parent is None:
+        return "–"
     known = [each.id for each in versions if each.artifacts["model"] == version.parent]
-    return known[-1] if known else None
+    return known[-1] if known else "not in the registry"
 
 
 def is_version_id(name: str) -> bool:

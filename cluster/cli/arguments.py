@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -31,6 +33,11 @@ class ExportFormat(StrEnum):
     parquet = "parquet"
     usearch = "usearch"
     onnx = "onnx"
+
+
+def program() -> str:
+    """The path by which this program was called, which is needed outside of an active environment."""
+    return min(sys.argv[0], os.path.relpath(sys.argv[0]), key=len)
 
 
 @contextmanager

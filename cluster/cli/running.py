@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from alphafuse.registry.aliases import NAMES
 from alphafuse.registry.version_registry import Registry
 from alphafuse.stages import Stage, require_among
 from alphafuse.storage.workspace import Workspace
+from cluster.cli.arguments import program
 from cluster.cli.run_log import redirect_output
 from monitoring.terminal.run_console import RunConsole
 from monitoring.terminal.safe_text import SafeConsole, echo, one_line
@@ -83,11 +83,9 @@ def print_results(workspace: Workspace, registry: str | None = None) -> bool:
 
 def print_next(arguments: Sequence[str], workspace: Workspace) -> None:
     """Print commands to try after a run, with the same arguments, as a shell takes them."""
-    # The path by which this program was called, which is needed outside of an active environment.
-    program = min(sys.argv[0], os.path.relpath(sys.argv[0]), key=len)
     again = ["--redo", "train", "--set", "train.learning_rate=1e-3"]
-    echo("try     " + shlex.join([program, "recommend", *arguments, "--history", _example(workspace)]))
-    echo("        " + shlex.join([program, "run", *arguments, *again]))
+    echo("try     " + shlex.join([program(), "recommend", *arguments, "--history", _example(workspace)]))
+    echo("        " + shlex.join([program(), "run", *arguments, *again]))
 
 
 def _example(workspace: Workspace) -> str:

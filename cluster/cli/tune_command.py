@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from alphafuse.stages import TRAIN, needed_stages
-from cluster.cli.arguments import ConfigFile, Overrides, Quiet, reported
+from cluster.cli.arguments import ConfigFile, Overrides, Quiet, program, reported
 from monitoring.terminal.safe_text import SafeConsole, echo, printable
 
 if TYPE_CHECKING:
@@ -73,8 +71,7 @@ def _print_trials(tuning: Tuning, folder: Folder, output: TextIO) -> None:
     SafeConsole(file=output).print("", table)
     if tuning.best is not None:
         path = f"{folder.uri}/best.yaml"
-        program = min(sys.argv[0], os.path.relpath(sys.argv[0]), key=len)
-        output.write(printable(f"\nbest    {path}\ntry     {shlex.join([program, 'run', path])}\n"))
+        output.write(printable(f"\nbest    {path}\ntry     {shlex.join([program(), 'run', path])}\n"))
 
 
 def short_keys(keys: Sequence[str]) -> list[str]:

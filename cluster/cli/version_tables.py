@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from alphafuse.registry.aliases import NAMES, Aliases
-from alphafuse.registry.version import Version, parent_among
+from alphafuse.registry.version import Version, parent_of
 from alphafuse.registry.version_registry import Registry
 from monitoring.terminal.safe_text import SafeConsole, echo, one_line
 
@@ -31,7 +31,7 @@ def print_versions(registry: Registry) -> None:
     for version in versions:
         metric = f"{version.metrics[METRIC]:.4f}" if METRIC in version.metrics else "–"
         created = version.created[:16].replace("T", " ")
-        facts = [f"{version.items:,}", _parent(version, versions), _nullspace(version), created]
+        facts = [f"{version.items:,}", parent_of(version, versions), _nullspace(version), created]
         table.add_row(version.id, _state(aliases, version.id), metric, *map(one_line, facts))
     SafeConsole(file=sys.stdout).print(table, markup=False)
 
@@ -66,11 +66,6 @@ def print_removals(removals: Sequence[Removal], dry_run: bool) -> None:
         echo("there is nothing to remove")
 
 
-def _parent(version: Version, versions: list[Version]) -> str:
-    """The version that an update continued, for people."""
-    return "–" if version.parent is None else parent_among(versions, version) or "not in the registry"
-
-
 def _state(aliases: Aliases, version_id: str) -> str:
     names = ", ".join(name for name in NAMES if getattr(aliases, name) == version_id)
     return "removed" if version_id in aliases.removed else names
@@ -85,7 +80,7 @@ def _facts(version: Version, versions: list[Version]) -> Iterator[tuple[str, str
     yield "export", version.export
     yield "fingerprint", version.fingerprint
     yield "created", version.created
-    yield "parent", _parent(version, versions)
+    yield "parent", parent_of(version, versions)
     yield "code", _listed(version.code)
     yield "items", f"{version.items:,}"
     yield "training", f"{version.train_seconds:,.0f} s"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
@@ -24,8 +24,8 @@ def register_callbacks(app: Dash, poller: RunPoller) -> None:
     _on_overview(app, poller)
     _on_run(app, poller)
     _on_comparison(app, poller)
-    _on_tuning(app, poller)
-    _on_versions(app, poller)
+    _on_listing(app, "tuning", lambda: tuning.listing(poller.tunings(), poller.runs()))
+    _on_listing(app, "versions", lambda: versions.listing(poller.registries(), poller.runs()))
 
 
 def _route(app: Dash, poller: RunPoller) -> None:
@@ -177,21 +177,13 @@ def _on_comparison(app: Dash, poller: RunPoller) -> None:
         }
 
 
-def _on_tuning(app: Dash, poller: RunPoller) -> None:
+def _on_listing(app: Dash, name: str, listing: Callable[[], Part]) -> None:
+    """Let a page that is one listing (`listing_page`) show it."""
+
     @app.callback(
-        output={"listing": Output("tuning-listing", "children"), "digests": Output("tuning-digests", "data")},
-        inputs=[Input("tuning-tick", "n_intervals"), State("tuning-digests", "data")],
+        output={"listing": Output(f"{name}-listing", "children"), "digests": Output(f"{name}-digests", "data")},
+        inputs=[Input(f"{name}-tick", "n_intervals"), State(f"{name}-digests", "data")],
     )
     def update(_: int, before: dict[str, str] | None) -> dict[str, Any]:
-        changed, digests = _changed({"listing": tuning.listing(poller.tunings(), poller.runs())}, before)
-        return {**changed, "digests": digests}
-
-
-def _on_versions(app: Dash, poller: RunPoller) -> None:
-    @app.callback(
-        output={"listing": Output("versions-listing", "children"), "digests": Output("versions-digests", "data")},
-        inputs=[Input("versions-tick", "n_intervals"), State("versions-digests", "data")],
-    )
-    def update(_: int, before: dict[str, str] | None) -> dict[str, Any]:
-        changed, digests = _changed({"listing": versions.listing(poller.registries(), poller.runs())}, before)
+        changed, digests = _changed({"listing": listing()}, before)
         return {**changed, "digests": digests}

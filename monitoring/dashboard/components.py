@@ -31,9 +31,22 @@ def aria(**names: str) -> dict[str, Any]:
 
 def badge(status: str) -> Part:
     """The state of a run: a word and a coloured dot."""
-    return html.Span(
-        [html.Span(className="dot"), WORDS.get(status, status)], className=f"badge {TONES.get(status, 'calm')}"
-    )
+    return toned_badge(WORDS.get(status, status), TONES.get(status, "calm"))
+
+
+def toned_badge(word: str, tone: str) -> Part:
+    """A word and a dot in the colour of a tone."""
+    return html.Span([html.Span(className="dot"), word], className=f"badge {tone}")
+
+
+def listing_page(name: str, title: str) -> Part:
+    """The frame of a page that is one listing, `NAME-listing`."""
+    return [
+        dcc.Interval(id=f"{name}-tick", interval=2000),
+        dcc.Store(id=f"{name}-digests"),
+        html.H1(title),
+        html.Div(id=f"{name}-listing"),
+    ]
 
 
 def link_to(run: Run) -> Part:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from alphafuse.registry.aliases import Aliases
 from alphafuse.registry.version import Version
@@ -18,6 +19,7 @@ from monitoring.run_log.finding import Found, find_workspaces
 from monitoring.run_log.heartbeat import LOST_SECONDS
 from monitoring.run_log.reader import Run, RunReader
 
+T = TypeVar("T")
 LOCAL_SECONDS, REMOTE_SECONDS = 2.0, 10.0
 """Seconds between two reads of a place."""
 DISCOVER_READS = 5
@@ -122,8 +124,8 @@ class RunPoller:
                 problems = [
                     *found.problems,
                     *self._read(place, readers),
-                    *self._read_tunings(place, found.tunings),
-                    *self._read_registries(place, found.registries),
+                    *self._read_each(place, found.tunings, self._tunings, _tuning),
+                    *self._read_each(place, found.registries, self._registries, _registry),
                 ]
                 self.places[place] = Place(place, time.time(), "; ".join(problems))
             except Exception as error:  # whatever a storage raises is shown on the page, and the read is tried again
@@ -146,30 +148,20 @@ class RunPoller:
         self._runs[place] = runs
         return problems
 
-    def _read_tunings(self, place: str, uris: Sequence[str]) -> list[str]:
-        """Read the trials of every tuning of a place; returns the problems. What was read before stays shown."""
-        problems = []
-        tunings = {uri: known for uri, known in self._tunings[place].items() if uri in uris}
+    def _read_each(
+        self, place: str, uris: Sequence[str], known: dict[str, dict[str, T]], read: Callable[[str, str], T | None]
+    ) -> list[str]:
+        """Read what is at each of the URIs of a place, by key and URI; returns the problems. What was read before stays
+        shown."""
+        problems, found = [], {uri: each for uri, each in known[place].items() if uri in uris}
         for uri in uris:
+            key = self._key(place, uri)
             try:
-                if (tuning := read_tuning(Folder(uri))) is not None:
-                    tunings[uri] = FoundTuning(self._key(place, uri), uri, tuning, _lives(uri))
+                if (each := read(key, uri)) is not None:
+                    found[uri] = each
             except Exception as error:  # as above
-                problems.append(f"{self._key(place, uri)}: {type(error).__name__}: {error}")
-        self._tunings[place] = tunings
-        return problems
-
-    def _read_registries(self, place: str, uris: Sequence[str]) -> list[str]:
-        """Read the versions of every registry of a place; returns the problems. What was read before stays shown."""
-        problems = []
-        registries = {uri: known for uri, known in self._registries[place].items() if uri in uris}
-        for uri in uris:
-            try:
-                registry = Registry(uri)
-                registries[uri] = FoundRegistry(self._key(place, uri), registry.aliases(), registry.versions())
-            except Exception as error:  # as above
-                problems.append(f"{self._key(place, uri)}: {type(error).__name__}: {error}")
-        self._registries[place] = registries
+                problems.append(f"{key}: {type(error).__name__}: {error}")
+        known[place] = found
         return problems
 
     def _key(self, place: str, uri: str) -> str:
@@ -182,6 +174,16 @@ class RunPoller:
             return inside or name
         alike = sum(_name(_root(other)) == name for other in self.places)
         return "/".join(part for part in (name if alike == 1 else root, inside) if part)
+
+
+def _tuning(key: str, uri: str) -> FoundTuning | None:
+    tuning = read_tuning(Folder(uri))
+    return None if tuning is None else FoundTuning(key, uri, tuning, _lives(uri))
+
+
+def _registry(key: str, uri: str) -> FoundRegistry:
+    registry = Registry(uri)
+    return FoundRegistry(key, registry.aliases(), registry.versions())
 
 
 def _lives(uri: str) -> bool:

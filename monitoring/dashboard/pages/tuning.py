@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dash import dcc, html
+from dash import html
 
 from alphafuse.tuning.trials import FAILED, FINISHED, INTERRUPTED, RUNNING, STOPPED, Trial, Tuning
-from monitoring.dashboard.components import Part, link_to, section, soft, spark, table
+from monitoring.dashboard.components import Part, link_to, listing_page, section, soft, spark, table, toned_badge
 from monitoring.dashboard.run_poller import FoundTuning
 from monitoring.presentation.formats import duration, number
 from monitoring.run_log.reader import Run
@@ -17,12 +17,7 @@ TONES = {RUNNING: "good", FINISHED: "calm", STOPPED: "calm", INTERRUPTED: "warm"
 
 def skeleton() -> Part:
     """The frame of the page."""
-    return [
-        dcc.Interval(id="tuning-tick", interval=2000),
-        dcc.Store(id="tuning-digests"),
-        html.H1("Tuning"),
-        html.Div(id="tuning-listing"),
-    ]
+    return listing_page("tuning", "Tuning")
 
 
 def listing(tunings: Sequence[FoundTuning], runs: Sequence[Run]) -> Part:
@@ -62,7 +57,7 @@ def _section(order: int, found: FoundTuning, runs: dict[str, Run]) -> Part:
 def _state(trial: Trial, lives: bool) -> Part:
     """The state of a trial; none trains whose tuning is dead."""
     state = INTERRUPTED if trial.state == RUNNING and not lives else trial.state
-    return html.Span([html.Span(className="dot"), state], className=f"badge {TONES[state]}")
+    return toned_badge(state, TONES[state])
 
 
 def _value(trial: Trial) -> str:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dash import dcc, html
-
 from alphafuse.registry.aliases import NAMES, Aliases
-from alphafuse.registry.version import Version, parent_among
-from monitoring.dashboard.components import Part, link_to, section, soft, table
+from alphafuse.registry.version import Version, parent_of
+from monitoring.dashboard.components import Part, link_to, listing_page, section, soft, table, toned_badge
 from monitoring.dashboard.run_poller import FoundRegistry
 from monitoring.presentation.formats import duration
 from monitoring.run_log.reader import Run
@@ -25,12 +23,7 @@ WORDS = (1, 8, 9, 11, 12)
 
 def skeleton() -> Part:
     """The frame of the page."""
-    return [
-        dcc.Interval(id="versions-tick", interval=2000),
-        dcc.Store(id="versions-digests"),
-        html.H1("Versions"),
-        html.Div(id="versions-listing"),
-    ]
+    return listing_page("versions", "Versions")
 
 
 def listing(registries: Sequence[FoundRegistry], runs: Sequence[Run]) -> Part:
@@ -59,7 +52,6 @@ def _section(order: int, found: FoundRegistry, runs: dict[str, Run]) -> Part:
 
 def _row(version: Version, found: FoundRegistry, runs: dict[str, Run]) -> list[Part]:
     warm, drift, stability = version.warm_start or {}, version.drift or {}, version.stability or {}
-    parent = parent_among(found.versions, version)
     run = runs.get(version.workspace)
     return [
         version.id,
@@ -68,7 +60,7 @@ def _row(version: Version, found: FoundRegistry, runs: dict[str, Run]) -> list[P
         f"{version.items:,}",
         *(f"{warm[name]:,}" if name in warm else "–" for name in ("new", "removed")),
         duration(version.train_seconds),
-        "–" if version.parent is None else parent or "not in the registry",
+        parent_of(version, found.versions),
         str(drift.get("kind", "–")),
         f"{stability['overlap']:.3f}" if "overlap" in stability else "–",
         version.created[:16].replace("T", " "),
@@ -78,5 +70,4 @@ def _row(version: Version, found: FoundRegistry, runs: dict[str, Run]) -> list[P
 
 def _badge(aliases: Aliases, version_id: str) -> Part:
     names = [name for name in NAMES if getattr(aliases, name) == version_id]
-    badges = [html.Span([html.Span(className="dot"), name], className=f"badge {TONES[name]}") for name in names]
-    return badges or "–"
+    return [toned_badge(name, TONES[name]) for name in names] or "–"

@@ -16,7 +16,7 @@ from alphafuse.config import Config
 from alphafuse.data import users as log_users
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import DataError, StaleError, UnfinishedError, WorkspaceError
-from alphafuse.evaluation.recommendations import EXAMPLE_HISTORY
+from alphafuse.evaluation.example_queries import HISTORY
 from alphafuse.events import Event, StageWarning
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.trained_model import load_trained
@@ -70,7 +70,7 @@ def test_test_users_get_their_best_items(tmp_path: Path, workers: int, exclude_s
     details = workspace.artifact("recommendations").require().details
     assert (details["users"], details["top_k"]) == (3, 4)
     example = details["examples"][0]
-    assert example["history"] == [f"item {item}" for item in histories[example["user_id"]][-EXAMPLE_HISTORY:]]
+    assert example["history"] == [f"item {item}" for item in histories[example["user_id"]][-HISTORY:]]
     assert [item["item_id"] for item in example["recommended"]] == found[example["user_id"]]["item_ids"]
     assert [item["text"] for item in example["recommended"]] == found[example["user_id"]]["titles"]  # the same here
 
