@@ -13,7 +13,7 @@ from alphafuse.errors import ConfigError
 
 if TYPE_CHECKING:
     from alphafuse.config import Config
-    from alphafuse.config.resources import Resources
+    from alphafuse.config.sections.resources import Resources
     from alphafuse.storage.workspace import Workspace
 
 

@@ -20,8 +20,8 @@ from alphafuse.data.hashing import hash_with_seed
 from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.data.sequences import Sequences
 from alphafuse.errors import DataError, WorkspaceError
+from alphafuse.evaluation.comparison.significance import paired_test
 from alphafuse.evaluation.ranking_metrics import gains
-from alphafuse.evaluation.significance import paired_test
 from alphafuse.registry.version import Version
 from alphafuse.serving.recommender import Recommender, load_version
 from alphafuse.storage.workspace import Workspace

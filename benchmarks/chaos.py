@@ -34,8 +34,8 @@ from alphafuse.data.synthetic import SyntheticData
 from alphafuse.events import ignore
 from alphafuse.storage.folder import Folder
 from alphafuse.storage.workspace import Workspace
-from benchmarks.chaos_cluster import DisturbedCluster
-from benchmarks.tables import arguments, publish
+from benchmarks.common.tables import arguments, publish
+from benchmarks.disturbance.disturbed_cluster import DisturbedCluster
 from jobs import synth
 
 COMPARED = ("catalog", "sequences", "embeddings", "nullspace", "features", "model", "evaluation")
@@ -64,7 +64,7 @@ def settings(folder: Path, items: int, epochs: int) -> dict[str, Any]:
 
 def run_once(config: Path, cluster: DisturbedCluster, log: Path, until: float | None) -> int:
     """Run to the end, disturbed until a time (of `time.monotonic`) or not at all; returns the number of submissions."""
-    command = [sys.executable, "-m", "benchmarks.chaos_run", str(config), cluster.address, str(log)]
+    command = [sys.executable, "-m", "benchmarks.disturbance.disturbed_run", str(config), cluster.address, str(log)]
     for submission in range(1, MAX_SUBMISSIONS + 1):
         with log.with_suffix(".output").open("a") as output:
             driver = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | cluster.environment)

@@ -18,10 +18,10 @@ import torch.distributed as dist
 
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.checkpoint import Checkpoints
-from benchmarks.processes import run_ranks
-from benchmarks.step_cases import LOSSES, NULL_DIM, OurStep, draw_items
-from benchmarks.tables import arguments, publish
+from alphafuse.training.checkpoints.checkpoint import Checkpoints
+from benchmarks.common.processes import run_ranks
+from benchmarks.common.step_cases import LOSSES, NULL_DIM, OurStep, draw_items
+from benchmarks.common.tables import arguments, publish
 from tests.support.servers.object_store import leading_to, object_store
 
 LOSS = "sampled softmax, 1,024 shared"

@@ -36,7 +36,7 @@ from alphafuse.nullspace.randomized import faster_method
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import iterate_rows, read_rows, to_column
 from alphafuse.storage.workspace import Workspace
-from benchmarks.tables import arguments, publish
+from benchmarks.common.tables import arguments, publish
 from jobs.stages import decompose
 
 INPUTS = {"benchmark": "decompose"}

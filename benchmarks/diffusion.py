@@ -16,7 +16,7 @@ import torch
 from alphafuse.recommenders.diffusion import Diffusion, remaining_signal
 from alphafuse.recommenders.dreamrec import DreamRec
 from alphafuse.recommenders.sasrec import SASRec
-from benchmarks.tables import arguments, publish
+from benchmarks.common.tables import arguments, publish
 
 
 def cases(dim: int, length: int, timesteps: int, strides: list[int]) -> dict[str, Callable[[torch.Tensor], Any]]:

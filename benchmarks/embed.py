@@ -33,7 +33,7 @@ from alphafuse.language.language_model import LanguageModel
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import read_rows
 from alphafuse.storage.workspace import Workspace
-from benchmarks.tables import arguments, publish
+from benchmarks.common.tables import arguments, publish
 from jobs.stages.embed import embed
 
 SHARD_ROWS = 10_000

@@ -14,10 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.common.tables import arguments, publish
 from benchmarks.damage import damaged_runs
 from benchmarks.fuzzing import other_files, settings_files, source_files, workspace_files
 from benchmarks.fuzzing.exploration import Tally, Target, explore
-from benchmarks.tables import arguments, publish
 
 EXAMPLES = 50
 """Cases of a target that are drawn from one seed."""

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from alphafuse.distributed.devices import prepare_device
+from benchmarks.common.tables import arguments, publish
 from benchmarks.gpu_checks.outcome import Outcome, run_check
-from benchmarks.tables import arguments, publish
 
 CHECKS = {
     "losses equal those of the CPU, every encoder, backbone and loss": "steps:equals_the_cpu",

@@ -28,9 +28,9 @@ from alphafuse.data.sampling.shuffle import SampleStream
 from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
-from benchmarks.processes import memory_mib, peak_memory_mib, reset_peak_memory, run_ranks
-from benchmarks.step_cases import BATCH, HISTORY, LOSSES, OurStep, draw_items
-from benchmarks.tables import arguments, publish
+from benchmarks.common.processes import memory_mib, peak_memory_mib, reset_peak_memory, run_ranks
+from benchmarks.common.step_cases import BATCH, HISTORY, LOSSES, OurStep, draw_items
+from benchmarks.common.tables import arguments, publish
 
 NUM_ITEMS = 1_000_000
 SHARD_USERS = 200_000

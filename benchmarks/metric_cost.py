@@ -27,9 +27,9 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.distributed.step_timer import StepTimer
 from alphafuse.recommenders.sasrec import SASRec
 from alphafuse.training.reporter import StepReporter
-from benchmarks.processes import run_ranks
-from benchmarks.step_cases import BATCH, HIDDEN_DIM, HISTORY, LOSSES, NULL_DIM, OurStep, StepItems, draw_items
-from benchmarks.tables import arguments, publish
+from benchmarks.common.processes import run_ranks
+from benchmarks.common.step_cases import BATCH, HIDDEN_DIM, HISTORY, LOSSES, NULL_DIM, OurStep, StepItems, draw_items
+from benchmarks.common.tables import arguments, publish
 from monitoring.metrics.worker_recorder import WorkerRecorder
 
 WARM_UP = 5

@@ -22,7 +22,7 @@ import psutil
 from alphafuse.config import load_config
 from alphafuse.stages import STAGE_NAMES
 from alphafuse.storage.workspace import Workspace
-from benchmarks.tables import arguments, publish
+from benchmarks.common.tables import arguments, publish
 
 SETTINGS = [
     "data.split={kind: users, ratios: [18, 1, 1]}",  # a twentieth of the users tests, every prefix of theirs a query

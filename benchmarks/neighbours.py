@@ -18,11 +18,11 @@ from torch.nn.functional import normalize
 from alphafuse.config import load_config
 from alphafuse.data.popularity import load_popularity
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.evaluation.top_lists import TopLists
+from alphafuse.evaluation.ranking.top_lists import TopLists
 from alphafuse.storage.matrices import iterate_rows
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.trained_model import load_trained
-from benchmarks.tables import arguments, publish
+from alphafuse.training.checkpoints.trained_model import load_trained
+from benchmarks.common.tables import arguments, publish
 
 TILE_ROWS = 8192
 

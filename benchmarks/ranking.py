@@ -23,11 +23,11 @@ import torch.distributed as dist
 from alphafuse.data.sequences import Sequences
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.distributed.row_partition import RowPartition
-from alphafuse.evaluation.ranking import CPU_TILE, CatalogRanking, Queries
+from alphafuse.evaluation.ranking.catalog_ranking import CPU_TILE, CatalogRanking, Queries
+from alphafuse.evaluation.ranking.seen_items import SeenItems
 from alphafuse.evaluation.ranking_metrics import ranking_metrics
-from alphafuse.evaluation.seen_items import SeenItems
-from benchmarks.processes import memory_mib, peak_memory_mib, reset_peak_memory, run_ranks
-from benchmarks.tables import arguments, publish
+from benchmarks.common.processes import memory_mib, peak_memory_mib, reset_peak_memory, run_ranks
+from benchmarks.common.tables import arguments, publish
 
 CUTOFFS = (5, 10, 20)
 HISTORY = 50

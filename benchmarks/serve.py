@@ -34,8 +34,8 @@ import torch
 from alphafuse.registry.version_registry import Registry
 from alphafuse.serving.recommender import Recommender, Search, load
 from alphafuse.storage.workspace import Workspace
-from benchmarks.made_exports import make_export
-from benchmarks.tables import arguments, publish
+from benchmarks.common.made_exports import make_export
+from benchmarks.common.tables import arguments, publish
 
 K = 10
 HISTORY = 20

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tables import arguments, publish
+from benchmarks.common.tables import arguments, publish
 from cluster.cli.run_tables import read_run
 
 COMMAND = [sys.executable, "-c", "from cluster.cli.main import main; main()"]

@@ -19,8 +19,8 @@ from statistics import median
 import torch
 import torch.distributed as dist
 
-from benchmarks.processes import memory_mib, peak_memory_mib, run_ranks
-from benchmarks.step_cases import (
+from benchmarks.common.processes import memory_mib, peak_memory_mib, run_ranks
+from benchmarks.common.step_cases import (
     BATCH,
     HIDDEN_DIM,
     HISTORY,
@@ -34,7 +34,7 @@ from benchmarks.step_cases import (
     TorchRecLookup,
     draw_items,
 )
-from benchmarks.tables import arguments, publish
+from benchmarks.common.tables import arguments, publish
 
 WARM_UP = 3
 SLOW_ITEMS = 1_000_000

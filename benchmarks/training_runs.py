@@ -23,10 +23,10 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.evaluator import validation_metrics
 from alphafuse.events import EpochMetrics, Event
 from alphafuse.storage.workspace import Workspace
+from alphafuse.training.checkpoints.trained_model import load_trained
 from alphafuse.training.loop import Trainer
-from alphafuse.training.trained_model import load_trained
-from benchmarks.processes import memory_mib, peak_memory_mib, run_ranks
-from benchmarks.tables import arguments, publish
+from benchmarks.common.processes import memory_mib, peak_memory_mib, run_ranks
+from benchmarks.common.tables import arguments, publish
 
 PREPARED = ("catalog", "sequences", "popularity", "nullspace", "features")
 

@@ -34,13 +34,13 @@ from alphafuse.stages import DECOMPOSE, EMBED, EXPORT, TRAIN, needed_stages
 from alphafuse.storage.folder import resolve
 from alphafuse.storage.matrices import read_rows, to_lists
 from alphafuse.storage.workspace import Workspace
+from alphafuse.training.checkpoints.trained_model import load_trained
+from alphafuse.training.checkpoints.warm_start import warm_start
 from alphafuse.training.loop import Trainer
 from alphafuse.training.scoring_model import ScoringModel
-from alphafuse.training.trained_model import load_trained
-from alphafuse.training.warm_start import warm_start
 from alphafuse.version_comparison import STABILITY_QUERIES, measure_stability, read_targets
-from benchmarks.processes import run_ranks
-from benchmarks.tables import arguments, publish
+from benchmarks.common.processes import run_ranks
+from benchmarks.common.tables import arguments, publish
 from jobs.pipeline import run_stages
 
 SOURCE = "package://recbole/dataset_example/ml-100k/ml-100k"

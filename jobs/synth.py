@@ -15,7 +15,7 @@ import ray
 import yaml
 
 from alphafuse.config import ModelConfig, RayConfig
-from alphafuse.config.resources import Resources
+from alphafuse.config.sections.resources import Resources
 from alphafuse.data.synthetic import BLOCK, SyntheticData, num_blocks
 from alphafuse.errors import DataError
 from alphafuse.events import Listener, Progress, StageFinished, StageStarted

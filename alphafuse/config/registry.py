@@ -175,7 +175,7 @@ def _derives(found: object, base: str) -> bool:
 ENCODERS = Registry(
     kind="item encoder",
     base="alphafuse.items.encoders.base:ItemEncoder",
-    settings_base="alphafuse.config.model:EncoderConfig",
+    settings_base="alphafuse.config:EncoderConfig",
     default="alphafuse",
     built_in={
         "alphafuse": BuiltIn(
@@ -214,7 +214,7 @@ ENCODERS = Registry(
 BACKBONES = Registry(
     kind="backbone",
     base="alphafuse.recommenders.base:Backbone",
-    settings_base="alphafuse.config.model:BackboneConfig",
+    settings_base="alphafuse.config:BackboneConfig",
     default="sasrec",
     built_in={
         "sasrec": BuiltIn("alphafuse.recommenders.sasrec:SASRec", "alphafuse.recommenders.settings:SASRecConfig"),

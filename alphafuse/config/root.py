@@ -7,18 +7,18 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from alphafuse.config.base import Section
-from alphafuse.config.data import DataConfig
-from alphafuse.config.decompose import DecomposeConfig
-from alphafuse.config.embed import EmbedConfig
-from alphafuse.config.evaluate import EvaluateConfig
-from alphafuse.config.export import ExportConfig
-from alphafuse.config.model import ModelConfig
-from alphafuse.config.monitoring import MonitoringConfig
-from alphafuse.config.ray import RayConfig
-from alphafuse.config.recommend import RecommendConfig
-from alphafuse.config.serve import ServeConfig
-from alphafuse.config.train import TrainConfig
-from alphafuse.config.update import UpdateConfig
+from alphafuse.config.sections.data import DataConfig
+from alphafuse.config.sections.decompose import DecomposeConfig
+from alphafuse.config.sections.embed import EmbedConfig
+from alphafuse.config.sections.evaluate import EvaluateConfig
+from alphafuse.config.sections.export import ExportConfig
+from alphafuse.config.sections.model import ModelConfig
+from alphafuse.config.sections.monitoring import MonitoringConfig
+from alphafuse.config.sections.ray import RayConfig
+from alphafuse.config.sections.recommend import RecommendConfig
+from alphafuse.config.sections.serve import ServeConfig
+from alphafuse.config.sections.train import TrainConfig
+from alphafuse.config.sections.update import UpdateConfig
 
 
 class Config(Section):

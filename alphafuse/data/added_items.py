@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from alphafuse.config import DataConfig
-from alphafuse.config.data import SourceConfig
+from alphafuse.config.sections.data import SourceConfig
 from alphafuse.data.hashing import hash_ids, hash_texts
 from alphafuse.data.importers.columns import as_ids
 from alphafuse.data.importers.source import find_sources

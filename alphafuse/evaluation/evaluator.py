@@ -21,12 +21,12 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.distributed.row_partition import RowPartition
 from alphafuse.errors import DataError
 from alphafuse.evaluation.example_queries import ExampleQueries
-from alphafuse.evaluation.popularity_ranking import PopularityRanking
-from alphafuse.evaluation.ranking import CatalogRanking, Queries
+from alphafuse.evaluation.ranking.catalog_ranking import CatalogRanking, Queries
+from alphafuse.evaluation.ranking.popularity_ranking import PopularityRanking
+from alphafuse.evaluation.ranking.seen_items import SeenItems
 from alphafuse.evaluation.ranking_metrics import CatalogUse, ranking_metrics, tail_items
 from alphafuse.evaluation.ranks import RankedTargets
 from alphafuse.evaluation.scorer import HistoryReader, Scorer
-from alphafuse.evaluation.seen_items import SeenItems
 from alphafuse.evaluation.shuffled_histories import shuffled
 from alphafuse.storage.read_ahead import read_ahead
 

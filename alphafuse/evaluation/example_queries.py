@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from alphafuse.data.sequences import Sequences
+from alphafuse.evaluation.ranking.top_lists import NO_ITEM
 from alphafuse.evaluation.ranks import RankedTargets
-from alphafuse.evaluation.top_lists import NO_ITEM
 
 COUNT = 6
 """Number of examples, each of another user."""

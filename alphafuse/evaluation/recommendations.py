@@ -18,11 +18,11 @@ from alphafuse.data.users import Histories
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.evaluator import gather_hidden_states
 from alphafuse.evaluation.example_queries import HISTORY
-from alphafuse.evaluation.exclusions import with_items
-from alphafuse.evaluation.ranking import Queries, Ranking
+from alphafuse.evaluation.ranking.catalog_ranking import Queries, Ranking
+from alphafuse.evaluation.ranking.exclusions import with_items
+from alphafuse.evaluation.ranking.seen_items import SeenItems
+from alphafuse.evaluation.ranking.top_lists import NO_ITEM
 from alphafuse.evaluation.scorer import HistoryReader
-from alphafuse.evaluation.seen_items import SeenItems
-from alphafuse.evaluation.top_lists import NO_ITEM
 from alphafuse.storage.artifact import Artifact
 
 

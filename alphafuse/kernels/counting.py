@@ -1,8 +1,8 @@
 """Counts the items that score higher than the target of each query; the scores stay inside of the kernel.
 
-Runs on devices with kernels alone: elsewhere `alphafuse.evaluation.better_items` counts in tiles of scores. Scores are
-products of float32 that are not rounded to TF32, all computed in the same order of operations: equal vectors have equal
-scores.
+Runs on devices with kernels alone: elsewhere `alphafuse.evaluation.ranking.better_items` counts in tiles of scores.
+Scores are products of float32 that are not rounded to TF32, all computed in the same order of operations: equal vectors
+have equal scores.
 """
 
 from __future__ import annotations

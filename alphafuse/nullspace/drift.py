@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import orthogonal_procrustes, subspace_angles
 
-from alphafuse.config.update import UpdateConfig
+from alphafuse.config.sections.update import UpdateConfig
 from alphafuse.nullspace.decomposition import NullSpace
 
 KEPT, ALIGNED, RECOMPUTED = "kept", "aligned", "recomputed"

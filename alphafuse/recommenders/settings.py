@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from alphafuse.config.base import Count, NonNegative, OpenFraction
-from alphafuse.config.model import BackboneConfig
+from alphafuse.config.sections.model import BackboneConfig
 
 if TYPE_CHECKING:
     from alphafuse.config import Config

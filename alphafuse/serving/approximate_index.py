@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from alphafuse.errors import ConfigError
-from alphafuse.evaluation.exclusions import excluded_pairs
-from alphafuse.evaluation.item_tiles import ItemTiles
-from alphafuse.evaluation.ranking import Queries, Ranked, full_precision
-from alphafuse.evaluation.top_lists import NO_ITEM
-from alphafuse.evaluation.vector_blocks import VectorBlocks
+from alphafuse.evaluation.ranking.catalog_ranking import Queries, Ranked, full_precision
+from alphafuse.evaluation.ranking.exclusions import excluded_pairs
+from alphafuse.evaluation.ranking.item_tiles import ItemTiles
+from alphafuse.evaluation.ranking.top_lists import NO_ITEM
+from alphafuse.evaluation.ranking.vector_blocks import VectorBlocks
 
 CONNECTIVITY = 16
 """Number of neighbours of a node of the graph, M of the paper; twice as many in its lowest layer."""

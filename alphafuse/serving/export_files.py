@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from alphafuse.config import Config, ModelConfig
 from alphafuse.errors import WorkspaceError
-from alphafuse.evaluation.vector_blocks import VectorBlocks
+from alphafuse.evaluation.ranking.vector_blocks import VectorBlocks
 from alphafuse.serving.approximate_index import ApproximateRanking
 from alphafuse.serving.deltas import Delta, find_deltas
 from alphafuse.stages import EXPORT, EXPORT_FORMAT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from alphafuse.evaluation.vector_blocks import VectorBlocks
+from alphafuse.evaluation.ranking.vector_blocks import VectorBlocks
 from alphafuse.serving.export_files import WEIGHTS_FILE, Export
 from alphafuse.serving.query_model import load_query_model
 

@@ -22,11 +22,11 @@ from alphafuse.data.users import Histories
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import DataError, WorkspaceError
 from alphafuse.evaluation.evaluator import gather_hidden_states
-from alphafuse.evaluation.exclusions import with_items
-from alphafuse.evaluation.ranking import CatalogRanking, Queries, Ranking, full_precision
+from alphafuse.evaluation.ranking.catalog_ranking import CatalogRanking, Queries, Ranking, full_precision
+from alphafuse.evaluation.ranking.exclusions import with_items
+from alphafuse.evaluation.ranking.seen_items import SeenItems
+from alphafuse.evaluation.ranking.top_lists import NO_ITEM
 from alphafuse.evaluation.recommendations import Recommended, rank_users, recommended, recommended_lists
-from alphafuse.evaluation.seen_items import SeenItems
-from alphafuse.evaluation.top_lists import NO_ITEM
 from alphafuse.registry.version import Version
 from alphafuse.serving.approximate_index import require_usearch
 from alphafuse.serving.export_files import Export

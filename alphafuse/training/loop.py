@@ -29,7 +29,10 @@ from alphafuse.events import Listener
 from alphafuse.items.table_building import build_table, initialise_table
 from alphafuse.storage.read_ahead import read_ahead
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.checkpoint import Checkpoints
+from alphafuse.training.checkpoints.checkpoint import Checkpoints
+from alphafuse.training.checkpoints.trained_model import write_trained
+from alphafuse.training.checkpoints.training_state import TrainingState
+from alphafuse.training.checkpoints.warm_start import is_warm, shortened, warm_start
 from alphafuse.training.engine import DenseEngine
 from alphafuse.training.negative_sampler import NegativeSampler, needs_popularity
 from alphafuse.training.objectives.objective_building import build_objective
@@ -38,10 +41,7 @@ from alphafuse.training.reporter import TrainingReporter
 from alphafuse.training.scoring_model import ScoringModel
 from alphafuse.training.step import TrainingStep
 from alphafuse.training.step_plan import StepPlan, StepPlanner
-from alphafuse.training.trained_model import write_trained
-from alphafuse.training.training_state import TrainingState
 from alphafuse.training.validation import Validation
-from alphafuse.training.warm_start import is_warm, shortened, warm_start
 from alphafuse.training.weight_average import WeightAverage
 
 

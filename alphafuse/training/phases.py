@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from alphafuse.config import ScheduleConfig, TrainConfig
 from alphafuse.data.sampling.batches import BatchOrder
+from alphafuse.training.checkpoints.training_state import TrainingState
 from alphafuse.training.schedule import LearningRates, rate_factor
 from alphafuse.training.step import TrainingStep
 from alphafuse.training.step_plan import StepPlanner
-from alphafuse.training.training_state import TrainingState
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ from alphafuse.events import (
     TrainingProgress,
     ValidationProgress,
 )
-from alphafuse.training.checkpoint import Written
+from alphafuse.training.checkpoints.checkpoint import Written
+from alphafuse.training.checkpoints.training_state import TrainingState
 from alphafuse.training.phases import Phase
-from alphafuse.training.training_state import TrainingState
 
 VALIDATION_REPORT_SECONDS = 30.0
 """Longest silence of a validation: on a large catalog it may take longer than a run may be silent."""

@@ -17,7 +17,7 @@ from alphafuse.nullspace.decomposition import load_nullspace
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import iterate_rows, to_column
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.checkpoint import DENSE_FILE
+from alphafuse.training.checkpoints.checkpoint import DENSE_FILE
 from alphafuse.training.objectives.objective_building import build_objective
 from alphafuse.training.scoring_model import ScoringModel
 

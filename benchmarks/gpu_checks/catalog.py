@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.evaluation.ranking import CatalogRanking, Queries
+from alphafuse.evaluation.ranking.catalog_ranking import CatalogRanking, Queries
 
 KINDS, WIDTH, LISTED = 37, 48, 20
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 
 from alphafuse.config import Config, GridConfig
 from alphafuse.errors import ConfigError, WorkspaceError
-from alphafuse.evaluation.method_comparison import Comparison, FinishedRun, compare_methods
+from alphafuse.evaluation.comparison.method_comparison import Comparison, FinishedRun, compare_methods
 from alphafuse.events import Listener, StageFailed, StageSkipped, StageWarning
 from alphafuse.stages import EVALUATE, TRAIN
 from alphafuse.storage.folder import Folder, resolve

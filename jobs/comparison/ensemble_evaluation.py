@@ -9,13 +9,13 @@ import torch
 
 from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.evaluation.ensemble import Ensemble
+from alphafuse.evaluation.ranking.ensemble import Ensemble
 from alphafuse.evaluation.scorer import Scorer
 from alphafuse.events import Listener, Summary
 from alphafuse.stages import EVALUATE
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.trained_model import load_trained
+from alphafuse.training.checkpoints.trained_model import load_trained
 from jobs.execution.worker_group import run_workers
 from jobs.execution.worker_metrics import serving
 from jobs.stages.evaluate import Measured, finish, measure

@@ -17,7 +17,7 @@ from ray.train import ScalingConfig
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from alphafuse.config.resources import RankResources, Resources
+from alphafuse.config.sections.resources import RankResources, Resources
 from alphafuse.events import Listener, StageWarning
 from jobs.execution.placement import on_pool, require_places, room
 from jobs.execution.ray_internals import is_in_task

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from alphafuse.config.resources import Resources
+from alphafuse.config.sections.resources import Resources
 from alphafuse.errors import ResourceError
 from jobs.execution.placement import SLIVER
 

@@ -19,7 +19,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from alphafuse.config import NodeGroupConfig
-from alphafuse.config.resources import Resources
+from alphafuse.config.sections.resources import Resources
 from alphafuse.errors import ResourceError
 from alphafuse.storage.workspace import Workspace
 

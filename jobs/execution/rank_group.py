@@ -25,7 +25,7 @@ from ray.train import FailureConfig, RunConfig
 from ray.train.torch import TorchConfig, get_device
 from ray.util.queue import Queue
 
-from alphafuse.config.resources import RankResources
+from alphafuse.config.sections.resources import RankResources
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.distributed.devices import prepare_device
 from alphafuse.stages import Stage

@@ -13,7 +13,7 @@ import ray
 from ray.train import ControllerError, TrainingFailedError, WorkerGroupError
 from ray.util.queue import Queue
 
-from alphafuse.config.resources import RankResources
+from alphafuse.config.sections.resources import RankResources
 from alphafuse.errors import AlphafuseError, ResourceError
 from alphafuse.events import Event, FanOut, Listener, Progress, WorkersGone, WorkersRestarted
 from alphafuse.stages import Stage

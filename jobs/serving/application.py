@@ -8,7 +8,7 @@ from ray import serve
 from ray.serve.config import DeploymentActorConfig
 from ray.serve.schema import LoggingConfig
 
-from alphafuse.config.serve import ServeConfig
+from alphafuse.config.sections.serve import ServeConfig
 from alphafuse.errors import ClusterError
 from jobs.execution.token_file import SERVICE, find_token
 from jobs.serving.fleet import NAME, FleetActor

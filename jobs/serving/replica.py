@@ -12,7 +12,7 @@ import torch
 from ray import serve
 from ray.exceptions import RayError
 
-from alphafuse.config.serve import ServeConfig
+from alphafuse.config.sections.serve import ServeConfig
 from alphafuse.errors import AlphafuseError
 from jobs.execution.ray_internals import keep_replica_on_loopback
 from jobs.execution.worker_metrics import LOOPBACK

@@ -13,7 +13,7 @@ from pathlib import Path
 from ray import serve
 
 from alphafuse.config import MonitoringConfig, RayConfig
-from alphafuse.config.serve import ServeConfig
+from alphafuse.config.sections.serve import ServeConfig
 from alphafuse.errors import ResourceError
 from jobs.execution.ray_connection import connected
 from jobs.execution.token_file import SERVICE, ensure_token

@@ -19,7 +19,7 @@ import numpy as np
 import ray
 
 from alphafuse.config import Config, EmbedConfig
-from alphafuse.config.resources import Resources
+from alphafuse.config.sections.resources import Resources
 from alphafuse.errors import DataError, StaleError
 from alphafuse.events import EmbeddingProgress, Listener, Progress, StageWarning, Summary
 from alphafuse.language.encoder import TextEncoder

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 
 from alphafuse.config import EmbedConfig
-from alphafuse.config.resources import Resources
+from alphafuse.config.sections.resources import Resources
 from alphafuse.data.importers.source import identified
 from alphafuse.data.preparation.scratch import once
 from alphafuse.errors import DataError

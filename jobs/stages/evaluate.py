@@ -23,7 +23,7 @@ from alphafuse.stages import EVALUATE
 from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.trained_model import load_trained
+from alphafuse.training.checkpoints.trained_model import load_trained
 from jobs.execution.worker_group import run_workers
 from jobs.execution.worker_metrics import serving
 

@@ -13,7 +13,7 @@ import torch
 from alphafuse.config import Config
 from alphafuse.data.catalog_lookup import item_names
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.evaluation.vector_blocks import VectorBlocks
+from alphafuse.evaluation.ranking.vector_blocks import VectorBlocks
 from alphafuse.events import Listener, Progress, Summary
 from alphafuse.serving.approximate_index import require_usearch, to_index
 from alphafuse.serving.export_files import (
@@ -34,8 +34,8 @@ from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import to_lists
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.checkpoint import DENSE_FILE
-from alphafuse.training.trained_model import load_trained
+from alphafuse.training.checkpoints.checkpoint import DENSE_FILE
+from alphafuse.training.checkpoints.trained_model import load_trained
 from jobs.execution.worker_group import run_workers
 from jobs.execution.worker_metrics import serving
 

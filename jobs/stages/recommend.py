@@ -22,7 +22,7 @@ from alphafuse.stages import RECOMMEND
 from alphafuse.storage.folder import resolve
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.trained_model import load_trained
+from alphafuse.training.checkpoints.trained_model import load_trained
 from jobs.execution.tasks import result
 from jobs.execution.worker_group import run_workers
 from jobs.execution.worker_metrics import serving

@@ -1,1 +1,1 @@
-"""Prints and draws a comparison of methods; `alphafuse.evaluation.method_comparison` computes it."""
+"""Prints and draws a comparison of methods; `alphafuse.evaluation.comparison.method_comparison` computes it."""

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from alphafuse.evaluation.method_comparison import Comparison, Estimate, Row
-from alphafuse.evaluation.significance import CONFIDENCE
+from alphafuse.evaluation.comparison.method_comparison import Comparison, Estimate, Row
+from alphafuse.evaluation.comparison.significance import CONFIDENCE
 
 LEVEL = 0.05
 """Corrected p-values below this level are marked."""

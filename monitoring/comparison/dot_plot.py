@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from alphafuse.evaluation.method_comparison import Comparison
+from alphafuse.evaluation.comparison.method_comparison import Comparison
 from monitoring.presentation.palette import BLUE, GRAY, ORANGE
 from monitoring.report.svg_figures import STYLE
 

@@ -9,7 +9,7 @@ import pytest
 from support.workspaces.tiny_workspace import tiny_config
 
 from alphafuse.config import Config, load_grid
-from alphafuse.config.resources import EngineResources, RankResources, Resources
+from alphafuse.config.sections.resources import EngineResources, RankResources, Resources
 from alphafuse.errors import ConfigError
 from alphafuse.items.encoders.settings import IdConfig, MoRecConfig
 from alphafuse.stages import (

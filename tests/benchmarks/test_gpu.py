@@ -40,7 +40,7 @@ def test_ranks_are_compared() -> None:
     assert catalog.ranks_with_ties(CPU, (100, 130), (1, 7)) == {"cases": 8}
     wrong = lambda *_: (torch.arange(100), torch.arange(100))  # noqa: E731
     with (
-        patch("alphafuse.evaluation.ranking.BetterItems.add", wrong),
+        patch("alphafuse.evaluation.ranking.catalog_ranking.BetterItems.add", wrong),
         pytest.raises(AssertionError, match="ranks alone"),
     ):
         catalog.ranks_with_ties(CPU, (100,), (7,))

@@ -16,7 +16,7 @@ from support.faults.fault_machines import CPUS, joined
 from support.workspaces import embed_cases
 from support.workspaces.embed_cases import CONFIG, HashEncoder, vector, write_catalog
 
-from alphafuse.config.resources import EngineResources
+from alphafuse.config.sections.resources import EngineResources
 from alphafuse.events import ignore
 from alphafuse.language.encoder import Encoded
 from alphafuse.storage.matrices import read_rows

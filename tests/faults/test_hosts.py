@@ -17,7 +17,7 @@ from support.processes.multi_process import run_ranks
 from support.workspaces.tiny_workspace import tiny_config, tiny_workspace
 
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.training.trained_model import load_trained
+from alphafuse.training.checkpoints.trained_model import load_trained
 
 
 @pytest.mark.engine

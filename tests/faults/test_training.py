@@ -25,7 +25,7 @@ from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.events import Event, WorkerServing, WorkersGone, WorkersRestarted
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.trained_model import load_trained
+from alphafuse.training.checkpoints.trained_model import load_trained
 from jobs.execution import elasticity
 from jobs.execution.worker_metrics import serving
 from jobs.stages import train

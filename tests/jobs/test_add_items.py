@@ -38,9 +38,9 @@ from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import to_column
 from alphafuse.storage.ownership import Guard
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.checkpoint import DENSE_FILE
+from alphafuse.training.checkpoints.checkpoint import DENSE_FILE
+from alphafuse.training.checkpoints.table_rows import write_table_rows
 from alphafuse.training.objectives.objective_building import build_objective
-from alphafuse.training.table_rows import write_table_rows
 from jobs import add_items
 from jobs.stages import export, recommend
 from monitoring.terminal.run_console import RunConsole

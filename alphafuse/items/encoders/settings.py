@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from alphafuse.config.base import Count, Positive
-from alphafuse.config.model import Artifact, EncoderConfig
+from alphafuse.config.sections.model import Artifact, EncoderConfig
 from alphafuse.errors import ConfigError
 
 if TYPE_CHECKING:

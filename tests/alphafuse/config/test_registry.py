@@ -223,7 +223,7 @@ def test_settings_of_a_class_of_ones_own_are_checked_written_and_read_again() ->
         (
             {"encoder": {"name": f"{__name__}:NoSettings"}},
             f"model.encoder.name: '{__name__}:NoSettings' does not say what its settings are: set `settings_class` in "
-            "it to a subclass of alphafuse.config.model.EncoderConfig",
+            "it to a subclass of alphafuse.config.EncoderConfig",
         ),
         (
             {"encoder": {"name": f"{__name__}:OtherSettings"}},

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 
 from alphafuse.data.sequences import Sequences
 from alphafuse.data.users import Histories
+from alphafuse.evaluation.ranking.top_lists import NO_ITEM
 from alphafuse.evaluation.recommendations import Recommendations
-from alphafuse.evaluation.top_lists import NO_ITEM
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 

@@ -18,8 +18,8 @@ from alphafuse.evaluation.evaluator import evaluate
 from alphafuse.evaluation.shuffled_histories import shuffled
 from alphafuse.items.encoders.settings import IdConfig
 from alphafuse.storage.workspace import Workspace
+from alphafuse.training.checkpoints.trained_model import load_trained
 from alphafuse.training.loop import Trainer
-from alphafuse.training.trained_model import load_trained
 
 GROUP_ITEMS = 6
 

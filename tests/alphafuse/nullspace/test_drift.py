@@ -9,7 +9,7 @@ import pytest
 from support.definitions.dense_decomposition import exact_covariance, exact_eigen, rows_with_spectrum
 
 from alphafuse.config import DecomposeConfig
-from alphafuse.config.update import UpdateConfig
+from alphafuse.config.sections.update import UpdateConfig
 from alphafuse.nullspace.decomposition import NullSpace, build_nullspace
 from alphafuse.nullspace.drift import Continuation, align, continue_nullspace, measure_drift
 

@@ -13,8 +13,8 @@ from support.workspaces.tiny_workspace import NUM_ITEMS, tiny_sequences
 
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import ConfigError, WorkspaceError
-from alphafuse.evaluation.ranking import CatalogRanking, Queries
-from alphafuse.evaluation.vector_blocks import VectorBlocks
+from alphafuse.evaluation.ranking.catalog_ranking import CatalogRanking, Queries
+from alphafuse.evaluation.ranking.vector_blocks import VectorBlocks
 from alphafuse.serving.approximate_index import ApproximateRanking, to_index
 from alphafuse.serving.export_files import INDEX_FILE
 from alphafuse.serving.recommender import load

@@ -21,11 +21,12 @@ import alphafuse
 from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import DataError
-from alphafuse.evaluation import ranking
+from alphafuse.evaluation.ranking.catalog_ranking import CatalogRanking, Queries
+from alphafuse.evaluation.ranking.vector_blocks import VectorBlocks
 from alphafuse.events import ignore
 from alphafuse.serving.recommender import Recommender, load
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.trained_model import load_trained
+from alphafuse.training.checkpoints.trained_model import load_trained
 from jobs.stages import recommend
 
 MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -99,9 +100,9 @@ def test_equal_scores_are_ordered_by_the_item_index(tmp_path: Path) -> None:
     recommender = load(config.workspace)
     vectors = recommender.item_vectors(_ids(list(range(NUM_ITEMS))))
     same = np.repeat(vectors[:1], NUM_ITEMS, axis=0)
-    blocks = ranking.VectorBlocks([torch.from_numpy(part.copy()) for part in np.split(same, [5, 5, 19])])
-    catalog = ranking.CatalogRanking(blocks, 0, "dot", Communicator(), tile=(2, 64))
-    items = catalog.rank(ranking.Queries(torch.from_numpy(vectors[1:4])), 6).items
+    blocks = VectorBlocks([torch.from_numpy(part.copy()) for part in np.split(same, [5, 5, 19])])
+    catalog = CatalogRanking(blocks, 0, "dot", Communicator(), tile=(2, 64))
+    items = catalog.rank(Queries(torch.from_numpy(vectors[1:4])), 6).items
     assert items.tolist() == [[0, 1, 2, 3, 4, 5]] * 3
 
 

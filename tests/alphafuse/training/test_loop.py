@@ -36,8 +36,8 @@ from alphafuse.recommenders.base import build_backbone
 from alphafuse.recommenders.settings import SASRecConfig
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training import reporter
+from alphafuse.training.checkpoints.trained_model import load_trained
 from alphafuse.training.loop import Trainer
-from alphafuse.training.trained_model import load_trained
 
 STEPS = 3
 INPUTS = {"test": "loop"}

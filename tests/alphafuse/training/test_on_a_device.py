@@ -28,8 +28,8 @@ from alphafuse.evaluation.evaluator import evaluate
 from alphafuse.events import ignore
 from alphafuse.kernels.device import KERNEL_DEVICES
 from alphafuse.storage.workspace import Workspace
+from alphafuse.training.checkpoints.trained_model import load_trained
 from alphafuse.training.loop import Trainer
-from alphafuse.training.trained_model import load_trained
 
 LOSSES: dict[str, dict[str, Any]] = {
     **{f"infonce, {kind}": {"name": "infonce", "negatives": kind} for kind in ("shared", "uniform", "shard_local")},

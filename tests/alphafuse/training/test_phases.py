@@ -16,8 +16,8 @@ from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.events import TrainingProgress
 from alphafuse.storage.workspace import Workspace
+from alphafuse.training.checkpoints.trained_model import load_trained
 from alphafuse.training.loop import Trainer
-from alphafuse.training.trained_model import load_trained
 
 FINISH = {"batch_size": 5, "rate_factor": 0.1, "max_epochs": 2, "patience": 3}
 

@@ -17,8 +17,8 @@ from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.evaluator import validation_metrics
 from alphafuse.storage.workspace import Workspace
+from alphafuse.training.checkpoints.trained_model import load_trained
 from alphafuse.training.loop import Trainer
-from alphafuse.training.trained_model import load_trained
 from alphafuse.training.weight_average import WeightAverage
 
 SHARE = 0.3

@@ -349,7 +349,7 @@ def test_recommend_by_hand_needs_a_model(config: Path, tmp_path: Path) -> None:
 def test_a_comparison_with_failed_runs_ends_with_an_error(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: dict[str, str], code: int
 ) -> None:
-    from alphafuse.evaluation.method_comparison import Comparison
+    from alphafuse.evaluation.comparison.method_comparison import Comparison
     from jobs.comparison import compare
 
     grid = tmp_path / "grid.yaml"

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 from ray.serve.schema import ServeDeploySchema
 
 from alphafuse.config import NodeGroupConfig, parse_config
-from alphafuse.config.serve import ServeConfig
+from alphafuse.config.sections.serve import ServeConfig
 from alphafuse.errors import ClusterError, ConfigError
 from cluster.remote.node_groups import read_node_groups
 from jobs.execution.ray_internals import autoscaling_config, check_launcher_file, filled_launcher_file

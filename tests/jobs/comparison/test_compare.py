@@ -22,7 +22,7 @@ from support.workspaces.tiny_workspace import tiny_config
 
 from alphafuse.config import Config, GridConfig, load_config, load_grid
 from alphafuse.errors import ConfigError
-from alphafuse.evaluation.method_comparison import Comparison
+from alphafuse.evaluation.comparison.method_comparison import Comparison
 from alphafuse.events import Event, StageFailed, StageFinished, StageSkipped, ignore
 from alphafuse.stages import EVALUATE, needed_stages
 from alphafuse.storage.workspace import Workspace

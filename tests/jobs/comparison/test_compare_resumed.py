@@ -17,7 +17,7 @@ from support.workspaces.tiny_workspace import tiny_config, tiny_workspace
 
 from alphafuse.config import Config, GridConfig
 from alphafuse.errors import StaleError
-from alphafuse.evaluation.method_comparison import Comparison
+from alphafuse.evaluation.comparison.method_comparison import Comparison
 from alphafuse.evaluation.ranks import FILE, SCHEMA
 from alphafuse.events import Event, Listener, StageFailed, StageSkipped
 from alphafuse.stages import EVALUATE, TRAIN

@@ -17,7 +17,7 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.ranks import read_ranks
 from alphafuse.events import ignore
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.trained_model import load_trained
+from alphafuse.training.checkpoints.trained_model import load_trained
 from jobs.comparison import ensemble_evaluation
 
 pytestmark = pytest.mark.distributed

@@ -9,7 +9,7 @@ import pytest
 from support.workspaces.tiny_workspace import tiny_config
 
 from alphafuse.config import Config
-from alphafuse.config.resources import EngineResources, Resources
+from alphafuse.config.sections.resources import EngineResources, Resources
 from alphafuse.errors import ConfigError, WorkspaceError
 from alphafuse.events import Event, StageFailed, StageFinished
 from alphafuse.items.encoders.settings import IdConfig

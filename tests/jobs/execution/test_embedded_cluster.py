@@ -30,7 +30,7 @@ DRIVER = """
 import json, subprocess, sys, time
 import ray
 from alphafuse.config import RayConfig
-from alphafuse.config.resources import RankResources
+from alphafuse.config.sections.resources import RankResources
 from alphafuse.events import ignore
 from alphafuse.stages import TRAIN
 from jobs.execution.ray_connection import connected

@@ -8,7 +8,7 @@ import pytest
 import torch
 from ray.cluster_utils import Cluster
 
-from alphafuse.config.resources import EngineResources, RankResources
+from alphafuse.config.sections.resources import EngineResources, RankResources
 from alphafuse.errors import ResourceError
 from jobs.execution.gpu_check import require_working_gpus
 

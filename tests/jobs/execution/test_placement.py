@@ -11,7 +11,7 @@ import ray
 from support.workspaces.tiny_workspace import tiny_config, tiny_workspace
 
 from alphafuse.config import Config, NodeGroupConfig, parse_config
-from alphafuse.config.resources import EngineResources, Resources
+from alphafuse.config.sections.resources import EngineResources, Resources
 from alphafuse.errors import ConfigError, ResourceError
 from alphafuse.stages import DECOMPOSE, EMBED, PREPARE, REPORT, TRAIN
 from alphafuse.storage.workspace import Workspace

@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import RayActorError
 from ray.train import TrainingFailedError
 
-from alphafuse.config.resources import RankResources
+from alphafuse.config.sections.resources import RankResources
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import DataError
 from alphafuse.events import Event, Listener, Progress, WorkersRestarted

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from alphafuse.config.resources import Resources
+from alphafuse.config.sections.resources import Resources
 from alphafuse.errors import DataError
 from jobs.execution.placement import task_options
 from jobs.execution.tasks import as_finished, in_order, result

@@ -15,7 +15,7 @@ from support.workspaces import embed_cases
 from support.workspaces.embed_cases import CONFIG, DIM, HashEncoder, vector, write_catalog
 
 from alphafuse.config import EmbedConfig
-from alphafuse.config.resources import EngineResources
+from alphafuse.config.sections.resources import EngineResources
 from alphafuse.errors import DataError, ResourceError, WorkspaceError
 from alphafuse.events import Event, Progress, StageWarning, WorkerServing, WorkersGone, WorkersRestarted, ignore
 from alphafuse.storage.matrices import VectorType, read_rows

@@ -21,7 +21,7 @@ from alphafuse.evaluation import ranks
 from alphafuse.evaluation.ranks import read_ranks
 from alphafuse.events import RANKING_SPANS, Event, Metrics, StageWarning, ignore
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.trained_model import load_trained
+from alphafuse.training.checkpoints.trained_model import load_trained
 from jobs.stages import evaluate
 
 pytestmark = pytest.mark.distributed

@@ -19,7 +19,7 @@ from alphafuse.errors import DataError, StaleError, UnfinishedError, WorkspaceEr
 from alphafuse.evaluation.example_queries import HISTORY
 from alphafuse.events import Event, StageWarning
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.trained_model import load_trained
+from alphafuse.training.checkpoints.trained_model import load_trained
 from jobs.stages import export, recommend
 from jobs.stages.recommend_history import recommend_for_history
 

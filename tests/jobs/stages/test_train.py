@@ -27,7 +27,7 @@ from alphafuse.events import (
 from alphafuse.stages import TRAIN
 from alphafuse.storage.matrices import read_rows
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.trained_model import load_trained
+from alphafuse.training.checkpoints.trained_model import load_trained
 from jobs.execution.worker_group import Ranks, run_workers
 from jobs.stages import train
 

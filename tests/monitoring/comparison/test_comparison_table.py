@@ -13,7 +13,7 @@ from support.workspaces.compared_methods import comparison_without_common_seeds,
 from support.workspaces.tiny_workspace import tiny_config
 
 from alphafuse.config import GridConfig
-from alphafuse.evaluation.method_comparison import Comparison, compare_methods
+from alphafuse.evaluation.comparison.method_comparison import Comparison, compare_methods
 from monitoring.comparison.comparison_table import to_csv, to_markdown
 from monitoring.comparison.dot_plot import dot_plot
 

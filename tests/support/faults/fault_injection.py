@@ -23,7 +23,7 @@ from alphafuse.events import Listener
 from alphafuse.stages import TRAIN
 from alphafuse.storage import folder as storage
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.checkpoint import Checkpoints
+from alphafuse.training.checkpoints.checkpoint import Checkpoints
 from alphafuse.training.loop import Trainer
 from jobs.execution.worker_group import run_workers
 from jobs.execution.worker_metrics import Serving

@@ -11,7 +11,7 @@ import torch
 from support.processes.multi_process import run_ranks
 
 from alphafuse.config import Config
-from alphafuse.config.resources import RankResources
+from alphafuse.config.sections.resources import RankResources
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.events import Event, Listener, ignore
 from alphafuse.storage.workspace import Workspace

@@ -12,7 +12,7 @@ import pyarrow as pa
 from support.workspaces.tiny_workspace import tiny_config
 
 from alphafuse.config import GridConfig
-from alphafuse.evaluation.method_comparison import Comparison, FinishedRun, compare_methods
+from alphafuse.evaluation.comparison.method_comparison import Comparison, FinishedRun, compare_methods
 from alphafuse.evaluation.ranks import FILE, SCHEMA
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace

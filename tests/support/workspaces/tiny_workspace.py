@@ -12,16 +12,16 @@ import safetensors.torch
 import torch
 
 from alphafuse.config import Config, parse_config
-from alphafuse.config.resources import RankResources
+from alphafuse.config.sections.resources import RankResources
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.items.table_building import build_table
 from alphafuse.nullspace.decomposition import NullSpace, save_nullspace
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import to_column
 from alphafuse.storage.workspace import Workspace
-from alphafuse.training.checkpoint import DENSE_FILE
+from alphafuse.training.checkpoints.checkpoint import DENSE_FILE
+from alphafuse.training.checkpoints.table_rows import write_table_rows
 from alphafuse.training.objectives.objective_building import build_objective
-from alphafuse.training.table_rows import write_table_rows
 
 NUM_ITEMS = 30
 HIDDEN_DIM = 8

@@ -1,0 +1,1 @@
+"""The cluster that `benchmarks.chaos` disturbs, and the run on it."""
