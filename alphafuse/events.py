@@ -266,7 +266,7 @@ class BatchEmbedded(Event):
 
     Attributes:
         texts, tokens: numbers of texts and tokens that the engine read.
-        seconds: time of the engine, without reading the texts.
+        seconds: time that the engine computed.
         fill: number of texts, as a share of the largest possible batch.
         retries: number of times that the engine was called again because it had refused a larger batch.
         failed: number of texts without a vector, by category of the reason.

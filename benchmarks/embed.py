@@ -27,9 +27,10 @@ import ray
 from alphafuse.config import EmbedConfig
 from alphafuse.data.hashing import hash_texts
 from alphafuse.events import ignore
-from alphafuse.language.encoder import Encoded, TextEncoder
+from alphafuse.language.encoder import Computed, TextEncoder
 from alphafuse.language.engines import make_encoder
 from alphafuse.language.language_model import LanguageModel
+from alphafuse.language.pieces import CutBatch, Piece
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import read_rows
 from alphafuse.storage.workspace import Workspace
@@ -58,8 +59,11 @@ class TimedEncoder:
     def dim(self) -> int:
         return self._encoder.dim
 
-    def encode(self, texts: Sequence[str]) -> Encoded:
-        return self._encoder.encode(texts)
+    def cut(self, texts: Sequence[str]) -> CutBatch:
+        return self._encoder.cut(texts)
+
+    def encode(self, pieces: Sequence[Piece]) -> Computed:
+        return self._encoder.encode(pieces)
 
 
 class PlainVllm:
@@ -206,7 +210,7 @@ def main() -> None:
     settings = {
         "texts": len(texts), "mean characters": round(float(np.mean([len(text) for text in texts]))),
         "dtype": config.dtype, "engines of the stage": config.resources.workers, "threads": options.threads,
-        "batch_size": config.batch_size, "rounds": options.rounds,
+        "batch_size": config.texts_per_batch, "rounds": options.rounds,
     }  # fmt: skip
     publish("Embedding", settings, rows, options.json)
 

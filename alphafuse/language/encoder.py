@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from alphafuse.language.pieces import CutBatch, Piece
+
 EMPTY = "empty text"
 
 
@@ -25,6 +27,7 @@ class Encoded:
         tokens: number of tokens that the engine read.
         retries: number of times that the engine was called again because it had refused a larger batch.
         cut: number of texts that were too long and lost their end.
+        seconds: time that the engine computed, if it was measured (`one_engine.py`).
     """
 
     vectors: np.ndarray
@@ -32,6 +35,24 @@ class Encoded:
     tokens: int = 0
     retries: int = 0
     cut: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Computed:
+    """Vectors of the pieces of a batch.
+
+    Attributes:
+        vectors: float32 [pieces, dim], pooled but not normalised; zeros for the pieces in `refused`.
+        tokens: number of tokens that the engine read.
+        refused: position of a piece → the engine's reason; retries, seconds: as in `Encoded`.
+    """
+
+    vectors: np.ndarray
+    tokens: int
+    refused: dict[int, str] = field(default_factory=dict)
+    retries: int = 0
+    seconds: float = 0.0
 
 
 class TextEncoder(Protocol):
@@ -59,11 +80,15 @@ class TextEncoder(Protocol):
         """Width of the vectors; known after `start`."""
         ...
 
-    def encode(self, texts: Sequence[str]) -> Encoded:
-        """Embed texts as float32 [texts, dim], pooled but not normalised.
+    def cut(self, texts: Sequence[str]) -> CutBatch:
+        """Put texts into the form that the model reads, beside an `encode` of other pieces."""
+        ...
+
+    def encode(self, pieces: Sequence[Piece]) -> Computed:
+        """Embed at least one piece.
 
         Raises:
-            ValueError: the engine refuses the batch because of at least one of its texts.
+            ValueError: the engine refuses the pieces because of at least one of them.
         """
         ...
 
@@ -77,15 +102,17 @@ def encode_texts(encoder: TextEncoder, texts: Sequence[str | None], normalize: b
         dtype: dtype of the stored vectors, "float16" or "float32".
     """
     content = [position for position, text in enumerate(texts) if text is not None and text.strip()]
-    encoded = _encode_halving(encoder, [str(texts[position]) for position in content])
-    usable = usable_vectors(encoded.vectors, normalize, dtype)
+    batch = encoder.cut([str(texts[position]) for position in content])
+    computed = _encode_halving(encoder, batch.pieces)
+    usable = usable_vectors(batch.merge(computed.vectors, len(content)), normalize, dtype)
     vectors = np.zeros((len(texts), encoder.dim), dtype)
     vectors[content] = usable.vectors
     failures = dict.fromkeys(sorted(set(range(len(texts))) - set(content)), EMPTY)
-    for found in (usable.failures, encoded.failures):  # an engine's reason explains more than the vector it left
+    refused = {batch.pieces[piece].owner: reason for piece, reason in computed.refused.items()}
+    for found in (usable.failures, refused, batch.failures):  # a reason explains more than the vector that it left
         failures.update({content[position]: reason for position, reason in found.items()})
     vectors[list(failures)] = 0
-    return Encoded(vectors, failures, encoded.tokens, encoded.retries, encoded.cut)
+    return Encoded(vectors, failures, computed.tokens, computed.retries, batch.cut, computed.seconds)
 
 
 def usable_vectors(vectors: np.ndarray, normalize: bool, dtype: str) -> Encoded:
@@ -120,22 +147,21 @@ def failures_by_category(failures: Mapping[int, str]) -> dict[str, int]:
     return counts
 
 
-def _encode_halving(encoder: TextEncoder, texts: Sequence[str]) -> Encoded:
-    """Encode a batch; a batch that the engine refuses is halved, until each bad text is alone."""
-    if not texts:
-        return Encoded(np.zeros((0, encoder.dim), np.float32))
+def _encode_halving(encoder: TextEncoder, pieces: Sequence[Piece]) -> Computed:
+    """Encode pieces; if the engine refuses them, they are halved, until each bad one is alone."""
+    if not pieces:
+        return Computed(np.zeros((0, encoder.dim), np.float32), 0)
     try:
-        return encoder.encode(texts)
+        return encoder.encode(pieces)
     except ValueError as error:
-        if len(texts) == 1:
-            return Encoded(np.zeros((1, encoder.dim), np.float32), {0: f"refused: {str(error)[:200]}"})
-    middle = len(texts) // 2
-    head, tail = _encode_halving(encoder, texts[:middle]), _encode_halving(encoder, texts[middle:])
-    failures = head.failures | {middle + position: reason for position, reason in tail.failures.items()}
-    return Encoded(
+        if len(pieces) == 1:
+            return Computed(np.zeros((1, encoder.dim), np.float32), 0, {0: f"refused: {str(error)[:200]}"})
+    middle = len(pieces) // 2
+    head, tail = _encode_halving(encoder, pieces[:middle]), _encode_halving(encoder, pieces[middle:])
+    return Computed(
         np.concatenate([head.vectors, tail.vectors]),
-        failures,
         head.tokens + tail.tokens,
+        head.refused | {middle + position: reason for position, reason in tail.refused.items()},
         head.retries + tail.retries + 2,
-        head.cut + tail.cut,
+        head.seconds + tail.seconds,
     )

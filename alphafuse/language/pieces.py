@@ -53,14 +53,21 @@ class CutBatch:
         Args:
             vectors: [pieces, dim].
         """
+        if not self.pieces:
+            return np.zeros((count, vectors.shape[1]), np.float32)
         weights = np.array([piece.weight for piece in self.pieces])
         merged = np.zeros((count, vectors.shape[1]))
         np.add.at(merged, [piece.owner for piece in self.pieces], weights[:, None] * vectors)
         return merged.astype(np.float32)
 
 
+def uncut(texts: Sequence[str]) -> CutBatch:
+    """Every text as one piece without tokens, for encoders that read texts of any length."""
+    return CutBatch([Piece(at, text, [], 1.0) for at, text in enumerate(texts)], {}, 0)
+
+
 class TextCutter:
-    """Cuts texts for a model.
+    """Cuts texts for a model; by one thread at a time, since the tokenizer keeps how it cuts.
 
     Args:
         tokenizer: tokenizer of the model, from the package transformers.

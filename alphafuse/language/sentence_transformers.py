@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import os
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from alphafuse.errors import ConfigError, ResourceError
-from alphafuse.language.encoder import Encoded
+from alphafuse.language.encoder import Computed
 from alphafuse.language.language_model import LanguageModel
-from alphafuse.language.pieces import TextCutter
+from alphafuse.language.pieces import CutBatch, Piece, TextCutter
 
 _FORWARD_BATCH = 64
 
@@ -74,23 +73,27 @@ class SentenceTransformersEncoder:
         engine.max_seq_length = self.model.max_length
         engine.register_forward_pre_hook(self._count_tokens)
         self._engine = engine
-        self._cutter = TextCutter(self.model, engine.tokenizer)
+        # A tokenizer of its own: the engine uses its one while texts are cut.
+        self._cutter = TextCutter(self.model, copy.deepcopy(engine.tokenizer))
 
     @property
     def dim(self) -> int:
         return self.model.kept(self._engine.get_embedding_dimension())
 
-    def encode(self, texts: Sequence[str]) -> Encoded:
+    def cut(self, texts: Sequence[str]) -> CutBatch:
         assert self._cutter is not None
-        batch, before = self._cutter.cut(texts), self._tokens
-        if not batch.pieces:
-            return Encoded(np.zeros((len(texts), self.dim), np.float32), batch.failures)
-        read = [piece.text for piece in batch.pieces]
+        return self._cutter.cut(texts)
+
+    def encode(self, pieces: Sequence[Piece]) -> Computed:
+        before = self._tokens
         vectors = self._engine.encode(
-            read, prompt="", batch_size=_FORWARD_BATCH, show_progress_bar=False, convert_to_tensor=True
+            [piece.text for piece in pieces],
+            prompt="",
+            batch_size=_FORWARD_BATCH,
+            show_progress_bar=False,
+            convert_to_tensor=True,
         )
-        kept = vectors[:, : self.dim].float().cpu().numpy()
-        return Encoded(batch.merge(kept, len(texts)), batch.failures, self._tokens - before, cut=batch.cut)
+        return Computed(vectors[:, : self.dim].float().cpu().numpy(), self._tokens - before)
 
     def _count_tokens(self, _: Any, arguments: tuple[Any, ...]) -> None:
         """Hook before each forward pass: counts its tokens, without padding."""

@@ -8,9 +8,11 @@ here may run in any process of a cluster.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import io
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,12 +24,15 @@ from alphafuse.language.plan import hash_array
 from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.manifest import RECORD_SUFFIX, FileRecord, fingerprint, to_json
 from alphafuse.storage.matrices import from_column, to_column
-from alphafuse.storage.recorded_files import RecordedFiles
+from alphafuse.storage.record_index import RecordIndex
+from alphafuse.storage.recorded_files import READERS, RecordedFiles
 
 ITEM_COLUMNS = ["item_index", "item_id", "text_hash"]
 """Columns of the catalog that a shard of embeddings needs."""
 CANARIES = "canaries.npy"
 """File with the first engine's vectors of the canaries."""
+TEXT_HASHES = "text_hashes"
+"""Detail of the record of a file with vectors: the hashes of its texts, base64. Older records lack it."""
 
 
 class EmbeddingStore:
@@ -111,11 +116,15 @@ class EmbeddingStore:
         shards = (record for record in files.values() if record.rows)
         return {s.name for s in shards if not s.details["quarantined"] or _quarantine_of(s.name) in files}
 
-    def known_vectors(self) -> dict[str, FileRecord]:
-        """Records of the files with vectors of texts, by name; a name with a slash is that of a donor's file.
+    def known_vectors(self) -> tuple[dict[str, FileRecord], list[tuple[str, np.ndarray]]]:
+        """Find the files with vectors of texts.
+
+        Returns:
+            Their records by name (one with a slash is that of a donor's file); and name and text hashes ([rows, 2]
+            uint64) of each. Only files whose records lack the hashes are read.
 
         Raises:
-            WorkspaceError: an unfinished run with another encoder left them.
+            WorkspaceError: an unfinished run with another encoder left some.
         """
         known = self.vectors.committed_files(self.encoder)
         for number, files in enumerate(self._given):
@@ -124,29 +133,38 @@ class EmbeddingStore:
                 made_by = self.encoder in (record.fingerprint, record.details.get("encoder"))
                 if made_by and record.rows and sizes.get(name) == record.bytes:
                     known[f"{number}/{name}"] = record
-        return known
+        with ThreadPoolExecutor(READERS, "hashes") as threads:
+            hashes = list(zip(known, threads.map(self._hashes, known, known.values()), strict=True))
+        return {name: _without_hashes(record) for name, record in known.items()}, hashes
 
-    def known_hashes(self) -> list[tuple[str, np.ndarray]]:
-        """Name and text hashes ([rows, 2] uint64) of each file with vectors."""
-        return [
-            (name, hash_array(self._files(name).read_table(record, ["text_hash"])["text_hash"]))
-            for name, record in self.known_vectors().items()
-        ]
+    def _hashes(self, name: str, record: FileRecord) -> np.ndarray:
+        if TEXT_HASHES in record.details:
+            return np.frombuffer(base64.b64decode(record.details[TEXT_HASHES]), np.uint64).reshape(record.rows, 2)
+        return hash_array(self._files(name).read_table(record, ["text_hash"])["text_hash"])
 
     def _files(self, name: str) -> RecordedFiles:
         """The files among which one with vectors is."""
         number, slash, _ = name.partition("/")
         return self._given[int(number)] if slash else self.vectors
 
-    def write_vectors(self, name: str, hashes: pa.Array, encoded: Encoded) -> FileRecord:
-        """Write the vectors of a batch of texts."""
-        table = pa.table({"text_hash": hashes, **_columns(encoded)})
-        return self.vectors.write_table(name, table, self.encoder, details={"dim": encoded.vectors.shape[1]})
+    def index(self) -> RecordIndex:
+        """A new index for the files with vectors of one engine."""
+        return RecordIndex(self.vectors.folder)
 
-    def gather(self, files: Sequence[str], file: np.ndarray, row: np.ndarray, dim: int, dtype: str) -> Encoded:
+    def write_vectors(self, name: str, hashes: pa.Array, encoded: Encoded, index: RecordIndex) -> FileRecord:
+        """Write the vectors of a batch of texts; returns the record as `known_vectors` does."""
+        table = pa.table({"text_hash": hashes, **_columns(encoded)})
+        content = hash_array(pa.chunked_array([hashes])).tobytes()
+        details = {"dim": encoded.vectors.shape[1], TEXT_HASHES: base64.b64encode(content).decode()}
+        return _without_hashes(self.vectors.write_table(name, table, self.encoder, details=details, index=index))
+
+    def gather(
+        self, files: Sequence[tuple[str, FileRecord]], file: np.ndarray, row: np.ndarray, dim: int, dtype: str
+    ) -> Encoded:
         """Collect the vectors of items from their places; reads only the row groups needed.
 
         Args:
+            files: names as `known_vectors` gives them, and records.
             file, row: [items]; the vector of item i is row `row[i]` of `files[file[i]]`.
         """
         vectors = np.zeros((len(file), dim), dtype)
@@ -154,9 +172,8 @@ class EmbeddingStore:
         order = np.argsort(file, kind="stable")
         used, starts = np.unique(file[order], return_index=True)
         for index, items in zip(used, np.split(order, starts[1:]), strict=True):
-            own = self._files(files[index])
-            record = own.record(files[index].rpartition("/")[2])
-            table = own.take_rows(record, row[items], ["embedding", "reason"])
+            name, record = files[index]
+            table = self._files(name).take_rows(record, row[items], ["embedding", "reason"])
             vectors[items] = from_column(table["embedding"])[0]
             reasons = table["reason"].to_pylist()
             failures |= {int(item): reason for item, reason in zip(items, reasons, strict=True) if reason}
@@ -191,6 +208,12 @@ class EmbeddingStore:
         """Delete the vectors that committed shards were assembled from; those of another workspace are its own."""
         if not self.artifact.borrower:
             self.vectors.clear()
+
+
+def _without_hashes(record: FileRecord) -> FileRecord:
+    """A record as it is kept in memory and sent around: the hashes of a catalog's texts are large."""
+    details = {name: detail for name, detail in record.details.items() if name != TEXT_HASHES}
+    return dataclasses.replace(record, details=details)
 
 
 def _quarantine_of(shard: str) -> str:

@@ -8,19 +8,21 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
-import numpy as np
-
 from alphafuse.errors import ConfigError, ResourceError
-from alphafuse.language.encoder import Encoded
+from alphafuse.language.encoder import Computed
 from alphafuse.language.language_model import LanguageModel
-from alphafuse.language.pieces import TextCutter
+from alphafuse.language.pieces import CutBatch, Piece, TextCutter
+from alphafuse.language.shared_gpu import key_value_bytes, starting_alone
 
 _POOLINGS: dict[str, Literal["MEAN", "CLS", "LAST"]] = {
     "mean": "MEAN", "mean_tokens": "MEAN", "cls": "CLS", "cls_token": "CLS", "lasttoken": "LAST"
 }  # fmt: skip
 """Poolings of sentence-transformers that vLLM computes, with its names."""
+DEFAULT_BATCHED_TOKENS = 16_384
+"""Tokens that an engine computes at a time if it shares a GPU, where its memory is planned and not measured."""
 
 
 class VllmEncoder:
@@ -56,24 +58,28 @@ class VllmEncoder:
             os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
             os.environ["OMP_NUM_THREADS"] = str(self.threads)
         folder, pooling = self.model.folder(), self._pooling()
+        shared = 0 < self.gpus < 1
+        tokens = max(self.batched_tokens or DEFAULT_BATCHED_TOKENS, self.model.max_length)
         try:
             from vllm import LLM
             from vllm.config import PoolerConfig
 
-            self._engine = LLM(
-                model=folder,
-                runner="pooling",
-                dtype=self.model.dtype,
-                max_model_len=self.model.max_length,
-                max_num_batched_tokens=self.batched_tokens,
-                pooler_config=PoolerConfig(pooling_type=pooling),
-                hf_overrides=self.model.hf_overrides,
-                trust_remote_code=self.model.trust_remote_code,
-                enforce_eager=not self.gpus,
-                disable_log_stats=False,  # the statistics are read as metrics of this process
-                tensor_parallel_size=max(1, int(self.gpus)),
-                gpu_memory_utilization=0.9 * min(self.gpus or 1, 1),
-            )
+            with starting_alone() if shared else nullcontext():
+                self._engine = LLM(
+                    model=folder,
+                    runner="pooling",
+                    dtype=self.model.dtype,
+                    max_model_len=self.model.max_length,
+                    max_num_batched_tokens=tokens if shared else self.batched_tokens,
+                    pooler_config=PoolerConfig(pooling_type=pooling),
+                    hf_overrides=self.model.hf_overrides,
+                    trust_remote_code=self.model.trust_remote_code,
+                    enforce_eager=not self.gpus,
+                    disable_log_stats=False,  # the statistics are read as metrics of this process
+                    tensor_parallel_size=max(1, int(self.gpus)),
+                    gpu_memory_utilization=0.9 * min(self.gpus or 1, 1),
+                    kv_cache_memory_bytes=key_value_bytes(folder, tokens, self.model.dtype) if shared else None,
+                )
         except (ImportError, OSError, RuntimeError, ValueError) as error:
             raise ResourceError(
                 f"vLLM did not start with embed.model {self.model.name!r} (embed.resources.gpus {self.gpus:g}): "
@@ -86,19 +92,19 @@ class VllmEncoder:
     def dim(self) -> int:
         return self.model.kept(self._engine.llm_engine.model_config.embedding_size)
 
-    def encode(self, texts: Sequence[str]) -> Encoded:
+    def cut(self, texts: Sequence[str]) -> CutBatch:
+        assert self._cutter is not None
+        return self._cutter.cut(texts)
+
+    def encode(self, pieces: Sequence[Piece]) -> Computed:
         import torch
         from vllm import PoolingParams, TokensPrompt
         from vllm.exceptions import VLLMClientError
 
-        assert self._cutter is not None
-        batch = self._cutter.cut(texts)
-        if not batch.pieces:
-            return Encoded(np.zeros((len(texts), self.dim), np.float32), batch.failures)
         try:
             # `LLM.embed` would turn every vector into a list of Python numbers.
             outputs = self._engine.encode(
-                [TokensPrompt(prompt_token_ids=piece.token_ids) for piece in batch.pieces],
+                [TokensPrompt(prompt_token_ids=piece.token_ids) for piece in pieces],
                 pooling_params=PoolingParams(use_activation=False),
                 pooling_task="embed",
                 use_tqdm=False,
@@ -106,8 +112,7 @@ class VllmEncoder:
         except VLLMClientError as error:
             raise ValueError(str(error)) from error
         vectors = torch.stack([output.outputs.data for output in outputs]).float().cpu().numpy()
-        tokens = sum(len(piece.token_ids) for piece in batch.pieces)
-        return Encoded(batch.merge(vectors[:, : self.dim], len(texts)), batch.failures, tokens, cut=batch.cut)
+        return Computed(vectors[:, : self.dim], sum(len(piece.token_ids) for piece in pieces))
 
     def _pooling(self) -> Literal["MEAN", "CLS", "LAST"]:
         pooling = str(self.model.use().pooling)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, TypeVar
 
@@ -22,6 +22,8 @@ MANIFEST = "manifest.json"
 MANIFEST_COPY = "manifest.copy.json"
 """A second manifest with the same content, from which a damaged one is restored."""
 RECORD_SUFFIX = ".record.json"
+INDEX_SUFFIX = ".records.json"
+"""Ending of a file with the records of many files, in place of one beside each (`record_index.py`)."""
 SEAL = "seal"
 
 T = TypeVar("T")
@@ -39,7 +41,7 @@ def plain_name(name: str) -> str:
 
 
 def _data_file(name: str) -> str:
-    if name in (MANIFEST, MANIFEST_COPY) or name.endswith(RECORD_SUFFIX):
+    if name in (MANIFEST, MANIFEST_COPY) or name.endswith((RECORD_SUFFIX, INDEX_SUFFIX)):
         raise ValueError(f"{name!r} is not the name of a file with data")
     return plain_name(name)
 
@@ -113,8 +115,24 @@ class NewerFormatError(Exception):
 
 def to_json(content: FileRecord | Manifest) -> bytes:
     """The content of the file of a record or a manifest, with its seal."""
-    plain = json.loads(json.dumps(asdict(content)))  # as it will be read back: keys are texts, tuples are lists
-    return json.dumps({**plain, SEAL: fingerprint(plain)}, indent=1, ensure_ascii=False).encode()
+    return _sealed(asdict(content))
+
+
+def index_to_json(records: Sequence[FileRecord]) -> bytes:
+    """The content of an index of records, with its seal."""
+    return _sealed({"files": [asdict(record) for record in records]})
+
+
+def read_index(content: bytes) -> list[FileRecord]:
+    """Read an index of records.
+
+    Raises:
+        ValueError: this is none, or a damaged one.
+    """
+    fields, is_sealed = _unsealed(content)
+    if not is_sealed:
+        raise ValueError("it has lost its seal")
+    return _checked(_INDEX, fields.get("files"))
 
 
 def read_record(content: bytes, file: str) -> FileRecord:
@@ -179,7 +197,13 @@ def changed_inputs(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str =
 
 
 _RECORD = TypeAdapter(FileRecord)
+_INDEX = TypeAdapter(list[FileRecord])
 _MANIFEST = TypeAdapter(Manifest)
+
+
+def _sealed(fields: Mapping[str, Any]) -> bytes:
+    plain = json.loads(json.dumps(fields))  # as it will be read back: keys are texts, tuples are lists
+    return json.dumps({**plain, SEAL: fingerprint(plain)}, indent=1, ensure_ascii=False).encode()
 
 
 def _unsealed(content: bytes) -> tuple[dict[str, Any], bool]:
@@ -195,7 +219,7 @@ def _unsealed(content: bytes) -> tuple[dict[str, Any], bool]:
     return fields, seal is not None
 
 
-def _checked(kind: TypeAdapter[T], fields: Mapping[str, Any]) -> T:
+def _checked(kind: TypeAdapter[T], fields: object) -> T:
     try:
         return kind.validate_python(fields)
     except ValidationError as error:

@@ -1,15 +1,18 @@
 """The files of one folder that a stage writes and later ones read, each with a small record beside it.
 
-A file is written atomically, then its record; a file without a record does not count as written. A reader compares the
-file with its record: Parquet files by size and footer, whose pages have checksums of their own, all others by their
-checksum. This module knows nothing of manifests, or of what a stage computes.
+A file is written atomically, then its record; a file without a record does not count as written. A writer of thousands
+of files puts their records into indexes (`record_index.py`), which are read as if each lay beside its file. A reader
+compares the file with its record: Parquet files by size and footer, whose pages have checksums of their own, all others
+by their checksum. This module knows nothing of manifests, or of what a stage computes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -19,10 +22,15 @@ import pyarrow.parquet as pq
 
 from alphafuse.errors import StaleError, WorkspaceError
 from alphafuse.storage.folder import Folder, retried
-from alphafuse.storage.manifest import RECORD_SUFFIX, FileRecord, read_record, to_json
+from alphafuse.storage.manifest import INDEX_SUFFIX, RECORD_SUFFIX, FileRecord, read_index, read_record, to_json
 from alphafuse.storage.ownership import Guard
 from alphafuse.storage.parquet_files import NOT_READABLE, footer_hash, iterate_parquet, read_parquet, take_rows
+from alphafuse.storage.record_index import RecordIndex
 
+RECORDS = (RECORD_SUFFIX, INDEX_SUFFIX)
+"""Endings of files with records."""
+READERS = 16
+"""Files with records that are read at a time."""
 CHANGED = "its checksum differs from the manifest's"
 
 T = TypeVar("T")
@@ -55,8 +63,13 @@ class RecordedFiles:
         first_row: int = 0,
         row_group_size: int = 8192,
         details: Mapping[str, Any] | None = None,
+        index: RecordIndex | None = None,
     ) -> FileRecord:
-        """Write `table` as the Parquet file `name`, atomically, with its record (see `write_file`)."""
+        """Write `table` as the Parquet file `name`, atomically, with its record (see `write_file`).
+
+        Args:
+            index: gets the record, which then is not written beside the file.
+        """
         sink = pa.BufferOutputStream()
         # Vectors hardly get smaller, and decompressing them takes longer than reading them.
         vectors = any(isinstance(kind, pa.ExtensionType) for kind in table.schema.types)
@@ -75,7 +88,7 @@ class RecordedFiles:
         )
         content = sink.getvalue()
         footer = footer_hash(pa.BufferReader(content))
-        return self._write(name, content, wanted, table.num_rows, first_row, details, footer)
+        return self._write(name, content, wanted, table.num_rows, first_row, details, footer, index)
 
     def write_file(
         self,
@@ -99,11 +112,15 @@ class RecordedFiles:
         first_row: int,
         details: Mapping[str, Any] | None,
         footer: str = "",
+        index: RecordIndex | None = None,
     ) -> FileRecord:
         self.require_own()
         checksum = self.folder.write_bytes(name, content)
         record = FileRecord(name, rows, first_row, len(content), checksum, wanted, dict(details or {}), footer)
-        return self._write_record(record)
+        if index is None:
+            return self._write_record(record)
+        index.add(record)
+        return record
 
     @contextmanager
     def writing_table(self, name: str, schema: pa.Schema, wanted: str) -> Iterator[Callable[[pa.Table], None]]:
@@ -215,21 +232,36 @@ class RecordedFiles:
         return {name: record for name, record in records.items() if sizes.get(name) == record.bytes}
 
     def records(self) -> dict[str, FileRecord]:
-        """Records by file name of all files written, from any inputs. A file whose record is damaged does not count as
-        written."""
+        """Records by file name of all files written, from any inputs. A file does not count as written if its record is
+        damaged, or if another index has another record of it."""
         return self._records_among(self.folder.sizes())
 
     def _records_among(self, sizes: Mapping[str, int | None]) -> dict[str, FileRecord]:
-        found = {}
-        for name, size in sizes.items():
-            if name.endswith(RECORD_SUFFIX) and size is not None:
-                with suppress(ValueError):
-                    record = self._read_record(name.removesuffix(RECORD_SUFFIX))
-                    found[record.name] = record
-        return found
+        names = [name for name, size in sizes.items() if size is not None and name.endswith(RECORDS)]
+        found, doubtful = dict[str, FileRecord](), set[str]()
+        with ThreadPoolExecutor(READERS, "records") as threads:  # in a bucket every request takes its time
+            for record in itertools.chain.from_iterable(threads.map(self._whole_records, names)):
+                if found.setdefault(record.name, record) != record:
+                    doubtful.add(record.name)
+        return {name: record for name, record in found.items() if name not in doubtful}
+
+    def _whole_records(self, name: str) -> list[FileRecord]:
+        with suppress(ValueError):
+            return self.read_records(name)
+        return []
+
+    def read_records(self, name: str) -> list[FileRecord]:
+        """The records in a file that is called like one with records: one that lies beside a file, or an index.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        if name.endswith(INDEX_SUFFIX):
+            return read_index(self.folder.read_bytes(name))
+        return [self._read_record(name.removesuffix(RECORD_SUFFIX))]
 
     def record(self, name: str) -> FileRecord:
-        """The record of a file that was written, whether the artefact is committed or not.
+        """The record that lies beside a file, whether the artefact is committed or not.
 
         Raises:
             WorkspaceError: the record is missing or damaged.

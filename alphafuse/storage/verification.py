@@ -24,7 +24,7 @@ from alphafuse.storage.manifest import (
     read_record,
     to_json,
 )
-from alphafuse.storage.recorded_files import RecordedFiles
+from alphafuse.storage.recorded_files import RECORDS, RecordedFiles
 from alphafuse.storage.workspace import origins_of
 
 
@@ -205,7 +205,7 @@ def _examine_strays(found: Examination, manifest: Manifest, names: set[str]) -> 
     """Find files that the manifest does not name. Those of this program are deleted, others are left alone."""
     ours = {file.name + suffix for file in manifest.files for suffix in ("", RECORD_SUFFIX)}
     for name in sorted(names - ours - {MANIFEST, MANIFEST_COPY}):
-        if name.endswith(RECORD_SUFFIX) or is_temporary(name):
+        if name.endswith(RECORDS) or is_temporary(name):
             found.find(name, "it belongs to no file of the manifest", "deleted")
             found.delete.append(name)
         else:
@@ -219,16 +219,16 @@ def _examine_unfinished(found: Examination, files: RecordedFiles, inside: str = 
     Args:
         inside: path of the files in the artefact, which ends with a slash.
     """
-    for record in sorted(name for name, size in files.folder.sizes().items() if size is not None):
-        if not record.endswith(RECORD_SUFFIX):
-            continue
-        name = record.removesuffix(RECORD_SUFFIX)
+    sizes = files.folder.sizes()
+    for name in sorted(name for name, size in sizes.items() if size is not None and name.endswith(RECORDS)):
         try:
-            file = read_record(files.folder.read_bytes(record), name)
+            files.read_records(name)
         except ValueError as error:
-            found.find(inside + record, str(error), "deleted: the stage makes its file again")
-            found.delete.append(inside + record)
-            continue
-        if fault := files.fault(file):
+            found.find(inside + name, str(error), "deleted: the stage makes its files again")
+            found.delete.append(inside + name)
+    for name, file in sorted(files.records().items()):
+        beside = [name + RECORD_SUFFIX] if name + RECORD_SUFFIX in sizes else []
+        # A file that only an index names may be gone: it does not count as written, and its record cannot be deleted.
+        if (beside or name in sizes) and (fault := files.fault(file)):
             found.find(inside + name, fault, "deleted: the stage makes it again")
-            found.delete += [inside + record, inside + name]
+            found.delete += [inside + deleted for deleted in [*beside, name]]

@@ -13,6 +13,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from alphafuse.stages import EMBED
 from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.folder import resolve
 from alphafuse.storage.manifest import FileRecord, changed_inputs, fingerprint
+from alphafuse.storage.recorded_files import READERS
 from alphafuse.storage.workspace import Workspace
 from jobs.execution.placement import SLIVER, require_places, task_options, task_slots
 from jobs.execution.tasks import in_order, result
@@ -126,12 +128,15 @@ def _embed_texts(
 ) -> dict[str, Any]:
     finished = store.finished_shards()
     shards = [shard for shard in catalog.require().files if shard.name not in finished]
-    hashes = [hash_array(catalog.read_table(shard, ["text_hash"])["text_hash"]) for shard in shards]
-    plan = make_plan(store.known_hashes(), hashes, config.batch_size)
-    del hashes
+    with ThreadPoolExecutor(READERS, "hashes") as threads:
+        columns = threads.map(lambda shard: catalog.read_table(shard, ["text_hash"])["text_hash"], shards)
+        hashes = [hash_array(column) for column in columns]
+    known, known_hashes = store.known_vectors()
+    plan = make_plan(known_hashes, hashes, config.texts_per_batch)
+    del hashes, known_hashes
     batches = embed_on_engines(encoder, config, catalog, shards, store, plan.batches, listen, serving)
-    speed, cut = _watch_batches(batches, config, catalog, plan, listen) if plan.batches else (None, 0)
-    _assemble(config, catalog, shards, store, plan, listen)
+    speed, cut, written = _watch_batches(batches, config, catalog, plan, listen) if plan.batches else (None, 0, {})
+    _assemble(config, catalog, shards, store, plan, known | written, listen)
     return {
         "distinct_texts": plan.distinct,
         "embedded": plan.to_embed,
@@ -186,30 +191,34 @@ def _require_same_encoder(donor: Artifact, encoder: Mapping[str, Any]) -> None:
 
 def _watch_batches(
     batches: Iterable[BatchResult], config: EmbedConfig, catalog: Artifact, plan: Plan, listen: Listener
-) -> tuple[float, int]:
+) -> tuple[float | None, int, dict[str, FileRecord]]:
     """Report every batch as it is done.
 
     Returns:
-        Texts per second of all engines while they were busy, and the number of texts that were cut.
+        Texts per second of all engines while they computed (None: they never did), the number of texts that were cut,
+        and the records of the files with vectors by name.
     """
     done, failed, seconds, tokens, cut = plan.distinct - plan.to_embed, Counter[str](), 0.0, 0, 0
     engines, items = num_engines(config, plan.batches), catalog.require().rows
     examples: list[str] = []
+    written: dict[str, FileRecord] = {}
     for batch in batches:
+        written[batch.record.name] = batch.record
         done += batch.texts
         seconds += batch.seconds
         tokens += batch.tokens
         cut += batch.cut
         failed.update(batch.failed)
         examples = [*examples, *batch.examples][:3]
-        fill = batch.texts / config.batch_size
+        fill = batch.texts / config.texts_per_batch
         listen(EmbeddingProgress(EMBED.name, done, plan.distinct, "texts", tokens, failed.total(), fill, engines))
         # Every text stands for at least one item: no need to embed the rest of a catalog that fails.
         _check_quarantined(failed, items, config, f"Examples: {', '.join(examples)}")
     if cut:
         message = f"{cut:,} texts lost their end, after embed.max_length {config.max_length} tokens (embed.long_texts)"
         listen(StageWarning(EMBED.name, message))
-    return round(plan.to_embed * engines / seconds, 1), cut
+    speed = round(plan.to_embed * engines / seconds, 1) if seconds else None  # nothing computed: no text has content
+    return speed, cut, written
 
 
 def _assemble(
@@ -218,12 +227,17 @@ def _assemble(
     shards: Sequence[FileRecord],
     store: EmbeddingStore,
     plan: Plan,
+    records: Mapping[str, FileRecord],
     listen: Listener,
 ) -> None:
-    """Write the shards that the plan is about, as many at a time as the cluster has CPUs."""
+    """Write the shards that the plan is about, as many at a time as the cluster has CPUs.
+
+    Args:
+        records: of all files of the plan.
+    """
     if not shards:
         return
-    dim = next(iter(store.known_vectors().values())).details["dim"]
+    dim = records[plan.files[0]].details["dim"]
     slots = task_slots(EMBED.resources, Resources())
     ends = np.cumsum([shard.rows for shard in shards])
 
@@ -231,7 +245,7 @@ def _assemble(
         shard = shards[number]
         items = slice(ends[number] - shard.rows, ends[number])
         used, file = np.unique(plan.file[items], return_inverse=True)
-        files = [plan.files[index] for index in used]
+        files = [(plan.files[index], records[plan.files[index]]) for index in used]
         dtype = config.storage_dtype
         return _assemble_shard.remote(catalog, store, shard, files, file, plan.row[items], dim, dtype)
 
@@ -246,7 +260,7 @@ def _assemble_shard(
     catalog: Artifact,
     store: EmbeddingStore,
     shard: FileRecord,
-    files: list[str],
+    files: list[tuple[str, FileRecord]],
     file: np.ndarray,
     row: np.ndarray,
     dim: int,

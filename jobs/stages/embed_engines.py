@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import logging
 import socket
-import time
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -37,11 +37,12 @@ from alphafuse.events import (
 )
 from alphafuse.language.canaries import canary_vectors, require_same_engine
 from alphafuse.language.encoder import EMPTY, TextEncoder, encode_texts, failures_by_category
+from alphafuse.language.one_engine import OneEngine
 from alphafuse.language.plan import Batch
 from alphafuse.language.store import EmbeddingStore
 from alphafuse.stages import EMBED
 from alphafuse.storage.artifact import Artifact
-from alphafuse.storage.manifest import FileRecord
+from alphafuse.storage.manifest import FileRecord, read_record, to_json
 from jobs.execution.elasticity import alive_machines, await_places
 from jobs.execution.event_relay import EventRelay, event_queue
 from jobs.execution.placement import beside_this_process, require_places, task_options
@@ -55,13 +56,15 @@ _BATCH_RETRIES = 3
 class BatchResult:
     """Report of an engine on a batch that it has written."""
 
+    record: FileRecord
+    """Record of its file with vectors."""
     texts: int
     tokens: int
     """Number of tokens that the engine read."""
     cut: int
     """Number of texts that were too long and lost their end."""
     seconds: float
-    """Time of the engine, without reading the texts."""
+    """Time that the engine computed."""
     failed: dict[str, int]
     """Number of texts without a vector, by category of the reason."""
     examples: list[str]
@@ -112,7 +115,8 @@ def embed_on_engines(
                 for row in _embed(rows, catalog, config, engine, num_engines(config, list(left.values()))):
                     del left[row["file"]]
                     failed, examples = dict(Counter(row["failed"])), list(row["examples"])
-                    yield BatchResult(row["texts"], row["tokens"], row["cut"], row["seconds"], failed, examples)
+                    record = read_record(row["record"], row["file"])
+                    yield BatchResult(record, row["texts"], row["tokens"], row["cut"], row["seconds"], failed, examples)
             except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as error:
                 # Ray raises the same error for an engine whose machine is gone as for one that died again and again.
                 await_places(EMBED.name, EMBED.resources, config.resources, 1, listen)
@@ -132,7 +136,7 @@ def embed_on_engines(
 
 def _row(batch: Batch, shard: FileRecord) -> dict[str, Any]:
     """A batch as a row of a data set."""
-    return {"file": batch.file, "shard": shard.name, "rows": batch.rows.tobytes()}
+    return {"file": batch.file, "shard": shard.name, "record": to_json(shard), "rows": batch.rows.tobytes()}
 
 
 def _embed(
@@ -151,7 +155,9 @@ def _embed(
         results = texts.map(
             _Engine,  # type: ignore[arg-type]  # the annotation leaves out callable classes
             fn_constructor_args=engine,
-            compute=ray.data.ActorPoolStrategy(size=engines),
+            compute=ray.data.ActorPoolStrategy(
+                size=engines, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True
+            ),
             **task_options(config.resources),
             max_task_retries=_BATCH_RETRIES,
         )
@@ -198,7 +204,7 @@ class _EngineEvents:
 
 def _read_texts(row: dict[str, Any], catalog: Artifact) -> dict[str, Any]:
     """The texts of a batch and their hashes."""
-    shard, rows = catalog.record(row["shard"]), np.frombuffer(row["rows"], np.int32)
+    shard, rows = read_record(row["record"], row["shard"]), np.frombuffer(row["rows"], np.int32)
     table = catalog.take_rows(shard, rows, ["text", "text_hash"])
     return {"file": row["file"], "texts": table["text"].to_pylist(), "hashes": table["text_hash"].to_pylist()}
 
@@ -206,7 +212,9 @@ def _read_texts(row: dict[str, Any], catalog: Artifact) -> dict[str, Any]:
 class _Engine:
     """An actor of the pool: an encoder that writes what it embeds.
 
-    The encoder starts with the first batch and not before: Ray names no cause for an actor that fails in its making.
+    Two threads call it. While the encoder computes for one of them, the other one writes the batch before it and cuts
+    the texts of the next. The encoder starts with the first batch and not before: Ray names no cause for an actor that
+    fails in its making.
     """
 
     def __init__(
@@ -218,28 +226,31 @@ class _Engine:
         serving: Serving | None,
         canaries: ray.actor.ActorHandle,
     ) -> None:
-        self.encoder = encoder
+        self.encoder = OneEngine(encoder)
         self.store = store
+        self.index = store.index()
         self.config = config
         self.events = events
         self.serving = serving
         self.canaries = canaries
+        self.starting = threading.Lock()
         self.report: Listener | None = None
         self.kept = ExitStack()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        report = self.report = self.report or self._start()
-        begin = time.monotonic()
+        with self.starting:
+            report = self.report = self.report or self._start()
         encoded = encode_texts(self.encoder, list(row["texts"]), self.config.normalize, self.config.storage_dtype)
-        self.store.write_vectors(row["file"], pa.array(list(row["hashes"]), pa.binary(16)), encoded)
+        hashes = pa.array(list(row["hashes"]), pa.binary(16))
+        record = self.store.write_vectors(row["file"], hashes, encoded, self.index)
         failed = failures_by_category(encoded.failures)
-        seconds = time.monotonic() - begin
-        facts: dict[str, Any] = {"texts": len(row["texts"]), "tokens": encoded.tokens, "seconds": seconds}
-        fill = len(row["texts"]) / self.config.batch_size
+        facts: dict[str, Any] = {"texts": len(row["texts"]), "tokens": encoded.tokens, "seconds": encoded.seconds}
+        fill = len(row["texts"]) / self.config.texts_per_batch
         report(BatchEmbedded(EMBED.name, **facts, fill=fill, retries=encoded.retries, failed=failed))
         return {
             **facts,
             "file": row["file"],
+            "record": to_json(record),
             "cut": encoded.cut,
             "failed": list(Counter(failed).elements()),
             "examples": [

@@ -18,7 +18,8 @@ from support.workspaces.embed_cases import CONFIG, HashEncoder, vector, write_ca
 
 from alphafuse.config.sections.resources import EngineResources
 from alphafuse.events import ignore
-from alphafuse.language.encoder import Encoded
+from alphafuse.language.encoder import Computed
+from alphafuse.language.pieces import Piece
 from alphafuse.storage.matrices import read_rows
 from alphafuse.storage.workspace import Workspace
 from jobs.stages.embed import embed
@@ -35,13 +36,14 @@ class DoomedEncoder(HashEncoder):
     Once in the run the text "text 50" kills the engine that embeds it, and "text 170" the whole machine.
     """
 
-    def encode(self, texts: Sequence[str]) -> Encoded:
+    def encode(self, pieces: Sequence[Piece]) -> Computed:
+        texts = [piece.text for piece in pieces]
         if "text 50" in texts and self._first_time("engine"):
             os.kill(os.getpid(), signal.SIGKILL)
         if "text 170" in texts and self._first_time("machine"):
             os.kill(os.getppid(), signal.SIGKILL)  # the raylet
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().encode(texts)
+        return super().encode(pieces)
 
     def _first_time(self, what: str) -> bool:
         try:

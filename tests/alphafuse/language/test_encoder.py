@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alphafuse.language.encoder import EMPTY, Encoded, encode_texts, failures_by_category, usable_vectors
+from alphafuse.language.encoder import EMPTY, Computed, encode_texts, failures_by_category, usable_vectors
+from alphafuse.language.pieces import CutBatch, Piece, uncut
 
 
 class LengthEncoder:
@@ -24,13 +25,17 @@ class LengthEncoder:
 
     def start(self) -> None: ...
 
-    def encode(self, texts: Sequence[str]) -> Encoded:
-        self.calls.append(list(texts))
+    def cut(self, texts: Sequence[str]) -> CutBatch:
+        return uncut(texts)
+
+    def encode(self, pieces: Sequence[Piece]) -> Computed:
+        texts = [piece.text for piece in pieces]
+        self.calls.append(texts)
         bad = [text for text in texts if text.startswith("bad")]
         if bad:
             raise ValueError(f"{bad[0]} is refused")
         values = [np.nan if text == "nan" else len(text) for text in texts]
-        return Encoded(np.array([[value, 1] for value in values], np.float32))
+        return Computed(np.array([[value, 1] for value in values], np.float32), 0)
 
 
 def test_each_text_gets_its_vector_or_a_reason() -> None:

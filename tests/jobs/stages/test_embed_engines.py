@@ -21,8 +21,9 @@ from support.workspaces.embed_cases import write_catalog
 from alphafuse.config import Config, EmbedConfig, parse_config
 from alphafuse.errors import DataError
 from alphafuse.events import EmbeddingProgress, Event, Progress, StageWarning, WorkerServing, ignore
-from alphafuse.language.encoder import Encoded, encode_texts
+from alphafuse.language.encoder import Computed, encode_texts
 from alphafuse.language.engines import make_encoder
+from alphafuse.language.pieces import Piece
 from alphafuse.language.vllm import VllmEncoder
 from alphafuse.storage.manifest import Manifest
 from alphafuse.storage.matrices import read_rows
@@ -68,11 +69,11 @@ class DoomedVllm(VllmEncoder):
         super().__init__(undisturbed.model, undisturbed.gpus, undisturbed.threads)
         self.killed = killed
 
-    def encode(self, texts: Sequence[str]) -> Encoded:
-        if "film number 20 of many" in texts and not self.killed.exists():
+    def encode(self, pieces: Sequence[Piece]) -> Computed:
+        if "film number 20 of many" in [piece.text for piece in pieces] and not self.killed.exists():
             self.killed.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().encode(texts)
+        return super().encode(pieces)
 
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import modules of the tests

@@ -22,7 +22,8 @@ from alphafuse.config import EmbedConfig
 from alphafuse.errors import ResourceError
 from alphafuse.events import ignore
 from alphafuse.language import canaries
-from alphafuse.language.encoder import Encoded
+from alphafuse.language.encoder import Computed
+from alphafuse.language.pieces import CutBatch, Piece, uncut
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from jobs.stages.embed import embed
@@ -95,7 +96,13 @@ class HashEncoder:
     def dim(self) -> int:
         return DIM
 
-    def encode(self, texts: Sequence[str]) -> Encoded:
+    def cut(self, texts: Sequence[str]) -> CutBatch:
+        whole = uncut(texts)
+        long = {at: "too long: 300 tokens" for at, text in enumerate(texts) if "too long" in text}
+        return CutBatch([piece for piece in whole.pieces if piece.owner not in long], long, 0)
+
+    def encode(self, pieces: Sequence[Piece]) -> Computed:
+        texts = [piece.text for piece in pieces]
         while self.times_started() < self.engines:
             time.sleep(0.05)
         if any("refused" in text for text in texts):
@@ -112,8 +119,7 @@ class HashEncoder:
         vectors = np.stack([vector(text) * 5 for text in texts])
         vectors[:, 0] += self.tilt
         vectors[["not finite" in text for text in texts], 3] = np.nan
-        long = {position: "too long: 300 tokens" for position, text in enumerate(texts) if "too long" in text}
-        return Encoded(vectors, long)
+        return Computed(vectors, 0)
 
     def embedded(self) -> list[str]:
         """All texts embedded so far, by any engine."""
