@@ -50,8 +50,10 @@ def listing_page(name: str, title: str) -> Part:
 
 
 def link_to(run: Run) -> Part:
-    """A link to the page of a run."""
-    return dcc.Link(run.key, href=RUN_PATH + quote(run.key), className="name")
+    """A link to the page of a run: its short name, above the folders that it lies in, if any."""
+    folders, _, name = run.key.rpartition("/")
+    link = dcc.Link(name, href=RUN_PATH + quote(run.key), className="name")
+    return html.Div([link, html.Small(f"in {folders}", className="where")]) if folders else link
 
 
 def bar(share: float | None, label: str) -> Part:

@@ -153,7 +153,7 @@ EMBED_RETRIES = Metric(
     "Parts of batches that were embedded again because the engine had refused the whole batch.",
 )
 EMBED_SECONDS = Metric(
-    "alphafuse_embed_batch_seconds", "histogram", "Time of a batch: embedding and writing.", (), "seconds"
+    "alphafuse_embed_batch_seconds", "histogram", "Time that the engine computed for a batch.", (), "seconds"
 )
 EMBED_FILL = Metric(
     "alphafuse_embed_batch_fill_ratio", "gauge", "Texts of the latest batch over embed.batch_size.", (), "ratio"

@@ -88,8 +88,8 @@ def test_the_list_names_every_state(shown: Shown, open_page: Open) -> None:
     said = {row.locator(".name").inner_text(): row.inner_text() for row in rows.all()}
     assert next(iter(said)) == "live"
     assert re.search(r"train 30 / 400 steps · .* left", said["live"].replace("\n", " "))
-    assert "failed" in said["grid/failed"]
-    assert f"no model {made_runs.EVIL} is here" in said["grid/failed"]
+    assert "\nin grid\n" in said["failed"]
+    assert f"no model {made_runs.EVIL} is here" in said["failed"]
     assert "stopped without notice" in said["lost"]
     assert "0.1250" in said["finished"]
     assert "test NDCG@20\nseen items left out" in said["finished"]
@@ -163,20 +163,28 @@ def test_the_table_of_the_workers_stays_while_they_tell_news(shown: Shown, open_
     assert page.evaluate("document.activeElement === window.focused")
 
 
-def test_a_run_that_begins_is_listed(shown: Shown, open_page: Open) -> None:
+def test_a_run_that_begins_is_listed_and_takes_no_focus(shown: Shown, open_page: Open) -> None:
     page = open_page(f"{shown.address}/")
     expect(page.locator(".run")).to_have_count(6)
+    page.get_by_role("link", name="live").focus()
+    page.evaluate("window.focused = document.activeElement")
     began = shown.folder / "began"
     try:
         made_runs.live_run(began)
         expect(page.locator(".run .name").first).to_have_text("began")
+        # The list was drawn anew, and the row has moved: its link has the focus again.
+        assert page.evaluate("document.activeElement.textContent") == "live"
+        assert not page.evaluate("window.focused.isConnected")
         expect(page.locator(".run").first).to_contain_text("train 30 / 400 steps")
         made_runs.beat(began, ended=True)
         expect(page.locator(".run", has=page.get_by_role("link", name="began"))).to_contain_text("was interrupted")
         expect(page.locator(".run .name").first).to_have_text("live")
+        assert page.evaluate("document.activeElement.textContent") == "live"
+        page.evaluate("document.activeElement.blur()")  # as a click beside it does
     finally:
         shutil.rmtree(began)
     expect(page.locator(".run")).to_have_count(6)
+    assert page.evaluate("document.activeElement === document.body")
 
 
 def test_texts_of_the_data_are_texts(shown: Shown, open_page: Open) -> None:
