@@ -26,6 +26,7 @@ class RecordIndex:
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._writing = threading.Lock()
+        self._bytes = 0
         self._begin()
 
     def add(self, record: FileRecord) -> None:
