@@ -29,6 +29,11 @@ TestTargets = Annotated[
 VersionName = Annotated[str, typer.Argument(metavar="VERSION", help="Id, such as v0007, or alias.")]
 
 
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.add_typer(models_app, name="models")
+
+
 @models_app.command("add")
 def add(
     workspace: Annotated[str, typer.Argument(metavar="WORKSPACE", help="Workspace of a finished run.")],

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from alphafuse.tuning.trials import Tuning
 
 
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(tune)
+
+
 def tune(
     config: ConfigFile,
     space: Annotated[Path, typer.Argument(metavar="SPACE", help="YAML file of settings and distributions.")],
