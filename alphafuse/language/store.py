@@ -133,6 +133,11 @@ class EmbeddingStore:
             for name, record in self.known_vectors().items()
         ]
 
+    def dim(self, name: str) -> int:
+        """Width of the vectors in one of the files that `make_plan` names."""
+        dim: int = self._files(name).record(name.rpartition("/")[2]).details["dim"]
+        return dim
+
     def _files(self, name: str) -> RecordedFiles:
         """The files among which one with vectors is."""
         number, slash, _ = name.partition("/")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -24,6 +25,8 @@ from alphafuse.storage.ownership import Guard
 from alphafuse.storage.parquet_files import NOT_READABLE, footer_hash, iterate_parquet, read_parquet, take_rows
 
 CHANGED = "its checksum differs from the manifest's"
+RECORDS_AT_A_TIME = 16
+"""Records that are read side by side: a stage of many files would wait for thousands of answers, one by one."""
 
 T = TypeVar("T")
 
@@ -220,13 +223,15 @@ class RecordedFiles:
         return self._records_among(self.folder.sizes())
 
     def _records_among(self, sizes: Mapping[str, int | None]) -> dict[str, FileRecord]:
-        found = {}
-        for name, size in sizes.items():
-            if name.endswith(RECORD_SUFFIX) and size is not None:
-                with suppress(ValueError):
-                    record = self._read_record(name.removesuffix(RECORD_SUFFIX))
-                    found[record.name] = record
-        return found
+        def read(name: str) -> FileRecord | None:
+            with suppress(ValueError):
+                return self._read_record(name)
+            return None
+
+        written = [name for name, size in sizes.items() if name.endswith(RECORD_SUFFIX) and size is not None]
+        with ThreadPoolExecutor(RECORDS_AT_A_TIME, "records") as threads:
+            records = threads.map(read, (name.removesuffix(RECORD_SUFFIX) for name in written))
+            return {record.name: record for record in records if record is not None}
 
     def record(self, name: str) -> FileRecord:
         """The record of a file that was written, whether the artefact is committed or not.

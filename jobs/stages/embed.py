@@ -223,7 +223,7 @@ def _assemble(
     """Write the shards that the plan is about, as many at a time as the cluster has CPUs."""
     if not shards:
         return
-    dim = next(iter(store.known_vectors().values())).details["dim"]
+    dim = store.dim(plan.files[0])
     slots = task_slots(EMBED.resources, Resources())
     ends = np.cumsum([shard.rows for shard in shards])
 
