@@ -103,8 +103,8 @@ class PlayedTraining:
     """Steps of all ranks, `[step][rank]`, and the work of the first rank in the first of them.
 
     Attributes:
+        table_bytes: bytes of the item table of each rank.
         steps_per_epoch: steps of an epoch.
-        blocks: blocks of users that each rank has read for its first buffer.
         cutting: CPU seconds per sample of reading, cutting and shuffling, without decoding files.
     """
 
@@ -131,9 +131,21 @@ def play_training(
     ]  # [rank][step]
     cutting = time.thread_time() - begin
     samples = sum(len(batch.histories) for steps in batches for parts in steps for batch in parts)
-    ranks = play(world_size, lambda rank: _play_rank(train, model, seed, batches[rank]))
+    return play_steps(train, model, batches, seed, order.steps_per_epoch, cutting / samples)
+
+
+def play_steps(
+    train: TrainConfig,
+    model: Model,
+    batches: Sequence[Sequence[list[Batch]]],
+    seed: int,
+    steps_per_epoch: int = 0,
+    cutting: float = 0.0,
+) -> PlayedTraining:
+    """Play the steps over given batches, `[rank][step]`."""
+    ranks = play(len(batches), lambda rank: _play_rank(train, model, seed, batches[rank]))
     steps = [list(step) for step in zip(*(steps for steps, _, _ in ranks), strict=True)]
-    return PlayedTraining(steps, ranks[0][1], [rank[2] for rank in ranks], order.steps_per_epoch, cutting / samples)
+    return PlayedTraining(steps, ranks[0][1], [rank[2] for rank in ranks], steps_per_epoch, cutting)
 
 
 def batch_order(train: TrainConfig, history_length: int, log: Any, seed: int) -> BatchOrder:
