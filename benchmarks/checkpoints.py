@@ -42,7 +42,7 @@ def train_on_rank(uri: str, num_items: int, every: int, checkpoints: int, wait: 
         step(batch, WARM_UP + number)
         begin = time.perf_counter()
         if number % every == 0:
-            written.save(number, step.table, step.engine, {}, [])
+            written.save(number, step.table, step.engine, None, {}, [])
         if wait or number == every * checkpoints:
             written.wait()
         stood_still += time.perf_counter() - begin

@@ -12,6 +12,8 @@ HELD_OUT = "held_out"
 """Name of a column that exists only if items are held out of training."""
 RECENT = "recent"
 """Name of a column that exists only if there are recent training interactions."""
+BLOCK_ROWS = 2**20
+"""Items that are counted at a time."""
 
 
 def load_popularity(workspace: Workspace) -> np.ndarray:
@@ -34,14 +36,30 @@ def load_recent_popularity(workspace: Workspace) -> np.ndarray | None:
     return _optional_column(workspace, RECENT)
 
 
-def load_held_out(workspace: Workspace) -> np.ndarray:
-    """Mask of the items that `data.split.cold_items` holds out of training, by item index: bool [items].
+def load_held_out(workspace: Workspace, first: int = 0, stop: int | None = None) -> np.ndarray:
+    """Mask of the items that `data.split.cold_items` holds out of training: bool [stop − first], those of the items
+    [first, stop). Only their part of the file is read.
+
+    Args:
+        stop: None: the end of the catalog.
 
     Raises:
         WorkspaceError: `prepare` has not finished, or the file is damaged.
     """
-    held_out = _optional_column(workspace, HELD_OUT)
-    return np.zeros(workspace.artifact("popularity").file(FILE).rows, bool) if held_out is None else held_out
+    stop = workspace.artifact("popularity").file(FILE).rows if stop is None else stop
+    held_out = _optional_column(workspace, HELD_OUT, first, stop)
+    return np.zeros(stop - first, bool) if held_out is None else held_out
+
+
+def count_trained_items(workspace: Workspace) -> int:
+    """Number of the items that may be trained on; reads some of them at a time.
+
+    Raises:
+        WorkspaceError: `prepare` has not finished, or the file is damaged.
+    """
+    rows = workspace.artifact("popularity").file(FILE).rows
+    blocks = range(0, rows, BLOCK_ROWS)
+    return sum(int((~load_held_out(workspace, first, min(first + BLOCK_ROWS, rows))).sum()) for first in blocks)
 
 
 def load_trained_items(workspace: Workspace) -> np.ndarray | None:
@@ -50,15 +68,23 @@ def load_trained_items(workspace: Workspace) -> np.ndarray | None:
     Raises:
         WorkspaceError: `prepare` has not finished, or the file is damaged.
     """
-    held_out = load_held_out(workspace)
-    return np.flatnonzero(~held_out) if held_out.any() else None
+    held_out = _optional_column(workspace, HELD_OUT)
+    return np.flatnonzero(~held_out) if held_out is not None and held_out.any() else None
 
 
-def _optional_column(workspace: Workspace, name: str) -> np.ndarray | None:
-    """A column of the file, [items]; None where the file does not have it."""
+def _optional_column(workspace: Workspace, name: str, first: int = 0, stop: int | None = None) -> np.ndarray | None:
+    """The rows [first, stop) of a column of the file; None where the file does not have the column."""
     artifact = workspace.artifact("popularity")
 
     def read(parquet: pq.ParquetFile) -> np.ndarray | None:
-        return parquet.read([name])[name].to_numpy() if name in parquet.schema_arrow.names else None
+        if name not in parquet.schema_arrow.names:
+            return None
+        sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+        starts = np.cumsum([0, *sizes])
+        end = starts[-1] if stop is None else stop
+        groups = np.flatnonzero((starts[:-1] < end) & (starts[1:] > first)).tolist()
+        table = parquet.read_row_groups(groups, columns=[name])
+        before = starts[groups[0]] if groups else 0
+        return table[name].slice(first - before, end - first).to_numpy()
 
     return artifact.read_parquet(artifact.file(FILE), read)

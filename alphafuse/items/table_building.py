@@ -52,7 +52,7 @@ def initialise_table(
         last = min(first + BLOCK_ROWS, stop)
         table.trainable[first - start : last - start] = encoder.initial_rows(first, last, config.seed).to(device)
     # Held-out items are known by their text alone: no step touches their rows.
-    held_out = torch.from_numpy(load_held_out(workspace)[start:stop]).to(device)
+    held_out = torch.from_numpy(load_held_out(workspace, start, stop)).to(device)
     table.trainable[held_out] = 0
     if encoder.initialization == "features":
         _fill(FrozenFeatures("features", slice(0, encoder.trainable_dim)), workspace, start, table.trainable)

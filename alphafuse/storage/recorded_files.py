@@ -30,7 +30,7 @@ from alphafuse.storage.record_index import RecordIndex
 RECORDS = (RECORD_SUFFIX, INDEX_SUFFIX)
 """Endings of files with records."""
 READERS = 16
-"""Files with records that are read at a time."""
+"""Files with records that are read side by side: a stage of many files would wait for thousands of answers."""
 CHANGED = "its checksum differs from the manifest's"
 
 T = TypeVar("T")

@@ -44,11 +44,18 @@ def machine() -> dict[str, Any]:
     }
 
 
-def publish(title: str, settings: dict[str, Any], rows: list[dict[str, Any]], path: Path | None) -> None:
+def publish(
+    title: str,
+    settings: dict[str, Any],
+    rows: list[dict[str, Any]],
+    path: Path | None,
+    facts: dict[str, Any] | None = None,
+) -> None:
     """Print the rows as a table and write them, settings and machine as JSON to `path`.
 
     Args:
         rows: all with the same keys; numbers are printed with three significant digits.
+        facts: what is written beside the rows and not printed.
     """
     where = machine()
     table = Table(title=title, title_justify="left", caption_justify="left")
@@ -66,7 +73,7 @@ def publish(title: str, settings: dict[str, Any], rows: list[dict[str, Any]], pa
         highlight=False,
     )
     if path is not None:
-        content = {"title": title, "settings": settings, "machine": where, "rows": rows}
+        content = {"title": title, "settings": settings, "machine": where, **(facts or {}), "rows": rows}
         path.write_text(json.dumps(content, indent=1) + "\n")
 
 

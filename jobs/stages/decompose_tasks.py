@@ -37,15 +37,16 @@ def moments_of_shards(
     """Moments of the embeddings of some shards, read block by block. Items that are held out of training are left out:
     training must not know of their texts."""
     moments = Moments.empty(dim, weighted=weighted, probe=probe)
-    held_out = load_held_out(workspace) if some_held_out else None
     with threadpool_limits(threads):
         for shard in shards:
             weights = _popularity(workspace, shard) if weighted else None
+            stop = shard.first_row + shard.rows
+            held_out = load_held_out(workspace, shard.first_row, stop) if some_held_out else None
             for first, block, present in _blocks(workspace, shard, dim):
                 part = slice(first - shard.first_row, first - shard.first_row + len(block))
                 block_weights = None if weights is None else weights[part]
                 if held_out is not None:
-                    present = present & ~held_out[first : first + len(block)]
+                    present = present & ~held_out[part]
                 moments = moments.merge(Moments.of(block, present, block_weights, probe=probe, first_row=first))
     return moments
 

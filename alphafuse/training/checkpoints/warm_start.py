@@ -96,7 +96,7 @@ def warm_start(
     found = match_items(workspace.artifact("catalog"), first, stop, catalog)
     carried = int(communicator.all_reduce(torch.tensor(int((found >= 0).sum()))))
     has_moments = "table_steps" in details
-    held_out = load_held_out(workspace)[first:stop]
+    held_out = load_held_out(workspace, first, stop)
     if table.trainable.shape[1]:
         if encoder.initialization == "normal":
             _start_as_text_alone(encoder, table, (found < 0) & ~held_out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from alphafuse.config import Config
-from alphafuse.data.popularity import load_held_out
+from alphafuse.data.popularity import count_trained_items
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.items.encoders.base import build_encoder
 from alphafuse.recommenders.base import build_backbone, chosen_dropout
@@ -25,5 +25,4 @@ def build_objective(config: Config, workspace: Workspace, communicator: Communic
         backbone = build_backbone(config.model, config.seed, chosen_dropout(targets))
     if isinstance(backbone, DreamRec):
         return DiffusionObjective(encoder, backbone, config.seed, config.train.loss.temperature)
-    num_items = int((~load_held_out(workspace)).sum())
-    return ScoringObjective(encoder, backbone, config.train.loss, num_items, communicator)
+    return ScoringObjective(encoder, backbone, config.train.loss, count_trained_items(workspace), communicator)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from alphafuse.errors import WorkspaceError
 from alphafuse.storage import retries
+from alphafuse.storage.folder import Folder
 from alphafuse.storage.manifest import fingerprint, to_json
 from alphafuse.storage.matrices import to_column
 from alphafuse.storage.workspace import Workspace
@@ -215,3 +217,18 @@ def test_what_a_newer_program_wrote_is_not_read(tmp_path: Path) -> None:
         WorkspaceError, match=r"catalog has format 3, this version of alphafuse reads up to 2: run a new"
     ):
         artifact.require()
+
+
+def test_records_are_read_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace, together = Workspace(str(tmp_path)), threading.Barrier(8, timeout=60)
+    for number in range(8):
+        _write(workspace, name=f"part-{number}.parquet", first_row=3 * number)
+    read = Folder.read_bytes
+
+    def waiting(folder: Folder, name: str) -> bytes:
+        together.wait()  # passes when eight wait
+        return read(folder, name)
+
+    monkeypatch.setattr(Folder, "read_bytes", waiting)
+    records = workspace.artifact("catalog").records()
+    assert [records[f"part-{number}.parquet"].first_row for number in range(8)] == [3 * number for number in range(8)]
