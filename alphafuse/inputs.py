@@ -13,10 +13,10 @@ from alphafuse.config import Config, EmbedConfig
 from alphafuse.data.importers.source import Source
 from alphafuse.data.preparation.sources import find_catalog, find_interactions, find_split
 from alphafuse.data.users import find_users
-from alphafuse.language.language_model import LanguageModel
+from alphafuse.language.models.language_model import LanguageModel
 from alphafuse.language.precomputed import find_precomputed
 from alphafuse.stages import EMBED, PREPARE, RECOMMEND, Stage
-from alphafuse.storage.folder import resolve
+from alphafuse.storage.filesystem.folder import resolve
 
 
 @dataclass(frozen=True)

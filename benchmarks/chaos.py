@@ -32,7 +32,7 @@ import yaml
 from alphafuse.config import RayConfig, load_config
 from alphafuse.data.synthetic import SyntheticData
 from alphafuse.events import ignore
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.workspace import Workspace
 from benchmarks.common.tables import arguments, publish
 from benchmarks.disturbance.disturbed_cluster import DisturbedCluster

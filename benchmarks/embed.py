@@ -27,10 +27,10 @@ import ray
 from alphafuse.config import EmbedConfig
 from alphafuse.data.hashing import hash_texts
 from alphafuse.events import ignore
-from alphafuse.language.encoder import Computed, TextEncoder
-from alphafuse.language.engines import make_encoder
-from alphafuse.language.language_model import LanguageModel
-from alphafuse.language.pieces import CutBatch, Piece
+from alphafuse.language.models.language_model import LanguageModel
+from alphafuse.language.text_encoders.encoder import Computed, TextEncoder
+from alphafuse.language.text_encoders.encoder_building import make_encoder
+from alphafuse.language.text_encoders.pieces import CutBatch, Piece
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import read_rows
 from alphafuse.storage.workspace import Workspace

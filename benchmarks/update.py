@@ -31,7 +31,7 @@ from alphafuse.events import ignore
 from alphafuse.items.item_table import ItemTable
 from alphafuse.serving.recommender import load
 from alphafuse.stages import DECOMPOSE, EMBED, EXPORT, TRAIN, needed_stages
-from alphafuse.storage.folder import resolve
+from alphafuse.storage.filesystem.folder import resolve
 from alphafuse.storage.matrices import read_rows, to_lists
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoints.trained_model import load_trained

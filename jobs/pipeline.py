@@ -35,7 +35,7 @@ from alphafuse.stages import (
     and_later,
     require_among,
 )
-from alphafuse.storage.exclusive import require_create
+from alphafuse.storage.filesystem.exclusive import require_create
 from alphafuse.storage.workspace import Workspace
 from jobs.execution.driver_events import driver_listener
 from jobs.execution.history import History

@@ -19,7 +19,7 @@ from alphafuse.config.sections.resources import Resources
 from alphafuse.data.synthetic import BLOCK, SyntheticData, num_blocks
 from alphafuse.errors import DataError
 from alphafuse.events import Listener, Progress, StageFinished, StageStarted
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from jobs.execution.placement import task_slots
 from jobs.execution.ray_connection import connected
 from jobs.execution.tasks import in_order

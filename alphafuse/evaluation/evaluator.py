@@ -28,7 +28,7 @@ from alphafuse.evaluation.ranking_metrics import CatalogUse, ranking_metrics, ta
 from alphafuse.evaluation.ranks import RankedTargets
 from alphafuse.evaluation.scorer import HistoryReader, Scorer
 from alphafuse.evaluation.shuffled_histories import shuffled
-from alphafuse.storage.read_ahead import read_ahead
+from alphafuse.storage.filesystem.read_ahead import read_ahead
 
 Similarity = Literal["cosine", "dot"]
 Progress = Callable[[int, int], None]

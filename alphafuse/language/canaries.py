@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from alphafuse.errors import ResourceError
-from alphafuse.language.encoder import TextEncoder, encode_texts
+from alphafuse.language.text_encoders.encoder import TextEncoder, encode_texts
 
 LARGEST_DRIFT = 1e-3
 """Largest 1 − cosine between two engines' vectors of a text; those of bfloat16 and float32 differ by less."""

@@ -21,8 +21,8 @@ from alphafuse.data.importers.columns import as_ids
 from alphafuse.data.importers.source import Source, find_sources
 from alphafuse.data.preparation.scratch import RunWriter, read_bucket
 from alphafuse.errors import ConfigError, DataError
-from alphafuse.language.encoder import Encoded, usable_vectors
-from alphafuse.storage.folder import Folder, open_filesystem
+from alphafuse.language.text_encoders.encoder import Encoded, usable_vectors
+from alphafuse.storage.filesystem.folder import Folder, open_filesystem
 from alphafuse.storage.matrices import from_column, to_column
 
 NO_VECTOR = "no vector"

@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alphafuse.language.encoder import EMPTY, Encoded, failures_by_category
 from alphafuse.language.plan import hash_array
+from alphafuse.language.text_encoders.encoder import EMPTY, Encoded, failures_by_category
 from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.manifest import RECORD_SUFFIX, FileRecord, fingerprint, to_json
 from alphafuse.storage.matrices import from_column, to_column

@@ -16,8 +16,8 @@ from pydantic import TypeAdapter
 
 from alphafuse.errors import WorkspaceError
 from alphafuse.registry.version import VersionId, from_bytes, to_bytes, validated
-from alphafuse.storage.exclusive import create
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.exclusive import create
+from alphafuse.storage.filesystem.folder import Folder
 
 NAMES = ("production", "candidate", "previous")
 """All aliases."""

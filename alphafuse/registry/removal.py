@@ -16,7 +16,7 @@ from alphafuse.config.bounded_yaml import load_yaml
 from alphafuse.errors import AlphafuseError, OwnershipError, WorkspaceError
 from alphafuse.registry.version import EXPORT, Version
 from alphafuse.registry.version_registry import Registry
-from alphafuse.storage.folder import Folder, resolve
+from alphafuse.storage.filesystem.folder import Folder, resolve
 from alphafuse.storage.manifest import MANIFEST, MANIFEST_COPY
 from alphafuse.storage.ownership import read_beat
 from alphafuse.storage.workspace import BORROWED, CONFIG, Workspace

@@ -13,8 +13,8 @@ from dataclasses import replace
 from alphafuse.errors import WorkspaceError
 from alphafuse.registry.aliases import NAMES, Aliases, change_aliases, read_aliases
 from alphafuse.registry.version import Version, describe, is_version_id, read_version, version_to_bytes
-from alphafuse.storage.exclusive import create
-from alphafuse.storage.folder import Folder, resolve
+from alphafuse.storage.filesystem.exclusive import create
+from alphafuse.storage.filesystem.folder import Folder, resolve
 from alphafuse.storage.workspace import Workspace
 
 FOLDERS = ("versions", "aliases")

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from alphafuse.errors import WorkspaceError
 from alphafuse.storage.artifact import Artifact
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.manifest import MANIFEST, MANIFEST_COPY, content_fingerprint
 from alphafuse.storage.ownership import Guard
 

@@ -28,7 +28,7 @@ from alphafuse.serving.approximate_index import ApproximateRanking
 from alphafuse.serving.deltas import Delta, find_deltas
 from alphafuse.stages import EXPORT, EXPORT_FORMAT
 from alphafuse.storage.artifact import Artifact
-from alphafuse.storage.folder import Folder, resolve, retried
+from alphafuse.storage.filesystem.folder import Folder, resolve, retried
 from alphafuse.storage.manifest import MANIFEST, MANIFEST_COPY, FileRecord, read_json_object
 from alphafuse.storage.recorded_files import CHANGED
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from alphafuse.errors import UnfinishedError, WorkspaceError
-from alphafuse.storage.folder import is_temporary
+from alphafuse.storage.filesystem.folder import is_temporary
 from alphafuse.storage.manifest import (
     MANIFEST,
     MANIFEST_COPY,

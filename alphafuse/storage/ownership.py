@@ -20,7 +20,7 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 from alphafuse.errors import OwnershipError
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.manifest import read_json_object
 
 HEARTBEAT = "heartbeat.json"

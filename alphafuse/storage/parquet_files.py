@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alphafuse.storage.folder import Folder, retried
+from alphafuse.storage.filesystem.folder import Folder, retried
+from alphafuse.storage.filesystem.retries import attempts
 from alphafuse.storage.manifest import FileRecord
-from alphafuse.storage.retries import attempts
 
 NOT_READABLE = (OSError, pa.ArrowException, KeyError)
 MAGIC = b"PAR1"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import uuid
 
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.manifest import INDEX_SUFFIX, FileRecord, index_to_json
 
 FULL_BYTES = 1 << 20

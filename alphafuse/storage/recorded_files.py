@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alphafuse.errors import StaleError, WorkspaceError
-from alphafuse.storage.folder import Folder, retried
+from alphafuse.storage.filesystem.folder import Folder, retried
 from alphafuse.storage.manifest import INDEX_SUFFIX, RECORD_SUFFIX, FileRecord, read_index, read_record, to_json
 from alphafuse.storage.ownership import Guard
 from alphafuse.storage.parquet_files import NOT_READABLE, footer_hash, iterate_parquet, read_parquet, take_rows

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 from alphafuse.errors import WorkspaceError
 from alphafuse.stages import ARTIFACTS
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.manifest import MANIFEST, MANIFEST_COPY, read_json_object
 from alphafuse.storage.ownership import Guard
 

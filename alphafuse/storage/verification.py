@@ -12,7 +12,7 @@ from typing import Literal
 
 from alphafuse.errors import WorkspaceError
 from alphafuse.storage.artifact import Artifact
-from alphafuse.storage.folder import is_temporary
+from alphafuse.storage.filesystem.folder import is_temporary
 from alphafuse.storage.manifest import (
     MANIFEST,
     MANIFEST_COPY,

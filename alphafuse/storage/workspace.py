@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from alphafuse.errors import WorkspaceError
 from alphafuse.stages import ARTIFACTS
 from alphafuse.storage.artifact import Artifact
-from alphafuse.storage.folder import Folder, resolve
+from alphafuse.storage.filesystem.folder import Folder, resolve
 from alphafuse.storage.manifest import Manifest, is_fingerprint, plain_name, read_json_object
 from alphafuse.storage.ownership import Guard
 from alphafuse.storage.redo import Redo

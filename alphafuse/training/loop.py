@@ -27,7 +27,7 @@ from alphafuse.distributed.step_timer import StepTimer
 from alphafuse.errors import DataError
 from alphafuse.events import Listener
 from alphafuse.items.table_building import build_table, initialise_table
-from alphafuse.storage.read_ahead import read_ahead
+from alphafuse.storage.filesystem.read_ahead import read_ahead
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoints.checkpoint import Checkpoints
 from alphafuse.training.checkpoints.trained_model import write_trained

@@ -5,7 +5,7 @@ from __future__ import annotations
 import yaml
 
 from alphafuse.config.space import SearchSpace
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.tuning.trials import Tuning
 
 FILE = "best.yaml"

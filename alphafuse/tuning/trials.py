@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from alphafuse.config.space import Value
 from alphafuse.errors import StaleError, WorkspaceError
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.manifest import changed_inputs, read_json_object
 
 FILE = "trials.json"

@@ -31,7 +31,7 @@ from alphafuse.data.preparation.catalog import partition_catalog, sort_catalog_b
 from alphafuse.data.preparation.interactions import group_users, partition_interactions
 from alphafuse.data.preparation.scratch import read_columns
 from alphafuse.errors import AlphafuseError
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from benchmarks.fuzzing.damage import Change, applied, changes
 from benchmarks.fuzzing.exploration import Outcome, Target, refusal
 

@@ -17,7 +17,7 @@ from alphafuse.items.item_table import ItemTable
 from alphafuse.items.row_adam import RowAdam
 from alphafuse.kernels.negative_sums import OwnNegatives, exclude, log_partition
 from alphafuse.recommenders.sasrec import SASRec
-from alphafuse.storage.read_ahead import read_ahead
+from alphafuse.storage.filesystem.read_ahead import read_ahead
 from alphafuse.training.negative_sampler import NegativeSampler
 from alphafuse.training.objectives.scoring_objective import ScoringObjective
 from alphafuse.training.step import TrainingStep

@@ -19,10 +19,10 @@ def vllm_embeds(device: torch.device, num_texts: int = 20_000, compared: int = 6
     """vLLM embeds texts as sentence-transformers does on a CPU."""
     require("vllm", MODEL, "sentence_transformers")
     from alphafuse.config import EmbedConfig
-    from alphafuse.language.encoder import encode_texts
-    from alphafuse.language.language_model import LanguageModel
-    from alphafuse.language.sentence_transformers import SentenceTransformersEncoder
-    from alphafuse.language.vllm import VllmEncoder
+    from alphafuse.language.models.language_model import LanguageModel
+    from alphafuse.language.text_encoders.encoder import encode_texts
+    from alphafuse.language.text_encoders.sentence_transformers import SentenceTransformersEncoder
+    from alphafuse.language.text_encoders.vllm import VllmEncoder
 
     config = EmbedConfig.model_validate({"model": f"package://{MODEL}/{FOLDER}", "max_length": 256})
     generator = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 
-from alphafuse.storage.buckets import CONNECTIONS, PIECE_BYTES, SINGLE_BYTES
+from alphafuse.storage.filesystem.buckets import CONNECTIONS, PIECE_BYTES, SINGLE_BYTES
 from alphafuse.storage.recorded_files import RECORDS_AT_A_TIME
 
 UPLOAD_BYTES = 10 * 2**20

@@ -29,12 +29,12 @@ from alphafuse.data.preparation.catalog import (
 from alphafuse.data.preparation.interactions import group_users, partition_interactions
 from alphafuse.data.preparation.sequence_shards import ShardPlan, write_popularity, write_sequences_shard
 from alphafuse.data.sequence_store import SequenceStore
-from alphafuse.language.encoder import Encoded
 from alphafuse.language.plan import make_plan
 from alphafuse.language.store import ITEM_COLUMNS, EmbeddingStore
+from alphafuse.language.text_encoders.encoder import Encoded
 from alphafuse.nullspace.moments import Moments
 from alphafuse.serving.export_files import vectors_to_bytes
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import to_column, to_lists
 from alphafuse.storage.workspace import Workspace

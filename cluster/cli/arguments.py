@@ -68,7 +68,7 @@ def read_config(path: Path, overrides: Sequence[str] | None) -> Config:
 def _with_found_workspace(config: Config, path: Path) -> Config:
     """The configuration with the workspace beside its file where the current folder has none: a relative `workspace`
     starts from the current folder, and is found again from any other one."""
-    from alphafuse.storage.folder import resolve
+    from alphafuse.storage.filesystem.folder import resolve
     from monitoring.run_log.finding import is_workspace
 
     beside = resolve(config.workspace, str(path.parent))

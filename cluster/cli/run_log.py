@@ -14,7 +14,7 @@ import typer
 
 from alphafuse.errors import AlphafuseError, WorkspaceError
 from alphafuse.extras import missing_package
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from monitoring.terminal.output_redirect import output_to_file
 from monitoring.terminal.safe_text import echo, printable
 

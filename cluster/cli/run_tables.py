@@ -11,7 +11,7 @@ from rich.table import Table
 
 from alphafuse.errors import WorkspaceError
 from alphafuse.events import EpochMetrics, Metrics, StageWarning, WorkersRestarted
-from alphafuse.storage.folder import resolve
+from alphafuse.storage.filesystem.folder import resolve
 from monitoring.run_log.finding import is_workspace
 from monitoring.run_log.reader import Run, RunReader
 from monitoring.run_log.run_state import RunStatus, StageState, StageStatus

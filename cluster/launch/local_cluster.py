@@ -25,7 +25,7 @@ import ray.util
 import requests
 
 from alphafuse.errors import ClusterError
-from alphafuse.storage.private_folder import make_private, state_folder
+from alphafuse.storage.filesystem.private_folder import make_private, state_folder
 from jobs.execution.embedded_cluster import private_session_folder
 from jobs.execution.token_file import MODE_VARIABLE, ensure_token, headers
 

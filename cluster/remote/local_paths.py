@@ -11,7 +11,7 @@ from alphafuse.config import Config
 from alphafuse.errors import ClusterError
 from alphafuse.inputs import inputs_of
 from alphafuse.stages import Stage
-from alphafuse.storage.folder import resolve
+from alphafuse.storage.filesystem.folder import resolve
 
 _ON_MACHINES = ("file", "local", "package", "hf")
 """Schemes of what each machine of a cluster has for itself."""

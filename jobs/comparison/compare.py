@@ -13,7 +13,7 @@ from alphafuse.errors import ConfigError, WorkspaceError
 from alphafuse.evaluation.comparison.method_comparison import Comparison, FinishedRun, compare_methods
 from alphafuse.events import Listener, StageFailed, StageSkipped, StageWarning
 from alphafuse.stages import EVALUATE, TRAIN
-from alphafuse.storage.folder import Folder, resolve
+from alphafuse.storage.filesystem.folder import Folder, resolve
 from alphafuse.storage.workspace import Workspace
 from jobs.comparison.grid_runs import Run, carry_out, ensemble_runs, is_finished, method_runs
 from jobs.comparison.shared_making import make_shared

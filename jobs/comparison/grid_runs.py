@@ -13,7 +13,7 @@ from alphafuse.config import Config, GridConfig
 from alphafuse.errors import StaleError, WorkspaceError
 from alphafuse.events import FanOut, Listener, StageFinished, StageStarted, Summary
 from alphafuse.stages import EVALUATE, TRAIN
-from alphafuse.storage.folder import Folder, resolve
+from alphafuse.storage.filesystem.folder import Folder, resolve
 from alphafuse.storage.workspace import Workspace
 from jobs.comparison import ensemble_evaluation
 from jobs.comparison.shown_events import RunListener

@@ -8,7 +8,7 @@ from alphafuse.config import Config
 from alphafuse.errors import StaleError
 from alphafuse.events import Listener, StageFailed
 from alphafuse.stages import Stage
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.workspace import Workspace
 from jobs.comparison.shared_stages import FOLDER, shared_stages
 from jobs.comparison.shown_events import SharedStageListener

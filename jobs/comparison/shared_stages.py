@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from alphafuse.config import Config
 from alphafuse.errors import WorkspaceError
 from alphafuse.stages import Stage, needed_stages
-from alphafuse.storage.folder import Folder, resolve
+from alphafuse.storage.filesystem.folder import Folder, resolve
 from alphafuse.storage.manifest import MANIFEST, fingerprint
 from alphafuse.storage.verification import Finding
 from alphafuse.storage.workspace import BORROWED, Workspace

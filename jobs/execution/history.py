@@ -10,7 +10,7 @@ import yaml
 
 from alphafuse.config import Config
 from alphafuse.events import ArtifactCommitted, Event, StageRefused, StageSkipped, StageStarted, StageWarning
-from alphafuse.storage.folder import resolve
+from alphafuse.storage.filesystem.folder import resolve
 from alphafuse.storage.workspace import CONFIG, Workspace
 from monitoring.run_log.event_log import EventLog
 from monitoring.run_log.heartbeat import Heartbeat

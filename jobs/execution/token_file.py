@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alphafuse.errors import AlphafuseError, ClusterError
-from alphafuse.storage.private_folder import home, make_private
+from alphafuse.storage.filesystem.private_folder import home, make_private
 
 MODE_VARIABLE = "RAY_AUTH_MODE"
 TOKEN_VARIABLE = "RAY_AUTH_TOKEN"

@@ -8,7 +8,7 @@ from typing import Protocol
 from alphafuse.errors import ConfigError, WorkspaceError
 from alphafuse.registry.version_registry import Registry
 from alphafuse.serving.export_files import Export
-from alphafuse.storage.folder import resolve
+from alphafuse.storage.filesystem.folder import resolve
 from alphafuse.storage.manifest import content_fingerprint
 
 SHOWN = 12

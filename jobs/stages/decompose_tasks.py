@@ -15,9 +15,9 @@ from alphafuse.data.popularity import load_held_out
 from alphafuse.errors import DataError
 from alphafuse.nullspace.decomposition import NullSpace
 from alphafuse.nullspace.moments import Moments
+from alphafuse.storage.filesystem.read_ahead import read_ahead
 from alphafuse.storage.manifest import FileRecord
 from alphafuse.storage.matrices import gather_rows, iterate_rows, to_column
-from alphafuse.storage.read_ahead import read_ahead
 from alphafuse.storage.workspace import Workspace
 
 BLOCK_BYTES = 64 * 2**20

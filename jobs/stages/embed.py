@@ -23,14 +23,14 @@ from alphafuse.config import Config, EmbedConfig
 from alphafuse.config.sections.resources import Resources
 from alphafuse.errors import DataError, StaleError
 from alphafuse.events import EmbeddingProgress, Listener, Progress, StageWarning, Summary
-from alphafuse.language.encoder import TextEncoder
-from alphafuse.language.engines import make_encoder
 from alphafuse.language.plan import Plan, hash_array, make_plan
 from alphafuse.language.precomputed import NO_VECTOR, PrecomputedFiles
 from alphafuse.language.store import ITEM_COLUMNS, EmbeddingStore
+from alphafuse.language.text_encoders.encoder import TextEncoder
+from alphafuse.language.text_encoders.encoder_building import make_encoder
 from alphafuse.stages import EMBED
 from alphafuse.storage.artifact import Artifact
-from alphafuse.storage.folder import resolve
+from alphafuse.storage.filesystem.folder import resolve
 from alphafuse.storage.manifest import FileRecord, changed_inputs, fingerprint
 from alphafuse.storage.recorded_files import READERS
 from alphafuse.storage.workspace import Workspace

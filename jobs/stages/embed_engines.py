@@ -36,10 +36,10 @@ from alphafuse.events import (
     WorkersRestarted,
 )
 from alphafuse.language.canaries import canary_vectors, require_same_engine
-from alphafuse.language.encoder import EMPTY, TextEncoder, encode_texts, failures_by_category
-from alphafuse.language.one_engine import OneEngine
 from alphafuse.language.plan import Batch
 from alphafuse.language.store import EmbeddingStore
+from alphafuse.language.text_encoders.encoder import EMPTY, TextEncoder, encode_texts, failures_by_category
+from alphafuse.language.text_encoders.one_engine import OneEngine
 from alphafuse.stages import EMBED
 from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.manifest import FileRecord, read_record, to_json

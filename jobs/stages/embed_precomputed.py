@@ -26,7 +26,7 @@ from alphafuse.language.precomputed import (
 from alphafuse.language.store import ITEM_COLUMNS, EmbeddingStore
 from alphafuse.stages import EMBED
 from alphafuse.storage.artifact import Artifact
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.manifest import FileRecord
 from jobs.execution.placement import task_slots
 from jobs.execution.tasks import in_order, result

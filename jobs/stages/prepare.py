@@ -36,7 +36,7 @@ from alphafuse.data.preparation.time_units import require_one_unit
 from alphafuse.errors import DataError
 from alphafuse.events import Listener, Progress, StageWarning, Summary, Value
 from alphafuse.stages import PREPARE
-from alphafuse.storage.folder import Folder, resolve
+from alphafuse.storage.filesystem.folder import Folder, resolve
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from jobs.execution.placement import task_options, task_slots

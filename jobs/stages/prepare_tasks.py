@@ -14,7 +14,7 @@ from alphafuse.config import CatalogConfig, InteractionsConfig
 from alphafuse.data.importers.source import Source
 from alphafuse.data.preparation import catalog, interactions, recency, sequence_shards, sources, splits
 from alphafuse.data.preparation.scratch import once
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 
 find_all = ray.remote(sources.find_checked)
 write_catalog_shard = ray.remote(catalog.write_catalog_shard)

@@ -19,7 +19,7 @@ from alphafuse.evaluation.recommendations import Recommendations, rank_users
 from alphafuse.events import Listener, Progress, StageWarning, Summary
 from alphafuse.serving.deltas import find_deltas
 from alphafuse.stages import RECOMMEND
-from alphafuse.storage.folder import resolve
+from alphafuse.storage.filesystem.folder import resolve
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoints.trained_model import load_trained

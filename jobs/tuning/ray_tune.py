@@ -24,7 +24,7 @@ from alphafuse.config import Config
 from alphafuse.config.space import SearchSpace
 from alphafuse.errors import ConfigError
 from alphafuse.events import Listener, StageFailed, StageFinished, StageStarted, StageWarning, ignore
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.workspace import Workspace
 from alphafuse.tuning.best_config import write_best
 from alphafuse.tuning.trials import ENDED, FAILED, INTERRUPTED, RUNNING, STOPPED, State, Trial, Tuning

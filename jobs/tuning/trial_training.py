@@ -21,7 +21,7 @@ from alphafuse.config.space import changed_config
 from alphafuse.errors import AlphafuseError
 from alphafuse.events import EpochMetrics, Event
 from alphafuse.stages import TRAIN
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.workspace import Workspace
 from alphafuse.tuning.trials import FAILED, FINISHED, INTERRUPTED
 from jobs.comparison.shown_events import RunListener

@@ -11,7 +11,7 @@ from alphafuse.config.space import SearchSpace
 from alphafuse.errors import WorkspaceError
 from alphafuse.events import Listener, StageSkipped, StageWarning
 from alphafuse.stages import TRAIN
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.workspace import Workspace
 from alphafuse.tuning.best_config import write_best
 from alphafuse.tuning.trials import ENDED, Tuning, read_tuning

@@ -12,7 +12,7 @@ from typing import TypeVar
 from alphafuse.registry.aliases import Aliases
 from alphafuse.registry.version import Version
 from alphafuse.registry.version_registry import Registry
-from alphafuse.storage.folder import Folder, resolve
+from alphafuse.storage.filesystem.folder import Folder, resolve
 from alphafuse.storage.ownership import read_beat
 from alphafuse.tuning.trials import Tuning, read_tuning
 from monitoring.run_log.finding import Found, find_workspaces

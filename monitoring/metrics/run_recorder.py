@@ -29,7 +29,7 @@ from alphafuse.events import (
     WorkersGone,
     WorkersRestarted,
 )
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from monitoring.metrics import definitions as m
 
 QUALITY = {"hr": m.HIT_RATE, "ndcg": m.NDCG, "mrr": m.MRR}

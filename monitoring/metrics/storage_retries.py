@@ -1,4 +1,7 @@
-"""Counts how often this process repeated a request to storage: `alphafuse.storage.retries` logs a warning for each."""
+"""Counts how often this process repeated a request to storage.
+
+`alphafuse.storage.filesystem.retries` logs a warning for each.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import logging
 
 from prometheus_client import CollectorRegistry
 
-from alphafuse.storage import retries
+from alphafuse.storage.filesystem import retries
 from monitoring.metrics.definitions import PROCESS_METRICS, STORAGE_RETRIES, Instruments
 
 LOGGER = logging.getLogger(retries.__name__)

@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from alphafuse.storage.private_folder import make_private, state_folder
+from alphafuse.storage.filesystem.private_folder import make_private, state_folder
 from alphafuse.storage.workspace import Workspace
 
 SUFFIX = ".json"

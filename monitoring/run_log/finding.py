@@ -11,7 +11,7 @@ import pyarrow.fs as pafs
 
 from alphafuse.registry.version_registry import FOLDERS as REGISTRY_FOLDERS
 from alphafuse.stages import ARTIFACTS, STAGES
-from alphafuse.storage.folder import Folder, resolve
+from alphafuse.storage.filesystem.folder import Folder, resolve
 from alphafuse.storage.manifest import MANIFEST
 from alphafuse.storage.workspace import BORROWED, CONFIG, Workspace
 from alphafuse.tuning.trials import FILE as TRIALS

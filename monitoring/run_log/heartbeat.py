@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 
 from alphafuse.errors import OwnershipError
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.ownership import (
     HEARTBEAT,
     Beat,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from alphafuse.storage.folder import Folder, resolve
+from alphafuse.storage.filesystem.folder import Folder, resolve
 
 
 class TensorBoardSink:

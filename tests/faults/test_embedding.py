@@ -18,8 +18,8 @@ from support.workspaces.embed_cases import CONFIG, HashEncoder, vector, write_ca
 
 from alphafuse.config.sections.resources import EngineResources
 from alphafuse.events import ignore
-from alphafuse.language.encoder import Computed
-from alphafuse.language.pieces import Piece
+from alphafuse.language.text_encoders.encoder import Computed
+from alphafuse.language.text_encoders.pieces import Piece
 from alphafuse.storage.matrices import read_rows
 from alphafuse.storage.workspace import Workspace
 from jobs.stages.embed import embed

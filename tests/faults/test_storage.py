@@ -24,7 +24,7 @@ from support.workspaces.tiny_workspace import tiny_config, tiny_workspace
 from alphafuse.config import Config, parse_config
 from alphafuse.errors import ResourceError, WorkspaceError
 from alphafuse.events import ignore
-from alphafuse.storage import retries
+from alphafuse.storage.filesystem import retries
 from alphafuse.storage.verification import examine
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.loop import Trainer

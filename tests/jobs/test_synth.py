@@ -11,7 +11,7 @@ from alphafuse.config import RayConfig, load_config
 from alphafuse.data.synthetic import SyntheticData
 from alphafuse.errors import DataError
 from alphafuse.events import Event, Progress, StageFinished, StageStarted, ignore
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.matrices import read_rows
 from alphafuse.storage.workspace import Workspace
 from jobs import synth

@@ -18,7 +18,7 @@ from alphafuse.data.importers.huggingface import PREFIX
 from alphafuse.data.importers.source import format_by_name
 from alphafuse.data.importers.text_stream import UTF16_MARKS
 from alphafuse.errors import DataError
-from alphafuse.storage.folder import open_filesystem
+from alphafuse.storage.filesystem.folder import open_filesystem
 
 LOOKED_AT = 2**20
 """Bytes from the beginning of a file that are looked at."""

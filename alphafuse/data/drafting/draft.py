@@ -20,7 +20,7 @@ from alphafuse.data.drafting.roles import Guess, Table, guess_items, guess_texts
 from alphafuse.data.importers.huggingface import PREFIX
 from alphafuse.data.importers.source import PEEKED_ROWS, Source, find_sources
 from alphafuse.errors import DataError
-from alphafuse.storage.folder import open_filesystem, resolve
+from alphafuse.storage.filesystem.folder import open_filesystem, resolve
 
 MODEL_WIDTH = 128
 """Width of the model by default; a catalog needs as many items."""

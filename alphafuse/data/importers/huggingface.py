@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from alphafuse.config import SourceConfig
 from alphafuse.errors import DataError
-from alphafuse.storage.folder import open_filesystem
+from alphafuse.storage.filesystem.folder import open_filesystem
 
 if TYPE_CHECKING:
     import datasets

@@ -14,7 +14,7 @@ from fsspec.utils import glob_translate
 
 from alphafuse.data.importers.links import require_each_file_once
 from alphafuse.errors import DataError
-from alphafuse.storage.folder import open_filesystem
+from alphafuse.storage.filesystem.folder import open_filesystem
 
 _TABLE_FORMATS = {
     "Delta Lake": r"(^|/)_delta_log(/|$)",

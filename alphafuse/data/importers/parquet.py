@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from alphafuse.config import SourceConfig
 from alphafuse.data.importers.damage import readable
 from alphafuse.errors import DataError
-from alphafuse.storage.folder import open_filesystem
+from alphafuse.storage.filesystem.folder import open_filesystem
 
 OPTIONS: frozenset[str] = frozenset()
 """Settings beside `path` that this format knows."""

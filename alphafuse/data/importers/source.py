@@ -22,7 +22,7 @@ from alphafuse.data.importers import csv, huggingface, jsonl, parquet, recbole
 from alphafuse.data.importers.columns import require_columns
 from alphafuse.data.importers.listing import cut_glob, matching_files, natural_order
 from alphafuse.errors import DataError
-from alphafuse.storage.folder import open_filesystem, resolve
+from alphafuse.storage.filesystem.folder import open_filesystem, resolve
 
 _READERS = {"parquet": parquet, "csv": csv, "jsonl": jsonl, "recbole": recbole, "huggingface": huggingface}
 _HINTS = {"csv": csv.missing_column_hint, "jsonl": jsonl.missing_column_hint}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 
 from alphafuse.errors import DataError
-from alphafuse.storage.folder import open_filesystem
+from alphafuse.storage.filesystem.folder import open_filesystem
 
 BLOCK_BYTES = 8 * 2**20
 """Bytes of a block of text, and most bytes of one line."""

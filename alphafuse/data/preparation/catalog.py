@@ -23,7 +23,7 @@ from alphafuse.data.preparation.scratch import RunWriter, read_bucket, read_rows
 from alphafuse.data.preparation.text import TextTemplate, tidy
 from alphafuse.errors import DataError
 from alphafuse.storage.artifact import Artifact
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 
 TITLE_LENGTH = 80
 """Length of the beginning of the text that replaces a missing title, in characters."""

@@ -24,7 +24,7 @@ from alphafuse.data.preparation.other_forms import count_decomposed, known_forms
 from alphafuse.data.preparation.scratch import RunWriter, read_bucket, write_rows
 from alphafuse.data.preparation.time_units import epoch_units
 from alphafuse.errors import DataError
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 
 NUM_EXAMPLES = 5
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from alphafuse.config import SplitConfig
 from alphafuse.data.preparation.scratch import read_columns
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 
 RECENT_SHARE = 0.1
 """Share of the interactions, the latest ones before the end of training, that is recent."""

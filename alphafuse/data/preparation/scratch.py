@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from alphafuse.data.hashing import bucket_of
-from alphafuse.storage.folder import Folder, retried
+from alphafuse.storage.filesystem.folder import Folder, retried
 from alphafuse.storage.manifest import read_json_object
 
 RUN_BYTES = 128 * 2**20

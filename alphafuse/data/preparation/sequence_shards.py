@@ -28,7 +28,7 @@ from alphafuse.data.preparation.splits import (
 )
 from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.storage.artifact import Artifact
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.workspace import Workspace
 
 

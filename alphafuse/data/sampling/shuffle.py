@@ -17,7 +17,7 @@ from alphafuse.data.sampling.lanes import LANES, LaneOrder, lanes_of
 from alphafuse.data.sampling.samples import Samples, Windowing, training_samples
 from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.data.sequences import ranges
-from alphafuse.storage.read_ahead import read_ahead
+from alphafuse.storage.filesystem.read_ahead import read_ahead
 
 LANE_SAMPLES = 64
 """Fewest samples of a lane in a log that ranks divide. Every rank reads all of a smaller log, which takes no time, so

@@ -21,7 +21,7 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import StaleError, WorkspaceError
 from alphafuse.items.item_table import ItemTable
 from alphafuse.storage.artifact import Artifact
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.manifest import Manifest, fingerprint
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoints.background import Background

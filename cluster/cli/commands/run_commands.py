@@ -53,7 +53,7 @@ def update(
         from alphafuse.registry.aliases import NAMES
         from alphafuse.registry.version import is_version_id
         from alphafuse.registry.version_registry import Registry
-        from alphafuse.storage.folder import resolve
+        from alphafuse.storage.filesystem.folder import resolve
         from alphafuse.storage.workspace import CONFIG
         from cluster.cli.running import print_next, print_results, run_with_progress
 
@@ -78,7 +78,7 @@ def add_items(
     if file is None and remove is None:
         raise typer.BadParameter("give a file of new items, or --remove FILE")
     with settings(config, overrides) as (configuration, workspace):
-        from alphafuse.storage.folder import resolve
+        from alphafuse.storage.filesystem.folder import resolve
         from cluster.cli.run_log import redirect_output
         from monitoring.terminal.run_console import RunConsole
 
@@ -100,7 +100,7 @@ def compare(
 ) -> None:
     """Train methods with several seeds and write one table; finished runs are skipped."""
     from alphafuse.config import load_grid
-    from alphafuse.storage.folder import Folder, resolve
+    from alphafuse.storage.filesystem.folder import Folder, resolve
     from cluster.remote.credential_check import require_no_credentials
 
     with reported():
@@ -134,7 +134,7 @@ def synth(
 ) -> None:
     """Generate a catalog, its language embeddings and a log of any size, and a configuration that reads them."""
     from alphafuse.data.synthetic import SyntheticData
-    from alphafuse.storage.folder import Folder, resolve
+    from alphafuse.storage.filesystem.folder import Folder, resolve
 
     target = Folder(resolve(folder))
     data = SyntheticData(items, users, dim, seed, interactions)

@@ -15,7 +15,7 @@ from cluster.cli.arguments import ConfigFile, Overrides, Quiet, program, reporte
 from monitoring.terminal.safe_text import SafeConsole, echo, printable
 
 if TYPE_CHECKING:
-    from alphafuse.storage.folder import Folder
+    from alphafuse.storage.filesystem.folder import Folder
     from alphafuse.tuning.trials import Tuning
 
 
@@ -35,7 +35,7 @@ def tune(
     with reported():
         from alphafuse.config.space import load_space
         from alphafuse.inputs import check_inputs
-        from alphafuse.storage.folder import Folder, resolve
+        from alphafuse.storage.filesystem.folder import Folder, resolve
         from alphafuse.tuning.trials import FAILED
         from cluster.cli.run_log import redirect_output
         from cluster.remote.credential_check import require_no_credentials

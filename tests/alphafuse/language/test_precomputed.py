@@ -14,9 +14,9 @@ import pytest
 
 from alphafuse.config import EmbedConfig
 from alphafuse.errors import ConfigError, DataError
-from alphafuse.language.encoder import Encoded
 from alphafuse.language.precomputed import common_dim, find_precomputed, match_vectors, partition_vectors
-from alphafuse.storage.folder import Folder
+from alphafuse.language.text_encoders.encoder import Encoded
+from alphafuse.storage.filesystem.folder import Folder
 
 IDS = [f"item {number}" for number in range(30)]
 VECTORS = np.random.default_rng(0).standard_normal((30, 6)).astype(np.float32)

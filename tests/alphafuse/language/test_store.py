@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 from support.servers.object_store import ObjectStore
 
-from alphafuse.language.encoder import Encoded
 from alphafuse.language.plan import hash_array
 from alphafuse.language.store import EmbeddingStore
+from alphafuse.language.text_encoders.encoder import Encoded
 from alphafuse.storage.artifact import Artifact
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 
 BATCHES, TEXTS, DIM = 100, 3, 2
 

@@ -21,7 +21,7 @@ from alphafuse.serving.export_files import MODEL_FILE, WEIGHTS_FILE, Export
 from alphafuse.serving.recommender import load
 from alphafuse.stages import EXPORT_FORMAT
 from alphafuse.storage.artifact import Artifact
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.manifest import fingerprint
 
 VECTORS = "vectors-000000000007.safetensors"

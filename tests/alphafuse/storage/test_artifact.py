@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from alphafuse.errors import WorkspaceError
-from alphafuse.storage import retries
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem import retries
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.manifest import fingerprint, to_json
 from alphafuse.storage.matrices import to_column
 from alphafuse.storage.workspace import Workspace

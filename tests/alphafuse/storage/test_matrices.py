@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alphafuse.errors import WorkspaceError
-from alphafuse.storage import retries
 from alphafuse.storage.artifact import Artifact
+from alphafuse.storage.filesystem import retries
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import VectorType, from_column, iterate_rows, read_rows, to_column, to_lists
 from alphafuse.storage.workspace import Workspace

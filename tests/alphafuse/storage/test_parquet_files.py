@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from alphafuse.errors import WorkspaceError
-from alphafuse.storage import retries
 from alphafuse.storage.artifact import Artifact
+from alphafuse.storage.filesystem import retries
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import to_column
 from alphafuse.storage.workspace import Workspace

@@ -10,8 +10,8 @@ from support.faults import flaky_storage
 
 from alphafuse.errors import OwnershipError, WorkspaceError
 from alphafuse.stages import ARTIFACTS
-from alphafuse.storage import folder
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem import folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.ownership import Guard, beat_of_this_process, write_beat
 from alphafuse.storage.workspace import Workspace

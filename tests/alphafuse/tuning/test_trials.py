@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from alphafuse.errors import StaleError, WorkspaceError
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.tuning.trials import FAILED, FILE, FINISHED, STOPPED, Trial, Tuning, read_tuning
 
 TRIALS = [

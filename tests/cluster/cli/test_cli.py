@@ -154,7 +154,7 @@ def test_storage_that_fails_is_told_without_a_traceback(config: Path, monkeypatc
     def fails(*arguments: Any) -> bool:
         raise PermissionError("access denied")
 
-    monkeypatch.setattr("alphafuse.storage.folder.Folder.exists", fails)
+    monkeypatch.setattr("alphafuse.storage.filesystem.folder.Folder.exists", fails)
     result = runner.invoke(app, ["verify", str(config)])
     assert result.exit_code == 1
     assert result.stderr == "error: a file, the storage or the network failed: access denied\n"
@@ -165,7 +165,7 @@ def test_ctrl_c_says_how_to_go_on(config: Path, monkeypatch: pytest.MonkeyPatch)
         os.kill(os.getpid(), signal.SIGINT)
         return False
 
-    monkeypatch.setattr("alphafuse.storage.folder.Folder.exists", interrupted)
+    monkeypatch.setattr("alphafuse.storage.filesystem.folder.Folder.exists", interrupted)
     result = runner.invoke(app, ["verify", str(config)])
     assert result.exit_code == 130
     assert result.stderr == "interrupted; the same command, without --redo, continues where it stopped\n"

@@ -16,7 +16,7 @@ from support.servers.watched_run import COMMAND
 
 from alphafuse.data.synthetic import SyntheticData
 from alphafuse.stages import ARTIFACTS
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.workspace import Workspace
 
 pytestmark = pytest.mark.engine

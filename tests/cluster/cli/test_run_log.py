@@ -10,7 +10,7 @@ import pytest
 
 SCRIPT = """
 import sys
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from cluster.cli.run_log import redirect_output
 with redirect_output(Folder(sys.argv[1])) as output:
     print("chatter", sys.argv[2])

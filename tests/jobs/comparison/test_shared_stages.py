@@ -14,7 +14,7 @@ from alphafuse.errors import ConfigError, WorkspaceError
 from alphafuse.events import Event, StageFailed, StageFinished
 from alphafuse.items.encoders.settings import IdConfig
 from alphafuse.stages import DECOMPOSE, Stage
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.workspace import Workspace
 from jobs.comparison import shared_making, shared_stages
 

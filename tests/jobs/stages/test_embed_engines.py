@@ -21,10 +21,10 @@ from support.workspaces.embed_cases import write_catalog
 from alphafuse.config import Config, EmbedConfig, parse_config
 from alphafuse.errors import DataError
 from alphafuse.events import EmbeddingProgress, Event, Progress, StageWarning, WorkerServing, ignore
-from alphafuse.language.encoder import Computed, encode_texts
-from alphafuse.language.engines import make_encoder
-from alphafuse.language.pieces import Piece
-from alphafuse.language.vllm import VllmEncoder
+from alphafuse.language.text_encoders.encoder import Computed, encode_texts
+from alphafuse.language.text_encoders.encoder_building import make_encoder
+from alphafuse.language.text_encoders.pieces import Piece
+from alphafuse.language.text_encoders.vllm import VllmEncoder
 from alphafuse.storage.manifest import Manifest
 from alphafuse.storage.matrices import read_rows
 from alphafuse.storage.workspace import Workspace

@@ -17,7 +17,7 @@ from alphafuse.config import Config
 from alphafuse.errors import DataError
 from alphafuse.events import EpochMetrics, Event, Listener, StageWarning
 from alphafuse.stages import Stage
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.workspace import Workspace
 from alphafuse.tuning.trials import FAILED, FINISHED, INTERRUPTED
 from jobs.tuning import trial_training

@@ -25,7 +25,7 @@ from alphafuse.config.space import SearchSpace, load_space
 from alphafuse.errors import StaleError
 from alphafuse.events import EpochMetrics, Event, StageFailed, StageFinished, StageSkipped, StageWarning, ignore
 from alphafuse.stages import EVALUATE, needed_stages
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.workspace import Workspace
 from alphafuse.tuning.trials import ENDED, FILE, FINISHED, Trial, Tuning, read_tuning
 from jobs.pipeline import run_stages

@@ -18,7 +18,7 @@ from support.workspaces.finished_workspace import finished_workspace
 from support.workspaces.tiny_workspace import tiny_config
 
 from alphafuse.events import EpochMetrics, StageStarted
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.workspace import Workspace
 from monitoring.dashboard import run_poller
 from monitoring.dashboard.pages.overview import overview

@@ -15,7 +15,7 @@ from plotly.utils import PlotlyJSONEncoder
 from support.servers.served_dashboard import serving
 from support.workspaces import made_runs
 
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.tuning.trials import FAILED, FILE, FINISHED, RUNNING, STOPPED, Trial, Tuning
 from monitoring.dashboard.pages.tuning import listing
 from monitoring.dashboard.run_poller import FoundTuning, RunPoller

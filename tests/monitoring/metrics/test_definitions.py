@@ -33,7 +33,7 @@ from alphafuse.events import (
     WorkersGone,
     WorkersRestarted,
 )
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from monitoring.metrics import definitions as metrics
 from monitoring.metrics.run_recorder import RunRecorder
 from monitoring.metrics.worker_recorder import WorkerRecorder

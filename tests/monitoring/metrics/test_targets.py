@@ -18,7 +18,7 @@ import pytest
 import tenacity
 from support.processes.other_user import as_nobody, needs_root
 
-from alphafuse.storage.retries import attempts
+from alphafuse.storage.filesystem.retries import attempts
 from alphafuse.storage.workspace import Workspace
 from monitoring.metrics.exporter import Exporter
 from monitoring.metrics.target_server import make_server

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from alphafuse.errors import OwnershipError, ResourceError
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.ownership import HEARTBEAT, Beat, alone, beat_of_this_process, process_start, write_beat
 from alphafuse.storage.workspace import Workspace
 from monitoring.run_log import heartbeat

@@ -106,7 +106,7 @@ def pretended_device() -> Iterator[torch.device]:
         stack.callback(torch._C._set_only_lift_cpu_tensors, False)
         stack.enter_context(_Mode())
         with_device = partial(ThreadPoolExecutor, initializer=lambda: _Mode().__enter__())  # a mode is a thread's own
-        stack.enter_context(patch("alphafuse.storage.read_ahead.ThreadPoolExecutor", with_device))
+        stack.enter_context(patch("alphafuse.storage.filesystem.read_ahead.ThreadPoolExecutor", with_device))
         yield torch.device(NAME, 0)
 
 

@@ -21,7 +21,7 @@ from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.events import Listener
 from alphafuse.stages import TRAIN
-from alphafuse.storage import folder as storage
+from alphafuse.storage.filesystem import folder as storage
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoints.checkpoint import Checkpoints
 from alphafuse.training.loop import Trainer

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 
 
 class Killed(BaseException):

@@ -21,7 +21,7 @@ import pytest
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from alphafuse.storage.buckets import forget_clients
+from alphafuse.storage.filesystem.buckets import forget_clients
 
 BUCKET = "bucket"
 Failure = Literal["slow down", "denied", "reset", "lost answer", "truncated"]

@@ -22,8 +22,8 @@ from alphafuse.config import EmbedConfig
 from alphafuse.errors import ResourceError
 from alphafuse.events import ignore
 from alphafuse.language import canaries
-from alphafuse.language.encoder import Computed
-from alphafuse.language.pieces import CutBatch, Piece, uncut
+from alphafuse.language.text_encoders.encoder import Computed
+from alphafuse.language.text_encoders.pieces import CutBatch, Piece, uncut
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from jobs.stages.embed import embed

@@ -13,7 +13,7 @@ import pytest
 from alphafuse.data.hashing import hash_ids
 from alphafuse.data.preparation.interactions import group_users
 from alphafuse.data.preparation.scratch import RunWriter, read_rows
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 
 LONG = "x" * 300_000
 

@@ -11,7 +11,7 @@ import pytest
 
 from alphafuse.config import SplitConfig
 from alphafuse.data.preparation.recency import POINTS, TimeSketch, recent_cut, sketch_times
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 
 
 def _write(folder: Path, name: str, times: list[list[float]]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from alphafuse.data.hashing import bucket_of
 from alphafuse.data.preparation.scratch import RunWriter, once, read_bucket, read_columns, read_rows, write_rows
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.folder import Folder
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -17,7 +17,7 @@ from support.workspaces.tiny_workspace import tiny_config, tiny_workspace
 
 from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.storage.buckets import open_s3
+from alphafuse.storage.filesystem.buckets import open_s3
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.loop import Trainer
 

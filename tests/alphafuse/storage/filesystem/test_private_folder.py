@@ -10,7 +10,7 @@ import pytest
 from support.processes.other_user import as_nobody, needs_root
 
 from alphafuse.errors import ResourceError
-from alphafuse.storage.private_folder import make_private, state_folder
+from alphafuse.storage.filesystem.private_folder import make_private, state_folder
 
 
 def _mode(path: Path) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from alphafuse.storage.read_ahead import read_ahead
+from alphafuse.storage.filesystem.read_ahead import read_ahead
 
 
 def test_the_next_item_is_made_while_one_is_in_use_and_no_further() -> None:

@@ -25,9 +25,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from alphafuse.errors import DataError, ResourceError
-from alphafuse.storage import buckets
-from alphafuse.storage.fsspec_adapter import FsspecAdapter
-from alphafuse.storage.retries import attempts
+from alphafuse.storage.filesystem import buckets
+from alphafuse.storage.filesystem.fsspec_adapter import FsspecAdapter
+from alphafuse.storage.filesystem.retries import attempts
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alphafuse.language.encoder import EMPTY, Computed, encode_texts, failures_by_category, usable_vectors
-from alphafuse.language.pieces import CutBatch, Piece, uncut
+from alphafuse.language.text_encoders.encoder import EMPTY, Computed, encode_texts, failures_by_category, usable_vectors
+from alphafuse.language.text_encoders.pieces import CutBatch, Piece, uncut
 
 
 class LengthEncoder:

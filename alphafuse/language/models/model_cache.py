@@ -18,8 +18,8 @@ import pyarrow.fs as pafs
 from filelock import FileLock
 
 from alphafuse.errors import ConfigError
-from alphafuse.storage.folder import Folder, open_filesystem
-from alphafuse.storage.private_folder import cache_folder, make_private
+from alphafuse.storage.filesystem.folder import Folder, open_filesystem
+from alphafuse.storage.filesystem.private_folder import cache_folder, make_private
 
 NOT_NEEDED = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot"]
 """Files of a model that the engines do not read."""

@@ -11,8 +11,8 @@ from typing import Any, Literal, Self
 
 from alphafuse.config import EmbedConfig
 from alphafuse.errors import ConfigError
-from alphafuse.language.model_cache import require_stored
-from alphafuse.language.model_files import ModelUse, file_checksums, is_in_store, is_path, model_folder
+from alphafuse.language.models.model_cache import require_stored
+from alphafuse.language.models.model_files import ModelUse, file_checksums, is_in_store, is_path, model_folder
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 CPU_INFO = Path("/proc/cpuinfo")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from alphafuse.errors import ConfigError
-from alphafuse.language.language_model import LanguageModel
+from alphafuse.language.models.language_model import LanguageModel
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from alphafuse.storage.private_folder import cache_folder, make_private
+from alphafuse.storage.filesystem.private_folder import cache_folder, make_private
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _STEPS = 2

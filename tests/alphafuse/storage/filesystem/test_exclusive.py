@@ -10,8 +10,8 @@ from threading import Barrier
 import pytest
 from support.servers.object_store import ObjectStore
 
-from alphafuse.storage.exclusive import create
-from alphafuse.storage.folder import Folder
+from alphafuse.storage.filesystem.exclusive import create
+from alphafuse.storage.filesystem.folder import Folder
 
 
 def test_one_of_many_writers_wins_on_a_disk(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ import pytest
 import torch
 from support.workspaces.tiny_language_models import END, mistral_like, qwen3_like
 
-from alphafuse.language.encoder import Encoded, encode_texts
-from alphafuse.language.language_model import LanguageModel
-from alphafuse.language.sentence_transformers import SentenceTransformersEncoder
-from alphafuse.language.vllm import VllmEncoder
+from alphafuse.language.models.language_model import LanguageModel
+from alphafuse.language.text_encoders.encoder import Encoded, encode_texts
+from alphafuse.language.text_encoders.sentence_transformers import SentenceTransformersEncoder
+from alphafuse.language.text_encoders.vllm import VllmEncoder
 
 pytestmark = [pytest.mark.engine, pytest.mark.distributed]
 

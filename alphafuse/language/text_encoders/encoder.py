@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from alphafuse.language.pieces import CutBatch, Piece
+from alphafuse.language.text_encoders.pieces import CutBatch, Piece
 
 EMPTY = "empty text"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 
 from alphafuse.config import EmbedConfig
-from alphafuse.language.encoder import TextEncoder
-from alphafuse.language.language_model import LanguageModel
-from alphafuse.language.sentence_transformers import SentenceTransformersEncoder
-from alphafuse.language.vllm import VllmEncoder
+from alphafuse.language.models.language_model import LanguageModel
+from alphafuse.language.text_encoders.encoder import TextEncoder
+from alphafuse.language.text_encoders.sentence_transformers import SentenceTransformersEncoder
+from alphafuse.language.text_encoders.vllm import VllmEncoder
 
 
 def make_encoder(config: EmbedConfig) -> TextEncoder:

@@ -12,8 +12,8 @@ from functools import cache
 from typing import Any, Self
 
 from alphafuse.errors import ConfigError, DataError
-from alphafuse.language.model_cache import NOT_NEEDED, checksum, fetched
-from alphafuse.storage.folder import resolve
+from alphafuse.language.models.model_cache import NOT_NEEDED, checksum, fetched
+from alphafuse.storage.filesystem.folder import resolve
 
 # The files that vectors depend on: weights, configuration and tokenizer.
 _FILE_TYPES = (".safetensors", ".bin", ".json", ".txt", ".model")

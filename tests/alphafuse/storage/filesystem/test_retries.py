@@ -13,7 +13,7 @@ from support.faults import flaky_storage
 from support.faults.flaky_storage import FlakyFileSystem
 
 from alphafuse.errors import WorkspaceError
-from alphafuse.storage import retries
+from alphafuse.storage.filesystem import retries
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.matrices import iterate_rows, to_column
 from alphafuse.storage.workspace import Workspace

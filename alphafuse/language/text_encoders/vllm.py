@@ -12,10 +12,10 @@ from contextlib import nullcontext
 from typing import Any, Literal
 
 from alphafuse.errors import ConfigError, ResourceError
-from alphafuse.language.encoder import Computed
-from alphafuse.language.language_model import LanguageModel
-from alphafuse.language.pieces import CutBatch, Piece, TextCutter
-from alphafuse.language.shared_gpu import key_value_bytes, starting_alone
+from alphafuse.language.models.language_model import LanguageModel
+from alphafuse.language.text_encoders.encoder import Computed
+from alphafuse.language.text_encoders.pieces import CutBatch, Piece, TextCutter
+from alphafuse.language.text_encoders.shared_gpu import key_value_bytes, starting_alone
 
 _POOLINGS: dict[str, Literal["MEAN", "CLS", "LAST"]] = {
     "mean": "MEAN", "mean_tokens": "MEAN", "cls": "CLS", "cls_token": "CLS", "lasttoken": "LAST"

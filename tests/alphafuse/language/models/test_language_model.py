@@ -11,12 +11,12 @@ import pytest
 
 from alphafuse.config import EmbedConfig
 from alphafuse.errors import ConfigError
-from alphafuse.language import language_model
-from alphafuse.language.engines import make_encoder
-from alphafuse.language.language_model import LanguageModel
-from alphafuse.language.model_files import ModelUse
-from alphafuse.language.sentence_transformers import SentenceTransformersEncoder
-from alphafuse.language.vllm import VllmEncoder
+from alphafuse.language.models import language_model
+from alphafuse.language.models.language_model import LanguageModel
+from alphafuse.language.models.model_files import ModelUse
+from alphafuse.language.text_encoders.encoder_building import make_encoder
+from alphafuse.language.text_encoders.sentence_transformers import SentenceTransformersEncoder
+from alphafuse.language.text_encoders.vllm import VllmEncoder
 
 
 def model(name: str, **settings: Any) -> LanguageModel:

@@ -1,0 +1,1 @@
+"""Encoders of texts: the protocol, how texts are cut, and the engines that compute."""
