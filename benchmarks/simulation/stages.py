@@ -168,7 +168,7 @@ def _decompose(run: Run) -> Iterator[Phase]:
 
 
 def checkpoint_files(items: int, null_dim: int, rank: int, ranks: int) -> list[int]:
-    """Bytes of the files of a rank in a checkpoint, as the project cuts them; their memory is asked for and not used."""
+    """Bytes of the files of a rank in a checkpoint, as the project cuts them; no memory is used for them."""
     start, stop = RowPartition(items, ranks).range(rank)
     tensor = torch.empty(stop - start, null_dim, device="meta")
     tensors = dict.fromkeys(("rows", "first_moment", "second_moment"), tensor)
