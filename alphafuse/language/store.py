@@ -23,6 +23,7 @@ from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.manifest import RECORD_SUFFIX, FileRecord, fingerprint, to_json
 from alphafuse.storage.matrices import from_column, to_column
 from alphafuse.storage.recorded_files import RecordedFiles
+from alphafuse.storage.side_by_side import side_by_side
 
 ITEM_COLUMNS = ["item_index", "item_id", "text_hash"]
 """Columns of the catalog that a shard of embeddings needs."""
@@ -128,10 +129,12 @@ class EmbeddingStore:
 
     def known_hashes(self) -> list[tuple[str, np.ndarray]]:
         """Name and text hashes ([rows, 2] uint64) of each file with vectors."""
-        return [
-            (name, hash_array(self._files(name).read_table(record, ["text_hash"])["text_hash"]))
-            for name, record in self.known_vectors().items()
-        ]
+
+        def read(entry: tuple[str, FileRecord]) -> tuple[str, np.ndarray]:
+            name, record = entry
+            return name, hash_array(self._files(name).read_table(record, ["text_hash"])["text_hash"])
+
+        return side_by_side(read, self.known_vectors().items())
 
     def dim(self, name: str) -> int:
         """Width of the vectors in one of the files that `make_plan` names."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -23,10 +22,9 @@ from alphafuse.storage.folder import Folder, retried
 from alphafuse.storage.manifest import RECORD_SUFFIX, FileRecord, read_record, to_json
 from alphafuse.storage.ownership import Guard
 from alphafuse.storage.parquet_files import NOT_READABLE, footer_hash, iterate_parquet, read_parquet, take_rows
+from alphafuse.storage.side_by_side import side_by_side
 
 CHANGED = "its checksum differs from the manifest's"
-RECORDS_AT_A_TIME = 16
-"""Records that are read side by side: a stage of many files would wait for thousands of answers, one by one."""
 
 T = TypeVar("T")
 
@@ -229,9 +227,8 @@ class RecordedFiles:
             return None
 
         written = [name for name, size in sizes.items() if name.endswith(RECORD_SUFFIX) and size is not None]
-        with ThreadPoolExecutor(RECORDS_AT_A_TIME, "records") as threads:
-            records = threads.map(read, (name.removesuffix(RECORD_SUFFIX) for name in written))
-            return {record.name: record for record in records if record is not None}
+        records = side_by_side(read, (name.removesuffix(RECORD_SUFFIX) for name in written))
+        return {record.name: record for record in records if record is not None}
 
     def record(self, name: str) -> FileRecord:
         """The record of a file that was written, whether the artefact is committed or not.

@@ -31,6 +31,7 @@ from alphafuse.stages import EMBED
 from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.folder import resolve
 from alphafuse.storage.manifest import FileRecord, changed_inputs, fingerprint
+from alphafuse.storage.side_by_side import side_by_side
 from alphafuse.storage.workspace import Workspace
 from jobs.execution.placement import SLIVER, require_places, task_options, task_slots
 from jobs.execution.tasks import in_order, result
@@ -126,7 +127,7 @@ def _embed_texts(
 ) -> dict[str, Any]:
     finished = store.finished_shards()
     shards = [shard for shard in catalog.require().files if shard.name not in finished]
-    hashes = [hash_array(catalog.read_table(shard, ["text_hash"])["text_hash"]) for shard in shards]
+    hashes = side_by_side(lambda shard: hash_array(catalog.read_table(shard, ["text_hash"])["text_hash"]), shards)
     plan = make_plan(store.known_hashes(), hashes, config.batch_size)
     del hashes
     batches = embed_on_engines(encoder, config, catalog, shards, store, plan.batches, listen, serving)
