@@ -122,9 +122,8 @@ def test_the_files_that_the_page_names_exist() -> None:
     named = set(re.findall(r"`((?:alphafuse|jobs|cluster|monitoring)/[^`\s]*)`", PAGE))
     assert len(named) > 40
     assert sorted(name for name in named if not (ROOT / name).exists()) == []
-    folders = re.findall(r"^ {4,8}([a-z]+)/ ", PAGE, re.MULTILINE)
-    there = {path.name for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_dir()}
-    there |= {path.name for path in (ROOT / "cluster").iterdir()}
+    folders = re.findall(r"^ {4,8}([a-z_]+)/ ", PAGE, re.MULTILINE)
+    there = {path.name for package in (*PACKAGES, "cluster") for path in (ROOT / package).rglob("*") if path.is_dir()}
     assert {*folders} <= there
 
 

@@ -12,7 +12,6 @@ import base64
 import dataclasses
 import io
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,10 +21,11 @@ import pyarrow.parquet as pq
 from alphafuse.language.plan import hash_array
 from alphafuse.language.text_encoders.encoder import EMPTY, Encoded, failures_by_category
 from alphafuse.storage.artifact import Artifact
+from alphafuse.storage.filesystem.side_by_side import side_by_side
 from alphafuse.storage.manifest import RECORD_SUFFIX, FileRecord, fingerprint, to_json
 from alphafuse.storage.matrices import from_column, to_column
 from alphafuse.storage.record_index import RecordIndex
-from alphafuse.storage.recorded_files import READERS, RecordedFiles
+from alphafuse.storage.recorded_files import RecordedFiles
 
 ITEM_COLUMNS = ["item_index", "item_id", "text_hash"]
 """Columns of the catalog that a shard of embeddings needs."""
@@ -133,8 +133,7 @@ class EmbeddingStore:
                 made_by = self.encoder in (record.fingerprint, record.details.get("encoder"))
                 if made_by and record.rows and sizes.get(name) == record.bytes:
                     known[f"{number}/{name}"] = record
-        with ThreadPoolExecutor(READERS, "hashes") as threads:
-            hashes = list(zip(known, threads.map(self._hashes, known, known.values()), strict=True))
+        hashes = side_by_side(lambda each: (each[0], self._hashes(*each)), known.items())
         return {name: _without_hashes(record) for name, record in known.items()}, hashes
 
     def _hashes(self, name: str, record: FileRecord) -> np.ndarray:

@@ -12,7 +12,6 @@ import hashlib
 import itertools
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 
 from alphafuse.errors import StaleError, WorkspaceError
 from alphafuse.storage.filesystem.folder import Folder, retried
+from alphafuse.storage.filesystem.side_by_side import side_by_side
 from alphafuse.storage.manifest import INDEX_SUFFIX, RECORD_SUFFIX, FileRecord, read_index, read_record, to_json
 from alphafuse.storage.ownership import Guard
 from alphafuse.storage.parquet_files import NOT_READABLE, footer_hash, iterate_parquet, read_parquet, take_rows
@@ -29,8 +29,6 @@ from alphafuse.storage.record_index import RecordIndex
 
 RECORDS = (RECORD_SUFFIX, INDEX_SUFFIX)
 """Endings of files with records."""
-READERS = 16
-"""Files with records that are read side by side: a stage of many files would wait for thousands of answers."""
 CHANGED = "its checksum differs from the manifest's"
 
 T = TypeVar("T")
@@ -239,10 +237,9 @@ class RecordedFiles:
     def _records_among(self, sizes: Mapping[str, int | None]) -> dict[str, FileRecord]:
         names = [name for name, size in sizes.items() if size is not None and name.endswith(RECORDS)]
         found, doubtful = dict[str, FileRecord](), set[str]()
-        with ThreadPoolExecutor(READERS, "records") as threads:  # in a bucket every request takes its time
-            for record in itertools.chain.from_iterable(threads.map(self._whole_records, names)):
-                if found.setdefault(record.name, record) != record:
-                    doubtful.add(record.name)
+        for record in itertools.chain.from_iterable(side_by_side(self._whole_records, names)):
+            if found.setdefault(record.name, record) != record:
+                doubtful.add(record.name)
         return {name: record for name, record in found.items() if name not in doubtful}
 
     def _whole_records(self, name: str) -> list[FileRecord]:

@@ -120,7 +120,9 @@ class StepPlanner:
         self._device = device
         trained = sampler.trained
         self._all_train = trained is None
-        self._trained = np.arange(self._end - self._first_row) if trained is None else self._own_rows(trained)
+        self._trained = np.zeros(0, np.int64)  # this rank's rows that train, for the loss over all of them
+        if config.loss.name == "softmax":
+            self._trained = np.arange(self._end - self._first_row) if trained is None else self._own_rows(trained)
 
     def plans(self, steps: Iterable[list[Batch]], first: int) -> Iterator[StepPlan]:
         """Plan steps from the number `first` on; `steps` are their micro-batches. A collective."""

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 
 from alphafuse.storage.filesystem.buckets import CONNECTIONS, PIECE_BYTES, SINGLE_BYTES
-from alphafuse.storage.recorded_files import RECORDS_AT_A_TIME
+from alphafuse.storage.filesystem.side_by_side import AT_A_TIME
 
 UPLOAD_BYTES = 10 * 2**20
 """Part of a large upload, as pyarrow cuts it; a test counts the requests."""
@@ -147,6 +147,11 @@ def reads_groups(files: float, groups: float, size: float) -> Work:
     return Work(requests=(2 + groups) * files, waits=(2 + groups) * files, stored=size * files)
 
 
+def beside_one_another(work: Work) -> Work:
+    """Work with the storage that `side_by_side` does."""
+    return dataclasses.replace(work, waits=work.waits / AT_A_TIME, stored=work.stored / AT_A_TIME)
+
+
 def commits(files: float, looks: int = 1) -> Work:
     """The commit of an artefact of so many files: a list of names, the size and the content of every record, a second
     list, and two manifests.
@@ -155,7 +160,7 @@ def commits(files: float, looks: int = 1) -> Work:
         looks: times that the records are read.
     """
     names = math.ceil(2 * files / NAMES_IN_A_LIST)
-    records = Work(requests=2 * files + names, waits=2 * math.ceil(files / RECORDS_AT_A_TIME) + names)
+    records = Work(requests=2 * files + names, waits=2 * math.ceil(files / AT_A_TIME) + names)
     return records * looks + Work(requests=names + 2, waits=names + 2)
 
 

@@ -134,7 +134,7 @@ def _peak(function: Callable[[], Any]) -> int:
 
 def _workspace(folder: str, items: int) -> Workspace:
     """Catalog, a short log and popularities."""
-    workspace, wanted, shard_rows = Workspace(folder), fingerprint({}), 2**12
+    workspace, wanted, shard_rows = Workspace(folder), fingerprint({}), 2**10
     counts = np.arange(items) % 1000
     catalog = workspace.artifact("catalog")
     for first in range(0, items, shard_rows):

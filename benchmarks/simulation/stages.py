@@ -17,12 +17,14 @@ from alphafuse.data.preparation.scratch import RUN_BYTES
 from alphafuse.data.sequence_store import GROUP_USERS
 from alphafuse.distributed.row_partition import RowPartition
 from alphafuse.training.checkpoints.table_rows import row_files
-from benchmarks.simulation.cost_model import Machine, Phase, Work, commits, reads_groups, writes
+from benchmarks.simulation.cost_model import Machine, Phase, Work, beside_one_another, commits, reads_groups, writes
 from benchmarks.simulation.training_steps import PlayedTraining
 from benchmarks.simulation.units import ITEMS, Unit
 
 GROUP_ROWS = 8192
 """Rows of a row group, as `RecordedFiles.write_table` cuts them."""
+COLUMNS = 3
+"""Requests for the columns of a row group of sequences, of which two that are small lie side by side."""
 BUCKET_BYTES = 32 * 2**20
 """Bytes of the sources for each bucket (`jobs.stages.prepare`)."""
 BATCH = 512
@@ -109,7 +111,8 @@ def _prepare(run: Run) -> Iterator[Phase]:
     write = run.share("write item", n) + writes(run.shards / workers, shard)
     yield Phase("prepare", f"{run.shards} shards", "each task", write)
     yield Phase("prepare", "commit of the catalog", "driver", commits(run.shards, looks=2))
-    hashing = Work(cpu=n * units["hash item"].cpu) + reads_groups(run.shards, math.ceil(ITEMS / GROUP_ROWS), 14 * ITEMS)
+    ids = beside_one_another(reads_groups(run.shards, math.ceil(ITEMS / GROUP_ROWS), 14 * ITEMS))
+    hashing = Work(cpu=n * units["hash item"].cpu) + ids
     yield Phase("prepare", "hashes of all items", "one task", hashing, host=16 * n)
 
     source = m * units["source interaction"].stored
@@ -126,14 +129,15 @@ def _prepare(run: Run) -> Iterator[Phase]:
     yield Phase("prepare", f"{buckets} shards of sequences", "each task", write)
     yield Phase("prepare", "commit of the sequences", "driver", commits(buckets, looks=2))
     groups = math.ceil(run.users / GROUP_USERS)
-    counting = Work(cpu=m * units["count interaction"].cpu) + reads_groups(groups, 32, 4 * size * buckets / groups / 4)
-    yield Phase("prepare", "popularity", "one task", counting, host=32 * n)
+    whole = reads_groups(groups, COLUMNS * GROUP_USERS / GROUP_ROWS, size * buckets / groups)
+    counting = Work(cpu=m * units["count interaction"].cpu) + whole
+    yield Phase("prepare", "popularity", "one task", counting, host=24 * n)
 
 
 def _embed(run: Run, machine: Machine) -> Iterator[Phase]:
     units, workers, n = run.units, run.ranks, run.items
     batches, groups = math.ceil(n / BATCH), math.ceil(ITEMS / GROUP_ROWS)
-    plan = Work(cpu=n * units["plan item"].cpu) + reads_groups(run.shards, groups, 16 * ITEMS)
+    plan = Work(cpu=n * units["plan item"].cpu) + beside_one_another(reads_groups(run.shards, groups, 16 * ITEMS))
     yield Phase("embed", f"plan of {batches} batches", "driver", plan, host=72 * n)
     products = 2 * run.weights * run.tokens * n / workers * machine.products / machine.encoder_products
     batch = writes(batches / workers, BATCH * units["write vector"].stored) + run.share("write vector", n)
@@ -168,7 +172,7 @@ def _decompose(run: Run) -> Iterator[Phase]:
 
 
 def checkpoint_files(items: int, null_dim: int, rank: int, ranks: int) -> list[int]:
-    """Bytes of the files of a rank in a checkpoint, as the project cuts them; their memory is asked for and not used."""
+    """Bytes of the files of a rank in a checkpoint, as the project cuts them; no memory is used for them."""
     start, stop = RowPartition(items, ranks).range(rank)
     tensor = torch.empty(stop - start, null_dim, device="meta")
     tensors = dict.fromkeys(("rows", "first_moment", "second_moment"), tensor)
@@ -215,7 +219,9 @@ def _train(run: Run) -> Iterator[Phase]:
     count = sum(map(len, checkpoint)) + 1
     yield Phase("train", "commit of a checkpoint", "first rank", commits(count))
     groups = math.ceil(run.users / GROUP_USERS)
-    whole = Work(cpu=run.interactions * units["read interaction"].cpu) + reads_groups(groups, 24, log / groups)
+    whole = Work(cpu=run.interactions * units["read interaction"].cpu) + reads_groups(
+        groups, COLUMNS * GROUP_USERS / GROUP_ROWS, log / groups
+    )
     products = 2.0 * run.validated * rows * run.hidden_dim
     ranking = _ranking(run, run.validated, products, 0)
     yield Phase("train", f"a validation of {run.validated:,}", "each rank", ranking, whole, card=table + encoded)
@@ -238,7 +244,9 @@ def _evaluate(run: Run, machine: Machine) -> Iterator[Phase]:
     exact = 2.0 * run.tested * rows * run.hidden_dim * machine.products / machine.exact_products
     ranking = _ranking(run, run.tested, exact, max(EvaluateConfig().cutoffs))
     log, groups = run.interactions * units["read interaction"].stored, math.ceil(run.users / GROUP_USERS)
-    whole = Work(cpu=run.interactions * units["read interaction"].cpu) + reads_groups(groups, 24, log / groups)
+    whole = Work(cpu=run.interactions * units["read interaction"].cpu) + reads_groups(
+        groups, COLUMNS * GROUP_USERS / GROUP_ROWS, log / groups
+    )
     held = table + 4.0 * rows * run.hidden_dim
     yield Phase("evaluate", f"{run.tested:,} queries", "each rank", ranking, whole, host=run.growth * n, card=held)
 

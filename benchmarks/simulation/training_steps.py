@@ -121,7 +121,7 @@ def play_training(
     """Play the first steps of a training.
 
     Args:
-        train: its loss must look rows up (negatives `shared`, `uniform` or `in_batch`).
+        train: its loss must look rows up (negatives `shared` or `uniform`).
         log: a `SequenceStore` or a `MadeUpLog`.
     """
     order = batch_order(train, model.history_length, log, seed)

@@ -13,7 +13,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -31,8 +30,8 @@ from alphafuse.language.text_encoders.encoder_building import make_encoder
 from alphafuse.stages import EMBED
 from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.filesystem.folder import resolve
+from alphafuse.storage.filesystem.side_by_side import side_by_side
 from alphafuse.storage.manifest import FileRecord, changed_inputs, fingerprint
-from alphafuse.storage.recorded_files import READERS
 from alphafuse.storage.workspace import Workspace
 from jobs.execution.placement import SLIVER, require_places, task_options, task_slots
 from jobs.execution.tasks import in_order, result
@@ -128,9 +127,7 @@ def _embed_texts(
 ) -> dict[str, Any]:
     finished = store.finished_shards()
     shards = [shard for shard in catalog.require().files if shard.name not in finished]
-    with ThreadPoolExecutor(READERS, "hashes") as threads:
-        columns = threads.map(lambda shard: catalog.read_table(shard, ["text_hash"])["text_hash"], shards)
-        hashes = [hash_array(column) for column in columns]
+    hashes = side_by_side(lambda shard: hash_array(catalog.read_table(shard, ["text_hash"])["text_hash"]), shards)
     known, known_hashes = store.known_vectors()
     plan = make_plan(known_hashes, hashes, config.texts_per_batch)
     del hashes, known_hashes

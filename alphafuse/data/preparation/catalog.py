@@ -24,6 +24,8 @@ from alphafuse.data.preparation.text import TextTemplate, tidy
 from alphafuse.errors import DataError
 from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.filesystem.folder import Folder
+from alphafuse.storage.filesystem.side_by_side import side_by_side
+from alphafuse.storage.manifest import FileRecord
 
 TITLE_LENGTH = 80
 """Length of the beginning of the text that replaces a missing title, in characters."""
@@ -144,7 +146,8 @@ def write_catalog_shard(
 
 def load_item_hashes(artifact: Artifact) -> np.ndarray:
     """Hashes of all item ids by item index, ascending: uint64 [items]."""
-    shards = artifact.require().files
-    return np.concatenate(
-        [hash_ids(artifact.read_table(shard, ["item_id"])["item_id"].combine_chunks()) for shard in shards]
-    )
+
+    def read(shard: FileRecord) -> np.ndarray:
+        return hash_ids(artifact.read_table(shard, ["item_id"])["item_id"].combine_chunks())
+
+    return np.concatenate(side_by_side(read, artifact.require().files))

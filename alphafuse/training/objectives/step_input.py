@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 
+from alphafuse.data.sequences import ranges
 from alphafuse.items.item_table import Rows
 from alphafuse.items.lookup_plan import PADDING
 from alphafuse.items.row_sums import Gathering
@@ -81,10 +82,12 @@ def equal_pairs(ones: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.nd
     their columns, int64 [pairs] each."""
     order = np.argsort(others, kind="stable")
     ascending = others[order]
-    first, stop = np.searchsorted(ascending, ones, "left"), np.searchsorted(ascending, ones, "right")
-    counts = stop - first
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.repeat(np.arange(len(ones)), counts), order[np.repeat(first, counts) + within]
+    first = np.searchsorted(ascending, ones)
+    # Few have an equal one: the search for the end of its repeats is for these alone.
+    rows = np.flatnonzero(np.append(ascending, -1)[first] == ones)
+    first = first[rows]
+    counts = np.searchsorted(ascending, ones[rows], "right") - first
+    return np.repeat(rows, counts), order[ranges(first, counts)]
 
 
 def _own_negatives(targets: np.ndarray, negatives: np.ndarray) -> np.ndarray:
