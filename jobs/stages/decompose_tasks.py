@@ -95,6 +95,11 @@ def write_features(
     workspace.artifact("features").write_table(shard.name, table, wanted, first_row=shard.first_row)
 
 
+def rows_of_a_block(dim: int) -> int:
+    """Rows of embeddings of `dim` dimensions that a task computes with at a time."""
+    return min(max(BLOCK_BYTES // (8 * dim), 64), 8192)
+
+
 def _arithmetic(device: str | None) -> Arithmetic:
     if device is None:
         return HOST
@@ -129,9 +134,8 @@ def _blocks(workspace: Workspace, shard: FileRecord, dim: int) -> Iterator[tuple
     Raises:
         DataError: the shard's embeddings have another dimension.
     """
-    block_rows = min(max(BLOCK_BYTES // (8 * dim), 64), 8192)
     artifact = workspace.artifact("embeddings")
-    rows = iterate_rows(artifact, "embedding", shard.first_row, shard.first_row + shard.rows, block_rows)
+    rows = iterate_rows(artifact, "embedding", shard.first_row, shard.first_row + shard.rows, rows_of_a_block(dim))
     for first, block, present in read_ahead(rows):
         if block.shape[1] != dim:
             raise DataError(
