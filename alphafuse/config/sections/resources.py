@@ -48,12 +48,13 @@ class Resources(Section):
 
 
 class TaskResources(Resources):
-    """Machines for tasks that may compute on GPUs."""
+    """Machines for the tasks of the decomposition, which may compute on GPUs."""
 
     cpus: Positive = 1
     """CPUs of each worker; with a GPU, where nothing else is set, 8 (of a fraction as much, and 1 at least)."""
     gpus: Fraction = 0
-    """GPUs of each worker: 1, or a fraction of one, which several workers then share; 0 computes on CPUs."""
+    """GPUs of each worker: 1, or a fraction of one, which several workers then share; 0 computes on CPUs. They compute
+    mean and covariance; eigenvectors and features are computed on CPUs."""
 
     @property
     def gpus_of_each(self) -> float:
