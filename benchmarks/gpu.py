@@ -28,9 +28,10 @@ CHECKS = {
     "bfloat16 and ZeRO": "trainings:precisions_and_zero_stages",
     "exact ranks and lists with ties": "catalog:ranks_with_ties",
     "embedding with vLLM": "text:vllm_embeds",
-    "decomposition": "text:decomposes",
+    "null space of numpy, in float64 and float32": "decomposition:equals_numpy",
     "limits of the device": "speed:limits",
     "time of a step": "speed:step_time",
+    "time of the decomposition": "decomposition:time_of_moments",
     "sampled softmax": "speed:sampled_softmax",
     "time of the ranking": "speed:ranking_time",
 }

@@ -1,15 +1,17 @@
 """Mean and covariance of embedding rows that arrive in blocks, in any partition.
 
-Accumulates rows and merges partial results. Knows nothing of files, of workers or of the use of the covariance.
+Accumulates rows and merges partial results. Knows nothing of files, of workers or of the use of the covariance, nor on
+which device it computes (see `arithmetic.py`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from alphafuse.errors import DataError
+from alphafuse.nullspace.arithmetic import HOST, Arithmetic, Array
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Moments:
     no more. The blockwise update is that of Chan, Golub & LeVeque (1983), eq. 2.1, in float64:
     for two sets with δ = μ_b − μ_a it adds the outer product δ (Ωᵀδ)ᵀ · W_a W_b / W to the sum of the scatters.
 
+    Moments that are computed on a device stay there until `fetched`, so that blocks are merged where they are.
+
     Attributes:
         count: number of rows that are present and have a positive weight.
         weight: W.
@@ -39,14 +43,14 @@ class Moments:
 
     count: int
     weight: float
-    mean: np.ndarray
-    probed_mean: np.ndarray
-    scatter: np.ndarray
+    mean: Array
+    probed_mean: Array
+    scatter: Array
     squares: float
     weighted: bool
 
     @classmethod
-    def empty(cls, dim: int, *, weighted: bool = False, probe: np.ndarray | None = None) -> Moments:
+    def empty(cls, dim: int, *, weighted: bool = False, probe: Array | None = None) -> Moments:
         """Moments of no rows, the neutral element of `merge`."""
         columns = dim if probe is None else probe.shape[1]
         return cls(0, 0.0, np.zeros(dim), np.zeros(columns), np.zeros((dim, columns)), 0.0, weighted)
@@ -58,8 +62,9 @@ class Moments:
         present: np.ndarray | None = None,
         weights: np.ndarray | None = None,
         *,
-        probe: np.ndarray | None = None,
+        probe: Array | None = None,
         first_row: int = 0,
+        arithmetic: Arithmetic = HOST,
     ) -> Moments:
         """Moments of one block.
 
@@ -67,8 +72,9 @@ class Moments:
             block: [rows, dim], any float type.
             present: [rows] of bool; absent rows do not count.
             weights: [rows], not negative; rows of weight 0 do not count.
-            probe: [dim, columns], Ω.
+            probe: [dim, columns], Ω, as `arithmetic.put` gives it.
             first_row: item index of the first row, for messages.
+            arithmetic: where the products are computed.
 
         Raises:
             DataError: a present row holds NaN or infinity.
@@ -78,7 +84,7 @@ class Moments:
         kept = present if weights is None else present & (weights > 0)
         if not kept.any():
             return cls.empty(block.shape[1], weighted=weights is not None, probe=probe)
-        rows = block[kept].astype(np.float64)  # [kept rows, dim]
+        rows = arithmetic.put(block[kept])  # [kept rows, dim]
         if weights is None:
             weight = float(len(rows))
             mean = rows.mean(axis=0)
@@ -86,16 +92,16 @@ class Moments:
         else:
             shares = weights[kept].astype(np.float64)
             weight = float(shares.sum())
-            mean = shares @ rows / weight
+            mean = arithmetic.put(shares) @ rows / weight
             rows -= mean
-            rows *= np.sqrt(shares)[:, None]
+            rows *= arithmetic.put(np.sqrt(shares))[:, None]
         return cls(
             count=len(rows),
             weight=weight,
             mean=mean,
             probed_mean=mean if probe is None else mean @ probe,
-            scatter=rows.T @ (rows if probe is None else rows @ probe),
-            squares=float(np.einsum("ij,ij->", rows, rows)),
+            scatter=arithmetic.scatter(rows, probe),
+            squares=arithmetic.squares(rows),
             weighted=weights is not None,
         )
 
@@ -113,12 +119,17 @@ class Moments:
             weight=weight,
             mean=self.mean + shift * (other.weight / weight),
             probed_mean=self.probed_mean + probed_shift * (other.weight / weight),
-            scatter=self.scatter + other.scatter + np.outer(shift * factor, probed_shift),
+            scatter=self.scatter + other.scatter + (shift * factor)[:, None] * probed_shift,
             squares=self.squares + other.squares + factor * float(shift @ shift),
             weighted=self.weighted,
         )
 
-    def covariance(self) -> np.ndarray:
+    def fetched(self, arithmetic: Arithmetic) -> Moments:
+        """The same moments on the host, where those of several devices are merged."""
+        mean, probed_mean, scatter = map(arithmetic.fetch, (self.mean, self.probed_mean, self.scatter))
+        return replace(self, mean=mean, probed_mean=probed_mean, scatter=scatter)
+
+    def covariance(self) -> Array:
         """The product C Ω with the probe, or C itself without one: [dim, columns].
 
         Raises:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from alphafuse.distributed.devices import full_precision
 from alphafuse.errors import ConfigError
-from alphafuse.evaluation.ranking.catalog_ranking import Queries, Ranked, full_precision
+from alphafuse.evaluation.ranking.catalog_ranking import Queries, Ranked
 from alphafuse.evaluation.ranking.exclusions import excluded_pairs
 from alphafuse.evaluation.ranking.item_tiles import ItemTiles
 from alphafuse.evaluation.ranking.top_lists import NO_ITEM

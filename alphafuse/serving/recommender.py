@@ -20,9 +20,10 @@ from alphafuse.data.frames import as_given
 from alphafuse.data.sequences import Sequences
 from alphafuse.data.users import Histories
 from alphafuse.distributed.communicator import Communicator
+from alphafuse.distributed.devices import full_precision
 from alphafuse.errors import DataError, WorkspaceError
 from alphafuse.evaluation.evaluator import gather_hidden_states
-from alphafuse.evaluation.ranking.catalog_ranking import CatalogRanking, Queries, Ranking, full_precision
+from alphafuse.evaluation.ranking.catalog_ranking import CatalogRanking, Queries, Ranking
 from alphafuse.evaluation.ranking.exclusions import with_items
 from alphafuse.evaluation.ranking.seen_items import SeenItems
 from alphafuse.evaluation.ranking.top_lists import NO_ITEM

@@ -11,7 +11,8 @@ import torch
 from alphafuse.config import TrainConfig
 from alphafuse.data.sampling.batches import Batch
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.evaluation.ranking.catalog_ranking import CatalogRanking, Queries, full_precision
+from alphafuse.distributed.devices import full_precision
+from alphafuse.evaluation.ranking.catalog_ranking import CatalogRanking, Queries
 from alphafuse.items.encoders.alphafuse import AlphaFuseEncoder
 from alphafuse.items.item_table import ItemTable
 from alphafuse.items.row_adam import RowAdam

@@ -1,4 +1,4 @@
-"""Checks of what comes before training: embedding with vLLM, and the decomposition of embeddings."""
+"""Check of embedding with vLLM."""
 
 from __future__ import annotations
 
@@ -46,26 +46,3 @@ def vllm_embeds(device: torch.device, num_texts: int = 20_000, compared: int = 6
         "tokens/s": found.tokens / seconds,
         "least cosine": float(cosines.min()),
     }
-
-
-def decomposes(device: torch.device, num_items: int = 200_000, dim: int = 1024) -> dict[str, Any]:
-    """Moments by blocks have the leading directions of numpy's SVD. Computed by the host, on every machine."""
-    from alphafuse.nullspace.moments import Moments
-
-    generator = np.random.default_rng(0)
-    spectrum = (1 + np.arange(dim)) ** -0.5
-    rows = (generator.standard_normal((num_items, dim)) * spectrum).astype(np.float16)
-    start = time.perf_counter()
-    moments = Moments.empty(dim)
-    for block in np.array_split(rows, max(1, num_items // 10_000)):
-        moments = moments.merge(Moments.of(block))
-    values = np.linalg.eigvalsh(moments.covariance())[::-1]
-    seconds = time.perf_counter() - start
-    sample = rows[:: max(1, num_items // 20_000)].astype(np.float64)
-    part = Moments.of(sample)
-    exact = np.linalg.svd(sample - sample.mean(axis=0), compute_uv=False) ** 2 / (len(sample) - 1)
-    found = np.linalg.eigvalsh(part.covariance())[::-1]
-    kept = slice(0, min(128, dim))
-    error = float(np.max(np.abs(found[kept] / exact[kept] - 1)))
-    assert error < 1e-9, f"eigenvalues are {error:.1e} off"
-    return {"seconds": seconds, "largest eigenvalue": float(values[0]), "error of a part's eigenvalues": error}

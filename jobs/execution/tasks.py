@@ -1,4 +1,5 @@
-"""Runs Ray tasks side by side: a bounded number at a time, results in the order of submission or as they come.
+"""Makes Ray tasks and runs them side by side: a bounded number at a time, results in the order of submission or as they
+come.
 
 Owns the way errors come back; knows nothing of what the tasks do. Tasks that run when one fails, or when nobody asks
 for results any more, run to their end: they are few and short, and `ray.cancel` on a task that is about to end can
@@ -16,7 +17,20 @@ from typing import Any
 import ray
 from ray.exceptions import RayTaskError
 
+from alphafuse.config.sections.resources import Resources
 from alphafuse.errors import AlphafuseError
+from jobs.execution.placement import task_options
+
+
+def remote_task(function: Callable[..., Any], resources: Resources) -> Callable[..., ray.ObjectRef]:
+    """Make a function a Ray task that takes the place of one worker.
+
+    With a GPU each call has a process of its own, which gives the GPU's memory back: Ray's rule for functions that are
+    declared with their GPU, and not for those that get it from `options`. A process that was reused would also go on
+    with the GPU that it saw first, whichever Ray gives it.
+    """
+    remote: Callable[..., ray.ObjectRef] = ray.remote(**task_options(resources))(function).remote
+    return remote
 
 
 def in_order(submit: Callable[[Any], ray.ObjectRef], arguments: Iterable[Any], limit: int) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,12 +34,17 @@ from alphafuse.stages import DECOMPOSE
 from alphafuse.storage.manifest import FileRecord, fingerprint
 from alphafuse.storage.matrices import iterate_rows
 from alphafuse.storage.workspace import Workspace
-from jobs.execution.placement import require_places, task_options, task_slots
-from jobs.execution.tasks import in_order, result
+from jobs.execution.placement import require_places, task_slots
+from jobs.execution.tasks import in_order, remote_task, result
 from jobs.stages import decompose_tasks as tasks
 
 MAX_PARTIALS = 256
 """Most partial results of one pass; of more shards, neighbouring ones share a partial result."""
+GPU_TASK_BYTES = 8 * 10**9
+"""Bytes of embeddings that a GPU takes for one partial result, where shards are smaller. Each task on a GPU is a new
+process (`remote_task`), whose start takes some seconds; to read as much takes longer."""
+GPU = "cuda:0"
+"""Device of a task that has a GPU, or a share of one: Ray shows it no other."""
 
 
 def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | None:
@@ -153,20 +158,19 @@ class _Covariance:
         self, config: Config, workspace: Workspace, shards: Sequence[FileRecord], dim: int, progress: _Progress
     ) -> None:
         self.config, self.workspace, self.dim, self.progress = config, workspace, dim, progress
-        count = min(len(shards), MAX_PARTIALS)
-        cuts = [index * len(shards) // count for index in range(count + 1)]
-        self.groups = [shards[start:end] for start, end in itertools.pairwise(cuts)]
+        self.device = GPU if config.decompose.resources.gpus else None
+        self.groups = partial_groups(shards, self.device is not None)
         self.moments = Moments.empty(dim)
         self.passes = 0
 
     def __call__(self, probe: np.ndarray | None) -> np.ndarray:
         weighted, some_held_out = self.config.decompose.popularity_weighted, self.config.data.split.cold_items > 0
         probe_reference = ray.put(probe)
-        task = _task(tasks.moments_of_shards, self.config)
+        task = remote_task(tasks.moments_of_shards, self.config.decompose.resources)
 
         def submit(group: Sequence[FileRecord]) -> ray.ObjectRef:
             threads = _threads(self.config)
-            return task(self.workspace, group, self.dim, weighted, some_held_out, probe_reference, threads)
+            return task(self.workspace, group, self.dim, weighted, some_held_out, probe_reference, threads, self.device)
 
         merged = Moments.empty(self.dim, weighted=weighted, probe=probe)
         partials = in_order(submit, self.groups, _slots(self.config))
@@ -178,6 +182,16 @@ class _Covariance:
         covariance = merged.covariance()
         require_feasible(merged.count, self.dim, self.config.directions)
         return covariance
+
+
+def partial_groups(shards: Sequence[FileRecord], on_gpus: bool) -> list[Sequence[FileRecord]]:
+    """Cut the shards of the embeddings into those of each partial result. The cuts know nothing of the workers, so that
+    the sums have the same order for any number of them."""
+    count = min(len(shards), MAX_PARTIALS)
+    if on_gpus:
+        count = min(count, math.ceil(sum(shard.bytes for shard in shards) / GPU_TASK_BYTES))
+    cuts = [index * len(shards) // count for index in range(count + 1)]
+    return [shards[start:end] for start, end in itertools.pairwise(cuts)]
 
 
 def _decompose(
@@ -194,7 +208,9 @@ def _decompose(
     product = None
     if method == "gram":
         matrix = covariance(None)
-        values, vectors, residuals = result(_task(tasks.eigen, config)(matrix, hidden_dim, _threads(config)))
+        values, vectors, residuals = result(
+            remote_task(tasks.eigen, config.decompose.resources.without_gpus)(matrix, hidden_dim, _threads(config))
+        )
         product = None if old is None else matrix @ old.basis
     else:
         with threadpool_limits(_threads(config)):
@@ -240,7 +256,7 @@ def _write_features(
     progress.add(sum(shard.rows for shard in shards if shard.name in done))
     left = [shard for shard in shards if shard.name not in done]
     nullspace_reference = ray.put(nullspace)
-    task = _task(tasks.write_features, config)
+    task = remote_task(tasks.write_features, config.decompose.resources.without_gpus)
 
     def submit(shard: FileRecord) -> ray.ObjectRef:
         return task(workspace, shard, nullspace_reference, wanted, _threads(config), parent)
@@ -292,10 +308,6 @@ def _inputs(config: Config, workspace: Workspace, method: str) -> dict[str, Any]
     if config.decompose.popularity_weighted or config.data.split.cold_items:
         inputs["popularity"] = workspace.artifact("popularity").require().fingerprint
     return inputs
-
-
-def _task(function: Any, config: Config) -> Callable[..., ray.ObjectRef]:
-    return function.options(**task_options(config.decompose.resources)).remote
 
 
 def _slots(config: Config) -> int:

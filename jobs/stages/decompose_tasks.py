@@ -1,4 +1,4 @@
-"""The Ray tasks of the stage `decompose`: each streams over the rows of its shards, block by block."""
+"""The tasks of the stage `decompose`: each streams over the rows of its shards, block by block."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 from threadpoolctl import threadpool_limits
 
 from alphafuse.data.item_matching import match_items
 from alphafuse.data.popularity import load_held_out
 from alphafuse.errors import DataError
+from alphafuse.nullspace.arithmetic import HOST, Arithmetic
 from alphafuse.nullspace.decomposition import NullSpace
 from alphafuse.nullspace.moments import Moments
 from alphafuse.storage.filesystem.read_ahead import read_ahead
@@ -24,7 +24,6 @@ BLOCK_BYTES = 64 * 2**20
 """Size of a block of embeddings in float64, the unit in which a task holds them."""
 
 
-@ray.remote
 def moments_of_shards(
     workspace: Workspace,
     shards: Sequence[FileRecord],
@@ -33,10 +32,17 @@ def moments_of_shards(
     some_held_out: bool,
     probe: np.ndarray | None,
     threads: int,
+    device: str | None,
 ) -> Moments:
     """Moments of the embeddings of some shards, read block by block. Items that are held out of training are left out:
-    training must not know of their texts."""
-    moments = Moments.empty(dim, weighted=weighted, probe=probe)
+    training must not know of their texts.
+
+    Args:
+        device: the device of torch that computes; None: numpy does, on the host. It holds one block at a time.
+    """
+    arithmetic = _arithmetic(device)
+    placed = None if probe is None else arithmetic.put(probe)
+    moments = Moments.empty(dim, weighted=weighted, probe=placed)
     with threadpool_limits(threads):
         for shard in shards:
             weights = _popularity(workspace, shard) if weighted else None
@@ -47,11 +53,13 @@ def moments_of_shards(
                 block_weights = None if weights is None else weights[part]
                 if held_out is not None:
                     present = present & ~held_out[part]
-                moments = moments.merge(Moments.of(block, present, block_weights, probe=probe, first_row=first))
-    return moments
+                of_block = Moments.of(
+                    block, present, block_weights, probe=placed, first_row=first, arithmetic=arithmetic
+                )
+                moments = moments.merge(of_block)
+    return moments.fetched(arithmetic)
 
 
-@ray.remote
 def eigen(covariance: np.ndarray, num_directions: int, threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All eigenvalues λ, descending, their eigenvectors u, and ‖C u − λ u‖ of the first `num_directions`."""
     with threadpool_limits(threads):
@@ -62,7 +70,6 @@ def eigen(covariance: np.ndarray, num_directions: int, threads: int) -> tuple[np
     return values, vectors, residuals
 
 
-@ray.remote
 def write_features(
     workspace: Workspace, shard: FileRecord, nullspace: NullSpace, wanted: str, threads: int, parent: Workspace | None
 ) -> None:
@@ -89,6 +96,23 @@ def write_features(
     workspace.artifact("features").write_table(shard.name, table, wanted, first_row=shard.first_row)
 
 
+def rows_of_a_block(dim: int) -> int:
+    """Rows of embeddings of `dim` dimensions that a task computes with at a time."""
+    return min(max(BLOCK_BYTES // (8 * dim), 64), 8192)
+
+
+def _arithmetic(device: str | None) -> Arithmetic:
+    if device is None:
+        return HOST
+    import torch
+
+    from alphafuse.distributed.devices import prepare_device
+    from alphafuse.nullspace.torch_arithmetic import TorchArithmetic
+
+    prepare_device(torch.device(device))
+    return TorchArithmetic.on(torch.device(device))
+
+
 def _take_over(
     features: np.ndarray, block: np.ndarray, present: np.ndarray, parent: Workspace, known: np.ndarray
 ) -> None:
@@ -111,9 +135,8 @@ def _blocks(workspace: Workspace, shard: FileRecord, dim: int) -> Iterator[tuple
     Raises:
         DataError: the shard's embeddings have another dimension.
     """
-    block_rows = min(max(BLOCK_BYTES // (8 * dim), 64), 8192)
     artifact = workspace.artifact("embeddings")
-    rows = iterate_rows(artifact, "embedding", shard.first_row, shard.first_row + shard.rows, block_rows)
+    rows = iterate_rows(artifact, "embedding", shard.first_row, shard.first_row + shard.rows, rows_of_a_block(dim))
     for first, block, present in read_ahead(rows):
         if block.shape[1] != dim:
             raise DataError(

@@ -9,7 +9,7 @@ import pytest
 from support.workspaces.tiny_workspace import tiny_config
 
 from alphafuse.config import Config, load_grid
-from alphafuse.config.sections.resources import EngineResources, RankResources, Resources
+from alphafuse.config.sections.resources import EngineResources, RankResources, Resources, TaskResources
 from alphafuse.errors import ConfigError
 from alphafuse.items.encoders.settings import IdConfig, MoRecConfig
 from alphafuse.stages import (
@@ -96,7 +96,7 @@ def test_resources_change_no_fingerprint(tmp_path: Path) -> None:
         update={
             "data": config.data.model_copy(update={"resources": Resources(workers=3, pool="cpu")}),
             "embed": config.embed.model_copy(update={"resources": EngineResources(gpus=1), "batch_size": 7}),
-            "decompose": config.decompose.model_copy(update={"resources": Resources(cpus=4)}),
+            "decompose": config.decompose.model_copy(update={"resources": TaskResources(cpus=4, gpus=1)}),
             "train": config.train.model_copy(
                 update={"resources": RankResources(workers=9, environment={"A": "b"}), "checkpoint_steps": 3}
             ),

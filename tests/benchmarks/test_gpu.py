@@ -12,8 +12,9 @@ from unittest.mock import patch
 import pytest
 import torch
 
+from alphafuse.nullspace.torch_arithmetic import TorchArithmetic
 from benchmarks import gpu
-from benchmarks.gpu_checks import catalog, small_steps, speed, steps, text
+from benchmarks.gpu_checks import catalog, decomposition, small_steps, speed, steps
 from benchmarks.gpu_checks.outcome import Outcome, Skipped, run_check
 
 ROOT = Path(__file__).parents[2]
@@ -46,12 +47,22 @@ def test_ranks_are_compared() -> None:
         catalog.ranks_with_ties(CPU, (100,), (7,))
 
 
+def test_null_spaces_are_compared() -> None:
+    found = decomposition.equals_numpy(CPU, num_items=3000, dim=48, block=1300)
+    assert found["precision of this card"] == "torch.float64"
+    assert found["error of eigenvalues, gram, float64"] < 1e-10 < found["error of eigenvalues, gram, float32"]
+    real = TorchArithmetic.scatter
+    tf32 = lambda arithmetic, rows, probe: real(arithmetic, rows.to(torch.bfloat16).double(), probe)  # noqa: E731
+    with patch.object(TorchArithmetic, "scatter", tf32), pytest.raises(AssertionError, match="gram, float64: eigen"):
+        decomposition.equals_numpy(CPU, num_items=3000, dim=48, block=1300)
+
+
 def test_speed_is_measured() -> None:
     assert speed.limits(CPU, size=16, megabytes=1)["products in float32, TFLOP/s"] > 0
     assert speed.step_time(CPU, 500, windows=4, length=5, steps=3)["ms a step"] > 0
     assert speed.sampled_softmax(CPU, 30, 20, 8)["ms, kernel"] > 0
     assert speed.ranking_time(CPU, 200, 5, 8, 3)["ranks / product"] > 0
-    assert text.decomposes(CPU, 400, 12)["error of a part's eigenvalues"] < 1e-9
+    assert decomposition.time_of_moments(CPU, (24,), blocks=2)["moments / product, 24 dimensions, float32"] > 0
 
 
 @pytest.mark.distributed

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from alphafuse.config.base import OPERATIONAL, Count, Positive, Section
-from alphafuse.config.sections.resources import Resources
+from alphafuse.config.sections.resources import TaskResources
 
 
 class DecomposeConfig(Section):
@@ -36,7 +36,7 @@ class DecomposeConfig(Section):
     """Extra directions of the randomized range finder."""
     seed: Annotated[int, Field(ge=0)] | None = None
     """Seed of the randomized range finder; null: the run's `seed`."""
-    resources: Annotated[Resources, OPERATIONAL] = Resources()
+    resources: Annotated[TaskResources, OPERATIONAL] = TaskResources()
 
     @model_validator(mode="after")
     def _check(self) -> DecomposeConfig:

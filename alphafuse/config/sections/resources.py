@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from alphafuse.config.base import Count, NonNegative, Positive, Section
+from alphafuse.config.base import Count, Fraction, NonNegative, Positive, Section
 
 CPUS_BESIDE_GPU = 8
 """CPUs that a worker takes by default for each of its GPUs, which would wait for tokens or batches from fewer."""
@@ -38,13 +38,32 @@ class Resources(Section):
 
     @property
     def gpus_of_each(self) -> float:
-        """GPUs of each worker; tasks compute on CPUs."""
+        """GPUs of each worker."""
         return 0.0
 
     @property
     def fewest_workers(self) -> int:
         """Fewest workers that a stage starts with."""
         return self.workers or 1
+
+
+class TaskResources(Resources):
+    """Machines for the tasks of the decomposition, which may compute on GPUs."""
+
+    cpus: Positive = 1
+    """CPUs of each worker; with a GPU, where nothing else is set, 8 (of a fraction as much, and 1 at least)."""
+    gpus: Fraction = 0
+    """GPUs of each worker: 1, or a fraction of one, which several workers then share; 0 computes on CPUs. They compute
+    mean and covariance; eigenvectors and features are computed on CPUs."""
+
+    @property
+    def gpus_of_each(self) -> float:
+        return self.gpus
+
+    @property
+    def without_gpus(self) -> TaskResources:
+        """Resources of a task beside these workers that computes on the CPUs of one."""
+        return self.model_copy(update={"gpus": 0.0})
 
 
 class EngineResources(Resources):

@@ -11,8 +11,6 @@ id, so that ties depend neither on popularity nor on the order of the input.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -20,6 +18,7 @@ import torch
 from torch.nn import functional
 
 from alphafuse.distributed.communicator import Communicator
+from alphafuse.distributed.devices import full_precision
 from alphafuse.errors import AlphafuseError
 from alphafuse.evaluation.ranking.better_items import BetterItems
 from alphafuse.evaluation.ranking.exclusions import Exclusions, excluded_pairs
@@ -36,18 +35,6 @@ CHECKED_ROWS = 65_536
 """Vectors checked at a time, so that the check needs no memory of their size."""
 WIDTH_UNIT = 64
 """The width of a tile is a multiple of this, so that the matrix product sums every column in the same way."""
-
-
-@contextlib.contextmanager
-def full_precision() -> Iterator[None]:
-    """Context in which products of float32 are not rounded to TF32 or bfloat16 first, whatever the process chose: close
-    scores would become equal, and their order that of the item indices."""
-    chosen = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(chosen)
 
 
 @dataclass(frozen=True)

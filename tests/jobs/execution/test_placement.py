@@ -134,6 +134,7 @@ def _asking(folder: Path, engine: str = "auto", **resources: dict[str, Any]) -> 
         ({"data": {"pool": "far"}}, "data.resources.workers asks for"),
         ({"embed": {"gpus": 1}}, "embed.resources.workers asks for 1 workers with 1 CPUs and 1 GPUs"),
         ({"decompose": {"workers": 5}}, "decompose.resources.workers asks for 5"),
+        ({"decompose": {"gpus": 0.5}}, "decompose.resources.workers asks for 1 workers with 1 CPUs and 0.5 GPUs"),
         ({"train": {"workers": 5}}, "train.resources.workers asks for 5"),
         ({"train": {"workers": 9, "min_workers": 5}}, "train.resources.workers asks for 5"),
     ],
@@ -182,6 +183,7 @@ def test_what_is_finished_needs_no_machines_unless_it_is_made_again(machines: Ma
         ({"embed": {"gpus": 2}, "engine": "sentence_transformers"}, "uses one GPU at most"),
         ({"train": {"gpus": 0.5, "workers": 2}}, "ranks cannot share a GPU"),
         ({"train": {"gpus": 2}}, "train.resources.gpus"),
+        ({"decompose": {"gpus": 2}}, "decompose.resources.gpus"),
     ],
 )
 def test_gpus_that_nobody_could_use_are_refused(tmp_path: Path, sections: dict[str, Any], message: str) -> None:

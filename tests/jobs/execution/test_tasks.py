@@ -6,13 +6,15 @@ import os
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
+from ray.cluster_utils import Cluster
 
-from alphafuse.config.sections.resources import Resources
+from alphafuse.config.sections.resources import Resources, TaskResources
 from alphafuse.errors import DataError
 from jobs.execution.placement import task_options
-from jobs.execution.tasks import as_finished, in_order, result
+from jobs.execution.tasks import as_finished, in_order, remote_task, result
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("ray_cluster")]
 
@@ -96,3 +98,19 @@ def test_variables_of_the_environment_reach_a_task() -> None:
     options = task_options(Resources(environment={"ALPHAFUSE_TEST": "given"}))
     assert result(read_variable.options(**options).remote("ALPHAFUSE_TEST")) == "given"
     assert result(read_variable.remote("ALPHAFUSE_TEST")) is None
+
+
+def test_a_task_with_a_gpu_has_a_process_of_its_own_that_ends(ray_cluster: Cluster) -> None:
+    def process_and_gpus() -> tuple[int, str | None]:  # here, so that the worker need not import this file
+        return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    machine = ray_cluster.add_node(num_cpus=1, num_gpus=1)
+    try:
+        visible = remote_task(process_and_gpus, TaskResources(gpus=0.5, cpus=1))
+        found = [result(visible()) for _ in range(3)]
+        assert [gpus for _, gpus in found] == ["0", "0", "0"]
+        assert len({process for process, _ in found}) == 3
+        psutil.wait_procs([psutil.Process(each) for each, _ in found if psutil.pid_exists(each)], timeout=20)
+        assert not any(psutil.pid_exists(process) for process, _ in found)
+    finally:
+        ray_cluster.remove_node(machine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
+from ray.cluster_utils import Cluster
 from support.definitions.dense_decomposition import exact_covariance, exact_eigen, exact_features, rows_with_spectrum
 
 from alphafuse.config import Config, parse_config
 from alphafuse.errors import ConfigError, DataError, ResourceError, UnfinishedError, WorkspaceError
 from alphafuse.events import Metrics, Progress, StageWarning, ignore
 from alphafuse.nullspace.decomposition import load_nullspace
-from alphafuse.storage.manifest import fingerprint
+from alphafuse.storage.manifest import FileRecord, fingerprint
 from alphafuse.storage.matrices import VectorType, read_rows, to_column
 from alphafuse.storage.workspace import Workspace
 from jobs.stages import decompose
@@ -31,7 +34,7 @@ COUNTS = np.random.default_rng(5).integers(0, 4, SHARDS[-1])
 
 
 def configuration(folder: Path, hidden_dim: int = HIDDEN_DIM, **settings: Any) -> Config:
-    resources = {name: settings.pop(name) for name in ("workers", "cpus") if name in settings}
+    resources = {name: settings.pop(name) for name in ("workers", "cpus", "gpus", "pool") if name in settings}
     return parse_config(
         {
             "workspace": str(folder),
@@ -166,6 +169,64 @@ def test_the_number_of_workers_changes_no_byte(tmp_path, method):
 
     for name in ("nullspace/nullspace.safetensors", "features/part-00000.parquet", "features/part-00003.parquet"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes()
+
+
+@pytest.fixture
+def gpu_pool(ray_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The pool of a machine that promises two GPUs, on which the CPU plays the device."""
+    monkeypatch.setattr(decompose, "GPU", "cpu")
+    machine = ray_cluster.add_node(num_cpus=4, num_gpus=2, resources={"gpus": 1})
+    yield "gpus"
+    ray_cluster.remove_node(machine)
+
+
+def same_null_space(folder: Path, on_host: Path) -> None:
+    found, expected = (load_nullspace(Workspace(str(each))) for each in (folder, on_host))
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-12)
+    np.testing.assert_allclose(found.eigenvalues, expected.eigenvalues, rtol=1e-9)
+    np.testing.assert_allclose(found.basis, expected.basis, atol=1e-6)
+    np.testing.assert_allclose(*(features_of(Workspace(str(each))) for each in (folder, on_host)), atol=1e-4)
+
+
+def test_any_number_of_workers_with_gpus_finds_the_null_space_of_the_host(tmp_path, monkeypatch, gpu_pool):
+    decompose.run(configuration(tmp_path / "host", popularity_weighted=True), embedded(tmp_path / "host"), ignore)
+    monkeypatch.setattr(decompose, "GPU_TASK_BYTES", 12_000)  # more than one partial result
+    for workers in (1, 3):
+        folder = tmp_path / str(workers)
+        resources = {"workers": workers, "gpus": 0.5, "cpus": 1, "pool": gpu_pool}
+        decompose.run(configuration(folder, popularity_weighted=True, **resources), embedded(folder), ignore)
+
+    same_null_space(tmp_path / "1", tmp_path / "host")
+    for name in ("nullspace/nullspace.safetensors", "features/part-00000.parquet"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes()
+
+
+def test_the_range_finder_on_gpus_finds_the_null_space_of_the_host(tmp_path, gpu_pool):
+    settings = {"method": "randomized", "oversampling": DIM, "power_passes": 0}
+    for name, resources in (("host", {}), ("gpu", {"gpus": 1, "cpus": 1, "pool": gpu_pool})):
+        decompose.run(configuration(tmp_path / name, **settings, **resources), embedded(tmp_path / name), ignore)
+
+    same_null_space(tmp_path / "gpu", tmp_path / "host")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_task_without_its_gpu_fails_and_computes_on_no_cpu(tmp_path, monkeypatch, gpu_pool):
+    monkeypatch.setattr(decompose, "GPU", "cuda:0")
+    with pytest.raises((AttributeError, AssertionError, RuntimeError), match=r"(?i)cuda|nvidia"):
+        decompose.run(configuration(tmp_path, gpus=1, cpus=1, pool=gpu_pool), embedded(tmp_path), ignore)
+
+
+def test_a_gpu_takes_more_shards_at_a_time(monkeypatch):
+    shards = [FileRecord(f"part-{n:05d}.parquet", 10, 10 * n, 1000, "", "") for n in range(7)]
+    monkeypatch.setattr(decompose, "GPU_TASK_BYTES", 3000)
+
+    groups = decompose.partial_groups(shards, on_gpus=True)
+
+    assert [len(group) for group in groups] == [2, 2, 3]
+    assert [shard for group in groups for shard in group] == shards
+    assert decompose.partial_groups(shards, on_gpus=False) == [[shard] for shard in shards]
+    monkeypatch.setattr(decompose, "GPU_TASK_BYTES", 10)
+    assert decompose.partial_groups(shards, on_gpus=True) == [[shard] for shard in shards]
 
 
 def test_a_finished_run_does_nothing(tmp_path):

@@ -29,8 +29,8 @@ def run_ranks(
     start, which are then not those of other calls.
 
     Raises:
-        RuntimeError: a rank raised; the message is its traceback. The ranks are started again afterwards, since the
-            others may wait in a collective.
+        RuntimeError: a rank raised, and the message is its traceback; or a rank died. The ranks are started again
+            afterwards, since the others may wait in a collective.
     """
     pipes = _ranks(world_size, prepare)
     for pipe in pipes:
@@ -39,7 +39,10 @@ def run_ranks(
     while len(results) < world_size:
         ready = wait([pipe for pipe in pipes if pipe not in results], timeout=TIMEOUT_SECONDS)
         for pipe in ready:
-            succeeded, results[pipe] = pipe.recv()
+            try:
+                succeeded, results[pipe] = pipe.recv()
+            except EOFError:
+                succeeded, results[pipe] = False, "its process died"
             if not succeeded:
                 stop_ranks()
                 raise RuntimeError(f"rank {pipes.index(pipe)} failed:\n{results[pipe]}")

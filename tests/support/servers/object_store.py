@@ -50,7 +50,7 @@ class Request:
 @dataclass
 class _Fault:
     kind: str
-    failure: Failure
+    failure: Failure | Callable[[], None]
     times: int
     key: str
 
@@ -71,8 +71,9 @@ class ObjectStore:
     _faults: list[_Fault] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def fail(self, kind: str, failure: Failure, times: int = 1, key: str = "") -> None:
-        """Let the next requests of a kind fail whose key contains `key`."""
+    def fail(self, kind: str, failure: Failure | Callable[[], None], times: int = 1, key: str = "") -> None:
+        """Let the next requests of a kind fail whose key contains `key`: in a way with a name, or by a function, called
+        while the sender waits, after which the connection breaks and nothing is done."""
         self._faults.append(_Fault(kind, failure, times, key))
 
     def counts(self, key: str = "") -> Counter[str]:
@@ -102,6 +103,9 @@ class ObjectStore:
         time.sleep(self.seconds)
         kind, key = _operation(environ)
         failure = self._failure(kind, key)
+        if callable(failure):
+            failure()
+            return self._hang_up(environ, start, kind, key)
         if failure in REFUSALS:
             status, code = REFUSALS[failure]
             body = f"<Error><Code>{code}</Code><Message>on purpose</Message></Error>".encode()
@@ -118,7 +122,7 @@ class ObjectStore:
         start(*answer)
         return [body[: len(body) // 2] if failure == "truncated" else body]
 
-    def _failure(self, kind: str, key: str) -> Failure | None:
+    def _failure(self, kind: str, key: str) -> Failure | Callable[[], None] | None:
         with self._lock:
             for fault in self._faults:
                 if fault.times and fault.kind == kind and fault.key in key:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from alphafuse.config.sections.resources import EngineResources, RankResources, Resources
+from alphafuse.config.sections.resources import EngineResources, RankResources, Resources, TaskResources
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,8 @@ from alphafuse.config.sections.resources import EngineResources, RankResources, 
         (RankResources, {"gpus": 0.5}, 4),
         (RankResources, {"gpus": 0.01}, 1),
         (RankResources, {"gpus": 1, "cpus": 3}, 3),
+        (TaskResources, {}, 1),
+        (TaskResources, {"gpus": 0.25}, 2),
         (EngineResources, {"gpus": 0}, 1),
         (EngineResources, {"gpus": 4}, 32),
         (EngineResources, {"gpus": 2, "cpus": 0}, 0),

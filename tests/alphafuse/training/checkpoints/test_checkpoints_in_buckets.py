@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import signal
+import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,7 @@ from alphafuse.training.loop import Trainer
 
 pytestmark = pytest.mark.distributed
 
-CHECKPOINT = "run/checkpoints/step-000000002"
+CHECKPOINT, NEXT = "run/checkpoints/step-000000002", "run/checkpoints/step-000000004"
 
 
 @pytest.fixture
@@ -87,6 +91,89 @@ def test_a_checkpoint_is_written_in_few_requests_and_read_once(bucket: ObjectSto
             read = Counter(GetObject=reads if file["rows"] else 1)
             assert bucket.counts(f"{CHECKPOINT}/{file['name']}") & Counter(GetObject=9) <= read
             assert bucket.downloaded(f"{CHECKPOINT}/{file['name']}") <= file["bytes"] * read["GetObject"]
+
+
+@pytest.mark.parametrize(
+    ("victim", "uploading", "written"),
+    [
+        (1, "table-000000000015.safetensors", {"table-000000000000.safetensors", "dense.safetensors"}),
+        (0, "dense.safetensors", {"table-000000000000.safetensors", "table-000000000015.safetensors"}),
+    ],
+)
+def test_a_rank_killed_during_an_upload_costs_the_steps_since_the_checkpoint_before(
+    bucket: ObjectStore, config: Config, tmp_path: Path, victim: int, uploading: str, written: set[str]
+) -> None:
+    """SIGKILL while the file `uploading` is on its way and the others are there. Three ranks go on, whose files have
+    other names."""
+
+    def kill() -> None:
+        end = time.monotonic() + 60
+        while not {f"{NEXT}/{name}" for name in written} <= bucket.objects.keys() and time.monotonic() < end:
+            time.sleep(0.01)
+        os.kill(int((tmp_path / f"rank-{victim}").read_text()), signal.SIGKILL)
+
+    bucket.fail("PutObject", kill, key=f"{NEXT}/{uploading}")
+    with pytest.raises(RuntimeError, match=r"rank \d failed"):
+        run_ranks(2, _saved_twice, bucket.address, config, tmp_path)
+    left = {key.removeprefix(f"{NEXT}/") for key in bucket.objects if key.startswith(NEXT)}
+    assert written <= left
+    assert not {uploading, "manifest.json", "manifest.copy.json"} & left
+    before = {key: value for key, value in bucket.objects.items() if key.startswith(CHECKPOINT)}
+    assert f"{CHECKPOINT}/manifest.json" in before
+
+    bucket.requests.clear()
+    resumed, continued = zip(*run_ranks(3, _resumed_and_saved, bucket.address, config), strict=True)
+
+    got = {request.key for request in bucket.requests if request.kind == "GetObject"}
+    read = {key for key in got if key.endswith(".safetensors")}  # and not records, which a commit reads
+    assert any(key.startswith(CHECKPOINT) for key in read)
+    assert not any(key.startswith(NEXT) for key in read)
+    undisturbed, after = zip(*run_ranks(2, _undisturbed, bucket.address, config), strict=True)
+    _assert_close(resumed, undisturbed)
+    _assert_close(continued, after)
+    objects = {key.removeprefix(f"{NEXT}/") for key in bucket.objects if key.startswith(NEXT)}
+    files = {file["name"] for file in json.loads(bucket.objects[f"{NEXT}/manifest.json"])["files"]}
+    assert files == {*(f"table-{first:012d}.safetensors" for first in (0, 10, 20)), "dense.safetensors"}
+    assert {name for name in objects if name.endswith(".safetensors")} == files
+    assert not any(key.startswith(CHECKPOINT) for key in bucket.objects)
+
+
+def _saved_twice(address: str, config: Config, folder: Path) -> None:
+    with reaching(address):
+        trainer = _trainer(config)
+        (folder / f"rank-{Communicator().rank}").write_text(str(os.getpid()))
+        for _ in range(2):
+            _take_two_steps(trainer)
+            trainer._save()
+        trainer._checkpoints.wait()
+
+
+def _resumed_and_saved(address: str, config: Config) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    with reaching(address):
+        trainer = _trainer(config)
+        trainer._resume()
+        assert trainer.state.step == 2
+        state = _state(trainer)
+        _take_two_steps(trainer)
+        trainer._save()
+        trainer._checkpoints.wait()
+    return state, _state(trainer)
+
+
+def _undisturbed(address: str, config: Config) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    with reaching(address):
+        trainer = _trainer(config)
+        _take_two_steps(trainer)
+        state = _state(trainer)
+        _take_two_steps(trainer)
+    return state, _state(trainer)
+
+
+def _assert_close(found: Sequence[dict[str, torch.Tensor]], expected: Sequence[dict[str, torch.Tensor]]) -> None:
+    """Check the states of some ranks against those of another number of ranks."""
+    whole = _whole(list(expected))
+    for name, value in _whole(list(found)).items():
+        torch.testing.assert_close(value, whole[name], rtol=0, atol=1e-5)
 
 
 def _run(ranks: int, bucket: ObjectStore, config: Config) -> list[dict[str, torch.Tensor]]:
