@@ -132,7 +132,7 @@ class EmbeddingStore:
 
         def read(entry: tuple[str, FileRecord]) -> tuple[str, np.ndarray]:
             name, record = entry
-            return name, hash_array(self._files(name).read_table(record, ["text_hash"])["text_hash"])
+            return name, hash_array(self._files(name).read_column(record, "text_hash"))
 
         return side_by_side(read, self.known_vectors().items())
 
