@@ -139,7 +139,7 @@ class EmbeddingStore:
     def _hashes(self, name: str, record: FileRecord) -> np.ndarray:
         if TEXT_HASHES in record.details:
             return np.frombuffer(base64.b64decode(record.details[TEXT_HASHES]), np.uint64).reshape(record.rows, 2)
-        return hash_array(self._files(name).read_table(record, ["text_hash"])["text_hash"])
+        return hash_array(self._files(name).read_column(record, "text_hash"))
 
     def _files(self, name: str) -> RecordedFiles:
         """The files among which one with vectors is."""

@@ -23,8 +23,6 @@ from benchmarks.simulation.units import ITEMS, Unit
 
 GROUP_ROWS = 8192
 """Rows of a row group, as `RecordedFiles.write_table` cuts them."""
-COLUMNS = 3
-"""Requests for the columns of a row group of sequences, of which two that are small lie side by side."""
 BUCKET_BYTES = 32 * 2**20
 """Bytes of the sources for each bucket (`jobs.stages.prepare`)."""
 BATCH = 512
@@ -129,7 +127,7 @@ def _prepare(run: Run) -> Iterator[Phase]:
     yield Phase("prepare", f"{buckets} shards of sequences", "each task", write)
     yield Phase("prepare", "commit of the sequences", "driver", commits(buckets, looks=2))
     groups = math.ceil(run.users / GROUP_USERS)
-    whole = reads_groups(groups, COLUMNS * GROUP_USERS / GROUP_ROWS, size * buckets / groups)
+    whole = reads_groups(groups, 1, size * buckets / groups)
     counting = Work(cpu=m * units["count interaction"].cpu) + whole
     yield Phase("prepare", "popularity", "one task", counting, host=24 * n)
 
@@ -141,7 +139,7 @@ def _embed(run: Run, machine: Machine) -> Iterator[Phase]:
     yield Phase("embed", f"plan of {batches} batches", "driver", plan, host=72 * n)
     products = 2 * run.weights * run.tokens * n / workers * machine.products / machine.encoder_products
     batch = writes(batches / workers, BATCH * units["write vector"].stored) + run.share("write vector", n)
-    texts = reads_groups(batches / workers, 2, BATCH * 200.0)
+    texts = reads_groups(batches / workers, 4, BATCH * 200.0)  # the record, and two columns
     engine = Phase("embed", "engines", "each engine", Work(products=products) + batch, texts, card=2 * run.weights)
     yield engine
     files = ITEMS / BATCH
@@ -157,7 +155,7 @@ def _embed(run: Run, machine: Machine) -> Iterator[Phase]:
 def _decompose(run: Run) -> Iterator[Phase]:
     units, workers, n, d = run.units, run.ranks, run.items, run.dim
     groups, size = math.ceil(ITEMS / GROUP_ROWS), ITEMS * units["assemble vector"].stored
-    reading = reads_groups(run.shards / workers, groups, size)
+    reading = reads_groups(run.shards / workers, groups + 4, size)  # the manifest, and the file is opened twice
     moments = run.share("add vector to moments", n)
     partials = min(run.shards, 256)  # MAX_PARTIALS of jobs.stages.decompose
     yield Phase("decompose", "moments", "each task", moments, reading, host=4 * 8.0 * d * d + 3 * 2**26)
@@ -206,9 +204,10 @@ def _train(run: Run) -> Iterator[Phase]:
     log = run.interactions * units["read interaction"].stored
     buffer = run.interactions / run.users * min(run.users / run.ranks, 125_000) * INPUT_BYTES
     cards, hosts = step(run)
-    yield Phase("train", "a step", "each rank", cards, hosts, host=buffer, card=table)
+    yield Phase("train", "a step, cards", "each rank", cards, card=table)
+    yield Phase("train", "a step, its plan beside it", "each rank", hosts, host=buffer)
     blocks = math.ceil(run.users / GROUP_ROWS / run.ranks * 1.15)
-    reading = reads_groups(blocks, 3, log / run.ranks / blocks)
+    reading = reads_groups(blocks, 1, 1.15 * log / run.ranks / blocks)
     yield Phase(
         "train", f"an epoch of {steps} steps", "each rank", cards * steps, hosts * steps + reading, buffer, table
     )
@@ -219,9 +218,7 @@ def _train(run: Run) -> Iterator[Phase]:
     count = sum(map(len, checkpoint)) + 1
     yield Phase("train", "commit of a checkpoint", "first rank", commits(count))
     groups = math.ceil(run.users / GROUP_USERS)
-    whole = Work(cpu=run.interactions * units["read interaction"].cpu) + reads_groups(
-        groups, COLUMNS * GROUP_USERS / GROUP_ROWS, log / groups
-    )
+    whole = Work(cpu=run.interactions * units["read interaction"].cpu) + reads_groups(groups, 1, log / groups)
     products = 2.0 * run.validated * rows * run.hidden_dim
     ranking = _ranking(run, run.validated, products, 0)
     yield Phase("train", f"a validation of {run.validated:,}", "each rank", ranking, whole, card=table + encoded)
@@ -244,9 +241,7 @@ def _evaluate(run: Run, machine: Machine) -> Iterator[Phase]:
     exact = 2.0 * run.tested * rows * run.hidden_dim * machine.products / machine.exact_products
     ranking = _ranking(run, run.tested, exact, max(EvaluateConfig().cutoffs))
     log, groups = run.interactions * units["read interaction"].stored, math.ceil(run.users / GROUP_USERS)
-    whole = Work(cpu=run.interactions * units["read interaction"].cpu) + reads_groups(
-        groups, COLUMNS * GROUP_USERS / GROUP_ROWS, log / groups
-    )
+    whole = Work(cpu=run.interactions * units["read interaction"].cpu) + reads_groups(groups, 1, log / groups)
     held = table + 4.0 * rows * run.hidden_dim
     yield Phase("evaluate", f"{run.tested:,} queries", "each rank", ranking, whole, host=run.growth * n, card=held)
 

@@ -127,7 +127,7 @@ def _embed_texts(
 ) -> dict[str, Any]:
     finished = store.finished_shards()
     shards = [shard for shard in catalog.require().files if shard.name not in finished]
-    hashes = side_by_side(lambda shard: hash_array(catalog.read_table(shard, ["text_hash"])["text_hash"]), shards)
+    hashes = side_by_side(lambda shard: hash_array(catalog.read_column(shard, "text_hash")), shards)
     known, known_hashes = store.known_vectors()
     plan = make_plan(known_hashes, hashes, config.texts_per_batch)
     del hashes, known_hashes

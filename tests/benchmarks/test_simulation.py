@@ -131,6 +131,15 @@ def test_requests_to_a_bucket(bucket: ObjectStore) -> None:
         for _ in iterate_rows(artifact, "features", len(table) + 8192, len(table) + 3 * 8192):
             pass
 
+    sequences = Workspace("s3://bucket/run").artifact("sequences")
+    log = MadeUpLog(10**6, 2 * 8192, 20).read([0, 1])
+    items, ends = pa.ListArray.from_arrays(pa.array(log.starts, pa.int32()), log.items), log.train_end.astype(np.int32)
+    columns = {"user_id": log.user_ids, "items": items, "train_end": ends, "validation_end": ends, "recent_start": ends}
+    sequences.write_table("part-0.parquet", pa.table(columns), wanted)
+    sequences.commit({})
+    store = SequenceStore(Workspace("s3://bucket/run"))
+    assert requests(lambda: list(store.groups())) == reads_groups(1, 1, 0).requests
+
     looks = 2 + 2  # the manifest; the file is opened to look at its row groups, and again to read them
     assert requests(read_middle) == looks + reads_groups(1, 2, 0).requests
 

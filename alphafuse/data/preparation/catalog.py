@@ -148,6 +148,6 @@ def load_item_hashes(artifact: Artifact) -> np.ndarray:
     """Hashes of all item ids by item index, ascending: uint64 [items]."""
 
     def read(shard: FileRecord) -> np.ndarray:
-        return hash_ids(artifact.read_table(shard, ["item_id"])["item_id"].combine_chunks())
+        return hash_ids(artifact.read_column(shard, "item_id").combine_chunks())
 
     return np.concatenate(side_by_side(read, artifact.require().files))
