@@ -44,7 +44,7 @@ def short_of_memory(config: Config, workspace: Workspace) -> str | None:
         return None
     return (
         f"{resources.workers} ranks keep {(table + copy) / GIGA:.3g} GB each of their machines' memory "
-        f"({table / GIGA:.3g} GB of the item table, {copy / GIGA:.3g} GB for checkpoints), and there is room for {places} "
-        "of them, as Ray counts memory (without its object store). If they are killed, use more machines, or more ranks "
-        "on more machines"
+        f"({table / GIGA:.3g} GB of the item table, {copy / GIGA:.3g} GB for checkpoints), and there is room for "
+        f"{places} of them, as Ray counts memory (without its object store). If they are killed, use more machines, or "
+        "more ranks on more machines"
     )
