@@ -8,6 +8,7 @@ with a pool takes a sliver of it, so that the scheduler and any autoscaler find 
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -70,19 +71,23 @@ def task_options(resources: Resources) -> dict[str, Any]:
     return options
 
 
-def room(resources: Resources, *, grown: bool = False) -> int:
+def room(resources: Resources, *, grown: bool = False, memory: int = 0) -> int:
     """The number of workers that an idle cluster holds, whatever number is asked for.
 
     Args:
         grown: also count machines that the cluster may add.
+        memory: bytes that each worker needs of its machine's memory; one of which that is not known has enough.
     """
-    needs = {name: amount for name, amount in (("CPU", resources.cpus), ("GPU", resources.gpus_of_each)) if amount}
+    asked = {"CPU": resources.cpus, "GPU": resources.gpus_of_each, "memory": memory}
+    needs = {name: amount for name, amount in asked.items() if amount}
     if not needs:
         return resources.fewest_workers
     pool = resources.pool
     machines = [*_machines(), *(_to_come() if grown else ())]
     there = [machine for machine in machines if pool is None or machine.get(pool, 0) > 0]
-    return sum(int(min(machine.get(name, 0) // amount for name, amount in needs.items())) for machine in there)
+    missing = {"memory": math.inf}
+    places = (min(machine.get(name, missing.get(name, 0)) // need for name, need in needs.items()) for machine in there)
+    return sum(int(number) for number in places)
 
 
 def require_places(key: str, resources: Resources, workers: int | None = None) -> None:

@@ -8,9 +8,10 @@ import torch
 
 from alphafuse.config import Config
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.events import Listener, Summary
+from alphafuse.events import Listener, StageWarning, Summary
 from alphafuse.stages import TRAIN
 from alphafuse.storage.workspace import Workspace
+from jobs.execution.host_memory import short_of_memory
 from jobs.execution.worker_group import run_workers
 from jobs.execution.worker_metrics import serving
 
@@ -25,6 +26,8 @@ def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | Non
     if not workspace.artifact("model").is_committed(inputs):
         arguments = {"config": config, "workspace": workspace, "inputs": inputs}
         resources = config.train.resources
+        if message := short_of_memory(config, workspace):
+            listen(StageWarning(TRAIN.name, message))
         details = run_workers(TRAIN, train_on_worker, resources, arguments, listen, serving(config), resumes=True)
         facts = {"epochs": len(details["history"]), "steps": details["steps"], "stopped": details["stopped"]}
         carried = details.get("update") or {}
