@@ -90,6 +90,7 @@ def main() -> None:
         "costs": dataclasses.asdict(machine),
         "units": {name: dataclasses.asdict(unit) for name, unit in units.items()},
         "dense": dataclasses.asdict(played.dense),
+        "cutting": played.cutting,
         "growth": grown_rows,
         "spread": spread(played.steps),
     }

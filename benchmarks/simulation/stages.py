@@ -90,7 +90,7 @@ def phases(run: Run, machine: Machine) -> Iterator[Phase]:
     yield from _prepare(run)
     yield from _embed(run, machine)
     yield from _decompose(run)
-    yield from _train(run)
+    yield from _train(run, machine)
     yield from _evaluate(run, machine)
     yield from _export(run)
 
@@ -195,7 +195,7 @@ def step(run: Run) -> tuple[Work, Work]:
     return card + network, Work(cpu=cpu, host_sent=by_hosts, host_messages=messages if ranks > 1 else 0)
 
 
-def _train(run: Run) -> Iterator[Phase]:
+def _train(run: Run, machine: Machine) -> Iterator[Phase]:
     units, rows, steps = run.units, run.most_rows, run.training.steps_per_epoch
     table, encoded = max(run.training.table_bytes), 4.0 * rows * run.hidden_dim
     files, groups = rows / ITEMS + 1, rows / GROUP_ROWS
@@ -208,9 +208,8 @@ def _train(run: Run) -> Iterator[Phase]:
     yield Phase("train", "a step, its plan beside it", "each rank", hosts, host=buffer)
     blocks = math.ceil(run.users / GROUP_ROWS / run.ranks * 1.15)
     reading = reads_groups(blocks, 1, 1.15 * log / run.ranks / blocks)
-    yield Phase(
-        "train", f"an epoch of {steps} steps", "each rank", cards * steps, hosts * steps + reading, buffer, table
-    )
+    slower = max((cards, hosts), key=lambda work: sum(machine.seconds(work).values()))
+    yield Phase("train", f"an epoch of {steps} steps", "each rank", slower * steps, reading, buffer, table)
     checkpoint = [checkpoint_files(run.items, run.null_dim, rank, run.ranks) for rank in range(run.ranks)]
     most = max(checkpoint, key=sum)
     saved = sum((writes(1, size) for size in most), Work())

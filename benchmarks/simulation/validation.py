@@ -99,7 +99,7 @@ def _rows(items: int, measured: list[dict[str, Any]], requests: int) -> list[dic
         ours = [getattr(rank, names[name]) for step in played.steps for rank in step]
         theirs = [rank["steps"][number].get(name, 0) for number in range(len(played.steps)) for rank in measured]
         pairs.append((f"{name} of a step, mean", float(np.mean(ours)), float(np.mean(theirs))))
-        others += np.count_nonzero(np.subtract(ours, theirs))
+        others += int(np.count_nonzero(np.subtract(ours, theirs)))
     pairs.append(("counts of single steps and ranks that differ", 0, others))
     pairs.append(("bytes of the table, first rank", played.table_bytes[0], measured[0]["table"]))
     files = [size for rank in range(ranks) for size in checkpoint_files(items, NULL_DIM, rank, ranks)]
