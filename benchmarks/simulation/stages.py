@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from alphafuse.config import EvaluateConfig
+from alphafuse.config import EmbedConfig, EvaluateConfig
+from alphafuse.config.sections.resources import EngineResources
 from alphafuse.data.preparation.scratch import RUN_BYTES
 from alphafuse.data.sequence_store import GROUP_USERS
 from alphafuse.distributed.row_partition import RowPartition
@@ -25,8 +26,7 @@ GROUP_ROWS = 8192
 """Rows of a row group, as `RecordedFiles.write_table` cuts them."""
 BUCKET_BYTES = 32 * 2**20
 """Bytes of the sources for each bucket (`jobs.stages.prepare`)."""
-BATCH = 512
-"""Texts of a batch: the default of `embed.batch_size`."""
+BATCH = EmbedConfig(resources=EngineResources(gpus=1)).texts_per_batch
 INPUT_BYTES = 135
 """Bytes of a rank for each interaction of its share of the buffer, measured by `benchmarks.input`."""
 FLOAT64_PRODUCTS = 3e10
@@ -139,13 +139,12 @@ def _embed(run: Run, machine: Machine) -> Iterator[Phase]:
     yield Phase("embed", f"plan of {batches} batches", "driver", plan, host=72 * n)
     products = 2 * run.weights * run.tokens * n / workers * machine.products / machine.encoder_products
     batch = writes(batches / workers, BATCH * units["write vector"].stored) + run.share("write vector", n)
-    texts = reads_groups(batches / workers, 4, BATCH * 200.0)  # the record, and two columns
+    batch += Work(stored=batches / workers * FULL_BYTES / 2)  # the index of the engine, which grows to that size
+    texts = reads_groups(batches / workers, 2, BATCH * 200.0)
     engine = Phase("embed", "engines", "each engine", Work(products=products) + batch, texts, card=2 * run.weights)
     yield engine
     files = ITEMS / BATCH
-    gather = (Work(requests=2 * files, waits=2 * files) + reads_groups(files, 1, BATCH * 2.0 * run.dim)) * (
-        run.shards / workers
-    )
+    gather = reads_groups(files, 1, BATCH * 2.0 * run.dim) * (run.shards / workers)
     shard = writes(run.shards / workers, ITEMS * units["assemble vector"].stored)
     assemble = run.share("assemble vector", n) + gather + shard
     yield Phase("embed", f"{run.shards} shards", "each task", assemble, host=4.0 * ITEMS * run.dim)
