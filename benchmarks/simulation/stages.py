@@ -17,6 +17,7 @@ from alphafuse.config.sections.resources import EngineResources
 from alphafuse.data.preparation.scratch import RUN_BYTES
 from alphafuse.data.sequence_store import GROUP_USERS
 from alphafuse.distributed.row_partition import RowPartition
+from alphafuse.storage.record_index import FULL_BYTES
 from alphafuse.training.checkpoints.table_rows import row_files
 from benchmarks.simulation.cost_model import Machine, Phase, Work, beside_one_another, commits, reads_groups, writes
 from benchmarks.simulation.training_steps import PlayedTraining
