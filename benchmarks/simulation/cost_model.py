@@ -9,7 +9,7 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 
-from alphafuse.storage.filesystem.buckets import CONNECTIONS, PIECE_BYTES, SINGLE_BYTES
+from alphafuse.storage.filesystem.buckets import CONNECTIONS, SINGLE_BYTES
 from alphafuse.storage.filesystem.side_by_side import AT_A_TIME
 
 UPLOAD_BYTES = 10 * 2**20
@@ -135,11 +135,6 @@ def writes(files: float, size: float) -> Work:
     if size < SINGLE_BYTES:
         return Work(requests=2 * files, waits=2 * files, stored=size * files)
     return Work(requests=(3 + math.ceil(size / UPLOAD_BYTES)) * files, waits=3 * files, streamed=size * files)
-
-
-def reads_whole(files: float, size: float) -> Work:
-    """Files of `size` bytes that are read whole, one after the other."""
-    return Work(requests=(1 + math.ceil(size / PIECE_BYTES)) * files, waits=2 * files, streamed=size * files)
 
 
 def reads_groups(files: float, groups: float, size: float) -> Work:

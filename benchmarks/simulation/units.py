@@ -149,9 +149,10 @@ def _measure_vectors(workspace: Workspace, dim: int, hidden_dim: int) -> dict[st
     items = workspace.artifact("catalog").read_table(workspace.artifact("catalog").require().files[0], ITEM_COLUMNS)
     store = EmbeddingStore(workspace.artifact("embeddings"), inputs)
     encoded = Encoded(embeddings, {})
-    batch, write_batch = _timed(lambda: store.write_vectors("batch.parquet", items["text_hash"].chunk(0), encoded))
+    hashes, index = items["text_hash"].chunk(0), store.index()
+    batch, write_batch = _timed(lambda: store.write_vectors("batch.parquet", hashes, encoded, index))
     place = np.zeros(ITEMS, np.int32), np.arange(ITEMS, dtype=np.int32)
-    gathered, gather = _timed(lambda: store.gather(["batch.parquet"], *place, dim, "float16"))
+    gathered, gather = _timed(lambda: store.gather([(batch.name, batch)], *place, dim, "float16"))
     shard, assemble = _timed(lambda: store.write_shard("part-0.parquet", items, 0, gathered))
     block = embeddings[: 64 * 2**20 // (8 * dim)]
     _, moments = _timed(lambda: Moments.of(block))
@@ -163,8 +164,8 @@ def _measure_vectors(workspace: Workspace, dim: int, hidden_dim: int) -> dict[st
     named = pa.table([items["item_index"], items["item_id"], pa.array(_titles()), to_lists(features)], list("abcd"))
     exported, write_items = _timed(lambda: export.write_table("items.parquet", named, ""))
     written, write_vectors = _timed(lambda: export.write_file("vectors.safetensors", vectors[0], ""))
-    hashes = np.random.default_rng(0).integers(0, 2**63, (10**6, 2)).astype(np.uint64)
-    _, plan = _timed(lambda: make_plan([], np.split(hashes, 20), 512))
+    texts = np.random.default_rng(0).integers(0, 2**63, (10**6, 2)).astype(np.uint64)
+    _, plan = _timed(lambda: make_plan([], np.split(texts, 20), 512))
     return {
         "write vector": Unit(write_batch / ITEMS, batch.bytes / ITEMS),
         "assemble vector": Unit((gather + assemble) / ITEMS, shard.bytes / ITEMS),
@@ -172,7 +173,7 @@ def _measure_vectors(workspace: Workspace, dim: int, hidden_dim: int) -> dict[st
         "write features": Unit(write_features / ITEMS, feature.bytes / ITEMS),
         "export item": Unit(write_items / ITEMS, exported.bytes / ITEMS),
         "export vector": Unit((vectors[1] + write_vectors) / ITEMS, written.bytes / ITEMS),
-        "plan item": Unit(plan / len(hashes)),
+        "plan item": Unit(plan / len(texts)),
     }
 
 

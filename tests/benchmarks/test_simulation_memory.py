@@ -17,7 +17,6 @@ from alphafuse.data import popularity
 from alphafuse.data.popularity import FILE, count_trained_items, load_held_out
 from alphafuse.data.sampling.negative_draws import shared_negatives, uniform_negatives
 from alphafuse.distributed.row_partition import RowPartition
-from alphafuse.storage.filesystem import side_by_side
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from benchmarks.common.processes import peak_memory_mib, reset_peak_memory
@@ -105,7 +104,6 @@ def test_held_out_items_of_a_range(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_what_grows_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "SIZES", (2**14, 2**15))
-    monkeypatch.setattr(side_by_side, "AT_A_TIME", 1)  # shards at hand at once are no share of a catalog
     grown = {each.name: each.bytes for each in measure_growth()}
     assert grown.keys() == LISTED.keys()
     too_much = {name: each for name, each in grown.items() if each > 1.2 * LISTED[name]}  # shards are small here
