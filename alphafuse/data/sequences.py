@@ -46,6 +46,20 @@ class Sequences:
         """Items of one user, in time order."""
         return self.items[self.starts[user] : self.starts[user + 1]]
 
+    def take(self, users: np.ndarray) -> Sequences:
+        """Some of the users, in the given order: [users kept] numbers of users."""
+        lengths = np.diff(self.starts)[users]
+        places = ranges(self.starts[users], lengths)
+        return Sequences(
+            items=self.items[places],
+            starts=np.concatenate([[0], np.cumsum(lengths)]),
+            train_end=self.train_end[users],
+            validation_end=self.validation_end[users],
+            user_ids=self.user_ids.take(pa.array(users)),
+            held_out=None if self.held_out is None else self.held_out[places],
+            recent_start=None if self.recent_start is None else self.recent_start[users],
+        )
+
     def trained(self) -> Sequences:
         """The same users with their training items alone: those before `train_end` that are not held out."""
         return self._trained_from(np.zeros(self.num_users, np.int64))

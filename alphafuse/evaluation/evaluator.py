@@ -15,6 +15,7 @@ import pyarrow as pa
 import torch
 
 from alphafuse.config import EvaluateConfig
+from alphafuse.data.kept_users import UserGroups
 from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.data.sequences import Sequences, Split
 from alphafuse.distributed.communicator import Communicator
@@ -36,7 +37,7 @@ Progress = Callable[[int, int], None]
 
 def validation_metrics(
     model: Scorer,
-    sequences: SequenceStore,
+    sequences: UserGroups,
     split: Split,
     config: EvaluateConfig,
     communicator: Communicator,
@@ -187,7 +188,7 @@ class _Answer:
 
 def _rank_targets(
     model: Scorer,
-    store: SequenceStore,
+    store: UserGroups,
     split: Split,
     config: EvaluateConfig,
     communicator: Communicator,

@@ -219,8 +219,10 @@ def _train(run: Run, machine: Machine) -> Iterator[Phase]:
     groups = math.ceil(run.users / GROUP_USERS)
     whole = Work(cpu=run.interactions * units["read interaction"].cpu) + reads_groups(groups, 1, log / groups)
     products = 2.0 * run.validated * rows * run.hidden_dim
+    kept = 8.0 * run.validated * run.interactions / run.users
+    yield Phase("train", "users of the validation, once", "each rank", whole, host=kept)
     ranking = _ranking(run, run.validated, products, 0)
-    yield Phase("train", f"a validation of {run.validated:,}", "each rank", ranking, whole, card=table + encoded)
+    yield Phase("train", f"a validation of {run.validated:,}", "each rank", ranking, host=kept, card=table + encoded)
 
 
 def _ranking(run: Run, queries: int, products: float, lists: int) -> Work:
