@@ -87,7 +87,12 @@ def _await(done: Callable[[], bool]) -> None:
 
 def _replicas() -> list[psutil.Process]:
     """The processes of replicas below this one, however deep: those of Ray belong to its raylet."""
-    return [each for each in psutil.Process().children(recursive=True) if "ServeReplica" in " ".join(each.cmdline())]
+    return [each for each in _living() if "ServeReplica" in " ".join(each.cmdline())]
+
+
+def _living() -> list[psutil.Process]:
+    """The processes below this one, without those that have ended and wait to be asked for their status."""
+    return [each for each in psutil.Process().children(recursive=True) if each.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_answers_are_the_offline_lists_and_all_ports_are_of_the_loopback_address(case: Case) -> None:
@@ -97,7 +102,7 @@ def test_answers_are_the_offline_lists_and_all_ports_are_of_the_loopback_address
     assert requests.post(f"{case.service.url}/recommend", json={"history": []}, timeout=30).status_code == 401
     listening = [
         connection.laddr.ip
-        for process in psutil.Process().children(recursive=True)
+        for process in _living()
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     ]
