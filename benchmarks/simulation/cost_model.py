@@ -1,4 +1,4 @@
-"""What work costs: counts of operations, bytes, messages and requests become seconds.
+"""Cost model: turns counts of operations, bytes, messages and requests into seconds.
 
 Constants are public figures of machines like those that a large run would have, or were measured here; each says which.
 """

@@ -168,7 +168,7 @@ def _frequency(workspace: Workspace) -> Any:
 
 
 def _evaluate(workspace: Workspace) -> Any:
-    """What `evaluate` makes of the popularity before the first query, without the recent one."""
+    """Arrays that `evaluate` makes from the popularity before the first query, without those of the recent one."""
     popularity, held_out, config = load_popularity(workspace), load_held_out(workspace), EvaluateConfig()
     tail = tail_items(popularity, config.tail_share)
     return popularity, held_out, tail, CatalogUse(popularity, tail, config.cutoffs), PopularityRanking(popularity)

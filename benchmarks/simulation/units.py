@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Unit:
-    """What one item or interaction of a unit costs.
+    """Cost of one item or interaction of a unit.
 
     Attributes:
         cpu: seconds of a core.

@@ -1,4 +1,4 @@
-"""What the simulation counts is what really happens: steps of ranks, files of checkpoints, requests to a bucket."""
+"""The simulation counts the same as real runs: steps of ranks, files of checkpoints, requests to a bucket."""
 
 from __future__ import annotations
 

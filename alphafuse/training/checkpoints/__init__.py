@@ -1,1 +1,1 @@
-"""What a training writes while it runs, and how a resume, an update or a ranking goes on from it."""
+"""Checkpoints and trained models: written by a training, and read by a resume, an update or a ranking."""
