@@ -9,10 +9,9 @@ by their checksum. This module knows nothing of manifests, or of what a stage co
 from __future__ import annotations
 
 import hashlib
-import itertools
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -228,39 +227,44 @@ class RecordedFiles:
             StaleError: files of another fingerprint lie in the folder.
         """
         sizes = self.folder.sizes()
-        records = self._records_among(sizes)
+        records, _ = self.examine_records(sizes)
         for record in records.values():
             if record.fingerprint != wanted:
                 raise self.mismatch([f"file {record.name} was made by an earlier, different run"])
         return {name: record for name, record in records.items() if sizes.get(name) == record.bytes}
 
     def records(self) -> dict[str, FileRecord]:
-        """Records by file name of all files written, from any inputs. A file does not count as written if its record is
-        damaged, or if another index has another record of it."""
-        return self._records_among(self.folder.sizes())
+        """Records by file name of all files written, from any inputs (see `examine_records`)."""
+        return self.examine_records(self.folder.sizes())[0]
 
-    def _records_among(self, sizes: Mapping[str, int | None]) -> dict[str, FileRecord]:
-        names = [name for name, size in sizes.items() if size is not None and name.endswith(RECORDS)]
-        found, doubtful = dict[str, FileRecord](), set[str]()
-        for record in itertools.chain.from_iterable(side_by_side(self._whole_records, names)):
-            if found.setdefault(record.name, record) != record:
-                doubtful.add(record.name)
-        return {name: record for name, record in found.items() if name not in doubtful}
+    def examine_records(self, sizes: Mapping[str, int | None]) -> tuple[dict[str, FileRecord], dict[str, str]]:
+        """Read all records.
 
-    def _whole_records(self, name: str) -> list[FileRecord]:
-        with suppress(ValueError):
-            return self.read_records(name)
-        return []
+        Args:
+            sizes: sizes of the files in the folder, as it gives them.
 
-    def read_records(self, name: str) -> list[FileRecord]:
-        """The records in a file that is called like one with records: one that lies beside a file, or an index.
-
-        Raises:
-            ValueError: it is damaged.
+        Returns:
+            Records by file name; and the faults of damaged files with records, by their names. A file has no record
+            here, so that it does not count as written, if its record is damaged, or if two indexes differ on it.
         """
-        if name.endswith(INDEX_SUFFIX):
-            return read_index(self.folder.read_bytes(name))
-        return [self._read_record(name.removesuffix(RECORD_SUFFIX))]
+        names = [name for name, size in sizes.items() if size is not None and name.endswith(RECORDS)]
+        found, doubtful, faults = dict[str, FileRecord](), set[str](), dict[str, str]()
+        for name, (records, fault) in zip(names, side_by_side(self._read_records, names), strict=True):
+            if fault:
+                faults[name] = fault
+            for record in records:
+                if found.setdefault(record.name, record) != record:
+                    doubtful.add(record.name)
+        return {name: record for name, record in found.items() if name not in doubtful}, faults
+
+    def _read_records(self, name: str) -> tuple[list[FileRecord], str]:
+        """The records in a file, an index or one record beside its file; and the file's fault, if it is damaged."""
+        try:
+            if name.endswith(INDEX_SUFFIX):
+                return read_index(self.folder.read_bytes(name)), ""
+            return [self._read_record(name.removesuffix(RECORD_SUFFIX))], ""
+        except ValueError as error:
+            return [], str(error)
 
     def record(self, name: str) -> FileRecord:
         """The record that lies beside a file, whether the artefact is committed or not.

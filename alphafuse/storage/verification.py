@@ -220,13 +220,11 @@ def _examine_unfinished(found: Examination, files: RecordedFiles, inside: str = 
         inside: path of the files in the artefact, which ends with a slash.
     """
     sizes = files.folder.sizes()
-    for name in sorted(name for name, size in sizes.items() if size is not None and name.endswith(RECORDS)):
-        try:
-            files.read_records(name)
-        except ValueError as error:
-            found.find(inside + name, str(error), "deleted: the stage makes its files again")
-            found.delete.append(inside + name)
-    for name, file in sorted(files.records().items()):
+    records, faults = files.examine_records(sizes)
+    for name, fault in sorted(faults.items()):
+        found.find(inside + name, fault, "deleted: the stage makes its files again")
+        found.delete.append(inside + name)
+    for name, file in sorted(records.items()):
         beside = [name + RECORD_SUFFIX] if name + RECORD_SUFFIX in sizes else []
         # A file that only an index names may be gone: it does not count as written, and its record cannot be deleted.
         if (beside or name in sizes) and (fault := files.fault(file)):
