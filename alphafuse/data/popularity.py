@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow.parquet as pq
 
+from alphafuse.storage.parquet_files import read_range
 from alphafuse.storage.workspace import Workspace
 
 FILE = "popularity.parquet"
@@ -79,12 +80,7 @@ def _optional_column(workspace: Workspace, name: str, first: int = 0, stop: int 
     def read(parquet: pq.ParquetFile) -> np.ndarray | None:
         if name not in parquet.schema_arrow.names:
             return None
-        sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
-        starts = np.cumsum([0, *sizes])
-        end = starts[-1] if stop is None else stop
-        groups = np.flatnonzero((starts[:-1] < end) & (starts[1:] > first)).tolist()
-        table = parquet.read_row_groups(groups, columns=[name])
-        before = starts[groups[0]] if groups else 0
-        return table[name].slice(first - before, end - first).to_numpy()
+        end = parquet.metadata.num_rows if stop is None else stop
+        return read_range(parquet, name, first, end).to_numpy()
 
     return artifact.read_parquet(artifact.file(FILE), read)

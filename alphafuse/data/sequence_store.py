@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from alphafuse.data.sequences import Sequences
 from alphafuse.storage.manifest import FileRecord
+from alphafuse.storage.parquet_files import group_rows
 from alphafuse.storage.workspace import Workspace
 
 COLUMNS = ["user_id", "items", "train_end", "validation_end"]
@@ -119,5 +120,4 @@ class SequenceStore:
 
 def _describe(parquet: pq.ParquetFile) -> tuple[list[str], list[int]]:
     """Names of the columns, and the number of rows in each row group."""
-    rows = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
-    return parquet.schema_arrow.names, rows
+    return parquet.schema_arrow.names, group_rows(parquet)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from alphafuse.errors import WorkspaceError
 from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.manifest import FileRecord
+from alphafuse.storage.parquet_files import group_rows
 
 
 class VectorType(pa.ExtensionType):
@@ -144,4 +145,4 @@ def _group_sizes(artifact: Artifact, file: FileRecord, column: str, parquet: pq.
     """Number of rows of each row group of a file; checks that `column` holds vectors."""
     if not isinstance(parquet.schema_arrow.field(column).type, VectorType):
         raise artifact.damaged(file.name, f"column {column!r} does not hold vectors")
-    return [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+    return group_rows(parquet)

@@ -52,10 +52,22 @@ def iterate_parquet(
                 yield block
 
 
+def group_rows(parquet: pq.ParquetFile) -> list[int]:
+    """Number of rows of each row group of a file."""
+    return [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+
+
+def read_range(parquet: pq.ParquetFile, column: str, first: int, stop: int) -> pa.ChunkedArray:
+    """Read the rows [first, stop) of a column of a file; reads only the row groups that hold them."""
+    starts = np.cumsum([0, *group_rows(parquet)])
+    groups = np.flatnonzero((starts[:-1] < stop) & (starts[1:] > first)).tolist()
+    before = starts[groups[0]] if groups else 0
+    return parquet.read_row_groups(groups, columns=[column])[column].slice(first - before, stop - first)
+
+
 def take_rows(parquet: pq.ParquetFile, rows: np.ndarray, columns: Sequence[str]) -> pa.Table:
     """Read some rows of a file, in the given order; reads only the row groups that hold them."""
-    sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
-    starts = np.cumsum([0, *sizes])
+    starts = np.cumsum([0, *group_rows(parquet)])
     groups = np.searchsorted(starts, rows, side="right") - 1
     needed, index = np.unique(groups, return_inverse=True)
     table = parquet.read_row_groups(needed.tolist(), columns=list(columns))
