@@ -24,6 +24,12 @@ class UserGroups(Protocol):
         ...
 
 
+def chosen_within(chosen: np.ndarray, first: int, count: int) -> np.ndarray:
+    """The chosen positions in [first, first + count), counted from `first`; `chosen` is ascending."""
+    low, high = np.searchsorted(chosen, [first, first + count])
+    return chosen[low:high] - first
+
+
 class KeptUsers:
     """The users of some targets, in the groups in which they were read, so that their targets are ranked in the same
     batches.
@@ -44,8 +50,7 @@ class KeptUsers:
         places = [np.zeros(0, np.int64)]
         for sequences in read_from.groups():
             users, _ = sequences.targets(split)
-            low, high = np.searchsorted(chosen, [first, first + len(users)])
-            inside, first = chosen[low:high] - first, first + len(users)
+            inside, first = chosen_within(chosen, first, len(users)), first + len(users)
             if not len(inside):
                 continue
             kept = np.unique(users[inside])

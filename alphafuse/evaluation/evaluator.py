@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 
 from alphafuse.config import EvaluateConfig
-from alphafuse.data.kept_users import UserGroups
+from alphafuse.data.kept_users import UserGroups, chosen_within
 from alphafuse.data.sequence_store import SequenceStore
 from alphafuse.data.sequences import Sequences, Split
 from alphafuse.distributed.communicator import Communicator
@@ -206,8 +206,8 @@ def _rank_targets(
     for sequences in read_ahead(store.groups()):
         all_users, all_positions = sequences.targets(split)
         if chosen is not None:
-            low, high = np.searchsorted(chosen, [first_target, first_target + len(all_users)])
-            first_target, inside = first_target + len(all_users), chosen[low:high] - first_target
+            inside = chosen_within(chosen, first_target, len(all_users))
+            first_target += len(all_users)
             all_users, all_positions = all_users[inside], all_positions[inside]
         seen = SeenItems(sequences, all_users) if config.exclude_seen else None
         for start in range(0, len(all_users), config.query_batch):
