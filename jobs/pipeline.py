@@ -37,10 +37,10 @@ from alphafuse.stages import (
 )
 from alphafuse.storage.filesystem.exclusive import require_create
 from alphafuse.storage.workspace import Workspace
-from jobs.execution.driver_events import driver_listener
-from jobs.execution.history import History
 from jobs.execution.placement import require_shared
 from jobs.execution.ray_connection import connected
+from jobs.execution.reporting.driver_events import driver_listener
+from jobs.execution.reporting.history import History
 from jobs.execution.worker_group import keeping_ranks
 from jobs.preflight import require_gpus, require_room, waiting
 from jobs.stages import decompose, embed, evaluate, export, prepare, recommend, report, train

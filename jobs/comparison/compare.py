@@ -18,9 +18,9 @@ from alphafuse.storage.workspace import Workspace
 from jobs.comparison.grid_runs import Run, carry_out, ensemble_runs, is_finished, method_runs
 from jobs.comparison.shared_making import make_shared
 from jobs.comparison.shared_stages import borrow, shared_stages
-from jobs.execution.event_relay import EventRelay, event_queue
 from jobs.execution.placement import beside_this_process, require_shared, room
 from jobs.execution.ray_connection import connected
+from jobs.execution.reporting.event_relay import EventRelay, event_queue
 from jobs.execution.tasks import as_finished, reason
 from jobs.pipeline import redo
 from monitoring.comparison.comparison_table import to_csv, to_markdown

@@ -16,8 +16,8 @@ from alphafuse.stages import EVALUATE
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoints.trained_model import load_trained
+from jobs.execution.reporting.worker_metrics import serving
 from jobs.execution.worker_group import run_workers
-from jobs.execution.worker_metrics import serving
 from jobs.stages.evaluate import Measured, finish, measure
 
 

@@ -33,7 +33,7 @@ from jobs.execution.elasticity import released_places, scaling
 from jobs.execution.embedded_cluster import MEETING_VARIABLE
 from jobs.execution.placement import beside_this_process
 from jobs.execution.ray_internals import LeanTrainer, MeetingInFolder, is_in_task, refresh_ray_trains_view
-from jobs.execution.worker_metrics import Serving, worker_listener
+from jobs.execution.reporting.worker_metrics import Serving, worker_listener
 
 LOOK_SECONDS = 0.5
 """Seconds between two looks whether the ranks have died, or shall end, while their result is awaited."""

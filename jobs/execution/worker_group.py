@@ -18,11 +18,11 @@ from alphafuse.errors import AlphafuseError, ResourceError
 from alphafuse.events import Event, FanOut, Listener, Progress, WorkersGone, WorkersRestarted
 from alphafuse.stages import Stage
 from jobs.execution.elasticity import await_places
-from jobs.execution.event_relay import EventRelay, event_queue
 from jobs.execution.placement import require_places
 from jobs.execution.rank_group import RankGroup, RankTask
 from jobs.execution.ray_internals import is_startup_timeout
-from jobs.execution.worker_metrics import Serving
+from jobs.execution.reporting.event_relay import EventRelay, event_queue
+from jobs.execution.reporting.worker_metrics import Serving
 
 WRAPPED_AS = ("cause", "health_check_failure", "__cause__")
 """Attributes in which Ray's exceptions keep the exception that they wrap."""

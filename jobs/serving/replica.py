@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 from alphafuse.config.sections.serve import ServeConfig
 from alphafuse.errors import AlphafuseError
 from jobs.execution.ray_internals import keep_replica_on_loopback
-from jobs.execution.worker_metrics import LOOPBACK
+from jobs.execution.reporting.worker_metrics import LOOPBACK
 from jobs.serving import fleet
 from jobs.serving.api import make_api
 from jobs.serving.batching import Batches

@@ -34,8 +34,8 @@ from alphafuse.storage.filesystem.side_by_side import side_by_side
 from alphafuse.storage.manifest import FileRecord, changed_inputs, fingerprint
 from alphafuse.storage.workspace import Workspace
 from jobs.execution.placement import SLIVER, require_places, task_options, task_slots
+from jobs.execution.reporting.worker_metrics import Serving, serving
 from jobs.execution.tasks import in_order, result
-from jobs.execution.worker_metrics import Serving, serving
 from jobs.stages.embed_engines import BatchResult, embed_on_engines, num_engines
 from jobs.stages.embed_precomputed import bring_in_files, find_files
 

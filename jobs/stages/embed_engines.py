@@ -44,9 +44,9 @@ from alphafuse.stages import EMBED
 from alphafuse.storage.artifact import Artifact
 from alphafuse.storage.manifest import FileRecord, read_record, to_json
 from jobs.execution.elasticity import alive_machines, await_places
-from jobs.execution.event_relay import EventRelay, event_queue
 from jobs.execution.placement import beside_this_process, require_places, task_options
-from jobs.execution.worker_metrics import Serving, worker_listener
+from jobs.execution.reporting.event_relay import EventRelay, event_queue
+from jobs.execution.reporting.worker_metrics import Serving, worker_listener
 
 _BATCH_RETRIES = 3
 """Times that a batch is repeated whose engine died; the next death ends the job."""

@@ -36,8 +36,8 @@ from alphafuse.storage.matrices import to_lists
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoints.checkpoint import DENSE_FILE
 from alphafuse.training.checkpoints.trained_model import load_trained
+from jobs.execution.reporting.worker_metrics import serving
 from jobs.execution.worker_group import run_workers
-from jobs.execution.worker_metrics import serving
 
 ITEMS_PER_SHARD = 50_000
 SUFFIX = ".safetensors"

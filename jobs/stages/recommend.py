@@ -23,9 +23,9 @@ from alphafuse.storage.filesystem.folder import resolve
 from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoints.trained_model import load_trained
+from jobs.execution.reporting.worker_metrics import serving
 from jobs.execution.tasks import result
 from jobs.execution.worker_group import run_workers
-from jobs.execution.worker_metrics import serving
 
 USERS_PER_SHARD = 10_000
 EXAMPLES = 6

@@ -12,8 +12,8 @@ from alphafuse.events import Listener, StageWarning, Summary
 from alphafuse.stages import TRAIN
 from alphafuse.storage.workspace import Workspace
 from jobs.execution.host_memory import short_of_memory
+from jobs.execution.reporting.worker_metrics import serving
 from jobs.execution.worker_group import run_workers
-from jobs.execution.worker_metrics import serving
 
 
 def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | None:

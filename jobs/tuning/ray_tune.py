@@ -32,7 +32,7 @@ from jobs.comparison.compare import side_by_side
 from jobs.comparison.shared_stages import borrow, shared_stages
 from jobs.comparison.shown_events import InOrder
 from jobs.execution.embedded_cluster import MEETING_VARIABLE
-from jobs.execution.event_relay import EventRelay, event_queue
+from jobs.execution.reporting.event_relay import EventRelay, event_queue
 from jobs.tuning.search import MOST_FAILURES, Halving, Search
 from jobs.tuning.trial_training import END, EPOCH, REASON, TRACEBACK, VALUE, TrialTraining
 

@@ -27,7 +27,7 @@ from alphafuse.events import Event, WorkerServing, WorkersGone, WorkersRestarted
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoints.trained_model import load_trained
 from jobs.execution import elasticity
-from jobs.execution.worker_metrics import serving
+from jobs.execution.reporting.worker_metrics import serving
 from jobs.stages import train
 
 ray.cloudpickle.register_pickle_by_value(injection)  # the workers cannot import modules of the tests

@@ -21,8 +21,8 @@ from alphafuse.distributed.communicator import Communicator
 from alphafuse.errors import DataError
 from alphafuse.events import Event, Listener, Progress, WorkersRestarted
 from alphafuse.stages import EVALUATE, RECOMMEND, TRAIN
-from jobs.execution.event_relay import event_queue
 from jobs.execution.rank_group import RankGroup, RankTask
+from jobs.execution.reporting.event_relay import event_queue
 from jobs.execution.worker_group import keeping_ranks, run_workers
 
 # Workers cannot import a test module: its functions travel with their code.

@@ -20,7 +20,7 @@ from alphafuse.errors import DataError, ResourceError, WorkspaceError
 from alphafuse.events import Event, Progress, StageWarning, WorkerServing, WorkersGone, WorkersRestarted, ignore
 from alphafuse.storage.matrices import VectorType, read_rows
 from alphafuse.storage.workspace import Workspace
-from jobs.execution.worker_metrics import Serving
+from jobs.execution.reporting.worker_metrics import Serving
 from jobs.stages.embed import embed
 from monitoring.run_log.heartbeat import own
 

@@ -25,8 +25,8 @@ from alphafuse.storage.filesystem import folder as storage
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoints.checkpoint import Checkpoints
 from alphafuse.training.loop import Trainer
+from jobs.execution.reporting.worker_metrics import Serving
 from jobs.execution.worker_group import run_workers
-from jobs.execution.worker_metrics import Serving
 from jobs.stages import train
 
 

@@ -15,7 +15,7 @@ from alphafuse.config.sections.resources import RankResources
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.events import Event, Listener, ignore
 from alphafuse.storage.workspace import Workspace
-from jobs.execution.worker_metrics import Serving
+from jobs.execution.reporting.worker_metrics import Serving
 from jobs.stages import evaluate, export, recommend, train
 
 

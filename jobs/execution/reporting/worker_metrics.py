@@ -13,7 +13,7 @@ import ray
 
 from alphafuse.config import Config
 from alphafuse.events import FanOut, Listener, WorkerServing
-from jobs.execution.event_relay import ToDriver
+from jobs.execution.reporting.event_relay import ToDriver
 from monitoring.metrics.exporter import Exporter
 from monitoring.metrics.worker_recorder import WorkerRecorder
 

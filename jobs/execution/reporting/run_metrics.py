@@ -16,7 +16,7 @@ from alphafuse.config import Config
 from alphafuse.errors import ResourceError
 from alphafuse.events import Event, FanOut, Listener, StageWarning, WorkerServing, WorkersGone, ignore
 from alphafuse.storage.workspace import Workspace
-from jobs.execution.worker_metrics import serving
+from jobs.execution.reporting.worker_metrics import serving
 from monitoring.metrics.run_recorder import RunRecorder
 from monitoring.metrics.targets import Target, TargetFile, run_label
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from alphafuse.config import Config
 from alphafuse.events import FanOut, Listener
 from alphafuse.storage.workspace import Workspace
-from jobs.execution.run_metrics import run_metrics
+from jobs.execution.reporting.run_metrics import run_metrics
 from monitoring.tracking.tracker import tracking_tools
 
 

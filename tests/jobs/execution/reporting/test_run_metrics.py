@@ -19,9 +19,9 @@ from alphafuse.config import MonitoringConfig
 from alphafuse.errors import ResourceError
 from alphafuse.events import Event, FanOut, Metrics, StageStarted, StageWarning, StepTaken, WorkerServing, WorkersGone
 from alphafuse.storage.workspace import Workspace
-from jobs.execution import run_metrics as run_metrics_module
-from jobs.execution.run_metrics import run_metrics
-from jobs.execution.worker_metrics import serving, worker_listener
+from jobs.execution.reporting import run_metrics as run_metrics_module
+from jobs.execution.reporting.run_metrics import run_metrics
+from jobs.execution.reporting.worker_metrics import serving, worker_listener
 from monitoring.metrics.targets import read_targets, run_label
 
 NODES = [
@@ -134,7 +134,7 @@ def test_a_process_that_serves_to_its_end_ends() -> None:
     """An embedding engine serves to its end; it would keep its GPU otherwise."""
     program = """
 from contextlib import ExitStack
-from jobs.execution.worker_metrics import Serving, worker_listener
+from jobs.execution.reporting.worker_metrics import Serving, worker_listener
 kept = ExitStack()
 kept.enter_context(worker_listener("embed", "0", Serving("127.0.0.1", None), lambda event: None))
 """
