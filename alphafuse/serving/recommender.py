@@ -30,6 +30,7 @@ from alphafuse.evaluation.ranking.top_lists import NO_ITEM
 from alphafuse.evaluation.recommendations import Recommended, rank_users, recommended, recommended_lists
 from alphafuse.registry.version import Version
 from alphafuse.serving.approximate_index import require_usearch
+from alphafuse.serving.bounded_ranking import BoundedRanking
 from alphafuse.serving.export_files import Export
 from alphafuse.serving.exported_items import ExportedItems
 from alphafuse.serving.histories import GivenHistories, read_histories, read_ids
@@ -106,10 +107,10 @@ class Recommender:
         self._vectors = vectors
         self._model = HistoryModel(export, vectors, lengths)
         # Vectors and states have unit length already where the score is the cosine.
-        self._ranking: Ranking = CatalogRanking(vectors, 0, "dot", Communicator(), TILE)
+        self._catalog = CatalogRanking(vectors, 0, "dot", Communicator(), TILE)  # for ranks of items, not for lists
         if search == "approximate":
             require_usearch("approximate search")
-            self._ranking = export.index(vectors)
+        self._ranking: Ranking = export.index(vectors) if search == "approximate" else BoundedRanking(vectors)
         self._lock = threading.Lock()
         self.item_ids: pa.Array = self._items.present()
         self.num_items = len(self.item_ids)
@@ -231,7 +232,7 @@ class Recommender:
                 excluded = seen.before(part.users, part.positions) if exclude_seen else None
                 excluded = with_items(excluded, self._removed, len(part.users))
                 queries = Queries(states, torch.from_numpy(wanted[part.users]), excluded)
-                ranks[part.users] = self._ranking.rank(queries).ranks.numpy()
+                ranks[part.users] = self._catalog.rank(queries).ranks.numpy()
         return ranks
 
     def find_items(self, pieces: Sequence[str]) -> list[str]:

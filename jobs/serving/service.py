@@ -7,7 +7,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from ray import serve
@@ -18,6 +18,7 @@ from alphafuse.errors import ResourceError
 from jobs.execution.ray_connection import connected
 from jobs.execution.token_file import SERVICE, ensure_token
 from jobs.serving.application import APPLICATION, make_application
+from jobs.serving.load_balancer import load_balancer
 from jobs.serving.model_source import ModelSource
 from monitoring.metrics.targets import Target, TargetFile
 
@@ -43,6 +44,7 @@ def run(
         _require_free(settings)
     token = ensure_token(SERVICE)
     with (
+        load_balancer(settings.host) if ray.address is None else nullcontext(),
         connected(ray),
         _served(source, settings, token, ray.address is not None),
         _listed(settings, monitoring) as keep_listed,

@@ -24,12 +24,16 @@ DENSE_SHARE = 4
 
 class TopLists:
     """The best items of each query so far. Tiles must come in ascending order of their items; of equal scores, the item
-    that came first is in front. A score of −inf leaves an item out."""
+    that came first is in front. A score of −inf leaves an item out.
+
+    Attributes:
+        threshold: [queries, 1], the score of a list's last item, or a lower one of earlier tiles.
+    """
 
     def __init__(self, num_queries: int, top_k: int, device: torch.device) -> None:
         self._items = torch.full((num_queries, top_k), NO_ITEM, device=device)
         self._scores = torch.full((num_queries, top_k), -torch.inf, device=device)
-        self._threshold = self._scores[:, -1:]
+        self.threshold = self._scores[:, -1:]
         self._waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []  # query, first item, scores
         self._num_waiting = self._width = 0  # groups that wait, and items of a tile of theirs
 
@@ -38,7 +42,7 @@ class TopLists:
         num_queries, width = scores.shape
         size = math.gcd(GROUP, width)
         groups = scores.view(num_queries, size, width // size)
-        query, group = (groups.amax(dim=1) > self._threshold).nonzero().unbind(1)
+        query, group = (groups.amax(dim=1) > self.threshold).nonzero().unbind(1)
         if len(query) * size * DENSE_SHARE > scores.numel():
             self._merge_waiting()
             self._merge(scores, torch.arange(first_item, first_item + width, device=scores.device).expand_as(scores))
@@ -51,6 +55,13 @@ class TopLists:
             if self._num_waiting > self._items.numel():
                 self._merge_waiting()
 
+    def add_pairs(self, query: torch.Tensor, items: torch.Tensor, scores: torch.Tensor) -> None:
+        """Add the scores of pairs of a query and an item, [pairs], ascending by query and item; all other scores of a
+        tile are too low for its lists."""
+        self._merge_waiting()
+        if len(query):
+            self._merge_pairs(query, items, scores)
+
     def result(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The items, int64 [queries, top_k], best first, `NO_ITEM` where none is left; and their scores."""
         self._merge_waiting()
@@ -61,15 +72,18 @@ class TopLists:
             return
         query, first, scores = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
         self._waiting, self._num_waiting = [], 0
-        group, place = (scores > self._threshold[query]).nonzero().unbind(1)
+        group, place = (scores > self.threshold[query]).nonzero().unbind(1)
         query, items, scores = (
             query[group],
             first[group] + place * (self._width // scores.shape[1]),
             scores[group, place],
         )
-        # Items of a query, in ascending order, become a row, which is as long as that of the query with the most.
         order = (query << ITEM_BITS | items).argsort()
-        query, items, scores = query[order], items[order], scores[order]
+        self._merge_pairs(query[order], items[order], scores[order])
+
+    def _merge_pairs(self, query: torch.Tensor, items: torch.Tensor, scores: torch.Tensor) -> None:
+        """Merge scores of pairs of a query and a later item, ascending: the items of a query become a row, which is as
+        long as that of the query with the most."""
         counts = torch.bincount(query, minlength=len(self._items))
         column = torch.arange(len(query), device=query.device) - (counts.cumsum(0) - counts)[query]
         shape = len(self._items), int(counts.max())
@@ -88,7 +102,7 @@ class TopLists:
         self._scores = scores[:, :top_k].clone()
         items = torch.cat([self._items, items], dim=1).gather(1, order[:, :top_k])
         self._items = items.masked_fill_(self._scores == -torch.inf, NO_ITEM)
-        self._threshold = self._scores[:, -1:]
+        self.threshold = self._scores[:, -1:]
 
 
 def _best(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
