@@ -25,7 +25,7 @@ ROUNDING = 1e-5
 """Relative error of sums in 32 bits, generously, which the bounds have to cover, too."""
 CELLS = 2**20
 """Number of scores that are computed at a time."""
-WIDTHS = (4096, 2**17)
+WIDTHS = (4096, 2**18)
 """Fewest and most items of a tile."""
 PAIRS = 2**16
 """Number of pairs whose vectors are compared at a time."""
