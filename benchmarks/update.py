@@ -1,18 +1,19 @@
-"""Updating a model against training it from scratch, on MovieLens-100K: CPU seconds, quality, and new items.
+"""Updating a model day by day against training it from scratch: CPU seconds, quality, stability, and new items.
 
-    python -m benchmarks.update runs/update --json benchmarks/results/update.json
+    python -m benchmarks.update runs/update --days 7 --seeds 22 23 24 --json benchmarks/results/update.json
 
-The second day has the whole log and catalog. The first day lacks the latest interactions and some items, drawn at
-random, with all of their interactions. Both days are split by leave-one-out. The update continues the first day's
-model; the comparison is a training on the second day from scratch. Each training runs on one rank with one thread, in a
-process of its own; CPU seconds count everything from the start of training, with validations. Texts are embedded once.
-Overlap and rank correlation say how far the lists of both second days have moved from those of the first day, for
-the test histories of the second day (`alphafuse.version_comparison`).
+Days are cut from one log and one catalog (`benchmarks.common.days`) and split as the configuration says. Each update
+continues the model of the day before; the comparison is a training on the last day from scratch. Each training runs on
+one rank with one thread, in a process of its own; CPU seconds count everything from the start of training, with
+validations. Texts are embedded once. Overlap and rank correlation say how far the lists have moved from those of the
+day before, for the test histories of the day (`alphafuse.version_comparison`).
 """
 
 from __future__ import annotations
 
+import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,6 @@ from alphafuse.events import ignore
 from alphafuse.items.item_table import ItemTable
 from alphafuse.serving.recommender import load
 from alphafuse.stages import DECOMPOSE, EMBED, EXPORT, TRAIN, needed_stages
-from alphafuse.storage.filesystem.folder import resolve
 from alphafuse.storage.matrices import read_rows, to_lists
 from alphafuse.storage.workspace import Workspace
 from alphafuse.training.checkpoints.trained_model import load_trained
@@ -39,40 +39,41 @@ from alphafuse.training.checkpoints.warm_start import warm_start
 from alphafuse.training.loop import Trainer
 from alphafuse.training.scoring_model import ScoringModel
 from alphafuse.version_comparison import STABILITY_QUERIES, measure_stability, read_targets
+from benchmarks.common.days import Changes, Day, Source, cut_days, movielens, parquet
 from benchmarks.common.processes import run_ranks
 from benchmarks.common.tables import arguments, publish
 from jobs.pipeline import run_stages
 
-SOURCE = "package://recbole/dataset_example/ml-100k/ml-100k"
 CPU = torch.device("cpu")
+SHARES = (
+    ("later", 0.01, "the interactions that come"),
+    ("new", 0.01, "the items that come"),
+    ("changed", 0.01, "the items whose texts change"),
+    ("removed", 0.005, "the items that leave"),
+)
 
 
-def cut_days(folder: Path, later: float, new: float, seed: int) -> list[str]:
-    """Write catalog and log of both days into `folder`; returns the ids of the new items.
-
-    Args:
-        later, new: shares of the interactions and of the items that only the second day has.
-    """
-    items, log = (pd.read_csv(resolve(f"{SOURCE}.{kind}"), sep="\t", dtype=str) for kind in ("item", "inter"))
-    item, time_column = "item_id:token", log["timestamp:float"].astype(float)
-    chosen = np.random.default_rng(seed).choice(items[item], round(new * len(items)), replace=False)
-    early = log[(time_column < time_column.quantile(1 - later)) & ~log[item].isin(chosen)]
-    for day, (catalog, interactions) in enumerate(((items[~items[item].isin(chosen)], early), (items, log)), start=1):
-        (folder / f"day{day}").mkdir(parents=True, exist_ok=True)
-        catalog.to_csv(folder / f"day{day}" / "ml.item", sep="\t", index=False)
-        interactions.to_csv(folder / f"day{day}" / "ml.inter", sep="\t", index=False)
-    return sorted(chosen)
-
-
-def embed_once(config: Config, folder: Path) -> Path:
-    """Embed the whole catalog; returns a file with the vectors by item id."""
-    workspace, path = Workspace(config.workspace), folder / "vectors.parquet"
+def embed_once(config: Config, source: Source, days: Sequence[Day], folder: Path) -> list[Path]:
+    """Embed all texts that any day has; returns a file for each day, with the vectors by item id."""
+    last = pd.concat([day.items.assign(number=day.items[source.item].map(day.texts)) for day in days])
+    variants = last.drop_duplicates([source.item, "number"])
+    names = variants[source.item] + "|" + variants["number"].astype(str)
+    # A log of one interaction each: the stage `prepare` asks for one.
+    log = days[-1].log.drop_duplicates(source.item)
+    log = log.assign(**{source.item: log[source.item].map(lambda item: f"{item}|{days[-1].texts[item]}")})
+    source.write(folder / "texts", variants.assign(**{source.item: names}).drop(columns="number"), log)
+    workspace = Workspace(config.workspace)
     run_stages(config, workspace, needed_stages(config, EMBED), ignore)
     catalog = workspace.artifact("catalog")
     ids = pa.concat_tables([catalog.read_table(file, ["item_id"]) for file in catalog.require().files])
+    rows = {name: row for row, name in enumerate(ids["item_id"].to_pylist())}
     vectors = read_rows(workspace.artifact("embeddings"), "embedding", 0, len(ids))
-    pq.write_table(ids.append_column("embedding", to_lists(vectors)), path)
-    return path
+    paths = []
+    for number, day in enumerate(days, start=1):
+        own = vectors[[rows[f"{item}|{text}"] for item, text in day.texts.items()]]
+        paths.append(folder / f"vectors-{number}.parquet")
+        pq.write_table(pa.table({"item_id": list(day.texts), "embedding": to_lists(own)}), paths[-1])
+    return paths
 
 
 def train(config: Config) -> dict[str, Any]:
@@ -118,41 +119,67 @@ def stability(first: Config, second: Config) -> dict[str, float]:
     return {"overlap@10": found.overlap, "rank correlation": found.rank_correlation}
 
 
-def main() -> None:
-    parser = arguments(__doc__ or "")
-    parser.add_argument("folder", type=Path, help="for data and workspaces")
-    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--later", type=float, default=0.05, help="share of interactions of the second day alone")
-    parser.add_argument("--new", type=float, default=0.05, help="share of items of the second day alone")
-    options = parser.parse_args()
-    folder: Path = options.folder.resolve()
-    seed = load_config(options.config, options.set).seed
-    new_items = cut_days(folder, options.later, options.new, seed)
+def follow(
+    folder: Path, options: argparse.Namespace, seed: int, source: Source, days: Sequence[Day], vectors: Sequence[Path]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Train the first day, update it day by day, and train the last day from scratch; returns the rows of both tables.
 
-    def configuration(name: str, day: int, *settings: str) -> Config:
-        data = [f"data.folder={folder}/day{day}", "data.catalog.path=ml.item", "data.interactions.path=ml.inter"]
-        return load_config(options.config, [*options.set, *data, f"workspace={folder}/{name}", *settings])
+    Each row's lists are compared with those of the day before.
+    """
 
-    vectors = ["embed.engine=precomputed", f"embed.precomputed={embed_once(configuration('texts', 2), folder)}"]
-    parent = f"update.parent={folder}/first"
-    configs = {
-        "first day": configuration("first", 1, *vectors),
-        "second day, from scratch": configuration("scratch", 2, *vectors),
-        "second day, update": configuration("update", 2, *vectors, parent),
-    }
-    rows: list[dict[str, Any]] = []
-    for name, config in configs.items():
+    def configuration(name: str, number: int, *settings: str) -> Config:
+        data = [f"data.folder={folder}/day{number}", *source.settings]
+        texts = ["embed.engine=precomputed", f"embed.precomputed={vectors[number - 1]}"]
+        own = [f"workspace={folder}/seed-{seed}/{name}", f"seed={seed}", f"decompose.seed={options.seeds[0]}"]
+        return load_config(options.config, [*options.set, *data, *texts, *own, *settings])
+
+    rows, configs = [], [configuration("day1", 1)]
+    for number in range(2, len(days) + 1):
+        configs.append(configuration(f"day{number}", number, f"update.parent={configs[-1].workspace}"))
+    configs.append(configuration("scratch", len(days)))
+    names = ["day 1", *(f"day {number}, update" for number in range(2, len(days) + 1))]
+    names.append(f"day {len(days)}, from scratch")
+    for place, (name, config) in enumerate(zip(names, configs, strict=True)):
         workspace = Workspace(config.workspace)
         run_stages(config, workspace, needed_stages(config, DECOMPOSE), ignore)
         kind = workspace.artifact("nullspace").require().details.get("update", {}).get("kind", "–")
-        rows.append({"training": name, "null space": kind, **run_ranks(1, train, config)[0]})
+        rows.append({"seed": seed, "training": name, "null space": kind, **run_ranks(1, train, config)[0]})
         run_stages(config, workspace, [EXPORT], ignore)
-        rows[-1] |= stability(configs["first day"], config)
-    starts = [run_ranks(1, untrained, configs["second day, update"], new_items, random)[0] for random in (False, True)]
-    settings = {"later": options.later, "new": options.new, "seed": seed, "set": " ".join(options.set), "ranks": 1}
-    publish("New items before the first step of the update, MovieLens-100K", settings, starts, None)
-    publish("Update and training from scratch, MovieLens-100K", {**settings, "before": starts}, rows, options.json)
+        before = configs[max(place - 1, 0) if config is not configs[-1] else len(days) - 2]
+        rows[-1] |= stability(before, config)
+    new, last = days[-1].new_items, configs[-2]
+    starts = [{"seed": seed, **run_ranks(1, untrained, last, new, random)[0]} for random in (False, True)]
+    return rows, starts
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("folder", type=Path, help="for data and workspaces")
+    parser.add_argument("--source", type=Path, help="folder of Parquet files in the place of MovieLens-100K")
+    parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--days", type=int, default=2)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[22])
+    for name, share, what in SHARES:
+        parser.add_argument(f"--{name}", type=float, default=share, help=f"share of {what} on each day but the first")
+    options = parser.parse_args()
+    folder: Path = options.folder.resolve()
+    source = movielens() if options.source is None else parquet(options.source)
+    changes = Changes(options.later, options.new, options.changed, options.removed)
+    days = cut_days(source, options.days, changes, options.seeds[0])
+    for number, day in enumerate(days, start=1):
+        source.write(folder / f"day{number}", day.items, day.log)
+    data = [f"data.folder={folder}/texts", *source.settings, f"workspace={folder}/embedded"]
+    vectors = embed_once(load_config(options.config, [*options.set, *data]), source, days, folder)
+    rows, starts = [], []
+    for seed in options.seeds:
+        found = follow(folder, options, seed, source, days, vectors)
+        rows += found[0]
+        starts += found[1]
+    settings = {name: value for name, value in vars(options).items() if name not in ("folder", "json")}
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
+    publish("New items before the first step of the last update", settings, starts, None)
+    publish("Updates and training from scratch", settings, rows, options.json, {"new items": starts})
 
 
 if __name__ == "__main__":
