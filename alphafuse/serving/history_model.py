@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from alphafuse.evaluation.ranking.catalog_ranking import diverged
 from alphafuse.evaluation.ranking.vector_blocks import VectorBlocks
 from alphafuse.serving.export_files import WEIGHTS_FILE, Export
 from alphafuse.serving.query_model import load_query_model
@@ -33,10 +34,17 @@ class HistoryModel:
     @torch.no_grad()
     def hidden_states(self, histories: torch.Tensor) -> torch.Tensor:
         """States after the histories, int64 [queries, length], padded with −1 at the end: [queries, dim], of unit
-        length where the score is the cosine."""
+        length where the score is the cosine.
+
+        Raises:
+            AlphafuseError: some are not finite, so that nothing can be ranked.
+        """
         items = histories.clamp(min=0).flatten()
         read = self._vectors[items]
         if self._lengths is not None:
             read *= self._lengths[items]
         states: torch.Tensor = self._query_model(read.view(*histories.shape, read.shape[1]), histories < 0)
+        broken = ~torch.isfinite(states).all(dim=1)
+        if broken.any():
+            raise diverged(int(broken.sum()), "hidden states")
         return states

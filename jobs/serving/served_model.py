@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alphafuse.errors import DataError, WorkspaceError
+from alphafuse.errors import AlphafuseError, WorkspaceError
 from alphafuse.evaluation.recommendations import Recommended
 from alphafuse.serving.export_files import Export
 from alphafuse.serving.recommender import Recommender, Search
@@ -111,7 +111,7 @@ class ServedModel:
         ]
         try:
             lists = self._recommender.recommend(histories, min(PROBE_ITEMS, total))
-        except DataError as error:
+        except AlphafuseError as error:
             raise WorkspaceError(f"{self.location.export} refuses a probe: {error}") from error
         for history, items in zip(histories, lists, strict=True):
             if not items or not all(math.isfinite(item.score) for item in items):

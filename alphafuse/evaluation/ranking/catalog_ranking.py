@@ -236,7 +236,12 @@ class CatalogRanking:
             broken += (~torch.isfinite(block).all(dim=1)).sum()
         self._communicator.all_reduce(broken)
         if broken:
-            raise AlphafuseError(
-                f"{int(broken)} {name} of the model are not finite: the training has diverged; lower "
-                "train.learning_rate, set train.max_grad_norm, and train again"
-            )
+            raise diverged(int(broken), name)
+
+
+def diverged(count: int, name: str) -> AlphafuseError:
+    """The error of a model that cannot rank, since so many of its vectors, which `name` names, are not finite."""
+    return AlphafuseError(
+        f"{count} {name} of the model are not finite: the training has diverged; lower "
+        "train.learning_rate, set train.max_grad_norm, and train again"
+    )

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from support.workspaces.exported_model import exported
 
-from alphafuse.errors import WorkspaceError
+from alphafuse.errors import AlphafuseError, WorkspaceError
 from alphafuse.serving.export_files import MODEL_FILE, WEIGHTS_FILE, Export
 from alphafuse.serving.recommender import load
 from alphafuse.stages import EXPORT_FORMAT
@@ -128,6 +128,18 @@ def test_vectors_that_are_not_finite_are_refused(copy: Path) -> None:
     _write_again(copy, _with_vectors({**_unit(7, 8), "vectors": torch.full((7, 8), torch.nan)}))
     with pytest.raises(Exception, match="7 item vectors of the model are not finite"):
         load(copy)
+
+
+def test_states_that_are_not_finite_rank_nothing(copy: Path) -> None:
+    def damage(files: dict[str, bytes]) -> None:
+        weights = safetensors.torch.load(files[WEIGHTS_FILE])
+        files[WEIGHTS_FILE] = safetensors.torch.save({name: value * torch.nan for name, value in weights.items()})
+
+    _write_again(copy, damage)
+    damaged = load(copy)
+    for ask in (damaged.recommend, damaged.history_vectors):
+        with pytest.raises(AlphafuseError, match="2 hidden states of the model are not finite: the training has div"):
+            ask([["item 3"], ["item 8", "item 9"]])
 
 
 def test_a_folder_without_an_export_is_refused(tmp_path: Path, whole: Path) -> None:
