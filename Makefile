@@ -110,8 +110,9 @@ constraints: setup
 # uv prefers the versions that its output file holds: those of constraints.txt, where a GPU's packages allow them.
 constraints-gpu: setup
 	cp constraints.txt constraints.new
-	$(BIN)/uv pip compile pyproject.toml --extra gpu --extra registry --extra examples --python-version 3.11 \
-		--python-platform x86_64-manylinux_2_28 --no-header --no-annotate --quiet --output-file constraints.new
+	$(BIN)/uv pip compile pyproject.toml --extra gpu --extra registry --extra serve --extra tune --extra examples \
+		--python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate --quiet \
+		--output-file constraints.new
 	head -3 constraints-gpu.txt | cat - constraints.new > constraints-gpu.new
 	mv constraints-gpu.new constraints-gpu.txt
 	rm constraints.new
