@@ -18,6 +18,7 @@ import torch
 from alphafuse.config import Config, TrainConfig
 from alphafuse.data.popularity import load_popularity, load_trained_items
 from alphafuse.data.sampling.batches import BatchOrder
+from alphafuse.data.sampling.item_mask import masked_steps
 from alphafuse.data.sampling.lanes import ORDER
 from alphafuse.data.sampling.samples import Windowing
 from alphafuse.data.sampling.shuffle import SampleStream
@@ -132,7 +133,9 @@ class Trainer:
         """Yield the plans of the rest of the epoch, up to the last step; each is made while the step before it runs."""
         state, phase, communicator = self.state, self._phase, self._communicator
         steps = phase.order.epoch(state.epoch, state.step_in_epoch, communicator.rank, communicator.world_size)
-        most = self._config.train.max_steps
+        share, most = self._config.train.masking, self._config.train.max_steps
+        if share is not None:
+            steps = masked_steps(steps, self._config.seed, state.step, share)
         left = None if most is None else most - state.step
         return read_ahead(phase.planner.plans(itertools.islice(steps, left), state.step))
 

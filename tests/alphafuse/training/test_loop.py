@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from alphafuse.config import Config
 from alphafuse.data.sampling.batches import BatchOrder
+from alphafuse.data.sampling.item_mask import mask_items
 from alphafuse.data.sampling.negative_draws import batch_negatives, shared_negatives, uniform_negatives
 from alphafuse.data.sampling.samples import Windowing
 from alphafuse.data.sampling.shuffle import SampleStream
@@ -77,6 +78,8 @@ def _plain_torch(config: Config) -> tuple[list[float], dict[str, torch.Tensor], 
     order = BatchOrder(samples, config.train.batch_size, 1)
     loss_config, losses = config.train.loss, []
     for step, (batch,) in enumerate(list(order.epoch(0, 0, 0, 1))[:STEPS]):
+        if config.train.masking is not None:
+            batch = mask_items(batch, config.seed, step, config.train.masking)
         leaf = rows.clone().requires_grad_()
         pad = torch.zeros(leaf.shape[0], HIDDEN_DIM - leaf.shape[1])
         vectors = torch.cat([features + torch.cat([pad, leaf], 1), torch.zeros(1, HIDDEN_DIM)])  # row −1: padding
@@ -160,6 +163,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "sampled softmax, in batch": {"loss": {"name": "sampled_softmax", "negatives": "in_batch", "num_negatives": 6}},
     "sampled softmax, accumulated": {"accumulation": 2},
+    "sampled softmax, masked": {"masking": 0.4},
     "shared, rows faster": {"loss": {"name": "infonce", "num_negatives": 6}, "table_learning_rate": 3e-2},
 }
 
