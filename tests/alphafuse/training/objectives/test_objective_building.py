@@ -31,6 +31,6 @@ def test_dropout_that_is_left_open_follows_the_training_targets(
     workspace, backbone = tiny_workspace(tmp_path), dict[str, Any](name=name, dropout=given)
     sequences = workspace.artifact("sequences")
     (tmp_path / "sequences" / "manifest.json").unlink()
-    sequences.commit({"made by": "hand"}, {"targets": {"train": 50_000}})
+    sequences.commit({"made by": "hand"}, {"targets": {"train": 2_000_000}})
     objective = build_objective(tiny_config(tmp_path, backbone), Workspace(str(tmp_path)), Communicator())
     assert {module.p for module in objective.modules() if isinstance(module, nn.Dropout)} == {used}
