@@ -85,7 +85,7 @@ def test_fingerprints_are_those_of_earlier_versions(row: str, trained: str, eval
     """Literals made by version 0.1.0 (commit f7a612f): workspaces of that version are used and not refused, where the
     configuration says the defaults of then. With those of now they are not mistaken for what these would give."""
     workspace: Any = FinishedWorkspace()
-    defaults = ["model.backbone.dropout=0.1", "train.masking=null", "train.averaging=null"]
+    defaults = ["model.backbone.dropout=0.1", "train.averaging=null"]
     config = load_grid(GRID, defaults)[1][row]
     assert fingerprint(TRAIN.inputs(config, workspace)) == trained
     assert fingerprint(EVALUATE.inputs(config, workspace)) == evaluated

@@ -100,8 +100,8 @@ class TrainConfig(Section):
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Share of a window that repeats the end of the window before it, as history; for `positions: all` and users with
     more targets than one window holds."""
-    masking: Annotated[OpenFraction | None, Added()] = 0.2
-    """Share of the items of histories that are hidden from the model in a step; null: none."""
+    masking: Annotated[OpenFraction | None, Added()] = None
+    """Share of the items of histories that are hidden from the model in a step, such as 0.2; null: none."""
     batch_size: Count = 64
     """Samples (windows or prefixes) of one optimizer step over all workers together."""
     shuffle_users: Count = 1_000_000
