@@ -119,9 +119,9 @@ class TrainConfig(Section):
     """Learning rate of the ID embeddings, whose rows are touched far less often than the dense weights."""
     weight_decay: NonNegative = 1e-6
     """L2 term of Adam, on dense weights and on the rows that a step touches."""
-    averaging: Annotated[OpenFraction | None, Added()] = 0.1
-    """Mean age of the weights in their average, as a share of the steps so far; validations score the average, and the
-    finished model holds it. null: the last weights."""
+    averaging: Annotated[OpenFraction | None, Added()] = None
+    """Mean age of the weights in their average, as a share of the steps so far, such as 0.1; validations score the
+    average, and the finished model holds it. null: the last weights."""
     max_grad_norm: Positive | None = None
     """Largest norm of a gradient; one above it is scaled down, dense weights and table rows each by their own norm."""
     schedule: ScheduleConfig = ScheduleConfig()
