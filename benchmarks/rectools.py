@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from alphafuse.config import EvaluateConfig
 from alphafuse.data.popularity import load_popularity
 from alphafuse.data.sequence_store import SequenceStore
-from alphafuse.data.sequences import Sequences
+from alphafuse.data.sequences import Sequences, ranges
 from alphafuse.evaluation.ranking_metrics import ranking_metrics, tail_items
 from alphafuse.storage.workspace import Workspace
 from benchmarks.common.tables import arguments, publish
@@ -34,9 +35,9 @@ TRAINER = Path(__file__).parent / "common" / "rectools_sasrec.py"
 
 def known_interactions(sequences: Sequences) -> pd.DataFrame:
     """All interactions before those that test, in the columns of RecTools. The order of a user's is their time."""
-    users = np.repeat(np.arange(sequences.num_users), sequences.validation_end)
-    positions = np.concatenate([np.arange(end) for end in sequences.validation_end])
-    items = sequences.items[sequences.starts[users] + positions]
+    counts = sequences.validation_end
+    users, positions = np.repeat(np.arange(sequences.num_users), counts), ranges(np.zeros_like(counts), counts)
+    items = sequences.items[ranges(sequences.starts[:-1], counts)]
     times = pd.Timestamp("2000-01-01") + pd.to_timedelta(positions, unit="s")
     return pd.DataFrame({"user_id": users, "item_id": items, "datetime": times, "weight": 1.0})
 
@@ -78,7 +79,7 @@ def main() -> None:
         measured = json.loads(Path(folder, "measured.json").read_text())
     targets = sequences.items[sequences.starts[users] + positions]
     ranks = ranks_in_lists(lists, targets)
-    tail = tail_items(popularity, 0.8)[targets]
+    tail = tail_items(popularity, EvaluateConfig().tail_share)[targets]
     slices = {"all": np.ones(len(ranks), bool), "head": ~tail, "tail": tail, "cold": popularity[targets] == 0}
     rows = []
     for name, inside in slices.items():

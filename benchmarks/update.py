@@ -139,14 +139,14 @@ def follow(
     configs.append(configuration("scratch", len(days)))
     names = ["day 1", *(f"day {number}, update" for number in range(2, len(days) + 1))]
     names.append(f"day {len(days)}, from scratch")
-    for place, (name, config) in enumerate(zip(names, configs, strict=True)):
+    before = [configs[0], *configs[:-2], configs[-3]]  # of the first day itself; of both last ones the day before them
+    for name, config, earlier in zip(names, configs, before, strict=True):
         workspace = Workspace(config.workspace)
         run_stages(config, workspace, needed_stages(config, DECOMPOSE), ignore)
         kind = workspace.artifact("nullspace").require().details.get("update", {}).get("kind", "–")
         rows.append({"seed": seed, "training": name, "null space": kind, **run_ranks(1, train, config)[0]})
         run_stages(config, workspace, [EXPORT], ignore)
-        before = configs[max(place - 1, 0) if config is not configs[-1] else len(days) - 2]
-        rows[-1] |= stability(before, config)
+        rows[-1] |= stability(earlier, config)
     new, last = days[-1].new_items, configs[-2]
     starts = [{"seed": seed, **run_ranks(1, untrained, last, new, random)[0]} for random in (False, True)]
     return rows, starts
@@ -176,8 +176,8 @@ def main() -> None:
         found = follow(folder, options, seed, source, days, vectors)
         rows += found[0]
         starts += found[1]
-    settings = {name: value for name, value in vars(options).items() if name not in ("folder", "json")}
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
+    given = {name: value for name, value in vars(options).items() if name not in ("folder", "json")}
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     publish("New items before the first step of the last update", settings, starts, None)
     publish("Updates and training from scratch", settings, rows, options.json, {"new items": starts})
 

@@ -81,6 +81,11 @@ class BoundedRanking:
         """The second vectors, made at the first search: a quarter of the memory of the others."""
         return ByteVectors.of(self._vectors)
 
+    @cached_property
+    def _worst(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The largest length of a vector, and the largest error of a second one."""
+        return self._bytes.lengths.max(), self._bytes.errors.max()
+
     @full_precision()
     def rank(self, queries: Queries, top_k: int = 0) -> Ranked:
         """Find the `top_k` best items of each query. Ranks of targets are not computed."""
@@ -114,7 +119,7 @@ class BoundedRanking:
         With a query q = q' + e and an item v = v' + f, the score qv is q'v' + q'f + ev, where |q'f| ≤ |q'| |f| and
         |ev| ≤ |e| |v|.
         """
-        longest, largest = self._bytes.lengths.max(), self._bytes.errors.max()
+        longest, largest = self._worst
         rounded = asked.lengths + asked.errors  # of q', at most
         return rounded * (largest + ROUNDING * longest) + asked.errors * longest
 

@@ -108,9 +108,10 @@ class Recommender:
         self._model = HistoryModel(export, vectors, lengths)
         # Vectors and states have unit length already where the score is the cosine.
         self._catalog = CatalogRanking(vectors, 0, "dot", Communicator(), TILE)  # for ranks of items, not for lists
+        self._ranking: Ranking = BoundedRanking(vectors)
         if search == "approximate":
             require_usearch("approximate search")
-        self._ranking: Ranking = export.index(vectors) if search == "approximate" else BoundedRanking(vectors)
+            self._ranking = export.index(vectors)
         self._lock = threading.Lock()
         self.item_ids: pa.Array = self._items.present()
         self.num_items = len(self.item_ids)

@@ -20,7 +20,7 @@ class Source:
     Attributes:
         items, log: all rows, with ids as texts.
         item, text, time: names of columns; `item` in both tables.
-        settings: of a configuration that reads what `write` writes.
+        files: names of the files of catalog and log that `write` writes.
     """
 
     items: pd.DataFrame
@@ -28,17 +28,21 @@ class Source:
     item: str
     text: str
     time: str
-    settings: tuple[str, ...]
+    files: tuple[str, str]
+
+    @property
+    def settings(self) -> list[str]:
+        """Settings of a configuration that reads what `write` writes."""
+        return [f"data.{part}.path={file}" for part, file in zip(("catalog", "interactions"), self.files, strict=True)]
 
     def write(self, folder: Path, items: pd.DataFrame, log: pd.DataFrame) -> None:
         """Write a catalog and a log with the columns of this source's."""
         folder.mkdir(parents=True, exist_ok=True)
-        if self.text == "text":
-            items.to_parquet(folder / "items.parquet")
-            log.to_parquet(folder / "interactions.parquet")
-        else:
-            items.to_csv(folder / "ml.item", sep="\t", index=False)
-            log.to_csv(folder / "ml.inter", sep="\t", index=False)
+        for name, table in zip(self.files, (items, log), strict=True):
+            if name.endswith(".parquet"):
+                table.to_parquet(folder / name)
+            else:
+                table.to_csv(folder / name, sep="\t", index=False)
 
 
 @dataclass
@@ -58,7 +62,7 @@ class Day:
 
 @dataclass(frozen=True)
 class Changes:
-    """What each day but the first one brings, as shares of the whole log and of the whole catalog."""
+    """Changes that each day but the first one brings, as shares of the whole log and of the whole catalog."""
 
     later: float
     new: float
@@ -70,17 +74,17 @@ def movielens() -> Source:
     """MovieLens-100K, which has real times."""
     items, log = (pd.read_csv(resolve(f"{MOVIELENS}.{kind}"), sep="\t", dtype=str) for kind in ("item", "inter"))
     log["timestamp:float"] = log["timestamp:float"].astype(float)
-    settings = ("data.catalog.path=ml.item", "data.interactions.path=ml.inter")
-    return Source(items, log, "item_id:token", "movie_title:token_seq", "timestamp:float", settings)
+    columns = ("item_id:token", "movie_title:token_seq", "timestamp:float")
+    return Source(items, log, *columns, files=("ml.item", "ml.inter"))
 
 
 def parquet(folder: Path) -> Source:
     """A folder with items.parquet (item_id, text) and interactions.parquet (user_id, item_id, timestamp)."""
-    items, log = (pd.read_parquet(folder / f"{name}.parquet") for name in ("items", "interactions"))
-    settings = ("data.catalog.path=items.parquet", "data.interactions.path=interactions.parquet")
+    files = ("items.parquet", "interactions.parquet")
+    items, log = (pd.read_parquet(folder / name) for name in files)
     for table in (items, log):
         table["item_id"] = table["item_id"].astype(str)
-    return Source(items, log, "item_id", "text", "timestamp", settings)
+    return Source(items, log, "item_id", "text", "timestamp", files)
 
 
 def cut_days(source: Source, days: int, changes: Changes, seed: int) -> list[Day]:

@@ -1,4 +1,4 @@
-"""What RecTools is given of a workspace, and what its lists are worth."""
+"""The interactions that RecTools is given of a workspace, and the ranks of targets in its lists."""
 
 from __future__ import annotations
 

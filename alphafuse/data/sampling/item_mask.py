@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from alphafuse.data.sampling.batches import Batch
-from alphafuse.data.sampling.counter import random_words, whole_counters
+from alphafuse.data.sampling.counter import random_rows, uniform
 from alphafuse.data.sampling.samples import PADDING
 
 STREAM = 2**40
@@ -29,7 +29,5 @@ def mask_items(batch: Batch, seed: int, step: int, share: float) -> Batch:
     """Hide each item of the histories with the probability `share`: its place is padding then, and a model reads a
     vector of zeros there. Targets stay."""
     samples, length = batch.histories.shape
-    width = whole_counters(length)
-    words = random_words(STREAM + seed, step, batch.first_sample * width, samples * width)
-    hidden = (words >> np.uint64(11)) * 2.0**-53 < share
-    return replace(batch, histories=np.where(hidden.reshape(samples, width)[:, :length], PADDING, batch.histories))
+    words = random_rows(STREAM + seed, step, batch.first_sample, samples, length)[:, :length]
+    return replace(batch, histories=np.where(uniform(words) < share, PADDING, batch.histories))

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from alphafuse.data.sampling.counter import random_words, whole_counters
+from alphafuse.data.sampling.counter import random_rows, random_words
 
 
 def shared_negatives(seed: int, step: int, count: int, num_items: int) -> np.ndarray:
     """Draw `count` items, uniform with replacement, for the whole batch of a step: int64 [count]."""
-    return _draw(seed, step, 0, count, num_items)
+    return _below(random_words(seed, step, 0, count), num_items)
 
 
 def uniform_negatives(
@@ -28,9 +28,7 @@ def uniform_negatives(
     Returns:
         int64 [targets, count].
     """
-    width = whole_counters(count)
-    drawn = _draw(seed, step, first_target * width, len(positives) * width, num_items - 1)
-    negatives = drawn.reshape(len(positives), width)[:, :count]
+    negatives = _below(random_rows(seed, step, first_target, len(positives), count)[:, :count], num_items - 1)
     return negatives + (negatives >= positives[:, None])
 
 
@@ -42,7 +40,7 @@ def batch_negatives(seed: int, step: int, count: int, targets: np.ndarray) -> np
     return targets[generator.choice(len(targets), count, replace=False)]
 
 
-def _draw(seed: int, step: int, first: int, count: int, bound: int) -> np.ndarray:
-    """Draw `count` numbers in [0, bound) from position `first` of the stream of (seed, step)."""
+def _below(words: np.ndarray, bound: int) -> np.ndarray:
+    """Turn words into numbers in [0, bound): int64, of the same shape."""
     # The bias of the remainder is below bound / 2^64.
-    return (random_words(seed, step, first, count) % np.uint64(bound)).astype(np.int64)
+    return (words % np.uint64(bound)).astype(np.int64)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alphafuse.data.sampling.counter import random_words, whole_counters
+from alphafuse.data.sampling.counter import random_rows, uniform
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,9 @@ def target_noise(
         first_slot: position of the first slot in the global batch.
         chosen: bool [slots], True for slots that hold a target.
     """
-    width = whole_counters(2 + -(-dim // 2))
-    words = random_words(seed, step, first_slot * width, len(chosen) * width).reshape(len(chosen), width)[chosen]
+    words = random_rows(seed, step, first_slot, len(chosen), 2 + -(-dim // 2))[chosen]
     drawn_timesteps = (words[:, 0] % np.uint64(timesteps)).astype(np.int64)
-    dropped = (words[:, 1] >> np.uint64(11)) * 2.0**-53 < drop_rate
+    dropped = uniform(words[:, 1]) < drop_rate
     return TargetNoise(drawn_timesteps, dropped, _normal(words[:, 2:])[:, :dim])
 
 
