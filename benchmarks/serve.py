@@ -14,7 +14,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -36,6 +35,7 @@ from alphafuse.serving.recommender import Recommender, Search, load
 from alphafuse.storage.workspace import Workspace
 from benchmarks.common.made_exports import make_export
 from benchmarks.common.tables import arguments, publish
+from jobs.execution.free_ports import free_ports
 
 K = 10
 HISTORY = 20
@@ -100,9 +100,7 @@ class Service:
 @contextmanager
 def serving(home: Path, *arguments: str) -> Iterator[Service]:
     """Run `alphafuse serve` with a home folder, and so a token, of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     code = "from cluster.cli.main import main; main()"
     settings = ["--set", f"serve.port={port}", "--set", "serve.reload_seconds=0.5"]
     with open(home / "serve.log", "ab") as log:

@@ -27,6 +27,7 @@ import requests
 from alphafuse.errors import ClusterError
 from alphafuse.storage.filesystem.private_folder import make_private, state_folder
 from jobs.execution.embedded_cluster import private_session_folder
+from jobs.execution.free_ports import free_ports
 from jobs.execution.token_file import MODE_VARIABLE, ensure_token, headers
 
 DASHBOARD_PORT = 8265
@@ -83,8 +84,8 @@ def up(workers: int, cpus_per_node: int) -> LocalCluster:
     make_private(_state_folder())
     temp_folder = private_session_folder()
     token = ensure_token()
-    port, client_port = _free_port(), _free_port()
-    dashboard_port = DASHBOARD_PORT if _is_free(DASHBOARD_PORT) else _free_port()
+    port, client_port, other_port = free_ports(3)
+    dashboard_port = DASHBOARD_PORT if _is_free(DASHBOARD_PORT) else other_port
     # Ray replaces a loopback address by this one, and listens on it alone.
     address = f"{ray.util.get_node_ip_address()}:{port}"
     cluster = LocalCluster(f"http://127.0.0.1:{dashboard_port}", address, temp_folder, ())
@@ -247,9 +248,3 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

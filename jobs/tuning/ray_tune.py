@@ -11,8 +11,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -33,6 +32,7 @@ from jobs.comparison.shared_stages import borrow, shared_stages
 from jobs.comparison.shown_events import InOrder
 from jobs.execution.embedded_cluster import MEETING_VARIABLE
 from jobs.execution.reporting.event_relay import EventRelay, event_queue
+from jobs.execution.variables import variables
 from jobs.tuning.search import MOST_FAILURES, Halving, Search
 from jobs.tuning.trial_training import END, EPOCH, REASON, TRACEBACK, VALUE, TrialTraining
 
@@ -105,7 +105,7 @@ class RayTune(tune.Callback):
             trial_name_creator=_name,
         )
         with (
-            _ray_tune_environment(),
+            variables(RAY_TUNE),
             event_queue() as events,
             EventRelay(self._listen, events),
             # In the folder of an embedded Ray, which is deleted even if this process is killed.
@@ -217,17 +217,3 @@ def _epochs(config: Config) -> int:
     """Most epochs of a training, of all its phases."""
     finish = config.train.finish
     return config.train.max_epochs + (0 if finish is None else finish.max_epochs)
-
-
-@contextmanager
-def _ray_tune_environment() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in RAY_TUNE}
-    os.environ.update(RAY_TUNE)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
