@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import requests
+from support.processes.listening import addresses
 from support.processes.other_user import as_nobody, needs_root
 
 pytestmark = [pytest.mark.engine, pytest.mark.distributed]
@@ -137,13 +138,7 @@ def test_another_user_cannot_replace_a_package(user: User, dashboard: str) -> No
 def test_the_dashboard_listens_on_loopback_alone(user: User, dashboard: str) -> None:
     port = int(dashboard.rsplit(":", 1)[1])
     family = [process for node in nodes(user) for process in node.children(recursive=True)]
-    listening = {
-        connection.laddr.ip
-        for process in family
-        for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
-    }
-    assert listening == {"127.0.0.1"}
+    assert {address for address, listened in addresses(family) if listened == port} == {"127.0.0.1"}
 
 
 def test_without_the_token_nothing_is_submitted(user: User, dashboard: str, data: Path, tmp_path: Path) -> None:

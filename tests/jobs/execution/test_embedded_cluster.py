@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from support.processes.listening import addresses
 from support.processes.other_user import as_nobody, needs_root
 
 from alphafuse.errors import DataError, ResourceError
@@ -99,14 +100,8 @@ def test_the_token_is_made_for_its_owner_alone(driver: Driver) -> None:
 
 
 def test_it_listens_on_loopback_alone(driver: Driver) -> None:
-    family = [psutil.Process(driver.process.pid), *driver.family()]
-    listening = {
-        connection.laddr.ip.removeprefix("::ffff:")
-        for process in family
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    }
-    assert listening == {"127.0.0.1"}
+    listening = addresses([psutil.Process(driver.process.pid), *driver.family()])
+    assert {address for address, _ in listening} == {"127.0.0.1"}
     assert driver.told["address"].startswith("127.0.0.1:")
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 import requests
+from support.processes.listening import addresses
 from support.workspaces.exported_model import exported
 from support.workspaces.tiny_workspace import tiny_sequences
 
@@ -87,12 +89,11 @@ def _await(done: Callable[[], bool]) -> None:
 
 def _replicas() -> list[psutil.Process]:
     """The processes of replicas below this one, however deep: those of Ray belong to its raylet."""
-    return [each for each in _living() if "ServeReplica" in " ".join(each.cmdline())]
-
-
-def _living() -> list[psutil.Process]:
-    """The processes below this one, without those that have ended and wait to be asked for their status."""
-    return [each for each in psutil.Process().children(recursive=True) if each.status() != psutil.STATUS_ZOMBIE]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended since it was listed, or waits to be asked for its status
+            found += [process] if "ServeReplica" in " ".join(process.cmdline()) else []
+    return found
 
 
 def test_answers_are_the_offline_lists_and_all_ports_are_of_the_loopback_address(case: Case) -> None:
@@ -100,14 +101,10 @@ def test_answers_are_the_offline_lists_and_all_ports_are_of_the_loopback_address
     assert len(case.replicas()) == 2
     assert case.service.version() == "v0001"
     assert requests.post(f"{case.service.url}/recommend", json={"history": []}, timeout=30).status_code == 401
-    listening = [
-        connection.laddr.ip
-        for process in _living()
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]
+    listening = addresses(psutil.Process().children(recursive=True))
     assert len(_replicas()) == 2
-    assert {*listening} <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+    assert int(case.service.url.rsplit(":", 1)[1]) in {port for _, port in listening}
+    assert {address for address, _ in listening} <= {"127.0.0.1", "::1"}
     _await(lambda: read_targets(case.folder / "targets") != [])  # once Ray Serve has told that all replicas answer
     (target,) = read_targets(case.folder / "targets")
     assert target["targets"] == [case.service.url.removeprefix("http://")]
