@@ -84,5 +84,4 @@ def _config(data: SyntheticData, folder: Folder) -> str:
     most = min(data.dim, data.num_items)  # the embeddings have no more directions than this
     if most < ModelConfig().hidden_dim:
         sections["model"] = {"hidden_dim": most}
-        sections["decompose"] = {"null_dim": most // 2}
     return yaml.safe_dump(sections, sort_keys=False)

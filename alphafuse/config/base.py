@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,9 +18,16 @@ OPERATIONAL = "operational"
 """Mark of a setting that changes where or how fast a stage runs, and not what it makes: no fingerprint covers it."""
 
 
-ADDED = "added"
-"""Mark of a setting that came after results had been stored without it: its default is left out of fingerprints, so
-that these results are still found."""
+@dataclass(frozen=True)
+class Added:
+    """Mark of a setting that came after results had been stored without it: the value that they were made with is left
+    out of fingerprints, so that they are still found.
+
+    Attributes:
+        before: that value.
+    """
+
+    before: Any = None
 
 
 class Section(BaseModel):
@@ -35,11 +43,12 @@ class Section(BaseModel):
 
     def result_settings(self) -> dict[str, Any]:
         """The settings that results depend on, as plain values: all but those that are marked `OPERATIONAL`, and those
-        marked `ADDED` that have their default."""
+        marked `Added` that have the value of before."""
         settings = self.model_dump(mode="json")
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            if OPERATIONAL in field.metadata or (ADDED in field.metadata and value == field.default):
+            before = [mark.before for mark in field.metadata if isinstance(mark, Added)]
+            if OPERATIONAL in field.metadata or value in before:
                 del settings[name]
             elif isinstance(value, Section):
                 settings[name] = value.result_settings()

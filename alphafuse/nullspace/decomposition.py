@@ -21,6 +21,9 @@ from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 
 FILE = "nullspace.safetensors"
+ROW_DIM = 64
+"""Directions of the row space, where the configuration leaves open where it ends (docs/results.md, "Wider and more
+regular")."""
 RELATIVE_FLOOR = 1e-7
 """Smallest eigenvalue that whitening divides by (its root), as a share of the largest. Variances below it come from the
 rounding of the stored embeddings (float16: about 1e-8 of their mean square), and not from their content."""
@@ -175,7 +178,8 @@ def choose_null_dim(eigenvalues: np.ndarray, config: DecomposeConfig) -> int:
 
     * `null_dim`: that many;
     * `null_threshold` τ: those with λ ≤ τ;
-    * `row_energy` r: all after the smallest row space with Σ λ ≥ r · (Σ λ of the kept directions).
+    * `row_energy` r: all after the smallest row space with Σ λ ≥ r · (Σ λ of the kept directions);
+    * none of them: all but `ROW_DIM`, and at least half.
 
     Args:
         eigenvalues: [hidden_dim], of the scaled embeddings, descending.
@@ -192,8 +196,8 @@ def choose_null_dim(eigenvalues: np.ndarray, config: DecomposeConfig) -> int:
         energy = np.cumsum(eigenvalues)
         null_dim = kept - int(np.searchsorted(energy, config.row_energy * energy[-1])) - 1
     else:
-        assert config.null_dim is not None  # the configuration sets exactly one of the three
-        rule, null_dim = f"decompose.null_dim {config.null_dim}", config.null_dim
+        null_dim = config.null_dim or kept - min(ROW_DIM, kept // 2)
+        rule = f"decompose.null_dim {null_dim}"
     if not 0 < null_dim < kept:
         raise ConfigError(
             f"{rule} leaves no {'null' if null_dim <= 0 else 'row'} space among the {kept} kept directions "

@@ -18,7 +18,7 @@ from alphafuse.config.registry import BACKBONES, ENCODERS
 from alphafuse.items.encoders.base import ItemEncoder
 
 MOST_DROPOUT, LEAST_DROPOUT = 0.3, 0.1
-FEW_TARGETS, MANY_TARGETS = 15_000, 40_000
+FEW_TARGETS, MANY_TARGETS = 15_000, 1_000_000
 """Numbers of training targets up to which, and from which on, the dropout is the most and the least."""
 
 

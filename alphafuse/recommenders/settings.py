@@ -17,7 +17,7 @@ Dropout = Annotated[
     Annotated[float, Field(ge=0, lt=1)] | None,
     Field(
         description="Share of the activations that training drops; null: by the number of training targets, from 0.3 "
-        "for few (up to 15,000) to 0.1 for many (from 40,000 on)."
+        "for few (up to 15,000) to 0.1 for many (from a million on)."
     ),
 ]
 NumHeads = Annotated[int, Field(ge=1, description="Number of attention heads, which share the width.")]

@@ -83,13 +83,15 @@ def test_stages_are_found_by_their_names_and_artefacts() -> None:
 )
 def test_fingerprints_are_those_of_earlier_versions(row: str, trained: str, evaluated: str) -> None:
     """Literals made by version 0.1.0 (commit f7a612f): workspaces of that version are used and not refused, where the
-    configuration says the dropout that was the default. Settings that came later change them where they are used."""
+    configuration says the defaults of then. With other values they are not mistaken for what these would give."""
     workspace: Any = FinishedWorkspace()
-    config = load_grid(GRID, ["model.backbone.dropout=0.1"])[1][row]
+    of_then = ["model.hidden_dim=128", "model.backbone.dropout=0.1", "train.averaging=null"]
+    config = load_grid(GRID, of_then)[1][row]
     assert fingerprint(TRAIN.inputs(config, workspace)) == trained
     assert fingerprint(EVALUATE.inputs(config, workspace)) == evaluated
-    for used in ("train.masking=0.2", "train.averaging=0.1"):
-        config = load_grid(GRID, ["model.backbone.dropout=0.1", used])[1][row]
+    others = [[each for each in of_then if each != left_out] for left_out in of_then]
+    for settings in ([*of_then, "train.masking=0.2"], *others):
+        config = load_grid(GRID, settings)[1][row]
         assert fingerprint(TRAIN.inputs(config, workspace)) != trained
 
 

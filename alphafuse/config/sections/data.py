@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from alphafuse.config.base import ADDED, OPERATIONAL, Count, NonNegative, Section
+from alphafuse.config.base import OPERATIONAL, Added, Count, NonNegative, Section
 from alphafuse.config.sections.resources import Resources
 
 
@@ -22,13 +22,13 @@ class SourceConfig(Section):
     .item/.inter, hf://."""
     split: str | None = None
     """Split to read of a Hugging Face data set."""
-    name: Annotated[str | None, ADDED] = None
+    name: Annotated[str | None, Added()] = None
     """Configuration to read of a Hugging Face data set that has several."""
-    separator: Annotated[str | None, Field(min_length=1, max_length=8), ADDED] = None
+    separator: Annotated[str | None, Field(min_length=1, max_length=8), Added()] = None
     """Text between two fields of `csv`: `";"`, `"\\t"`, `"|"`, `"::"`; null: tabs in .tsv, else commas."""
-    encoding: Annotated[str | None, ADDED] = None
+    encoding: Annotated[str | None, Added()] = None
     """Encoding of a text file (`csv`, `jsonl`, `recbole`): `cp1252`, `latin-1`, `utf-16`, …; null: UTF-8."""
-    columns: Annotated[tuple[str, ...] | None, Field(min_length=1), ADDED] = None
+    columns: Annotated[tuple[str, ...] | None, Field(min_length=1), Added()] = None
     """Names of the columns of `csv` files that have no header line."""
 
     @field_validator("separator")

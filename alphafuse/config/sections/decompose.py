@@ -20,8 +20,9 @@ class DecomposeConfig(Section):
     """Factor on the unit-norm embeddings; eigenvalues grow with its square."""
     directions: Count | None = None
     """Number of leading directions that are kept; null: `model.hidden_dim`."""
-    null_dim: Count | None = 64
-    """Number of null-space directions among the kept ones."""
+    null_dim: Count | None = None
+    """Number of null-space directions among the kept ones; null: all but 64, and half of fewer than 128, unless one of
+    the next two settings cuts."""
     null_threshold: Positive | None = None
     """Largest eigenvalue of the null space, instead of `null_dim`."""
     row_energy: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -41,6 +42,6 @@ class DecomposeConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> DecomposeConfig:
         given = [name for name in ("null_dim", "null_threshold", "row_energy") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"exactly one of null_dim, null_threshold, row_energy must be set (set: {given})")
+        if len(given) > 1:
+            raise ValueError(f"only one of null_dim, null_threshold, row_energy can cut (set: {', '.join(given)})")
         return self

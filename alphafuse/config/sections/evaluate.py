@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from alphafuse.config.base import ADDED, OPERATIONAL, Count, Fraction, Section
+from alphafuse.config.base import OPERATIONAL, Added, Count, Fraction, Section
 
 
 class EvaluateConfig(Section):
@@ -22,7 +22,7 @@ class EvaluateConfig(Section):
     """Most interactions of a user who counts as a tail user."""
     short_history: Count = 5
     """Most items of a history that counts as short."""
-    shuffle_histories: Annotated[bool, ADDED] = False
+    shuffle_histories: Annotated[bool, Added(False)] = False
     """Rank every target once more, after the items of its history in random order: how much of a result is order."""
     query_batch: Annotated[Count, OPERATIONAL] = 512
     """Queries ranked at a time."""

@@ -74,7 +74,7 @@ class BackboneConfig(Section):
 class ModelConfig(Section):
     """The model: item encoder and backbone."""
 
-    hidden_dim: Count = 128
+    hidden_dim: Count = 192
     """Width of the item vectors and of the backbone; directions kept by the decomposition."""
     history_length: Count = 10
     """Number of a user's latest items that the model sees."""

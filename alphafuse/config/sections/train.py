@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from alphafuse.config.base import ADDED, OPERATIONAL, Count, NonNegative, OpenFraction, Positive, Section
+from alphafuse.config.base import OPERATIONAL, Added, Count, NonNegative, OpenFraction, Positive, Section
 from alphafuse.config.sections.resources import RankResources
 
 
@@ -100,7 +100,7 @@ class TrainConfig(Section):
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Share of a window that repeats the end of the window before it, as history; for `positions: all` and users with
     more targets than one window holds."""
-    masking: Annotated[OpenFraction | None, ADDED] = None
+    masking: Annotated[OpenFraction | None, Added()] = None
     """Share of the items of histories that are hidden from the model in a step, such as 0.2; null: none."""
     batch_size: Count = 64
     """Samples (windows or prefixes) of one optimizer step over all workers together."""
@@ -119,9 +119,9 @@ class TrainConfig(Section):
     """Learning rate of the ID embeddings, whose rows are touched far less often than the dense weights."""
     weight_decay: NonNegative = 1e-6
     """L2 term of Adam, on dense weights and on the rows that a step touches."""
-    averaging: Annotated[OpenFraction | None, ADDED] = None
-    """Mean age of the weights in their average, as a share of the steps so far, such as 0.1; validations score the
-    average, and the finished model holds it. null: the last weights."""
+    averaging: Annotated[OpenFraction | None, Added()] = 0.1
+    """Mean age of the weights in their average, as a share of the steps so far; validations score the average, and the
+    finished model holds it. null: the last weights."""
     max_grad_norm: Positive | None = None
     """Largest norm of a gradient; one above it is scaled down, dense weights and table rows each by their own norm."""
     schedule: ScheduleConfig = ScheduleConfig()

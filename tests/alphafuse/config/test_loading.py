@@ -66,19 +66,22 @@ def test_ranking_goes_by_what_was_trained_unless_told() -> None:
             "model.encoder: this is a section with keys of its own, not a value (found 'id')",
         ),
         (
-            "model.backbone.num_heads=3",
-            "configuration: model.hidden_dim (128) must be a multiple of model.backbone.num_heads (3)",
+            "model.backbone.num_heads=5",
+            "configuration: model.hidden_dim (192) must be a multiple of model.backbone.num_heads (5)",
         ),
         ("workspace=s3://bucket/run?region=eu", "configuration: workspace must not have a query ('?…')"),
-        ("decompose.row_energy=0.9", "decompose: exactly one of null_dim, null_threshold, row_energy must be set"),
+        (
+            "decompose={row_energy: 0.9, null_dim: 3}",
+            "decompose: only one of null_dim, null_threshold, row_energy can cut (set: null_dim, row_energy)",
+        ),
         (
             "decompose.null_dim=200",
-            "configuration: decompose.null_dim (200) must be smaller than the number of kept directions (128",
+            "configuration: decompose.null_dim (200) must be smaller than the number of kept directions (192",
         ),
         (
             "decompose.directions=256",
             "configuration: the encoder 'alphafuse' takes the features as they are, so decompose.directions (256) must "
-            "be model.hidden_dim (128)",
+            "be model.hidden_dim (192)",
         ),
         (
             "model.encoder={frozen: false, fusion: replace}",
@@ -92,7 +95,7 @@ def test_ranking_goes_by_what_was_trained_unless_told() -> None:
         ),
         (
             "model.backbone={name: hstu, num_heads: 5}",
-            "configuration: model.hidden_dim (128) must be a multiple of model.backbone.num_heads (5)",
+            "configuration: model.hidden_dim (192) must be a multiple of model.backbone.num_heads (5)",
         ),
         (
             "model.backbone={name: gru4rec, num_heads: 2}",
@@ -139,11 +142,12 @@ def test_other_methods_take_any_number_of_directions(encoder: dict[str, str]) ->
 
 
 def test_a_null_space_is_not_asked_of_methods_that_read_none() -> None:
-    small = {"hidden_dim": 32}  # fewer than the 64 directions of the null space
+    small, cut = {"hidden_dim": 32}, {"null_dim": 64}
     for name in ("id", "morec", "unisrec", "rlmrec_con"):
-        assert parse_config(_tree(model={**small, "encoder": {"name": name}})).model.hidden_dim == 32
+        assert parse_config(_tree(model={**small, "encoder": {"name": name}}, decompose=cut)).model.hidden_dim == 32
     with pytest.raises(ConfigError, match=r"decompose\.null_dim \(64\) must be smaller"):
-        parse_config(_tree(model={**small, "encoder": {"name": "llminit"}}))
+        parse_config(_tree(model={**small, "encoder": {"name": "llminit"}}, decompose=cut))
+    assert parse_config(_tree(model={**small, "encoder": {"name": "llminit"}})).directions == 32
 
 
 def test_the_basis_of_the_null_space_is_not_rounded() -> None:

@@ -75,14 +75,15 @@ def _parse(**model: Any) -> Config:
 
 @pytest.mark.parametrize(("model", "expected"), FINGERPRINTS, ids=lambda value: json.dumps(value)[:60])
 def test_settings_have_the_fingerprint_that_they_always_had(model: dict[str, Any], expected: str) -> None:
-    """With the dropout written out, which was 0.1 by default."""
+    """With the defaults of before written out."""
     backbone = {"dropout": 0.1, **model.get("backbone", {})}
-    assert fingerprint(_parse(**{**model, "backbone": backbone}).model.model_dump(mode="json")) == expected
+    config = _parse(**{"hidden_dim": 128, **model, "backbone": backbone})
+    assert fingerprint(config.model.model_dump(mode="json")) == expected
 
 
 def test_settings_are_written_whole() -> None:
     assert _parse(encoder={"name": "unisrec", "dropout": 0}, backbone={"num_heads": 4}).model.model_dump() == {
-        "hidden_dim": 128,
+        "hidden_dim": 192,
         "history_length": 10,
         "encoder": {"name": "unisrec", "num_experts": 8, "dropout": 0.0},
         "backbone": {"name": "sasrec", "num_layers": 1, "num_heads": 4, "dropout": None},

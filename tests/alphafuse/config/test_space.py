@@ -16,6 +16,7 @@ SPACES = Path(__file__).parents[3] / "configs" / "spaces"
 BASE: dict[str, Any] = {
     "workspace": "runs/x",
     "data": {"catalog": {"path": "items.parquet"}, "interactions": {"path": "log.parquet"}},
+    "decompose": {"null_dim": 64},
 }
 SETTINGS = {
     "train.learning_rate": {"log_uniform": [1e-4, 1e-2]},

@@ -128,6 +128,16 @@ def test_row_energy_keeps_the_smallest_row_space_that_holds_it(energy, expected)
     assert null_dim([8.0, 4.0, 2.0, 2.0], row_energy=energy) == expected
 
 
+@pytest.mark.parametrize(("kept", "expected"), [(192, 128), (129, 65), (128, 64), (127, 64), (5, 3), (2, 1)])
+def test_where_nothing_cuts_the_row_space_has_64_directions_and_at_most_half(kept, expected):
+    assert null_dim([1.0] * kept) == expected
+
+
+def test_one_direction_cannot_be_cut():
+    with pytest.raises(ConfigError, match="null_dim 1 leaves no row space among the 1 kept directions"):
+        null_dim([1.0])
+
+
 def test_null_dim_is_taken_as_given():
     assert null_dim([8.0, 4.0, 1.0, 0.5], null_dim=3) == 3
     nullspace = decompose(ROWS, null_dim=4)

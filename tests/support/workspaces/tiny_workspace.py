@@ -56,6 +56,7 @@ def tiny_config(folder: Path, backbone: dict[str, Any] | None = None, **train: A
                 "max_epochs": 2,
                 "learning_rate": 1e-2,
                 "log_steps": 1,
+                "averaging": None,  # definitions are simpler without
                 "loss": {"num_negatives": 6},
                 "resources": resources,
                 **train,
