@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import random
 import subprocess
@@ -62,15 +63,15 @@ def settings(folder: Path, items: int, epochs: int) -> dict[str, Any]:
     }
 
 
-def run_once(config: Path, cluster: DisturbedCluster, log: Path, until: float | None) -> int:
-    """Run to the end, disturbed until a time (of `time.monotonic`) or not at all; returns the number of submissions."""
+def run_once(config: Path, cluster: DisturbedCluster, log: Path, until: float) -> int:
+    """Run to the end, disturbed until a time of `time.monotonic` (-∞: never); returns the number of submissions."""
     command = [sys.executable, "-m", "benchmarks.disturbance.disturbed_run", str(config), cluster.address, str(log)]
     for submission in range(1, MAX_SUBMISSIONS + 1):
         with log.with_suffix(".output").open("a") as output:
             driver = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | cluster.environment)
         while driver.poll() is None:
             time.sleep(0.2)
-            if until is not None and time.monotonic() < until:
+            if time.monotonic() < until:
                 cluster.disturb()
             cluster.replace_lost_machines()
         if driver.returncode == 0:
@@ -127,8 +128,7 @@ def main() -> None:
     seed = random.randrange(2**32) if options.seed is None else options.seed
     with made_up_data(options) as folder, DisturbedCluster(options.every, random.Random(seed)) as cluster:
         tree, rows, broken = settings(folder, options.items, options.epochs), [], []
-        end: float | None = None
-        base, needed = 0.0, 0
+        end, base, needed = -math.inf, 0.0, 0
         for number in range(10**6):
             name = f"round-{number}" if number else "undisturbed"
             config = folder / f"{name}.yaml"

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import logging
 import os
 import random
 import shutil
@@ -316,7 +317,7 @@ def _on_this_process() -> Iterator[None]:
 @contextlib.contextmanager
 def damaged_runs() -> Iterator[DamagedRuns]:
     """A finished workspace to be damaged, with all that it needs: a small Ray, and a process group of this process."""
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     os.environ.update(DS_ACCELERATOR="cpu", LOCAL_RANK="0")
     with tempfile.TemporaryDirectory() as folder:
         torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)

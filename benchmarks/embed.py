@@ -14,6 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -115,6 +116,12 @@ ENGINES: list[tuple[str, type, Mapping[str, str]]] = [
 ]
 
 
+def _embed(actor: Any, texts: Sequence[str]) -> tuple[float, np.ndarray]:
+    """Seconds and vectors of an engine in another process."""
+    found: tuple[float, np.ndarray] = ray.get(actor.embed.remote(texts))
+    return found
+
+
 def run_stage(texts: Sequence[str], config: EmbedConfig) -> tuple[float, np.ndarray]:
     """Seconds of the whole stage but for the starts of its engines, and the stored vectors."""
     with tempfile.TemporaryDirectory() as folder:
@@ -183,9 +190,9 @@ def main() -> None:
     cases: dict[str, Callable[[], tuple[float, np.ndarray]]] = {}
     for name, engine, variables in ENGINES:
         environment_variables = environment(options.threads, variables)
-        actor = ray.remote(engine).options(num_cpus=0, runtime_env=environment_variables).remote(folder, config)
+        actor: Any = ray.remote(engine).options(num_cpus=0, runtime_env=environment_variables).remote(folder, config)
         ray.get(actor.embed.remote(texts[:64]))
-        cases[name] = lambda actor=actor: ray.get(actor.embed.remote(texts))
+        cases[name] = partial(_embed, actor, texts)
     cases["the stage embed"] = lambda: run_stage(texts, config)
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     vectors: dict[str, np.ndarray] = {}

@@ -180,8 +180,8 @@ async def send_requests(
 def is_same(found: list[tuple[str, float]], wanted: list[tuple[str, float]]) -> bool:
     """Tell whether two lists are of one model: they have the same score at every place, up to rounding. (Items with
     equal scores may stand in each other's places.)"""
-    scores = ([score for _, score in items] for items in (found, wanted))
-    return len(found) == len(wanted) and bool(np.allclose(*scores, rtol=0, atol=TOLERANCE))
+    scores, wanted_scores = ([score for _, score in items] for items in (found, wanted))
+    return len(found) == len(wanted) and bool(np.allclose(scores, wanted_scores, rtol=0, atol=TOLERANCE))
 
 
 def lists_of(recommender: Recommender, histories: Sequence[list[str]]) -> list[list[tuple[str, float]]]:
@@ -263,7 +263,8 @@ def _damage(export: Path) -> None:
 
 def beside_exact(workspace: Path, items: int) -> list[dict[str, Any]]:
     """Rows of a table: recall and times of one history at a time, without HTTP."""
-    histories, rows, exact = made_histories(items), [], []
+    histories, rows = made_histories(items), []
+    exact: list[set[str]] = []
     for search in ("exact", "approximate"):
         recommender, seconds, lists = load(workspace, search), [], []
         for history in histories:

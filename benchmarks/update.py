@@ -97,7 +97,7 @@ def untrained(config: Config, new_items: list[str], random: bool) -> dict[str, A
     workspace, communicator = Workspace(config.workspace), Communicator()
     trainer = Trainer(config, workspace, TRAIN.inputs(config, workspace), communicator, CPU, ignore)
     table: ItemTable = trainer.table
-    objective = trainer.engine.module.module
+    objective: Any = trainer.engine.module.module
     warm_start(config, workspace, objective.encoder, table, trainer.engine, communicator)
     indices = sorted(find_ids(workspace.artifact("catalog"), pa.array(new_items)).values())
     if random:

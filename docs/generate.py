@@ -34,7 +34,7 @@ _KINDS = {"integer": "whole number", "number": "number", "string": "text", "bool
 
 def settings() -> str:
     """A table of settings for every section, in Markdown."""
-    roots = {"A run": Config, "A comparison": GridConfig, "A search space": SpaceConfig}
+    roots: dict[str, type[Section]] = {"A run": Config, "A comparison": GridConfig, "A search space": SpaceConfig}
     return "\n".join(line for title, root in roots.items() for line in _sections(root, title))
 
 

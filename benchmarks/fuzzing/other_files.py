@@ -89,8 +89,9 @@ def _check(read: Callable[[Path], Any], expect: Callable[[Path], Any]) -> Callab
 
 def _read_vectors(path: Path) -> list[tuple[str, bytes]]:
     """Ids and the bytes of their vectors, as the stage `embed` reads them."""
-    given = {"precomputed_ids": str(path.parent / "ids.txt")} if path.suffix == ".npy" else {}
-    files = find_precomputed(EmbedConfig(engine="precomputed", precomputed=str(path), **given), str(path.parent))
+    ids = str(path.parent / "ids.txt") if path.suffix == ".npy" else None
+    config = EmbedConfig(engine="precomputed", precomputed=str(path), precomputed_ids=ids)
+    files = find_precomputed(config, str(path.parent))
     blocks = [block for source in files.vectors for block in files.read(source)]
     return [
         (name, vector.tobytes())

@@ -228,8 +228,8 @@ def independent_rows(path: Path, columns: Sequence[str]) -> list[tuple[Any, ...]
             lines = [line.rstrip("\r").split("::") for line in text.split("\n") if line.strip("\r")]
             return [tuple(value or None for value in line) for line in lines]
         delimiter = {".tsv": "\t", ".txt": ";"}.get(path.suffix, ",")
-        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        header, *values = [line for line in lines if line]
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        header, *values = [line for line in reader if line]
     except (OSError, EOFError, ValueError, KeyError, AttributeError, csv.Error, zlib.error, pa.ArrowException):
         return None
     places = [header.index(column) for column in columns]

@@ -83,5 +83,5 @@ def on_device(work: Callable[[], Any], device: torch.device) -> list[Any]:
     with torch.profiler.profile(activities=activities) as profile:
         work()
         wait_for(device)
-    events = (event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA)
+    events = (event for event in profile.events() if event.device_type.name == "CUDA")
     return [event for event in events if not getattr(event, "is_user_annotation", False)]

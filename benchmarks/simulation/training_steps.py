@@ -180,8 +180,8 @@ def _play_rank(
         by_hosts = plan.counts["bytes_sent"]
         sent = by_hosts + int(communicator.timer.end_step()["bytes_sent"]) if communicator.world_size > 1 else 0
         targets = sum(len(micro.given.predicted.places) for micro in plan.micro_batches)
-        counts = (plan.counts[f"rows_{name}"] for name in ("distinct", "served", "touched"))
-        played.append(RankStep(plan.samples, targets, *counts, sent, by_hosts, received, planned))
+        distinct, served, touched = (plan.counts[f"rows_{name}"] for name in ("distinct", "served", "touched"))
+        played.append(RankStep(plan.samples, targets, distinct, served, touched, sent, by_hosts, received, planned))
     return played, dense, table.features.untyped_storage().nbytes()
 
 

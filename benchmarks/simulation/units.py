@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -144,7 +144,8 @@ def _measure_reading(folder: Path, num_items: int, mean_length: int) -> dict[str
 
 
 def _measure_vectors(workspace: Workspace, dim: int, hidden_dim: int) -> dict[str, Unit]:
-    generator, inputs = np.random.default_rng(0), {"encoder": {}}
+    generator = np.random.default_rng(0)
+    inputs: dict[str, Any] = {"encoder": {}}
     embeddings = generator.standard_normal((ITEMS, dim), np.float32).astype(np.float16)
     items = workspace.artifact("catalog").read_table(workspace.artifact("catalog").require().files[0], ITEM_COLUMNS)
     store = EmbeddingStore(workspace.artifact("embeddings"), inputs)

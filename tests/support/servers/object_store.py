@@ -18,7 +18,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qs
 
 import pytest
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from alphafuse.storage.filesystem.buckets import forget_clients
