@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import re
 
 from alphafuse.errors import AlphafuseError
@@ -18,12 +19,31 @@ class MissingPackageError(AlphafuseError):
 def missing_package(error: ModuleNotFoundError) -> MissingPackageError | None:
     """The error to show in place of an import that failed; None where no extra brings the package."""
     name = _normal((error.name or "").partition(".")[0])
+    return _missing(name, "this") if name else None
+
+
+def require_package(name: str, needed_for: str) -> None:
+    """Check that a package is installed that an extra brings.
+
+    Args:
+        name: the package, which is imported by the same name.
+        needed_for: the setting or the work that needs it, as the message begins.
+
+    Raises:
+        MissingPackageError: it is not.
+    """
+    if importlib.util.find_spec(name) is None:
+        error = _missing(name, needed_for)
+        assert error is not None, f"no extra brings {name}"
+        raise error
+
+
+def _missing(name: str, needed_for: str) -> MissingPackageError | None:
     # The first extra that names a package is the least that brings it.
     extras = NAMES.get(name) or [extra for requirement, extra in _optional() if requirement == name][:1]
-    if not name or not extras:
-        return None
     choice = " or ".join(f"pip install 'alphafuse[{extra}]'" for extra in extras)
-    return MissingPackageError(f"this needs the package {name}, which is not installed: {choice}")
+    message = f"{needed_for} needs the package {name}, which is not installed: {choice}"
+    return MissingPackageError(message) if extras else None
 
 
 def _optional() -> list[tuple[str, str]]:

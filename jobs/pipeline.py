@@ -93,13 +93,16 @@ def run_stages(
         ConfigError: `again` is none of the stages.
         OwnershipError: another process works in the workspace.
         ResourceError: the machines of the cluster cannot all reach the workspace, or cannot hold a stage, or promise
-            GPUs that torch does not find; or the registry's storage needs a package.
+            GPUs that torch does not find.
+        MissingPackageError: the export, or the storage of the registry, needs a package that is not installed.
 
     Also raises as `check_parent` does, before anything runs, where a model is to be trained.
     """
     require_among(stages, again)
     if TRAIN in stages and (again is not None or not TRAIN.is_finished(workspace)):
         check_parent(config, workspace)
+    if EXPORT in stages:
+        export.require_packages(config)
     versions = Registry(config.registry) if config.registry is not None and {EXPORT, REPORT} <= {*stages} else None
     if versions is not None:
         require_create(versions.folder)

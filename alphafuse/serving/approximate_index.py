@@ -7,14 +7,12 @@ are computed from the vectors of the export, so that a list differs from the exa
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import numpy as np
 import torch
 
 from alphafuse.distributed.devices import full_precision
-from alphafuse.errors import ConfigError
 from alphafuse.evaluation.ranking.catalog_ranking import Queries, Ranked
 from alphafuse.evaluation.ranking.exclusions import excluded_pairs
 from alphafuse.evaluation.ranking.item_tiles import ItemTiles
@@ -29,19 +27,6 @@ PROPOSALS = 4
 """Number of items that the graph proposes for each place of a list."""
 ADDED = 65_536
 """Vectors added at a time."""
-
-
-def require_usearch(what: str) -> None:
-    """Check that an index can be made or read.
-
-    Args:
-        what: the setting that asks for it, for the message.
-
-    Raises:
-        ConfigError: a package is missing.
-    """
-    if importlib.util.find_spec("usearch") is None:
-        raise ConfigError(f'{what} needs the package usearch: pip install "alphafuse[serve]"')
 
 
 def to_index(vectors: VectorBlocks) -> bytes:

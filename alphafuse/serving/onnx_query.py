@@ -5,13 +5,12 @@ Item vectors are looked up outside: a catalog of any size stays where its index 
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 
 import torch
 from torch import nn
 
-from alphafuse.errors import ConfigError, ResourceError
+from alphafuse.errors import ResourceError
 from alphafuse.serving.export_files import ExportedModel
 from alphafuse.serving.query_model import QueryModel
 
@@ -30,16 +29,6 @@ class _ByLengths(nn.Module):
         padding = torch.arange(item_vectors.shape[1], device=lengths.device) >= lengths[:, None]
         vectors: torch.Tensor = self.query_model(item_vectors, padding)
         return vectors
-
-
-def require_onnx() -> None:
-    """Check that models can be written as ONNX.
-
-    Raises:
-        ConfigError: a package is missing.
-    """
-    if importlib.util.find_spec("onnxscript") is None:
-        raise ConfigError("export.onnx needs the package onnxscript: pip install onnxscript, or leave it false")
 
 
 def to_onnx(query_model: QueryModel, model: ExportedModel) -> bytes:

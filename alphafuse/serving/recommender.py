@@ -28,8 +28,8 @@ from alphafuse.evaluation.ranking.exclusions import with_items
 from alphafuse.evaluation.ranking.seen_items import SeenItems
 from alphafuse.evaluation.ranking.top_lists import NO_ITEM
 from alphafuse.evaluation.recommendations import Recommended, rank_users, recommended, recommended_lists
+from alphafuse.extras import require_package
 from alphafuse.registry.version import Version
-from alphafuse.serving.approximate_index import require_usearch
 from alphafuse.serving.bounded_ranking import BoundedRanking
 from alphafuse.serving.export_files import Export
 from alphafuse.serving.exported_items import ExportedItems
@@ -110,7 +110,7 @@ class Recommender:
         self._catalog = CatalogRanking(vectors, 0, "dot", Communicator(), TILE)  # for ranks of items, not for lists
         self._ranking: Ranking = BoundedRanking(vectors)
         if search == "approximate":
-            require_usearch("approximate search")
+            require_package("usearch", "approximate search")
             self._ranking = export.index(vectors)
         self._lock = threading.Lock()
         self.item_ids: pa.Array = self._items.present()

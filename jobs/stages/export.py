@@ -15,7 +15,8 @@ from alphafuse.data.catalog_lookup import item_names
 from alphafuse.distributed.communicator import Communicator
 from alphafuse.evaluation.ranking.vector_blocks import VectorBlocks
 from alphafuse.events import Listener, Progress, Summary
-from alphafuse.serving.approximate_index import require_usearch, to_index
+from alphafuse.extras import require_package
+from alphafuse.serving.approximate_index import to_index
 from alphafuse.serving.export_files import (
     INDEX_FILE,
     ITEMS,
@@ -27,7 +28,7 @@ from alphafuse.serving.export_files import (
     describe_model,
     vectors_to_bytes,
 )
-from alphafuse.serving.onnx_query import require_onnx, to_onnx
+from alphafuse.serving.onnx_query import to_onnx
 from alphafuse.serving.query_model import load_query_model
 from alphafuse.stages import EXPORT
 from alphafuse.storage.artifact import Artifact
@@ -43,16 +44,24 @@ ITEMS_PER_SHARD = 50_000
 SUFFIX = ".safetensors"
 
 
+def require_packages(config: Config) -> None:
+    """Check that the formats of the export can be written.
+
+    Raises:
+        MissingPackageError: a package is not installed.
+    """
+    if config.export.onnx:
+        require_package("onnxscript", "export.onnx")
+    if config.export.index:
+        require_package("usearch", "export.index")
+
+
 def run(config: Config, workspace: Workspace, listen: Listener) -> Summary | None:
     """Write the artefact `export` (docs/workspace.md); returns its summary, None where it was there already."""
     artifact = workspace.artifact("export")
     inputs = EXPORT.inputs(config, workspace)
     if artifact.is_committed(inputs):
         return None
-    if config.export.onnx:
-        require_onnx()
-    if config.export.index:
-        require_usearch("export.index")
     arguments = {"config": config, "workspace": workspace, "wanted": fingerprint(inputs)}
     description = run_workers(EXPORT, _export_on_worker, config.train.resources, arguments, listen, serving(config))
     manifest = artifact.commit(inputs, description, rows=workspace.artifact("catalog").require().rows)

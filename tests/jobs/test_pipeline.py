@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 from support.workspaces.made_versions import made_workspace
 from support.workspaces.tiny_workspace import tiny_config
 
-from alphafuse.config import Config, parse_config
+from alphafuse.config import Config, ExportConfig, parse_config
 from alphafuse.errors import (
     ConfigError,
     DataError,
@@ -35,6 +36,7 @@ from alphafuse.events import (
     Summary,
     ignore,
 )
+from alphafuse.extras import MissingPackageError
 from alphafuse.items.encoders.settings import IdConfig, MoRecConfig
 from alphafuse.registry.version import Version
 from alphafuse.registry.version_registry import Registry
@@ -375,6 +377,23 @@ def test_a_local_folder_does_not_do_for_several_machines(
 
 def test_every_stage_has_its_work() -> None:
     assert tuple(pipeline.WORK) == STAGES
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"onnx": True}, r"export\.onnx needs the package onnxscript, which .*: pip install 'alphafuse\[onnx\]'"),
+        ({"index": True}, r"export\.index needs the package usearch, which .*: pip install 'alphafuse\[serve\]'"),
+    ],
+)
+def test_what_the_export_needs_is_asked_for_before_anything_runs(
+    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch, settings: dict[str, bool], message: str
+) -> None:
+    config = tiny_config(tmp_path / "run").model_copy(update={"export": ExportConfig(**settings)})
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match=message):
+        pipeline.run_stages(config, Workspace(config.workspace), needed_stages(config), ignore)
+    assert ran == []
 
 
 def test_a_whole_run_becomes_a_version(tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

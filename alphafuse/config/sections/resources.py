@@ -38,8 +38,8 @@ class Resources(Section):
 
     @property
     def gpus_of_each(self) -> float:
-        """GPUs of each worker."""
-        return 0.0
+        """GPUs of each worker; 0 where the stage has no such setting."""
+        return float(getattr(self, "gpus", 0))
 
     @property
     def fewest_workers(self) -> int:
@@ -57,10 +57,6 @@ class TaskResources(Resources):
     mean and covariance; eigenvectors and features are computed on CPUs."""
 
     @property
-    def gpus_of_each(self) -> float:
-        return self.gpus
-
-    @property
     def without_gpus(self) -> TaskResources:
         """Resources of a task beside these workers that computes on the CPUs of one."""
         return self.model_copy(update={"gpus": 0.0})
@@ -75,10 +71,6 @@ class EngineResources(Resources):
     """CPUs of each engine; with GPUs, where nothing else is set, 8 for each GPU (and 1 at least)."""
     gpus: NonNegative = 0
     """GPUs (or a fraction of one) of each engine; 0 runs on the CPU."""
-
-    @property
-    def gpus_of_each(self) -> float:
-        return self.gpus
 
     @model_validator(mode="after")
     def _check_gpus(self) -> EngineResources:
@@ -106,10 +98,6 @@ class RankResources(Resources):
     timeout: Count = 1800
     """Seconds that ranks wait for one another, or for the network, in a collective before they count as failed and are
     started again."""
-
-    @property
-    def gpus_of_each(self) -> float:
-        return self.gpus
 
     @property
     def fewest_workers(self) -> int:

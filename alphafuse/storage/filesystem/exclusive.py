@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import pyarrow.fs as pafs
 
-from alphafuse.errors import ResourceError
+from alphafuse.extras import require_package
 from alphafuse.storage.filesystem.folder import TEMPORARY_SUFFIX, Folder, retried
 from alphafuse.storage.filesystem.fsspec_adapter import FsspecAdapter
 
@@ -27,7 +27,7 @@ def create(folder: Folder, name: str, content: bytes) -> bool:
         it holds another one.
 
     Raises:
-        ResourceError: the storage needs a package that is not installed.
+        MissingPackageError: the storage needs a package that is not installed.
     """
     try:
         _writer(folder)(folder.open()[1], name, content)
@@ -40,7 +40,7 @@ def require_create(folder: Folder) -> None:
     """Check that `create` can write to the storage of a folder, which need not exist.
 
     Raises:
-        ResourceError: it needs a package that is not installed.
+        MissingPackageError: it needs a package that is not installed.
     """
     _writer(folder)
 
@@ -72,13 +72,10 @@ def _link(path: str, name: str, content: bytes) -> None:
 
 def _conditional_put(folder: Folder, filesystem: pafs.FileSystem) -> Callable[[str, str, bytes], None]:
     """The function that writes to a bucket; credentials come from where pyarrow takes them, too."""
-    try:
-        from obstore.exceptions import AlreadyExistsError
-        from obstore.store import from_url
-    except ImportError as error:
-        raise ResourceError(
-            f'{folder.uri} is written to with conditional requests, which needs obstore: `pip install ".[registry]"`'
-        ) from error
+    require_package("obstore", f"{folder.uri} is written to with conditional requests, which")
+    from obstore.exceptions import AlreadyExistsError
+    from obstore.store import from_url
+
     # The address of another store than AWS comes from AWS_ENDPOINT_URL for both packages.
     s3 = {"region": filesystem.region} if isinstance(filesystem, pafs.S3FileSystem) else {}
     store = from_url(folder.uri, client_options={"allow_http": True}, **s3)

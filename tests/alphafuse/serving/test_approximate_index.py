@@ -12,9 +12,10 @@ from support.workspaces.exported_model import exported
 from support.workspaces.tiny_workspace import NUM_ITEMS, tiny_sequences
 
 from alphafuse.distributed.communicator import Communicator
-from alphafuse.errors import ConfigError, WorkspaceError
+from alphafuse.errors import WorkspaceError
 from alphafuse.evaluation.ranking.catalog_ranking import CatalogRanking, Queries
 from alphafuse.evaluation.ranking.vector_blocks import VectorBlocks
+from alphafuse.extras import MissingPackageError
 from alphafuse.serving.approximate_index import ApproximateRanking, to_index
 from alphafuse.serving.export_files import INDEX_FILE
 from alphafuse.serving.recommender import load
@@ -95,7 +96,7 @@ def test_a_missing_or_damaged_index_is_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "usearch" else found(name))
-    with pytest.raises(ConfigError, match=r"export\.index needs the package usearch: pip install"):
-        exported(tmp_path, index=True)
+    exported(tmp_path, index=True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match=r"approximate search needs the package usearch, which is not"):
+        load(tmp_path, "approximate")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 from support.workspaces.exported_model import DIFFUSION, DREAMREC, exported
 from support.workspaces.tiny_workspace import tiny_sequences
 
-from alphafuse.errors import ConfigError
 from alphafuse.serving.export_files import ONNX_FILE
 from alphafuse.serving.recommender import load
 
@@ -50,10 +48,3 @@ def test_vectors_of_histories_are_equal(tmp_path: Path, model: dict[str, Any], t
         (found,) = session.run(None, {"item_vectors": padded[chosen], "lengths": lengths[chosen]})
         np.testing.assert_allclose(found, wanted[chosen], rtol=0, atol=1e-5)
     assert str(Path(__file__).parents[3]).encode() not in content
-
-
-def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else found(name))
-    with pytest.raises(ConfigError, match=r"export\.onnx needs the package onnxscript: pip install"):
-        exported(tmp_path, onnx=True)
