@@ -136,7 +136,7 @@ def embed_on_engines(
 
 def _row(batch: Batch, shard: FileRecord) -> dict[str, Any]:
     """A batch as a row of a data set."""
-    return {"file": batch.file, "shard": shard.name, "record": to_json(shard), "rows": batch.rows.tobytes()}
+    return {"file": batch.file, "shard": shard.name, "shard_record": to_json(shard), "rows": batch.rows.tobytes()}
 
 
 def _embed(
@@ -204,7 +204,7 @@ class _EngineEvents:
 
 def _read_texts(row: dict[str, Any], catalog: Artifact) -> dict[str, Any]:
     """The texts of a batch and their hashes."""
-    shard, rows = read_record(row["record"], row["shard"]), np.frombuffer(row["rows"], np.int32)
+    shard, rows = read_record(row["shard_record"], row["shard"]), np.frombuffer(row["rows"], np.int32)
     table = catalog.take_rows(shard, rows, ["text", "text_hash"])
     return {"file": row["file"], "texts": table["text"].to_pylist(), "hashes": table["text_hash"].to_pylist()}
 
