@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from support.faults import fault_injection as injection
-from support.faults.fault_machines import wait_until
 from support.faults.network_hosts import Hosts
 from support.processes.gloo_workers import train_without_ray
 from support.processes.multi_process import run_ranks
+from support.processes.waiting import wait_until
 from support.workspaces.tiny_workspace import tiny_config, tiny_workspace
 
 from alphafuse.distributed.communicator import Communicator

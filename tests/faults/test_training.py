@@ -18,7 +18,8 @@ import torch
 from ray.cluster_utils import Cluster
 from support.faults import fault_injection as injection
 from support.faults.fault_injection import Fault, happened, train_with_faults
-from support.faults.fault_machines import CPUS, joined, wait_until
+from support.faults.fault_machines import CPUS, joined
+from support.processes.waiting import wait_until
 from support.workspaces.tiny_workspace import tiny_config, tiny_workspace
 
 from alphafuse.config import Config

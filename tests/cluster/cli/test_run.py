@@ -6,12 +6,12 @@ import re
 import shlex
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from support.processes.waiting import wait_until
 from support.servers.watched_run import COMMAND, WatchedRun
 
 from alphafuse.data.popularity import load_popularity
@@ -104,11 +104,7 @@ def test_a_terminated_training_says_so(endless: tuple[Path, list[str]]) -> None:
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + TIMEOUT_SECONDS
-        while not list(checkpoints.glob("*")):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.2)
+        wait_until(lambda: list(checkpoints.glob("*")), process)
         process.terminate()
         _, errors = process.communicate(timeout=60)
     finally:

@@ -7,8 +7,7 @@ import os
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 import requests
 from support.processes.listening import addresses
 from support.processes.other_user import as_nobody, needs_root
+from support.processes.waiting import wait_until
 
 pytestmark = [pytest.mark.engine, pytest.mark.distributed]
 
@@ -89,15 +89,6 @@ def nodes(user: User) -> list[psutil.Process]:
     """The processes of the cluster's nodes."""
     pids = [node["pid"] for node in state(user)["nodes"]]
     return [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-
-
-def wait_for(condition: Callable[[], bool], follower: subprocess.Popen[str]) -> None:
-    """Wait until a condition holds, while a job that is followed goes on."""
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert follower.poll() is None, follower.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
 
 
 def test_every_node_is_there_with_its_cpus(user: User, dashboard: str, token: str) -> None:
@@ -231,10 +222,10 @@ def test_a_job_is_stopped_and_what_it_did_is_kept(user: User, dashboard: str, da
     job = said.split()[1]
     follower = user.start("logs", "-f", job)
     checkpoints = data.parent / "run" / "checkpoints"
-    wait_for(lambda: checkpoints.exists() and bool(list(checkpoints.iterdir())), follower)
+    wait_until(lambda: checkpoints.exists() and bool(list(checkpoints.iterdir())), follower)
     said = user("submit", data, code=1)
     assert f"the job {job} is at work in" in said
-    wait_for(lambda: "steps" in user("status", job), follower)
+    wait_until(lambda: "steps" in user("status", job), follower)
     running = user("status", job)
     assert "✓  decompose" in running
     assert "heard from" in running

@@ -15,6 +15,7 @@ import pytest
 import ray
 from ray.exceptions import RayActorError
 from ray.train import TrainingFailedError
+from support.processes.waiting import wait_until
 
 from alphafuse.config.sections.resources import RankResources
 from alphafuse.distributed.communicator import Communicator
@@ -71,13 +72,6 @@ def _actors_beside(pid: int) -> set[str]:
     return {title.removeprefix("ray::").partition(".")[0] for title in titles}
 
 
-def _wait(condition: Any) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def test_ranks_are_kept_until_one_dies_or_fails(tmp_path: Path) -> None:
     events: list[Event] = []
     mark = tmp_path / "freed"
@@ -93,23 +87,28 @@ def test_ranks_are_kept_until_one_dies_or_fails(tmp_path: Path) -> None:
         assert actors.isdisjoint({"DatasetManager", "PreemptionWatcher", "PlacementGroupCleaner"})
 
         os.kill(first[1], signal.SIGKILL)  # between two tasks
-        _wait(lambda: not psutil.pid_exists(first[1]))
+        wait_until(lambda: not psutil.pid_exists(first[1]))
         second = run_workers(RECOMMEND, _processes, RANKS, {}, events.append)
         assert set(second).isdisjoint(first)
         assert [event.stage for event in events if isinstance(event, WorkersRestarted)] == ["recommend"]
 
         with pytest.raises(DataError, match="the cause"):
             run_workers(TRAIN, _is_wrong, RANKS, {}, events.append)
-        _wait(lambda: not any(map(psutil.pid_exists, second)))
+        wait_until(lambda: not any(map(psutil.pid_exists, second)))
     assert len([event for event in events if isinstance(event, WorkersRestarted)]) == 1
 
 
 def test_a_task_ends_when_another_thread_wants_it(tmp_path: Path) -> None:
     log, end = tmp_path / "pid", threading.Event()
-    threading.Thread(target=lambda: (_wait(lambda: log.exists() and log.read_text()), end.set()), daemon=True).start()
+
+    def want_it() -> None:
+        wait_until(lambda: log.exists() and log.read_text())
+        end.set()
+
+    threading.Thread(target=want_it, daemon=True).start()
     with keeping_ranks(end) as ranks, pytest.raises(KeyboardInterrupt):
         ranks.run(RankTask(TRAIN, _waits_for_ever, {"log": log}, None), RankResources(workers=1), resumes=True)
-    _wait(lambda: not psutil.pid_exists(int(log.read_text())))
+    wait_until(lambda: not psutil.pid_exists(int(log.read_text())))
 
 
 def test_ranks_that_are_given_up_end_in_the_middle_of_their_task(tmp_path: Path) -> None:
@@ -117,8 +116,8 @@ def test_ranks_that_are_given_up_end_in_the_middle_of_their_task(tmp_path: Path)
     with event_queue() as events:
         group = RankGroup(RankResources(workers=1), False, events)
         threading.Thread(
-            target=lambda: (_wait(lambda: log.exists() and log.read_text()), group.give_up()), daemon=True
+            target=lambda: (wait_until(lambda: log.exists() and log.read_text()), group.give_up()), daemon=True
         ).start()
         with pytest.raises((RayActorError, TrainingFailedError)):
             group.run(RankTask(TRAIN, _waits_for_ever, {"log": log}, None), threading.Event())
-    _wait(lambda: not psutil.pid_exists(int(log.read_text())))
+    wait_until(lambda: not psutil.pid_exists(int(log.read_text())))

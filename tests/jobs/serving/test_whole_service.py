@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import psutil
 import pytest
 import requests
 from support.processes.listening import addresses
+from support.processes.waiting import wait_until
 from support.workspaces.exported_model import exported
 from support.workspaces.tiny_workspace import tiny_sequences
 
@@ -23,7 +23,6 @@ from benchmarks.serve import Service, serving
 from monitoring.metrics.targets import read_targets
 
 HISTORIES = [[f"item {item}" for item in history] for history in tiny_sequences()]
-WAIT_SECONDS = 120.0
 
 pytestmark = pytest.mark.engine
 
@@ -80,13 +79,6 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     assert read_targets(folder / "targets") == []
 
 
-def _await(done: Callable[[], bool]) -> None:
-    began = time.monotonic()
-    while not done():
-        assert time.monotonic() - began < WAIT_SECONDS
-        time.sleep(0.2)
-
-
 def _replicas() -> list[psutil.Process]:
     """The processes of replicas below this one, however deep: those of Ray belong to its raylet."""
     found = []
@@ -105,7 +97,7 @@ def test_answers_are_the_offline_lists_and_all_ports_are_of_the_loopback_address
     assert len(_replicas()) == 2
     assert int(case.service.url.rsplit(":", 1)[1]) in {port for _, port in listening}
     assert {address for address, _ in listening} <= {"127.0.0.1", "::1"}
-    _await(lambda: read_targets(case.folder / "targets") != [])  # once Ray Serve has told that all replicas answer
+    wait_until(lambda: read_targets(case.folder / "targets") != [])  # once Ray Serve has told that all replicas answer
     (target,) = read_targets(case.folder / "targets")
     assert target["targets"] == [case.service.url.removeprefix("http://")]
     assert case.service.token not in (case.folder / "serve.log").read_text()
@@ -113,9 +105,9 @@ def test_answers_are_the_offline_lists_and_all_ports_are_of_the_loopback_address
 
 def test_another_version_is_taken_over_by_all_replicas(case: Case) -> None:
     case.registry.promote("v0002", "v0001")
-    _await(lambda: case.versions() == {"v0002"})
-    _await(lambda: case.service.count('alphafuse_serve_reloads_total{outcome="swapped"') == 2)  # two seconds old
-    _await(lambda: case.service.count("alphafuse_serve_outdated") == 0)
+    wait_until(lambda: case.versions() == {"v0002"})
+    wait_until(lambda: case.service.count('alphafuse_serve_reloads_total{outcome="swapped"') == 2)  # two seconds old
+    wait_until(lambda: case.service.count("alphafuse_serve_outdated") == 0)
 
 
 def test_a_damaged_version_is_refused_and_a_lost_replica_comes_back_with_the_old_one(case: Case) -> None:
@@ -124,12 +116,12 @@ def test_a_damaged_version_is_refused_and_a_lost_replica_comes_back_with_the_old
     content[-1] ^= 1
     file.write_bytes(content)
     case.registry.promote("v0003", "v0002")
-    _await(lambda: case.service.count('alphafuse_serve_reloads_total{outcome="refused"') > 0)
-    _await(lambda: case.service.count("alphafuse_serve_outdated") == 2)
+    wait_until(lambda: case.service.count('alphafuse_serve_reloads_total{outcome="refused"') > 0)
+    wait_until(lambda: case.service.count("alphafuse_serve_outdated") == 2)
     assert case.versions() == {"v0002"}
     before = case.replicas()
     _replicas()[0].kill()
-    _await(lambda: len(case.replicas() - before) == 1)
+    wait_until(lambda: len(case.replicas() - before) == 1)
     assert case.versions() == {"v0002"}
     case.registry.rollback()
-    _await(lambda: case.service.count("alphafuse_serve_outdated") == 0)
+    wait_until(lambda: case.service.count("alphafuse_serve_outdated") == 0)

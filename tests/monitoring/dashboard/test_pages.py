@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
-from support.servers.served_dashboard import SLOW, serving
+from support.processes.waiting import wait_until
+from support.servers.served_dashboard import serving
 from support.workspaces import made_runs
 
 pytestmark = pytest.mark.engine
@@ -56,14 +56,6 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         yield Shown(address, folder, since)
     over.set()
     thread.join()
-
-
-def _wait(condition: Callable[[], bool]) -> None:
-    """Wait for a function. Playwright's own waiting is forbidden by the policy of the page."""
-    deadline = time.monotonic() + SLOW / 1000
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def _steps_done(shown: Shown) -> int:
@@ -114,10 +106,10 @@ def test_five_answers_about_a_living_run(shown: Shown, open_page: Open) -> None:
 
 def test_figures_get_new_points_while_a_run_goes_on(shown: Shown, open_page: Open) -> None:
     page = open_page(f"{shown.address}/run/live")
-    _wait(lambda: _points(page, "loss") > 0)
+    wait_until(lambda: _points(page, "loss") > 0)
     before = _points(page, "loss")
     made_runs.write_events(shown.folder / "live", made_runs.training(before + 1, before + 5, shown.since, slow=3.0))
-    _wait(lambda: _points(page, "loss") == before + 5)
+    wait_until(lambda: _points(page, "loss") == before + 5)
     expect(page.locator("#loss-said")).to_contain_text(f"over {before + 5} steps")
 
 
@@ -214,14 +206,14 @@ def test_a_run_that_is_lost_or_half_written_says_so(shown: Shown, open_page: Ope
 
 def test_thousands_of_epochs_are_thinned(shown: Shown, open_page: Open) -> None:
     page = open_page(f"{shown.address}/run/long")
-    _wait(lambda: _points(page, "validation") > 0)
+    wait_until(lambda: _points(page, "validation") > 0)
     assert 100 < _points(page, "validation") <= 602
     expect(page.locator("#validation-said")).to_contain_text("Best 0.9998 in epoch 5000")
 
 
 def test_runs_are_compared(shown: Shown, open_page: Open) -> None:
     page = open_page(f"{shown.address}/compare?run=live")
-    _wait(lambda: _traces(page, "compared") == 4)
+    wait_until(lambda: _traces(page, "compared") == 4)
     table = page.locator("#comparison-results table")
     expect(table).to_contain_text("finished")
     expect(table.locator("b")).to_have_text("0.1250")  # the only one that was tested
@@ -238,7 +230,7 @@ def test_runs_are_compared(shown: Shown, open_page: Open) -> None:
     option.press("Space")
     expect(option).not_to_be_checked()
     page.keyboard.press("Escape")
-    _wait(lambda: _traces(page, "compared") == 3)
+    wait_until(lambda: _traces(page, "compared") == 3)
     page.locator("#metric").click()
     page.locator(".dash-options-list-option", has_text="training loss").click()
     expect(page.locator("#compared-said")).to_have_text("loss of 3 runs")

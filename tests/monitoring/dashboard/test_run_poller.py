@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow.fs as pafs
 import pytest
 import yaml
+from support.processes.waiting import wait_until
 from support.workspaces import made_runs
 from support.workspaces.finished_workspace import finished_workspace
 from support.workspaces.tiny_workspace import tiny_config
@@ -28,13 +29,6 @@ from monitoring.run_log import finding
 from monitoring.run_log.event_log import EventLog
 from monitoring.run_log.finding import Found, find_workspaces
 from monitoring.run_log.reader import RunReader
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @contextmanager
@@ -110,7 +104,7 @@ def test_a_hostile_run_hides_no_other(tmp_path: Path, damage: Callable[[Path], N
         made_runs.failed_run(tmp_path / name)
     damage(tmp_path / "bad")
     with _polling(str(tmp_path)) as poller:
-        _wait_for(lambda: poller.places[str(tmp_path)].read is not None)
+        wait_until(lambda: poller.places[str(tmp_path)].read is not None)
         good, bad = poller.run("good"), poller.run("bad")
         assert good is not None
         assert good.state(time.time()).status == "failed"
@@ -136,8 +130,8 @@ def test_an_unreadable_folder_hides_no_run(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(finding, "_entries", some)
     with _polling(str(tmp_path)) as poller:
-        _wait_for(lambda: poller.run("good") is not None)
-        _wait_for(lambda: "closed: PermissionError" in poller.places[str(tmp_path)].problem)
+        wait_until(lambda: poller.run("good") is not None)
+        wait_until(lambda: "closed: PermissionError" in poller.places[str(tmp_path)].problem)
 
 
 def test_a_run_of_a_comparison_that_waits_has_not_started(tmp_path: Path) -> None:
@@ -187,7 +181,7 @@ def test_remote_and_local_runs_have_their_names(tmp_path: Path) -> None:
     made_runs.finished_run(tmp_path / "here" / "good")
     EventLog(Workspace(f"memory://{tmp_path}/there/far"))(StageStarted("prepare"))
     with _polling(str(tmp_path / "here"), f"memory://{tmp_path}/there") as poller:
-        _wait_for(lambda: len(poller.runs()) == 2)
+        wait_until(lambda: len(poller.runs()) == 2)
         assert [run.key for run in poller.runs()] == ["here/good", "there/far"]
 
 
@@ -197,7 +191,7 @@ def test_places_that_are_called_the_same_keep_their_runs_apart(tmp_path: Path) -
     places = [f"{tmp_path}/{name}" for name in ("home/runs", "copy/runs", "home/runs/", "home")]
     with _polling(*places) as poller:
         assert list(poller.places) == [places[0], places[1], places[3]]
-        _wait_for(lambda: len(poller.runs()) == 3)
+        wait_until(lambda: len(poller.runs()) == 3)
         keys = [run.key for run in poller.runs()]
         assert keys == [f"{tmp_path}/home/runs/mine", f"{tmp_path}/copy/runs/mine", "home/runs/mine"]
         for key, owner in zip(keys, ("home", "copy", "home"), strict=True):
@@ -219,10 +213,10 @@ def test_a_storage_that_hangs_or_fails_holds_up_no_other(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(run_poller, "find_workspaces", find)
     with _polling("s3://hangs/runs", "s3://fails/runs", str(tmp_path)) as poller:
-        _wait_for(lambda: bool(poller.runs()) and bool(poller.places["s3://fails/runs"].problem))
+        wait_until(lambda: bool(poller.runs()) and bool(poller.places["s3://fails/runs"].problem))
         assert poller.places["s3://hangs/runs"].read is None
         assert poller.places["s3://fails/runs"].problem == "OSError: no credentials"
         fails.clear()
-        _wait_for(lambda: poller.places["s3://fails/runs"].problem == "")
+        wait_until(lambda: poller.places["s3://fails/runs"].problem == "")
         over.set()
-        _wait_for(lambda: poller.places["s3://hangs/runs"].read is not None)
+        wait_until(lambda: poller.places["s3://hangs/runs"].read is not None)

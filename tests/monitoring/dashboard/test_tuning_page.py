@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 from plotly.utils import PlotlyJSONEncoder
+from support.processes.waiting import wait_until
 from support.servers.served_dashboard import serving
 from support.workspaces import made_runs
 
@@ -56,12 +56,12 @@ def test_they_are_read_again_and_damage_is_named(tmp_path: Path) -> None:
     try:
         with Heartbeat(Folder(str(folder)), "here"):
             poller = RunPoller([str(tmp_path)], seconds=0.02)
-            _wait_for(lambda: [(each.key, each.lives) for each in poller.tunings()] == [("run-tuned", True)])
-        _wait_for(lambda: not poller.tunings()[0].lives)
+            wait_until(lambda: [(each.key, each.lives) for each in poller.tunings()] == [("run-tuned", True)])
+        wait_until(lambda: not poller.tunings()[0].lives)
         dataclasses.replace(tuning, seconds=130.0).write(Folder(str(folder)))
-        _wait_for(lambda: poller.tunings()[0].tuning.seconds == 130.0)
+        wait_until(lambda: poller.tunings()[0].tuning.seconds == 130.0)
         (folder / FILE).write_text("{")
-        _wait_for(lambda: "trials.json is damaged" in poller.places[str(tmp_path)].problem)
+        wait_until(lambda: "trials.json is damaged" in poller.places[str(tmp_path)].problem)
         assert poller.tunings()[0].tuning.seconds == 130.0
     finally:
         if poller is not None:
@@ -102,10 +102,3 @@ def test_the_page_in_a_browser(address: str, open_page: Callable[..., Page]) -> 
     assert Axe().run(page).response["violations"] == []
     rows.nth(0).locator("a").click()
     expect(page.locator("main h1")).to_contain_text("trial-002")
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 from plotly.utils import PlotlyJSONEncoder
+from support.processes.waiting import wait_until
 from support.servers.served_dashboard import serving
 from support.workspaces.made_runs import EVIL
 from support.workspaces.made_versions import made_workspace
@@ -45,11 +45,11 @@ def test_registries_are_found_beside_workspaces(tmp_path: Path) -> None:
 def test_they_are_read_again_and_damage_is_named(tmp_path: Path) -> None:
     registry, poller = _registry(tmp_path), RunPoller([str(tmp_path)], seconds=0.02)
     try:
-        _wait_for(lambda: [len(each.versions) for each in poller.registries()] == [2])
+        wait_until(lambda: [len(each.versions) for each in poller.registries()] == [2])
         registry.promote("v0002", "v0001")
-        _wait_for(lambda: poller.registries()[0].aliases.production == "v0002")
+        wait_until(lambda: poller.registries()[0].aliases.production == "v0002")
         (tmp_path / "registry" / "versions" / "v0002.json").write_text("{")
-        _wait_for(lambda: "v0002.json cannot be used" in poller.places[str(tmp_path)].problem)
+        wait_until(lambda: "v0002.json cannot be used" in poller.places[str(tmp_path)].problem)
         assert len(poller.registries()[0].versions) == 2
     finally:
         poller.close()
@@ -92,10 +92,3 @@ def test_the_page_in_a_browser(address: str, open_page: Callable[..., Page]) -> 
     assert Axe().run(page).response["violations"] == []
     page.get_by_role("link", name="Runs").click()
     expect(page.locator("main h1")).to_have_text("Runs")
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

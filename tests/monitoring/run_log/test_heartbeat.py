@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from support.processes.waiting import wait_until
 
 from alphafuse.errors import OwnershipError, ResourceError
 from alphafuse.storage.filesystem.folder import Folder
@@ -44,13 +45,6 @@ except OwnershipError as error:
 
 def _own(workspace: Workspace, seconds: float = 0.01, say: Callable[[str], None] = lambda message: None) -> Heartbeat:
     return Heartbeat(workspace.events, workspace.folder.uri, say, seconds)
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @contextmanager
@@ -96,7 +90,7 @@ def test_beats_until_the_block_ends(tmp_path: Path, scheme: str) -> None:
         first = read_heartbeat(workspace)
         assert first is not None
         assert before <= first.time <= time.time()
-        _wait_for(lambda: (beat := read_heartbeat(workspace)) is not None and beat.time > first.time)
+        wait_until(lambda: (beat := read_heartbeat(workspace)) is not None and beat.time > first.time)
         assert not first.ended
         raise KeyboardInterrupt
     last = read_heartbeat(workspace)
@@ -119,7 +113,7 @@ def test_a_storage_that_fails_for_a_moment_ends_no_heartbeat(
         first = read_heartbeat(workspace)
         assert first is not None
         monkeypatch.setattr(Folder, "write_bytes", fails_twice)
-        _wait_for(lambda: not left and (beat := read_heartbeat(workspace)) is not None and beat.time > first.time)
+        wait_until(lambda: not left and (beat := read_heartbeat(workspace)) is not None and beat.time > first.time)
     last = read_heartbeat(workspace)
     assert last is not None
     assert last.ended
@@ -154,7 +148,7 @@ def test_of_two_processes_that_race_one_has_the_workspace(tmp_path: Path, scheme
             assert f"is in use by process {owner.pid} on " in refusal
             assert "`alphafuse run 'a ?[31m.yaml'`. Nothing was changed" in refusal
             owner.send_signal(signal.SIGKILL)  # it stays a zombie until the block ends
-            _wait_for(lambda owner=owner: process_start(owner.pid) is None)
+            wait_until(lambda owner=owner: process_start(owner.pid) is None)
             with own(Workspace(folder)):
                 pass
 
@@ -175,7 +169,7 @@ def test_of_many_threads_that_race_without_locks_one_has_the_workspace(tmp_path:
 
     with ThreadPoolExecutor(count) as pool:
         taken = [pool.submit(take, number) for number in range(count)]
-        _wait_for(lambda: sum(one.done() for one in taken) == count - 1)
+        wait_until(lambda: sum(one.done() for one in taken) == count - 1)
         over.set()
         assert sum(one.result() for one in taken) == 1
 
@@ -225,7 +219,7 @@ def test_a_damaged_heartbeat_is_taken_over_when_nobody_mends_it(tmp_path: Path, 
         beat = read_heartbeat(workspace)
         assert beat is not None
         (tmp_path / "events" / HEARTBEAT).write_bytes(b"!")  # the owner mends it
-        _wait_for(lambda: (tmp_path / "events" / HEARTBEAT).read_bytes() != b"!")
+        wait_until(lambda: (tmp_path / "events" / HEARTBEAT).read_bytes() != b"!")
 
 
 def test_whoever_was_taken_over_writes_and_commits_nothing_more(tmp_path: Path) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
+from support.processes.waiting import wait_until
 
 CPUS = 5
 """CPUs of each machine. The first machine of the cluster has fewer, so that work that asks for as many runs on these
 machines alone."""
-DEADLINE_SECONDS = 600
 
 
 class Machines:
@@ -47,11 +46,3 @@ def joined(cluster: Cluster, count: int) -> Iterator[Machines]:
         yield machines
     finally:
         machines.remove_all()
-
-
-def wait_until(condition: object) -> None:
-    """Wait until a condition is true, `DEADLINE_SECONDS` at most."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.1)

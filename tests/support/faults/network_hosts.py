@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 import pytest
-from support.faults.fault_machines import wait_until
+from support.processes.waiting import wait_until
 
 SUBNET = "10.231.77"
 BRIDGE = "afbridge"

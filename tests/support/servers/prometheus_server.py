@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import threading
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
+from support.processes.waiting import wait_until
 
+from jobs.execution.free_ports import free_ports
 from monitoring.metrics.target_server import PATH, make_server
 
 SHIPPED = Path(__file__).parents[3] / "monitoring" / "prometheus"
-DEADLINE_SECONDS = 120
 
 
 class Prometheus:
@@ -44,11 +44,17 @@ class Prometheus:
 
     def wait(self, condition: Callable[[], Any]) -> Any:
         """Wait until a condition is true; returns its value."""
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while not (found := condition()):
-            assert time.monotonic() < deadline, f"still not so: {self.targets()}"
-            time.sleep(0.2)
-        return found
+        try:
+            return wait_until(condition)
+        except AssertionError as error:
+            raise AssertionError(f"still not so: {self.targets()}") from error
+
+    def answers(self) -> bool:
+        """True once the server answers."""
+        with suppress(OSError):
+            self.targets()
+            return True
+        return False
 
 
 @contextmanager
@@ -65,9 +71,7 @@ def prometheus(folder: Path, targets: Path) -> Iterator[Prometheus]:
     folder.mkdir(parents=True, exist_ok=True)
     targets.mkdir(parents=True, exist_ok=True)
     (folder / "prometheus.yml").write_text(yaml.safe_dump(settings))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_ports(1)[0]}"
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [
@@ -83,15 +87,7 @@ def prometheus(folder: Path, targets: Path) -> Iterator[Prometheus]:
     thread.start()
     try:
         server = Prometheus(address)
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while True:
-            assert process.poll() is None, (folder / "log").read_text()
-            try:
-                server.targets()
-                break
-            except OSError:
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+        wait_until(server.answers, process)
         yield server
     finally:
         process.kill()
