@@ -21,9 +21,9 @@ from alphafuse.storage.manifest import fingerprint
 from alphafuse.storage.workspace import Workspace
 
 FILE = "nullspace.safetensors"
-ROW_DIM = 64
-"""Directions of the row space, where the configuration leaves open where it ends (docs/results.md, "Wider and more
-regular")."""
+ROW_DIM = 32
+"""Directions of the row space, where the configuration leaves open where it ends (docs/results.md, "How much stays
+text")."""
 RELATIVE_FLOOR = 1e-7
 """Smallest eigenvalue that whitening divides by (its root), as a share of the largest. Variances below it come from the
 rounding of the stored embeddings (float16: about 1e-8 of their mean square), and not from their content."""

@@ -21,7 +21,7 @@ class DecomposeConfig(Section):
     directions: Count | None = None
     """Number of leading directions that are kept; null: `model.hidden_dim`."""
     null_dim: Count | None = None
-    """Number of null-space directions among the kept ones; null: all but 64, and half of fewer than 128, unless one of
+    """Number of null-space directions among the kept ones; null: all but 32, and half of fewer than 64, unless one of
     the next two settings cuts."""
     null_threshold: Positive | None = None
     """Largest eigenvalue of the null space, instead of `null_dim`."""

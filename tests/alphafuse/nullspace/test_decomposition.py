@@ -128,8 +128,8 @@ def test_row_energy_keeps_the_smallest_row_space_that_holds_it(energy, expected)
     assert null_dim([8.0, 4.0, 2.0, 2.0], row_energy=energy) == expected
 
 
-@pytest.mark.parametrize(("kept", "expected"), [(192, 128), (129, 65), (128, 64), (127, 64), (5, 3), (2, 1)])
-def test_where_nothing_cuts_the_row_space_has_64_directions_and_at_most_half(kept, expected):
+@pytest.mark.parametrize(("kept", "expected"), [(192, 160), (65, 33), (64, 32), (63, 32), (5, 3), (2, 1)])
+def test_where_nothing_cuts_the_row_space_has_32_directions_and_at_most_half(kept, expected):
     assert null_dim([1.0] * kept) == expected
 
 
