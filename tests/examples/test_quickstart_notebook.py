@@ -26,7 +26,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert {*rows} == {"popularity", "IDs alone", "AlphaFuse"}
     assert 0.03 < float(rows["popularity"][1]) < 0.06  # NDCG@10, whatever the steps
     assert sum("item_id" in shown and "score" in shown for shown in text.values()) == 2
-    assert any("128 directions hold" in shown for shown in text.values())
+    assert any("192 directions hold" in shown for shown in text.values())
     assert any("image/png" in output.get("data", {}) for cell in code for output in cell.outputs)
 
 
