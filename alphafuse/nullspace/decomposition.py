@@ -226,7 +226,7 @@ def require_feasible(num_items: int, embedding_dim: int, hidden_dim: int) -> Non
         raise DataError(
             f"the catalog has {num_items} items that count (with an embedding, not held out of training, and with "
             f"training interactions where decompose.popularity_weighted), fewer than the {hidden_dim} directions of "
-            "model.hidden_dim; lower it, or give a larger catalog"
+            f"model.hidden_dim; set model.hidden_dim to {max(2, num_items // 2)}, say, or give a larger catalog"
         )
 
 

@@ -201,7 +201,7 @@ def test_dimensions_that_cannot_be_had_are_refused():
     require_feasible(num_items=8, embedding_dim=8, hidden_dim=8)
     with pytest.raises(ConfigError, match=r"hidden_dim \(9\) exceeds the 8"):
         require_feasible(num_items=100, embedding_dim=8, hidden_dim=9)
-    with pytest.raises(DataError, match=r"7 items that count.*fewer than the 8"):
+    with pytest.raises(DataError, match=r"7 items that count.*fewer than the 8.*set model\.hidden_dim to 3"):
         require_feasible(num_items=7, embedding_dim=8, hidden_dim=8)
 
 

@@ -37,9 +37,9 @@ def test_the_lines_of_the_readme(tmp_path: Path) -> None:
     draw, words = random.Random(0), [f"word{number}" for number in range(50)]
     _write_csv(
         tmp_path / "items.csv",
-        [("item_id", "text", "title"), *((item, " ".join(draw.sample(words, 5)), f"T{item}") for item in range(150))],
+        [("item_id", "text", "title"), *((item, " ".join(draw.sample(words, 5)), f"T{item}") for item in range(250))],
     )
-    log = [(user, draw.randrange(150), time) for user in range(60) for time in range(8)]
+    log = [(user, draw.randrange(250), time) for user in range(100) for time in range(8)]
     _write_csv(tmp_path / "interactions.csv", [("user_id", "item_id", "timestamp"), *log, (0, 7, 9), (0, 12, 10)])
     (tmp_path / "lines.py").write_text(code)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
