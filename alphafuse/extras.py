@@ -41,9 +41,10 @@ def require_package(name: str, needed_for: str) -> None:
 def _missing(name: str, needed_for: str) -> MissingPackageError | None:
     # The first extra that names a package is the least that brings it.
     extras = NAMES.get(name) or [extra for requirement, extra in _optional() if requirement == name][:1]
+    if not extras:
+        return None
     choice = " or ".join(f"pip install 'alphafuse[{extra}]'" for extra in extras)
-    message = f"{needed_for} needs the package {name}, which is not installed: {choice}"
-    return MissingPackageError(message) if extras else None
+    return MissingPackageError(f"{needed_for} needs the package {name}, which is not installed: {choice}")
 
 
 def _optional() -> list[tuple[str, str]]:

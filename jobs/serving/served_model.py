@@ -54,7 +54,7 @@ class ServedModel:
         search: see `alphafuse.serving.recommender.load`.
 
     Raises:
-        ConfigError: a package is missing.
+        MissingPackageError: a package is not installed.
         WorkspaceError: the export is damaged, is not the one that was asked for, or does not answer probes.
     """
 

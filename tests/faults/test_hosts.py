@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.faults import fault_injection as injection
+from support.faults.fault_machines import DEADLINE_SECONDS
 from support.faults.network_hosts import Hosts
 from support.processes.gloo_workers import train_without_ray
 from support.processes.multi_process import run_ranks
@@ -42,7 +43,9 @@ def _train_and_cut(hosts: Hosts, folder: Path) -> None:
     program = [sys.executable, injection.__file__, str(folder), "2", hosts.address]
     with subprocess.Popen(program, env=environment) as driver:
         try:
-            wait_until(lambda: list(folder.glob("checkpoints/*/manifest.json")) or driver.poll() is not None)
+            wait_until(
+                lambda: list(folder.glob("checkpoints/*/manifest.json")) or driver.poll() is not None, DEADLINE_SECONDS
+            )
             hosts.cut(1)
             assert driver.wait(timeout=900) == 0
         finally:

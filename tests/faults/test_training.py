@@ -18,7 +18,7 @@ import torch
 from ray.cluster_utils import Cluster
 from support.faults import fault_injection as injection
 from support.faults.fault_injection import Fault, happened, train_with_faults
-from support.faults.fault_machines import CPUS, joined
+from support.faults.fault_machines import CPUS, DEADLINE_SECONDS, joined
 from support.processes.waiting import wait_until
 from support.workspaces.tiny_workspace import tiny_config, tiny_workspace
 
@@ -89,7 +89,9 @@ def test_the_driver_killed_and_the_same_job_submitted_again(
     program = [sys.executable, injection.__file__, str(tmp_path), "0.3"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(program, env=environment) as driver:
-        wait_until(lambda: list(tmp_path.glob("checkpoints/*/manifest.json")) or driver.poll() is not None)
+        wait_until(
+            lambda: list(tmp_path.glob("checkpoints/*/manifest.json")) or driver.poll() is not None, DEADLINE_SECONDS
+        )
         driver.send_signal(signal.SIGKILL)
     assert Workspace(config.workspace).artifact("model").manifest() is None
     train.run(config, Workspace(config.workspace), lambda event: None)
@@ -111,7 +113,10 @@ def test_a_machine_lost_while_it_writes_a_checkpoint_shrinks_the_run_and_a_new_o
         with ThreadPoolExecutor(1) as pool:
             training = pool.submit(train_with_faults, config, faults, lambda event: None, alone_until=7)
             started = tmp_path / "faults" / "attempts"
-            wait_until(lambda: training.done() or (started.exists() and started.read_text().endswith("\n1\n")))
+            wait_until(
+                lambda: training.done() or (started.exists() and started.read_text().endswith("\n1\n")),
+                DEADLINE_SECONDS,
+            )
             machines.add()
             attempts = training.result()
     assert happened(config) == ["rank 1 step 4 checkpoint machine"]

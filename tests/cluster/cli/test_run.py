@@ -104,7 +104,7 @@ def test_a_terminated_training_says_so(endless: tuple[Path, list[str]]) -> None:
         start_new_session=True,
     )
     try:
-        wait_until(lambda: list(checkpoints.glob("*")), process)
+        wait_until(lambda: list(checkpoints.glob("*")), TIMEOUT_SECONDS, process)
         process.terminate()
         _, errors = process.communicate(timeout=60)
     finally:

@@ -222,10 +222,10 @@ def test_a_job_is_stopped_and_what_it_did_is_kept(user: User, dashboard: str, da
     job = said.split()[1]
     follower = user.start("logs", "-f", job)
     checkpoints = data.parent / "run" / "checkpoints"
-    wait_until(lambda: checkpoints.exists() and bool(list(checkpoints.iterdir())), follower)
+    wait_until(lambda: checkpoints.exists() and bool(list(checkpoints.iterdir())), SECONDS, follower)
     said = user("submit", data, code=1)
     assert f"the job {job} is at work in" in said
-    wait_until(lambda: "steps" in user("status", job), follower)
+    wait_until(lambda: "steps" in user("status", job), SECONDS, follower)
     running = user("status", job)
     assert "✓  decompose" in running
     assert "heard from" in running

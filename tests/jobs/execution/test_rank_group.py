@@ -31,6 +31,7 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("ray_cluster")]
 
+WAIT_SECONDS = 120.0
 RANKS = RankResources(workers=2, max_restarts=1)
 
 
@@ -87,14 +88,14 @@ def test_ranks_are_kept_until_one_dies_or_fails(tmp_path: Path) -> None:
         assert actors.isdisjoint({"DatasetManager", "PreemptionWatcher", "PlacementGroupCleaner"})
 
         os.kill(first[1], signal.SIGKILL)  # between two tasks
-        wait_until(lambda: not psutil.pid_exists(first[1]))
+        wait_until(lambda: not psutil.pid_exists(first[1]), WAIT_SECONDS)
         second = run_workers(RECOMMEND, _processes, RANKS, {}, events.append)
         assert set(second).isdisjoint(first)
         assert [event.stage for event in events if isinstance(event, WorkersRestarted)] == ["recommend"]
 
         with pytest.raises(DataError, match="the cause"):
             run_workers(TRAIN, _is_wrong, RANKS, {}, events.append)
-        wait_until(lambda: not any(map(psutil.pid_exists, second)))
+        wait_until(lambda: not any(map(psutil.pid_exists, second)), WAIT_SECONDS)
     assert len([event for event in events if isinstance(event, WorkersRestarted)]) == 1
 
 
@@ -102,13 +103,13 @@ def test_a_task_ends_when_another_thread_wants_it(tmp_path: Path) -> None:
     log, end = tmp_path / "pid", threading.Event()
 
     def want_it() -> None:
-        wait_until(lambda: log.exists() and log.read_text())
+        wait_until(lambda: log.exists() and log.read_text(), WAIT_SECONDS)
         end.set()
 
     threading.Thread(target=want_it, daemon=True).start()
     with keeping_ranks(end) as ranks, pytest.raises(KeyboardInterrupt):
         ranks.run(RankTask(TRAIN, _waits_for_ever, {"log": log}, None), RankResources(workers=1), resumes=True)
-    wait_until(lambda: not psutil.pid_exists(int(log.read_text())))
+    wait_until(lambda: not psutil.pid_exists(int(log.read_text())), WAIT_SECONDS)
 
 
 def test_ranks_that_are_given_up_end_in_the_middle_of_their_task(tmp_path: Path) -> None:
@@ -116,8 +117,9 @@ def test_ranks_that_are_given_up_end_in_the_middle_of_their_task(tmp_path: Path)
     with event_queue() as events:
         group = RankGroup(RankResources(workers=1), False, events)
         threading.Thread(
-            target=lambda: (wait_until(lambda: log.exists() and log.read_text()), group.give_up()), daemon=True
+            target=lambda: (wait_until(lambda: log.exists() and log.read_text(), WAIT_SECONDS), group.give_up()),
+            daemon=True,
         ).start()
         with pytest.raises((RayActorError, TrainingFailedError)):
             group.run(RankTask(TRAIN, _waits_for_ever, {"log": log}, None), threading.Event())
-    wait_until(lambda: not psutil.pid_exists(int(log.read_text())))
+    wait_until(lambda: not psutil.pid_exists(int(log.read_text())), WAIT_SECONDS)

@@ -22,6 +22,7 @@ from alphafuse.storage.workspace import Workspace
 from benchmarks.serve import Service, serving
 from monitoring.metrics.targets import read_targets
 
+WAIT_SECONDS = 120.0
 HISTORIES = [[f"item {item}" for item in history] for history in tiny_sequences()]
 
 pytestmark = pytest.mark.engine
@@ -84,7 +85,8 @@ def _replicas() -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):  # it has ended since it was listed, or waits to be asked for its status
-            found += [process] if "ServeReplica" in " ".join(process.cmdline()) else []
+            if "ServeReplica" in " ".join(process.cmdline()):
+                found.append(process)
     return found
 
 
@@ -97,7 +99,8 @@ def test_answers_are_the_offline_lists_and_all_ports_are_of_the_loopback_address
     assert len(_replicas()) == 2
     assert int(case.service.url.rsplit(":", 1)[1]) in {port for _, port in listening}
     assert {address for address, _ in listening} <= {"127.0.0.1", "::1"}
-    wait_until(lambda: read_targets(case.folder / "targets") != [])  # once Ray Serve has told that all replicas answer
+    # Once Ray Serve has told that all replicas answer.
+    wait_until(lambda: read_targets(case.folder / "targets") != [], WAIT_SECONDS)
     (target,) = read_targets(case.folder / "targets")
     assert target["targets"] == [case.service.url.removeprefix("http://")]
     assert case.service.token not in (case.folder / "serve.log").read_text()
@@ -105,9 +108,10 @@ def test_answers_are_the_offline_lists_and_all_ports_are_of_the_loopback_address
 
 def test_another_version_is_taken_over_by_all_replicas(case: Case) -> None:
     case.registry.promote("v0002", "v0001")
-    wait_until(lambda: case.versions() == {"v0002"})
-    wait_until(lambda: case.service.count('alphafuse_serve_reloads_total{outcome="swapped"') == 2)  # two seconds old
-    wait_until(lambda: case.service.count("alphafuse_serve_outdated") == 0)
+    wait_until(lambda: case.versions() == {"v0002"}, WAIT_SECONDS)
+    # Metrics are two seconds old.
+    wait_until(lambda: case.service.count('alphafuse_serve_reloads_total{outcome="swapped"') == 2, WAIT_SECONDS)
+    wait_until(lambda: case.service.count("alphafuse_serve_outdated") == 0, WAIT_SECONDS)
 
 
 def test_a_damaged_version_is_refused_and_a_lost_replica_comes_back_with_the_old_one(case: Case) -> None:
@@ -116,12 +120,12 @@ def test_a_damaged_version_is_refused_and_a_lost_replica_comes_back_with_the_old
     content[-1] ^= 1
     file.write_bytes(content)
     case.registry.promote("v0003", "v0002")
-    wait_until(lambda: case.service.count('alphafuse_serve_reloads_total{outcome="refused"') > 0)
-    wait_until(lambda: case.service.count("alphafuse_serve_outdated") == 2)
+    wait_until(lambda: case.service.count('alphafuse_serve_reloads_total{outcome="refused"') > 0, WAIT_SECONDS)
+    wait_until(lambda: case.service.count("alphafuse_serve_outdated") == 2, WAIT_SECONDS)
     assert case.versions() == {"v0002"}
     before = case.replicas()
     _replicas()[0].kill()
-    wait_until(lambda: len(case.replicas() - before) == 1)
+    wait_until(lambda: len(case.replicas() - before) == 1, WAIT_SECONDS)
     assert case.versions() == {"v0002"}
     case.registry.rollback()
-    wait_until(lambda: case.service.count("alphafuse_serve_outdated") == 0)
+    wait_until(lambda: case.service.count("alphafuse_serve_outdated") == 0, WAIT_SECONDS)

@@ -13,6 +13,8 @@ from support.processes.waiting import wait_until
 CPUS = 5
 """CPUs of each machine. The first machine of the cluster has fewer, so that work that asks for as many runs on these
 machines alone."""
+DEADLINE_SECONDS = 600.0
+"""Longest waiting of a test with faults, each of which may take twice as long."""
 
 
 class Machines:
@@ -33,7 +35,7 @@ class Machines:
     def remove_all(self) -> None:
         for node in self._nodes:
             self._cluster.remove_node(node)
-        wait_until(lambda: self.alive() == 0)
+        wait_until(lambda: self.alive() == 0, DEADLINE_SECONDS)
 
 
 @contextlib.contextmanager

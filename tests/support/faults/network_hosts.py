@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 import pytest
+from support.faults.fault_machines import DEADLINE_SECONDS
 from support.processes.waiting import wait_until
 
 SUBNET = "10.231.77"
@@ -86,7 +87,7 @@ class Hosts:
         head += ["--include-dashboard=false", f"--system-config={json.dumps(HEALTH)}"]
         self._spawn([*start, *head])
         note = self._folder / "ray" / "ray_current_cluster"
-        wait_until(note.exists)
+        wait_until(note.exists, DEADLINE_SECONDS)
         self.address = note.read_text().strip()
         for number, name in enumerate(self._names):
             own = [f"--address={self.address}", f"--node-ip-address={SUBNET}.{number + 2}", "--num-cpus=1"]
@@ -104,7 +105,10 @@ class Hosts:
             process = subprocess.Popen(command, env=variables, stdout=output, stderr=output, start_new_session=True)
         self._processes.append(process)
         sockets = "ray/session_2*/sockets/raylet*"
-        wait_until(lambda: len(list(self._folder.glob(sockets))) == len(self._processes) or process.poll() is not None)
+        wait_until(
+            lambda: len(list(self._folder.glob(sockets))) == len(self._processes) or process.poll() is not None,
+            DEADLINE_SECONDS,
+        )
         assert process.poll() is None, log.read_text()
 
 

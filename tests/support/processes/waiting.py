@@ -5,21 +5,19 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
-DEADLINE_SECONDS = 600.0
-"""Only a fault waits so long, on a busy machine too."""
 
-
-def wait_until(condition: Callable[[], T], process: subprocess.Popen[Any] | None = None) -> T:
+def wait_until(condition: Callable[[], T], seconds: float = 60.0, process: subprocess.Popen[str] | None = None) -> T:
     """Wait until a condition is true; returns its value.
 
     Args:
-        process: must not end while it is waited for.
+        seconds: after which it fails; less than the test's own limit, which would end it without a word.
+        process: must not end while it is waited for; what it says is shown where it does.
     """
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert process is None or process.poll() is None, f"it has ended: {process.communicate()}"
         assert time.monotonic() < deadline, "it did not happen"

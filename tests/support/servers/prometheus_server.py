@@ -19,6 +19,7 @@ from support.processes.waiting import wait_until
 from jobs.execution.free_ports import free_ports
 from monitoring.metrics.target_server import PATH, make_server
 
+DEADLINE_SECONDS = 120.0
 SHIPPED = Path(__file__).parents[3] / "monitoring" / "prometheus"
 
 
@@ -45,16 +46,9 @@ class Prometheus:
     def wait(self, condition: Callable[[], Any]) -> Any:
         """Wait until a condition is true; returns its value."""
         try:
-            return wait_until(condition)
+            return wait_until(condition, DEADLINE_SECONDS)
         except AssertionError as error:
             raise AssertionError(f"still not so: {self.targets()}") from error
-
-    def answers(self) -> bool:
-        """True once the server answers."""
-        with suppress(OSError):
-            self.targets()
-            return True
-        return False
 
 
 @contextmanager
@@ -87,7 +81,15 @@ def prometheus(folder: Path, targets: Path) -> Iterator[Prometheus]:
     thread.start()
     try:
         server = Prometheus(address)
-        wait_until(server.answers, process)
+
+        def answers() -> bool:
+            assert process.poll() is None, (folder / "log").read_text()
+            with suppress(OSError):
+                server.targets()
+                return True
+            return False
+
+        wait_until(answers, DEADLINE_SECONDS)
         yield server
     finally:
         process.kill()
